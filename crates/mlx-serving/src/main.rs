@@ -1,0 +1,4 @@
+//! The mlx-serving binary.
+#![forbid(unsafe_code)]
+
+fn main() {}
