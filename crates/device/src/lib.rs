@@ -1,2 +1,46 @@
-//! See ARCHITECTURE.md.
+//! The device contract: what a backend must do, and all that the layers above may ask of it.
+//!
+//! # Life cycles
+//!
+//! 1. A [`Heap`] is one large reservation; [`Heap::place`] views a range of it as a [`Buffer`]. A dedicated buffer comes from
+//!    [`Device::new_buffer`]. Both count as device allocations in [`Counters`]; placing does not.
+//! 2. A [`Buffer`] is a cheap view (memory, offset, length). The view keeps the memory alive, not the range: whoever
+//!    sub-allocates a heap reuses a range only after the last submission that used it has completed.
+//! 3. An [`Encoder`] records [`Op`]s and finishes into a [`CommandBuffer`], which is submitted once ([`Queue::submit`] takes
+//!    it by value).
+//! 4. A [`Submission`] reports how its command buffer ended and when it ran.
+//!
+//! # Ordering
+//!
+//! 1. Ops of one command buffer behave as if run in the order of recording.
+//! 2. Command buffers of one queue behave as if run in the order of submission.
+//! 3. Between two queues, and between a queue and the host, only a [`Timeline`] orders: a submission waits for its points
+//!    before its first op and signals its own after its last.
+//! 4. A command buffer that fails still signals its point, so that nobody waits for ever; the error is in its [`Submission`].
+//! 5. Host access to a range ([`Buffer::read`], [`Buffer::write`]) is the caller's to order: not before the submission that
+//!    writes the range has completed, not while one that uses it is in flight.
+//!
+//! # Batch invariance
+//!
+//! A token's activations never depend on who else is in the batch, nor on how the batch was cut into chunks: a backend reduces
+//! each row in one fixed order. Switching an optimisation on or off therefore cannot change an output token.
 #![forbid(unsafe_code)]
+
+pub mod conformance;
+mod device;
+mod error;
+pub mod fake;
+mod memory;
+pub mod ops;
+pub mod oracle;
+mod queue;
+mod timeline;
+mod weight;
+
+pub use device::{Arithmetic, Counters, Device, DeviceInfo, KvSpec, Placement};
+pub use error::{DeviceError, Result};
+pub use memory::{Buffer, Heap, Memory, Storage};
+pub use ops::Op;
+pub use queue::{CommandBuffer, Encoder, Queue, Status, Submission};
+pub use timeline::{Point, Timeline};
+pub use weight::{Float, Weight, WeightFormat, WeightLayout, WeightSource, WeightSpec};

@@ -1,0 +1,1 @@
+//! A device whose ops are the oracle's, with settable latencies and failures.

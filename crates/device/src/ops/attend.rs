@@ -1,0 +1,77 @@
+use super::{Batch, Norm, holds, require};
+use crate::{Buffer, KvSpec, Result};
+
+/// out[r][i] = (cos, sin) of position(r) · inv_freq[i], each times `scale`. Once a step; every layer's [`Attend`] reads it.
+#[derive(Debug, Clone)]
+pub struct RopeAngles {
+    /// u32 [rows].
+    pub positions: Buffer,
+    /// f32 [pairs]: angular frequency of each rotated pair.
+    pub inv_freq: Buffer,
+    /// Pairs rotated: half the rotary width.
+    pub pairs: usize,
+    /// Attention factor of YaRN (arXiv:2309.00071); 1 without.
+    pub scale: f32,
+    /// Rows.
+    pub rows: usize,
+    /// f32 [rows][pairs][2].
+    pub out: Buffer,
+}
+
+impl RopeAngles {
+    pub(super) fn validate(&self) -> Result<()> {
+        holds("rope positions", &self.positions, self.rows)?;
+        holds("rope frequencies", &self.inv_freq, self.pairs)?;
+        holds("rope angles", &self.out, self.rows * self.pairs * 2)
+    }
+}
+
+/// Per row: optional RMS norm of each query and key head, rotary embedding, write of key and value into the paged cache, then
+/// causal attention of the query over its sequence's cache (grouped heads), rows of the same batch included.
+#[derive(Debug, Clone)]
+pub struct Attend {
+    /// f32 [rows][(heads + 2 · kv heads) · head_dim]: queries, keys, values.
+    pub qkv: Buffer,
+    /// Query heads; a multiple of `kv.heads`.
+    pub heads: usize,
+    /// Shape of the cache.
+    pub kv: KvSpec,
+    /// Norm of each query head, f32 [head_dim].
+    pub q_norm: Option<Norm>,
+    /// Norm of each key head, f32 [head_dim].
+    pub k_norm: Option<Norm>,
+    /// f32 [rows][pairs][2] from [`RopeAngles`].
+    pub angles: Buffer,
+    /// Pairs rotated; pair i is (x[i], x[i + pairs]), or (x[2i], x[2i + 1]) when `interleaved`. The rest passes through.
+    pub pairs: usize,
+    /// Pairing of the rotated values.
+    pub interleaved: bool,
+    /// This layer's cache: blocks of [`crate::Device::kv_block_bytes`] bytes in the backend's layout.
+    pub cache: Buffer,
+    /// The ragged batch.
+    pub batch: Batch,
+    /// Factor of the scores, usually 1/√head_dim.
+    pub scale: f32,
+    /// A position sees itself and the `window − 1` before it; everything before it without.
+    pub window: Option<usize>,
+    /// f32 [rows][heads · head_dim].
+    pub out: Buffer,
+}
+
+impl Attend {
+    pub(super) fn validate(&self) -> Result<()> {
+        let rows = self.batch.rows;
+        self.batch.validate()?;
+        require(self.kv.heads > 0 && self.heads.is_multiple_of(self.kv.heads), || {
+            format!("attend: {} heads over {} kv heads", self.heads, self.kv.heads)
+        })?;
+        require(2 * self.pairs <= self.kv.head_dim, || format!("attend: {} pairs in {:?}", self.pairs, self.kv))?;
+        require(self.window != Some(0), || "attend: empty window".into())?;
+        holds("attend qkv", &self.qkv, rows * (self.heads + 2 * self.kv.heads) * self.kv.head_dim)?;
+        holds("attend angles", &self.angles, rows * self.pairs * 2)?;
+        for norm in self.q_norm.iter().chain(&self.k_norm) {
+            holds("attend norm", &norm.weight, self.kv.head_dim)?;
+        }
+        holds("attend out", &self.out, rows * self.heads * self.kv.head_dim)
+    }
+}

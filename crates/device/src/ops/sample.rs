@@ -1,0 +1,102 @@
+use super::{holds, require};
+use crate::{Buffer, Result};
+
+/// How one sequence's next token is chosen. The order: repetition, presence and frequency penalties, logit biases,
+/// temperature; then a token survives if it passes top-k, top-p and min-p, each taken over the whole tempered distribution;
+/// among the survivors the Gumbel-max trick draws with a counter-based generator (Threefry-2x32, Salmon et al. 2011).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct SampleParams {
+    /// 0 takes the most likely token (the smallest id among equals) and ignores the filters.
+    pub temperature: f32,
+    /// The k most likely; 0 for all.
+    pub top_k: u32,
+    /// The smallest set of most likely tokens whose probability reaches this; 1 for all.
+    pub top_p: f32,
+    /// At least this times the largest probability; 0 for all.
+    pub min_p: f32,
+    /// Divides positive and multiplies negative logits of tokens seen in prompt or answer; 1 for none.
+    pub repetition: f32,
+    /// Subtracted once from the logits of tokens in the answer.
+    pub presence: f32,
+    /// Subtracted from the logits of tokens in the answer, as often as they occurred.
+    pub frequency: f32,
+    /// Key of the generator, low word.
+    pub seed_low: u32,
+    /// Key of the generator, high word.
+    pub seed_high: u32,
+    /// Position of the token to choose: the generator's counter, so that a draw depends on nothing else.
+    pub position: u32,
+    /// The sequence's row in [`Sample::history`], or [`NO_SLOT`].
+    pub slot: u32,
+    /// First entry in [`Sample::biases`].
+    pub bias_first: u32,
+    /// Number of entries.
+    pub bias_count: u32,
+}
+
+/// [`SampleParams::slot`] of a sequence without penalties.
+pub const NO_SLOT: u32 = u32::MAX;
+
+/// An addition to one token's logit. −∞ forbids it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct LogitBias {
+    /// Token id.
+    pub token: u32,
+    /// Added to its logit.
+    pub bias: f32,
+}
+
+/// Notes a prompt's tokens in the history that penalties read. An entry has bit 31 set for a token of the prompt and counts
+/// the token's occurrences in the answer below it.
+#[derive(Debug, Clone)]
+pub struct Observe {
+    /// u32 [slots][vocabulary].
+    pub history: Buffer,
+    /// Vocabulary.
+    pub vocab: usize,
+    /// The row to write.
+    pub slot: usize,
+    /// Clear the row first.
+    pub reset: bool,
+    /// u32 [count].
+    pub tokens: Buffer,
+    /// Tokens.
+    pub count: usize,
+}
+
+impl Observe {
+    pub(super) fn validate(&self) -> Result<()> {
+        holds("observe history", &self.history, (self.slot + 1) * self.vocab)?;
+        holds("observe tokens", &self.tokens, self.count)
+    }
+}
+
+/// Chooses one token for each row of logits and notes it in the history.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// f32 [rows][vocab].
+    pub logits: Buffer,
+    /// Vocabulary.
+    pub vocab: usize,
+    /// Rows.
+    pub rows: usize,
+    /// [`SampleParams`] [rows].
+    pub params: Buffer,
+    /// [`LogitBias`], as many as the params refer to.
+    pub biases: Buffer,
+    /// u32 [slots][vocab]; needed if any row has a slot.
+    pub history: Option<Buffer>,
+    /// u32 [rows]: the chosen tokens; `u32::MAX` where a row of logits held no finite value.
+    pub out: Buffer,
+}
+
+impl Sample {
+    pub(super) fn validate(&self) -> Result<()> {
+        require(self.rows > 0 && self.vocab > 0, || "sample: nothing to do".into())?;
+        holds("sample logits", &self.logits, self.rows * self.vocab)?;
+        holds("sample params", &self.params, self.rows * (size_of::<SampleParams>() / 4))?;
+        holds("sample out", &self.out, self.rows)
+    }
+}

@@ -1,0 +1,1 @@
+//! Every op, computed naively on host slices: what a backend's results are compared with.

@@ -1,0 +1,37 @@
+use crate::Result;
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A counter that only rises, shared by queues and host: `MTLSharedEvent`, a Vulkan timeline semaphore, a futex-like word.
+pub trait Timeline: fmt::Debug + Send + Sync + 'static {
+    /// The value reached so far.
+    fn value(&self) -> u64;
+    /// Blocks the host until `value` is reached, or fails with [`crate::DeviceError::Timeout`].
+    fn wait(&self, value: u64, limit: Duration) -> Result<()>;
+    /// Raises the counter from the host. A lower value than the current one changes nothing.
+    fn signal(&self, value: u64);
+    /// For the backend's downcast.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// A value on a timeline: something that has happened once the timeline reaches it.
+#[derive(Debug, Clone)]
+pub struct Point {
+    /// The timeline.
+    pub timeline: Arc<dyn Timeline>,
+    /// The value on it.
+    pub value: u64,
+}
+
+impl Point {
+    /// True once the timeline has reached the value.
+    pub fn reached(&self) -> bool {
+        self.timeline.value() >= self.value
+    }
+    /// Blocks the host until the point is reached.
+    pub fn wait(&self, limit: Duration) -> Result<()> {
+        self.timeline.wait(self.value, limit)
+    }
+}
