@@ -1,2 +1,15 @@
-//! See ARCHITECTURE.md.
+//! The engine: one thread owns the device and turns requests into tokens.
+//!
+//! [`Engine::start`] takes a loaded model; [`Engine::submit`] returns a [`Stream`] of [`Event`]s. Dropping the stream cancels
+//! the request within one step. Within: the scheduler plans a ragged batch, the submitter hands out a slot with an encoder, the
+//! model records its ops, sampling follows, and what earlier slots have completed is detokenised and sent.
 #![forbid(unsafe_code)]
+
+mod block_pool;
+mod error;
+mod request;
+mod scheduler;
+
+pub use block_pool::{BLOCK_TOKENS, BlockPool, Prefix};
+pub use error::EngineError;
+pub use request::{Event, Finish, FinishReason, Logprobs, Request, Sampling, TokenEvent, Usage};

@@ -1,0 +1,251 @@
+use std::collections::{BTreeMap, HashMap};
+
+/// Tokens of one KV block.
+pub const BLOCK_TOKENS: usize = 16;
+
+/// Identity of a full block's content: its own tokens and, through the chain, all before them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Prefix(u128);
+
+impl Prefix {
+    /// The empty prefix.
+    pub const ROOT: Prefix = Prefix(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d);
+
+    /// The prefix that `tokens` (one whole block) make behind `self`. 128-bit FNV-1a: collisions are out of reach by accident,
+    /// and [`BlockPool`] compares the tokens themselves, so a forged one only misses.
+    pub fn extend(self, tokens: &[u32]) -> Prefix {
+        const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+        let bytes = tokens.iter().flat_map(|t| t.to_le_bytes());
+        Prefix(bytes.fold(self.0.rotate_left(1), |h, b| (h ^ u128::from(b)).wrapping_mul(PRIME)))
+    }
+}
+
+#[derive(Debug, Default, Clone)]
+struct Block {
+    references: u32,
+    /// What it holds, once it is full and known.
+    content: Option<Content>,
+    /// When it was last let go: key into `idle`.
+    idle_since: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Content {
+    prefix: Prefix,
+    parent: Prefix,
+    tokens: [u32; BLOCK_TOKENS],
+}
+
+/// The KV cache's blocks: reference-counted, shared between sequences with a common prefix, kept after use until the room is
+/// needed (least recently used first).
+#[derive(Debug)]
+pub struct BlockPool {
+    blocks: Vec<Block>,
+    /// Blocks nobody refers to, by age. Blank ones have age 0 upwards from the start, so they go first.
+    idle: BTreeMap<u64, u32>,
+    by_prefix: HashMap<Prefix, u32>,
+    clock: u64,
+}
+
+impl BlockPool {
+    /// A pool of `count` blank blocks.
+    pub fn new(count: usize) -> Self {
+        let mut pool =
+            Self { blocks: vec![Block::default(); count], idle: BTreeMap::new(), by_prefix: HashMap::new(), clock: 0 };
+        for id in 0..count as u32 {
+            pool.make_idle(id);
+        }
+        pool
+    }
+
+    /// Blocks in all.
+    pub fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// True for a pool without blocks.
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Blocks that could be taken now.
+    pub fn available(&self) -> usize {
+        self.idle.len()
+    }
+
+    /// Share of the blocks that sequences hold.
+    pub fn usage(&self) -> f64 {
+        if self.blocks.is_empty() { 0.0 } else { 1.0 - self.idle.len() as f64 / self.blocks.len() as f64 }
+    }
+
+    /// Takes a block for writing; its old content is forgotten. `None` when all are held.
+    pub fn take(&mut self) -> Option<u32> {
+        let (_, id) = self.idle.pop_first()?;
+        let block = &mut self.blocks[id as usize];
+        block.references = 1;
+        if let Some(content) = block.content.take() {
+            self.by_prefix.remove(&content.prefix);
+        }
+        Some(id)
+    }
+
+    /// The longest run of cached blocks at the head of `tokens`, each now held once more. Stops short of the last token, which
+    /// must be computed to have logits.
+    pub fn take_prefix(&mut self, tokens: &[u32]) -> Vec<u32> {
+        let mut prefix = Prefix::ROOT;
+        let mut found = Vec::new();
+        for chunk in tokens[..tokens.len().saturating_sub(1)].chunks_exact(BLOCK_TOKENS) {
+            let parent = prefix;
+            prefix = prefix.extend(chunk);
+            let Some(&id) = self.by_prefix.get(&prefix) else { break };
+            let same =
+                self.blocks[id as usize].content.as_ref().is_some_and(|c| c.parent == parent && c.tokens == chunk);
+            if !same {
+                break;
+            }
+            self.hold(id);
+            found.push(id);
+        }
+        found
+    }
+
+    /// Notes that a held block is full of `tokens` behind `parent`, so that others may share it; returns their prefix.
+    pub fn publish(&mut self, id: u32, parent: Prefix, tokens: &[u32]) -> Prefix {
+        let prefix = parent.extend(tokens);
+        let block = &mut self.blocks[id as usize];
+        debug_assert!(block.references > 0, "published block {id} is not held");
+        let Ok(tokens) = <[u32; BLOCK_TOKENS]>::try_from(tokens) else { return prefix };
+        if block.content.is_none() && !self.by_prefix.contains_key(&prefix) {
+            block.content = Some(Content { prefix, parent, tokens });
+            self.by_prefix.insert(prefix, id);
+        }
+        prefix
+    }
+
+    /// Lets go of a block; its content stays for sharing until the room is needed.
+    pub fn release(&mut self, id: u32) {
+        let block = &mut self.blocks[id as usize];
+        debug_assert!(block.references > 0, "block {id} released twice");
+        block.references -= 1;
+        if block.references == 0 {
+            self.make_idle(id);
+        }
+    }
+
+    fn hold(&mut self, id: u32) {
+        let block = &mut self.blocks[id as usize];
+        if block.references == 0 {
+            self.idle.remove(&block.idle_since);
+        }
+        block.references += 1;
+    }
+
+    fn make_idle(&mut self, id: u32) {
+        self.clock += 1;
+        self.blocks[id as usize].idle_since = self.clock;
+        self.idle.insert(self.clock, id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tokens(n: usize, salt: u32) -> Vec<u32> {
+        (0..n as u32).map(|i| i * 7 + salt).collect()
+    }
+
+    /// Fills a sequence's blocks as the engine does.
+    fn fill(pool: &mut BlockPool, tokens: &[u32]) -> Vec<u32> {
+        let mut prefix = Prefix::ROOT;
+        tokens
+            .chunks(BLOCK_TOKENS)
+            .map(|chunk| {
+                let id = pool.take().unwrap();
+                if chunk.len() == BLOCK_TOKENS {
+                    prefix = pool.publish(id, prefix, chunk);
+                }
+                id
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_second_prompt_shares_the_full_blocks_of_the_first() {
+        let mut pool = BlockPool::new(8);
+        let prompt = tokens(40, 0);
+        let held = fill(&mut pool, &prompt);
+        assert_eq!(pool.take_prefix(&prompt), held[..2]);
+        let mut other = prompt.clone();
+        other[20] += 1;
+        assert_eq!(pool.take_prefix(&other), held[..1]);
+    }
+
+    #[test]
+    fn the_last_token_is_never_served_from_the_cache() {
+        let mut pool = BlockPool::new(8);
+        let prompt = tokens(32, 0);
+        let held = fill(&mut pool, &prompt);
+        assert_eq!(pool.take_prefix(&prompt), held[..1]);
+    }
+
+    #[test]
+    fn released_blocks_keep_their_content_until_the_room_is_needed() {
+        let mut pool = BlockPool::new(2);
+        let prompt = tokens(17, 0);
+        for id in fill(&mut pool, &prompt) {
+            pool.release(id);
+        }
+        assert_eq!(pool.available(), 2);
+        let shared = pool.take_prefix(&prompt);
+        assert_eq!(shared.len(), 1);
+        pool.release(shared[0]);
+        assert!(pool.take().is_some() && pool.take().is_some());
+        assert_eq!(pool.take(), None);
+        assert!(pool.take_prefix(&prompt).is_empty(), "taken blocks must forget");
+    }
+
+    #[test]
+    fn equal_content_is_published_once() {
+        let mut pool = BlockPool::new(4);
+        let prompt = tokens(16, 3);
+        let first = fill(&mut pool, &prompt);
+        let second = fill(&mut pool, &prompt);
+        pool.release(second[0]);
+        assert_eq!(pool.take_prefix(&tokens(17, 3)), first);
+    }
+
+    proptest! {
+        #[test]
+        fn blocks_are_conserved_and_never_held_by_two_writers(steps in prop::collection::vec((0u8..3, 1usize..60, 0u32..3), 1..80)) {
+            let mut pool = BlockPool::new(12);
+            let mut held: Vec<Vec<u32>> = Vec::new();
+            for (action, n, salt) in steps {
+                match action {
+                    0 => {
+                        let prompt = tokens(n, salt);
+                        let mut ids = pool.take_prefix(&prompt);
+                        let mut prefix = prompt.chunks_exact(BLOCK_TOKENS).take(ids.len()).fold(Prefix::ROOT, |p, c| p.extend(c));
+                        for chunk in prompt.chunks(BLOCK_TOKENS).skip(ids.len()) {
+                            let Some(id) = pool.take() else { break };
+                            prop_assert!(!held.iter().flatten().any(|&h| h == id), "block {id} taken while held");
+                            ids.push(id);
+                            if chunk.len() == BLOCK_TOKENS { prefix = pool.publish(id, prefix, chunk); }
+                        }
+                        held.push(ids);
+                    }
+                    1 if !held.is_empty() => { for id in held.remove(n % held.len()) { pool.release(id); } }
+                    _ => {}
+                }
+                let mut distinct: Vec<u32> = held.iter().flatten().copied().collect();
+                distinct.sort_unstable();
+                distinct.dedup();
+                prop_assert_eq!(pool.available(), 12 - distinct.len());
+            }
+            for id in held.into_iter().flatten() { pool.release(id); }
+            prop_assert_eq!(pool.available(), 12);
+            prop_assert_eq!(pool.usage(), 0.0);
+        }
+    }
+}

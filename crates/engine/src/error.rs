@@ -1,0 +1,37 @@
+/// Why the engine refused or lost a request.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum EngineError {
+    /// The request cannot be served as it is: the client's to mend.
+    #[error("{message}")]
+    Invalid {
+        /// The parameter at fault.
+        param: &'static str,
+        /// What is wrong and what would do.
+        message: String,
+    },
+    /// Too many requests wait.
+    #[error("{waiting} requests are waiting already, the limit; try again later or raise engine.max_waiting")]
+    Overloaded {
+        /// Requests that wait.
+        waiting: usize,
+    },
+    /// The engine is going down or gone.
+    #[error("the engine is not running: {0}")]
+    Stopped(String),
+    /// The device failed while this request was computed.
+    #[error("computing the answer failed: {0}")]
+    Device(String),
+}
+
+impl EngineError {
+    /// A request with a parameter that does not do.
+    pub fn invalid(param: &'static str, message: impl Into<String>) -> Self {
+        EngineError::Invalid { param, message: message.into() }
+    }
+}
+
+impl From<mlx_serving_device::DeviceError> for EngineError {
+    fn from(error: mlx_serving_device::DeviceError) -> Self {
+        EngineError::Device(error.to_string())
+    }
+}

@@ -1,0 +1,204 @@
+use crate::EngineError;
+
+/// How tokens are chosen. [`Sampling::default`] is greedy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the most likely token.
+    pub temperature: f32,
+    /// Keep the k most likely; 0 keeps all.
+    pub top_k: u32,
+    /// Keep the smallest set of most likely tokens that reaches this probability; 1 keeps all.
+    pub top_p: f32,
+    /// Keep tokens of at least this times the largest probability; 0 keeps all.
+    pub min_p: f32,
+    /// Weakens tokens of prompt and answer; 1 for none.
+    pub repetition_penalty: f32,
+    /// Weakens tokens of the answer, once each; 0 for none.
+    pub presence_penalty: f32,
+    /// Weakens tokens of the answer by their count; 0 for none.
+    pub frequency_penalty: f32,
+    /// Same seed and request, same answer. Without one, the engine draws one.
+    pub seed: Option<u64>,
+    /// Additions to the logits of single tokens.
+    pub logit_bias: Vec<(u32, f32)>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            seed: None,
+            logit_bias: Vec::new(),
+        }
+    }
+}
+
+impl Sampling {
+    /// True if the choice depends on tokens seen before.
+    pub fn penalises(&self) -> bool {
+        self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
+    }
+
+    /// Refuses values outside their ranges.
+    pub fn validate(&self, vocab: usize) -> Result<(), EngineError> {
+        check("temperature", self.temperature, 0.0, 2.0)?;
+        check("top_p", self.top_p, f32::MIN_POSITIVE, 1.0)?;
+        check("min_p", self.min_p, 0.0, 1.0)?;
+        check("repetition_penalty", self.repetition_penalty, f32::MIN_POSITIVE, 10.0)?;
+        check("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
+        check("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
+        for &(token, bias) in &self.logit_bias {
+            check("logit_bias", bias, -100.0, 100.0)?;
+            if token as usize >= vocab {
+                let message = format!("token {token} is outside the vocabulary of {vocab}");
+                return Err(EngineError::invalid("logit_bias", message));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check(param: &'static str, value: f32, low: f32, high: f32) -> Result<(), EngineError> {
+    if value >= low && value <= high {
+        return Ok(());
+    }
+    let low = if low == f32::MIN_POSITIVE { "above 0".to_owned() } else { format!("at least {low}") };
+    Err(EngineError::invalid(param, format!("{param} is {value}; it must be {low} and at most {high}")))
+}
+
+/// One completion to compute.
+#[derive(Debug, Clone, Default)]
+pub struct Request {
+    /// Token ids of the prompt.
+    pub prompt: Vec<u32>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// At most this many tokens; without it, as many as the context holds.
+    pub max_tokens: Option<usize>,
+    /// End at any of these strings, which are not part of the answer.
+    pub stop: Vec<String>,
+    /// Go on at the model's end-of-sequence tokens.
+    pub ignore_eos: bool,
+    /// Report the log-probability of each token and of this many most likely alternatives.
+    pub logprobs: Option<usize>,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FinishReason {
+    /// The model ended it, or a stop string did.
+    Stop,
+    /// `max_tokens` or the context's end was reached.
+    Length,
+    /// The receiver went away.
+    Cancelled,
+}
+
+impl FinishReason {
+    /// OpenAI's name for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// Log-probability of a chosen token and of the most likely ones at its place, natural logarithm, before penalties and
+/// temperature.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logprobs {
+    /// Of the chosen token.
+    pub chosen: f32,
+    /// The most likely tokens, most likely first.
+    pub top: Vec<(u32, f32)>,
+}
+
+/// One generated token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenEvent {
+    /// Its id.
+    pub id: u32,
+    /// Text that became final with it: empty while a character or a possible stop string is incomplete.
+    pub text: String,
+    /// If the request asked for it.
+    pub logprobs: Option<Logprobs>,
+}
+
+/// What an answer cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Of these, found in the prefix cache.
+    pub cached_tokens: usize,
+    /// Tokens of the answer, the ending one included.
+    pub completion_tokens: usize,
+    /// Seconds from arrival to the first step that computed the prompt.
+    pub queue_s: f64,
+    /// Seconds from there to the first token.
+    pub prefill_s: f64,
+    /// Seconds from the first token to the last.
+    pub decode_s: f64,
+}
+
+/// The end of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finish {
+    /// Why it ended.
+    pub reason: FinishReason,
+    /// Text held back until the end.
+    pub text: String,
+    /// What it cost.
+    pub usage: Usage,
+}
+
+/// What a [`crate::Stream`] yields: tokens, then exactly one end.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A token.
+    Token(TokenEvent),
+    /// The end.
+    Finished(Finish),
+    /// The end, in error; other requests go on.
+    Failed(EngineError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn greedy_default_is_valid_and_free_of_penalties() {
+        let sampling = Sampling::default();
+        sampling.validate(10).unwrap();
+        assert!(!sampling.penalises());
+    }
+
+    #[test]
+    fn values_out_of_range_name_the_parameter() {
+        for (param, sampling) in [
+            ("temperature", Sampling { temperature: -0.1, ..Sampling::default() }),
+            ("temperature", Sampling { temperature: f32::NAN, ..Sampling::default() }),
+            ("top_p", Sampling { top_p: 0.0, ..Sampling::default() }),
+            ("min_p", Sampling { min_p: 1.5, ..Sampling::default() }),
+            ("repetition_penalty", Sampling { repetition_penalty: 0.0, ..Sampling::default() }),
+            ("presence_penalty", Sampling { presence_penalty: 2.5, ..Sampling::default() }),
+            ("frequency_penalty", Sampling { frequency_penalty: -3.0, ..Sampling::default() }),
+            ("logit_bias", Sampling { logit_bias: vec![(1, 101.0)], ..Sampling::default() }),
+            ("logit_bias", Sampling { logit_bias: vec![(10, 1.0)], ..Sampling::default() }),
+        ] {
+            match sampling.validate(10) {
+                Err(EngineError::Invalid { param: found, .. }) => assert_eq!(found, param),
+                other => panic!("{param}: {other:?}"),
+            }
+        }
+    }
+}

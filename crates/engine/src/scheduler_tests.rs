@@ -1,0 +1,181 @@
+use super::*;
+use proptest::prelude::*;
+
+fn scheduler(rows: usize, sequences: usize, blocks: usize) -> Scheduler<()> {
+    Scheduler::new(Limits { rows, sequences }, blocks)
+}
+
+fn prompt(n: usize, salt: u32) -> Vec<u32> {
+    (0..n as u32).map(|i| i * 31 + salt * 1000).collect()
+}
+
+fn submit(s: &mut Scheduler<()>, id: u64, tokens: Vec<u32>, answer: usize) {
+    let end = tokens.len() + answer;
+    s.waiting.push_back(Scheduled { id, progress: Progress::new(tokens, end), rest: () });
+}
+
+fn step(s: &mut Scheduler<()>, in_flight: usize) -> Plan {
+    match s.plan(in_flight) {
+        Next::Step(plan) => plan,
+        other => panic!("no step: {other:?}"),
+    }
+}
+
+/// Delivers a completed step's tokens; `token` decides each.
+fn complete(s: &mut Scheduler<()>, plan: &Plan, token: impl Fn(u64, usize) -> u32) {
+    for part in plan.parts.iter().filter(|p| p.sample.is_some()) {
+        let Some(sequence) = s.running.iter_mut().find(|r| r.id == part.id) else { continue };
+        let position = sequence.progress.tokens.len();
+        sequence.progress.receive(token(part.id, position));
+        sequence.progress.publish(&mut s.pool);
+        if sequence.progress.tokens.len() == sequence.progress.end {
+            s.finish(part.id);
+        }
+    }
+}
+
+#[test]
+fn a_prompt_is_cut_into_chunks_and_samples_at_its_end_only() {
+    let mut s = scheduler(16, 4, 16);
+    submit(&mut s, 1, prompt(40, 0), 2);
+    let sizes: Vec<_> = (0..3)
+        .map(|_| {
+            let plan = step(&mut s, 0);
+            (plan.tokens.len(), plan.logit_rows.clone(), plan.parts[0].sample)
+        })
+        .collect();
+    assert_eq!(sizes, [(16, vec![], None), (16, vec![], None), (8, vec![7], Some(0))]);
+}
+
+#[test]
+fn decode_rows_come_before_prompt_chunks() {
+    let mut s = scheduler(8, 4, 16);
+    submit(&mut s, 1, prompt(4, 0), 4);
+    let plan = step(&mut s, 0);
+    complete(&mut s, &plan, |_, _| 7);
+    submit(&mut s, 2, prompt(20, 1), 4);
+    let plan = step(&mut s, 0);
+    assert_eq!(plan.parts.iter().map(|p| p.id).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(plan.spans[0].rows, 1);
+    assert_eq!(plan.spans[1].rows, 7);
+    assert_eq!(plan.tokens[0], 7);
+}
+
+#[test]
+fn a_step_ahead_refers_to_the_sampled_token_of_the_step_before() {
+    let mut s = scheduler(8, 4, 16);
+    submit(&mut s, 1, prompt(3, 0), 4);
+    submit(&mut s, 2, prompt(4, 1), 4);
+    let first = step(&mut s, 0);
+    assert!(!first.continues);
+    let ahead = step(&mut s, 1);
+    assert!(ahead.continues);
+    assert_eq!(ahead.tokens, [SAMPLED, SAMPLED | 1]);
+    assert_eq!(ahead.positions, [3, 4]);
+    complete(&mut s, &first, |_, _| 5);
+    let third = step(&mut s, 1);
+    assert_eq!((third.positions.clone(), third.continues), (vec![4, 5], true));
+}
+
+#[test]
+fn no_step_is_planned_beyond_the_end_of_an_answer() {
+    let mut s = scheduler(8, 4, 16);
+    submit(&mut s, 1, prompt(3, 0), 2);
+    step(&mut s, 0);
+    step(&mut s, 1);
+    assert!(matches!(s.plan(2), Next::Drain));
+}
+
+#[test]
+fn when_blocks_run_out_the_youngest_is_computed_again_later() {
+    let mut s = scheduler(64, 4, 3);
+    submit(&mut s, 1, prompt(16, 0), 20);
+    submit(&mut s, 2, prompt(16, 1), 20);
+    let plan = step(&mut s, 0);
+    complete(&mut s, &plan, |_, _| 9);
+    let plan = step(&mut s, 0);
+    assert_eq!(s.preemptions, 1);
+    assert_eq!(plan.parts.iter().map(|p| p.id).collect::<Vec<_>>(), [1]);
+    assert_eq!(s.waiting[0].id, 2);
+    assert_eq!(s.waiting[0].progress.tokens.len(), 17, "the answer so far is kept");
+}
+
+#[test]
+fn preemption_waits_for_the_steps_in_flight() {
+    let mut s = scheduler(64, 4, 2);
+    submit(&mut s, 1, prompt(15, 0), 20);
+    submit(&mut s, 2, prompt(15, 1), 20);
+    step(&mut s, 0);
+    step(&mut s, 1);
+    assert!(matches!(s.plan(2), Next::Drain));
+    assert_eq!(s.preemptions, 0);
+}
+
+#[test]
+fn a_prompt_seen_before_is_not_computed_again() {
+    let mut s = scheduler(64, 4, 16);
+    submit(&mut s, 1, prompt(33, 0), 1);
+    let plan = step(&mut s, 0);
+    complete(&mut s, &plan, |_, _| 1);
+    assert!(s.running.is_empty());
+    submit(&mut s, 2, prompt(33, 0), 1);
+    let plan = step(&mut s, 0);
+    assert_eq!((plan.tokens.len(), plan.spans[0].start), (1, 32));
+    assert_eq!((s.prefix_queries, s.prefix_hits), (66, 32));
+}
+
+proptest! {
+    /// Whatever the load, the row budget, the pool and the depth: every sequence ends with the tokens that it would have had
+    /// alone, each position is computed in order, no two sequences write one block, and all blocks come back.
+    #[test]
+    fn every_answer_is_complete_and_right(
+        requests in prop::collection::vec((1usize..50, 1usize..30, 0u32..3), 1..8),
+        rows in 1usize..40, sequences in 1usize..5, blocks in 5usize..24, depth in 1usize..4,
+    ) {
+        let token = |id: u64, position: usize| (id as u32) * 7919 + position as u32;
+        let mut s = scheduler(rows.max(sequences), sequences, blocks);
+        let mut expected = std::collections::HashMap::new();
+        for (i, &(n, answer, salt)) in requests.iter().enumerate() {
+            let id = i as u64;
+            let tokens = prompt(n, salt);
+            expected.insert(id, n + answer);
+            submit(&mut s, id, tokens, answer);
+        }
+        let mut flight: VecDeque<Plan> = VecDeque::new();
+        let mut done = 0;
+        for _ in 0..20_000 {
+            let next = if flight.len() < depth { s.plan(flight.len()) } else { Next::Drain };
+            match next {
+                Next::Step(plan) => {
+                    let writes: Vec<(u32, u64)> = plan.spans.iter().zip(&plan.parts).flat_map(|(span, part)| {
+                        (span.start..span.start + span.rows).map(|p| (plan.tables[(span.table + p / 16) as usize], part.id)).collect::<Vec<_>>()
+                    }).collect();
+                    for (block, id) in &writes {
+                        prop_assert!(writes.iter().all(|(b, i)| b != block || i == id), "block {} written by two", block);
+                    }
+                    prop_assert!(plan.tokens.len() <= rows.max(sequences));
+                    flight.push_back(plan);
+                }
+                Next::Drain => {
+                    let plan = flight.pop_front().expect("nothing in flight to drain");
+                    for part in plan.parts.iter().filter(|p| p.sample.is_some()) {
+                        let Some(r) = s.running.iter_mut().find(|r| r.id == part.id) else { continue };
+                        let position = r.progress.tokens.len();
+                        r.progress.receive(token(part.id, position));
+                        r.progress.publish(&mut s.pool);
+                        if r.progress.tokens.len() == r.progress.end {
+                            let (prompt, tokens) = (r.progress.prompt, r.progress.tokens.clone());
+                            prop_assert_eq!(tokens.len(), expected[&part.id]);
+                            for (p, t) in tokens.iter().enumerate().skip(prompt) { prop_assert_eq!(*t, token(part.id, p)); }
+                            s.finish(part.id);
+                            done += 1;
+                        }
+                    }
+                }
+                Next::Idle => break,
+            }
+        }
+        prop_assert_eq!(done, requests.len());
+        prop_assert_eq!(s.pool.available(), blocks);
+    }
+}
