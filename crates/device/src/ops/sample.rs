@@ -48,27 +48,28 @@ pub struct LogitBias {
     pub bias: f32,
 }
 
-/// Notes a prompt's tokens in the history that penalties read. An entry has bit 31 set for a token of the prompt and counts
-/// the token's occurrences in the answer below it.
+/// Writes one sequence's row of the history that penalties read, from its tokens so far. An entry has bit 31 set for a token of
+/// the prompt and counts the token's occurrences in the answer below it.
 #[derive(Debug, Clone)]
 pub struct Observe {
     /// u32 [slots][vocabulary].
     pub history: Buffer,
     /// Vocabulary.
     pub vocab: usize,
-    /// The row to write.
+    /// The row to write; what it held is lost.
     pub slot: usize,
-    /// Clear the row first.
-    pub reset: bool,
-    /// u32 [count].
+    /// u32 [count]: prompt, then answer so far.
     pub tokens: Buffer,
     /// Tokens.
     pub count: usize,
+    /// How many of them are the prompt's.
+    pub prompt: usize,
 }
 
 impl Observe {
     pub(super) fn validate(&self) -> Result<()> {
         holds("observe history", &self.history, (self.slot + 1) * self.vocab)?;
+        require(self.prompt <= self.count, || format!("observe: {} of {} tokens are the prompt's", self.prompt, self.count))?;
         holds("observe tokens", &self.tokens, self.count)
     }
 }
