@@ -1,0 +1,382 @@
+//! Attention of some query rows of one key/value head over its cached keys: online softmax (arXiv:1805.02867) over blocks of 64
+//! keys at absolute positions, in parts of 512 that start afresh and are merged in order.
+//!
+//! What happens to a row depends on its own query and keys only: in which tile or task it runs changes no bit of it.
+
+use crate::scratch::Carver;
+use crate::simd::{Kernel, LANES, Simd, lanes, lanes_mut};
+use std::ops::Range;
+
+/// Keys of one step of the online softmax.
+pub(crate) const BLOCK: usize = 64;
+/// Keys of one part.
+pub(crate) const PART: usize = 512;
+/// Tokens of a page's smallest unit: keys lie [head_dim][16], values [16][head_dim].
+pub(crate) const PAGE: usize = LANES;
+/// The maximum of no scores: finite, so that differences stay numbers.
+const NO_SCORE: f32 = -1e30;
+
+/// A value of the cache.
+pub(crate) trait Element: bytemuck::Pod + Send + Sync {
+    fn widen<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F;
+    /// One value, widened.
+    fn widen_one(self) -> f32;
+    fn narrow(x: f32) -> Self;
+}
+
+impl Element for u16 {
+    #[inline(always)]
+    fn widen<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F {
+        simd.load_f16(from)
+    }
+    fn widen_one(self) -> f32 {
+        half::f16::from_bits(self).to_f32()
+    }
+    fn narrow(x: f32) -> Self {
+        half::f16::from_f32(x).to_bits()
+    }
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn widen<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F {
+        simd.load(from)
+    }
+    fn widen_one(self) -> f32 {
+        self
+    }
+    fn narrow(x: f32) -> Self {
+        x
+    }
+}
+
+/// One head's keys and values of one sequence.
+pub(crate) trait Pages {
+    type Value: Element;
+    /// Keys of the 16 tokens from `16 · page`, [head_dim][16], and values, [16][head_dim].
+    fn page(&self, page: usize) -> (&[Self::Value], &[Self::Value]);
+}
+
+/// Sizes of a tile of query rows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TileShape {
+    /// Query rows.
+    pub(crate) rows: usize,
+    /// Width of a head.
+    pub(crate) head_dim: usize,
+}
+
+impl TileShape {
+    /// Head width in whole vectors.
+    pub(crate) fn width(self) -> usize {
+        self.head_dim.next_multiple_of(LANES)
+    }
+
+    /// Scratch that a [`Tile`] takes.
+    pub(crate) fn bytes(self) -> usize {
+        let (rows, width) = (self.rows, self.width());
+        Carver::bytes::<f32>(rows * width) * 3
+            + Carver::bytes::<f32>(rows * LANES)
+            + Carver::bytes::<f32>(rows) * 3
+            + Carver::bytes::<u32>(rows * 2)
+            + Carver::bytes::<f32>(BLOCK * width) * 2
+            + Carver::bytes::<f32>(BLOCK * GROUP)
+    }
+}
+
+/// Rows that share the registers at most.
+const GROUP: usize = 8;
+
+/// A tile of query rows with its running softmax.
+pub(crate) struct Tile<'a> {
+    shape: TileShape,
+    /// [rows][width]: queries times scale · log2(e); zeros beyond head_dim.
+    pub(crate) queries: &'a mut [f32],
+    /// [rows][2]: the keys that each row sees, from and up to.
+    pub(crate) sees: &'a mut [u32],
+    /// Of the part at hand: maximum, sums of weights, weighted values.
+    top: &'a mut [f32],
+    sums: &'a mut [f32],
+    acc: &'a mut [f32],
+    /// Of all finished parts: maximum, sum of weights, weighted values.
+    total_top: &'a mut [f32],
+    total_sum: &'a mut [f32],
+    total: &'a mut [f32],
+    keys: &'a mut [f32],
+    values: &'a mut [f32],
+    scores: &'a mut [f32],
+}
+
+impl<'a> Tile<'a> {
+    /// Carves a tile that has seen nothing yet.
+    pub(crate) fn new(shape: TileShape, carver: &mut Carver<'a>) -> Self {
+        let (rows, width) = (shape.rows, shape.width());
+        let mut tile = Self {
+            shape,
+            queries: carver.take(rows * width),
+            sees: carver.take(rows * 2),
+            top: carver.take(rows),
+            sums: carver.take(rows * LANES),
+            acc: carver.take(rows * width),
+            total_top: carver.take(rows),
+            total_sum: carver.take(rows),
+            total: carver.take(rows * width),
+            keys: carver.take(BLOCK * width),
+            values: carver.take(BLOCK * width),
+            scores: carver.take(BLOCK * GROUP),
+        };
+        tile.queries.fill(0.0);
+        tile.forget();
+        tile
+    }
+
+    /// Forgets all results.
+    pub(crate) fn forget(&mut self) {
+        self.total_top.fill(NO_SCORE);
+        self.total_sum.fill(0.0);
+        self.total.fill(0.0);
+    }
+
+    /// See [`TileShape::width`].
+    pub(crate) fn width(&self) -> usize {
+        self.shape.width()
+    }
+
+    /// The keys that any row sees.
+    fn span(&self) -> Range<usize> {
+        let from = self.sees.iter().step_by(2).min().copied().unwrap_or(0);
+        let to = self.sees.iter().skip(1).step_by(2).max().copied().unwrap_or(0);
+        from as usize..to as usize
+    }
+
+    /// Numbers of the parts that any row sees.
+    pub(crate) fn parts(&self) -> Range<usize> {
+        let span = self.span();
+        span.start / PART..span.end.div_ceil(PART)
+    }
+
+    /// Row `row` as a partial result: maximum, sum of weights, weighted values.
+    pub(crate) fn partial(&self, row: usize) -> (f32, f32, &[f32]) {
+        let width = self.shape.width();
+        (self.total_top[row], self.total_sum[row], &self.total[row * width..(row + 1) * width])
+    }
+
+    /// Merges a partial result of later keys into row `row`.
+    pub(crate) fn merge(&mut self, row: usize, top: f32, sum: f32, values: &[f32]) {
+        let width = self.shape.width();
+        merge_rows(
+            (&mut self.total_top[row], &mut self.total_sum[row], &mut self.total[row * width..(row + 1) * width]),
+            (top, sum, values),
+        );
+    }
+
+    /// Writes the finished row `row`: weighted mean of the values.
+    pub(crate) fn finish(&self, row: usize, out: &mut [f32]) {
+        let (_, sum, values) = self.partial(row);
+        for (out, x) in out.iter_mut().zip(values) {
+            *out = x / sum;
+        }
+    }
+}
+
+#[inline(always)]
+fn merge_rows(total: (&mut f32, &mut f32, &mut [f32]), part: (f32, f32, &[f32])) {
+    if part.1 == 0.0 {
+        return;
+    }
+    let top = if part.0 > *total.0 { part.0 } else { *total.0 };
+    let (old, new) = if *total.1 == 0.0 { (0.0, 1.0) } else { ((*total.0 - top).exp2(), (part.0 - top).exp2()) };
+    for (t, p) in total.2.iter_mut().zip(part.2) {
+        *t = *t * old + p * new;
+    }
+    *total.1 = *total.1 * old + part.1 * new;
+    *total.0 = top;
+}
+
+/// Runs the rows of `tile` over the keys of `parts`.
+pub(crate) struct Attention<'t, 'a, P> {
+    pub(crate) tile: &'t mut Tile<'a>,
+    pub(crate) pages: &'t P,
+    pub(crate) parts: Range<usize>,
+}
+
+impl<P: Pages> Kernel for Attention<'_, '_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { tile, pages, parts } = self;
+        let span = tile.span();
+        for part in parts {
+            tile.top.fill(NO_SCORE);
+            tile.sums.fill(0.0);
+            tile.acc.fill(0.0);
+            let (from, to) = (span.start.max(part * PART), span.end.min((part + 1) * PART));
+            for block in from / BLOCK..to.div_ceil(BLOCK) {
+                let base = block * BLOCK;
+                let count = to.min(base + BLOCK) - base;
+                widen_block(simd, tile, pages, base, count);
+                attend_block(simd, tile, base, count);
+            }
+            fold_part(simd, tile);
+        }
+    }
+}
+
+/// Widens the `count` keys and values from `base`; whole pages of keys, so that lanes beyond `count` hold whatever lies there.
+#[inline(always)]
+fn widen_block<S: Simd, P: Pages>(simd: S, tile: &mut Tile<'_>, pages: &P, base: usize, count: usize) {
+    let (dim, width) = (tile.shape.head_dim, tile.shape.width());
+    for page in 0..count.div_ceil(PAGE) {
+        let (keys, values) = pages.page(base / PAGE + page);
+        let to = &mut tile.keys[page * dim * LANES..][..dim * LANES];
+        for (to, from) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(keys.as_chunks::<LANES>().0) {
+            simd.store(to, P::Value::widen(simd, from));
+        }
+        for token in 0..PAGE.min(count - page * PAGE) {
+            let from = &values[token * dim..][..dim];
+            let to = &mut tile.values[(page * PAGE + token) * width..][..width];
+            let (to, _) = to.as_chunks_mut::<LANES>();
+            let (from, rest) = from.as_chunks::<LANES>();
+            for (to, from) in to.iter_mut().zip(from) {
+                simd.store(to, P::Value::widen(simd, from));
+            }
+            if !rest.is_empty() {
+                to[from.len()] = std::array::from_fn(|i| rest.get(i).map_or(0.0, |x| x.widen_one()));
+            }
+        }
+    }
+}
+
+/// One block for all rows, group by group.
+#[inline(always)]
+fn attend_block<S: Simd>(simd: S, tile: &mut Tile<'_>, base: usize, count: usize) {
+    let group = if S::REGISTERS >= 32 { GROUP } else { GROUP / 2 };
+    for row in (0..tile.shape.rows).step_by(group) {
+        match group.min(tile.shape.rows - row) {
+            1 => attend_group::<S, 1>(simd, tile, row, base, count),
+            2 => attend_group::<S, 2>(simd, tile, row, base, count),
+            3 => attend_group::<S, 3>(simd, tile, row, base, count),
+            4 => attend_group::<S, 4>(simd, tile, row, base, count),
+            5 => attend_group::<S, 5>(simd, tile, row, base, count),
+            6 => attend_group::<S, 6>(simd, tile, row, base, count),
+            7 => attend_group::<S, 7>(simd, tile, row, base, count),
+            _ => attend_group::<S, 8>(simd, tile, row, base, count),
+        }
+    }
+}
+
+#[inline(always)]
+fn attend_group<S: Simd, const R: usize>(simd: S, tile: &mut Tile<'_>, row: usize, base: usize, count: usize) {
+    let sees: [(usize, usize); R] =
+        std::array::from_fn(|r| (tile.sees[2 * (row + r)] as usize, tile.sees[2 * (row + r) + 1] as usize));
+    if sees.iter().all(|&(from, to)| to <= base || from >= base + count) {
+        return;
+    }
+    for page in 0..count.div_ceil(PAGE) {
+        scores::<S, R>(simd, tile, row, page);
+    }
+    for (r, &(from, to)) in sees.iter().enumerate() {
+        let hidden = &mut tile.scores[r * BLOCK..(r + 1) * BLOCK];
+        hidden[to.saturating_sub(base).min(BLOCK)..].fill(f32::NEG_INFINITY);
+        hidden[..from.saturating_sub(base).min(BLOCK)].fill(f32::NEG_INFINITY);
+        soften(simd, tile, row + r, r);
+    }
+    let vectors = tile.shape.width() / LANES;
+    let mut at = 0;
+    if S::REGISTERS >= 32 {
+        while at + 2 <= vectors {
+            weigh::<S, R, 2>(simd, tile, row, at, count);
+            at += 2;
+        }
+    }
+    while at < vectors {
+        weigh::<S, R, 1>(simd, tile, row, at, count);
+        at += 1;
+    }
+}
+
+/// Scores of `R` rows with the 16 keys of a page.
+#[inline(always)]
+fn scores<S: Simd, const R: usize>(simd: S, tile: &mut Tile<'_>, row: usize, page: usize) {
+    let (dim, width) = (tile.shape.head_dim, tile.shape.width());
+    let keys = tile.keys[page * dim * LANES..][..dim * LANES].as_chunks::<LANES>().0;
+    let queries: [&[f32]; R] = std::array::from_fn(|r| &tile.queries[(row + r) * width..][..keys.len()]);
+    let mut acc = [simd.splat(0.0); R];
+    for (i, key) in keys.iter().enumerate() {
+        let key = simd.load(key);
+        for r in 0..R {
+            acc[r] = simd.fma(simd.splat(queries[r][i]), key, acc[r]);
+        }
+    }
+    for (r, acc) in acc.iter().enumerate() {
+        simd.store(lanes_mut(tile.scores, r * BLOCK + page * PAGE), *acc);
+    }
+}
+
+/// Turns the scores of row `row` into weights under the running maximum.
+#[inline(always)]
+fn soften<S: Simd>(simd: S, tile: &mut Tile<'_>, row: usize, r: usize) {
+    let scores = &mut tile.scores[r * BLOCK..(r + 1) * BLOCK];
+    let x: [S::F; BLOCK / LANES] = std::array::from_fn(|i| simd.load(lanes(scores, i * LANES)));
+    let old = tile.top[row];
+    let highest = simd.top(simd.max(simd.max(x[0], x[1]), simd.max(x[2], x[3])));
+    let top = if highest > old { highest } else { old };
+    let shift = simd.splat(top);
+    let weights = x.map(|x| simd.exp2(simd.sub(x, shift)));
+    for (i, weight) in weights.iter().enumerate() {
+        simd.store(lanes_mut(scores, i * LANES), *weight);
+    }
+    let sums = lanes_mut(tile.sums, row * LANES);
+    let mut sum = simd.load(sums);
+    if top > old {
+        let correction = simd.exp2(simd.splat(old - top));
+        sum = simd.mul(sum, correction);
+        let width = tile.shape.width();
+        for acc in tile.acc[row * width..(row + 1) * width].as_chunks_mut::<LANES>().0 {
+            let scaled = simd.mul(simd.load(acc), correction);
+            simd.store(acc, scaled);
+        }
+        tile.top[row] = top;
+    }
+    let block = simd.add(simd.add(weights[0], weights[1]), simd.add(weights[2], weights[3]));
+    simd.store(sums, simd.add(sum, block));
+}
+
+/// Adds the weighted values, `C` vectors of them from vector `at`.
+#[inline(always)]
+fn weigh<S: Simd, const R: usize, const C: usize>(simd: S, tile: &mut Tile<'_>, row: usize, at: usize, count: usize) {
+    let width = tile.shape.width();
+    let place = |r: usize, c: usize| (row + r) * width + (at + c) * LANES;
+    let mut acc: [[S::F; C]; R] =
+        std::array::from_fn(|r| std::array::from_fn(|c| simd.load(lanes(tile.acc, place(r, c)))));
+    let weights: [&[f32]; R] = std::array::from_fn(|r| &tile.scores[r * BLOCK..][..count]);
+    for (key, values) in tile.values.chunks_exact(width).take(count).enumerate() {
+        let values: [S::F; C] = std::array::from_fn(|c| simd.load(lanes(values, (at + c) * LANES)));
+        for r in 0..R {
+            let weight = simd.splat(weights[r][key]);
+            for c in 0..C {
+                acc[r][c] = simd.fma(weight, values[c], acc[r][c]);
+            }
+        }
+    }
+    for (r, acc) in acc.iter().enumerate() {
+        for (c, acc) in acc.iter().enumerate() {
+            simd.store(lanes_mut(tile.acc, place(r, c)), *acc);
+        }
+    }
+}
+
+/// Merges the part at hand into the total.
+#[inline(always)]
+fn fold_part<S: Simd>(simd: S, tile: &mut Tile<'_>) {
+    let width = tile.shape.width();
+    for row in 0..tile.shape.rows {
+        let sum = simd.sum(simd.load(lanes(tile.sums, row * LANES)));
+        let values = row * width..(row + 1) * width;
+        merge_rows(
+            (&mut tile.total_top[row], &mut tile.total_sum[row], &mut tile.total[values.clone()]),
+            (tile.top[row], sum, &tile.acc[values]),
+        );
+    }
+}

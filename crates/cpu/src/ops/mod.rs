@@ -1,0 +1,90 @@
+//! Ops as the workers run them. A step is made when an op is recorded and holds all that running it needs; every worker
+//! calls [`Step::run`] for every step and finds its own part; a barrier follows each step.
+
+mod attend;
+mod copy;
+mod embed;
+mod linear;
+mod rope;
+mod sample;
+
+use crate::kernels::Isa;
+use crate::pool::Worker;
+use attend::AttendStep;
+use copy::{CopyStep, ObserveStep};
+use embed::EmbedStep;
+use linear::LinearStep;
+use mlx_serving_device::{Arithmetic, Op, Result};
+use rope::RopeStep;
+use sample::SampleStep;
+
+/// What decides how an op becomes a step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lowering {
+    pub(crate) isa: Isa,
+    pub(crate) arithmetic: Arithmetic,
+    pub(crate) workers: usize,
+}
+
+/// An op, ready to run.
+pub(crate) enum Step {
+    Embed(EmbedStep),
+    Rope(RopeStep),
+    Linear(LinearStep),
+    AttendHalf(AttendStep<u16>),
+    AttendFull(AttendStep<f32>),
+    Observe(ObserveStep),
+    Sample(SampleStep),
+    Copy(CopyStep),
+}
+
+impl Lowering {
+    /// Resolves a valid op.
+    pub(crate) fn step(&self, op: Op) -> Result<Step> {
+        Ok(match op {
+            Op::Embed(op) => Step::Embed(EmbedStep::new(op, self)?),
+            Op::RopeAngles(op) => Step::Rope(RopeStep::new(&op)?),
+            Op::Linear(op) => Step::Linear(LinearStep::new(op, self)?),
+            Op::Attend(op) => match self.arithmetic {
+                Arithmetic::Fast => Step::AttendHalf(AttendStep::new(&op, self)?),
+                Arithmetic::Exact => Step::AttendFull(AttendStep::new(&op, self)?),
+            },
+            Op::Observe(op) => Step::Observe(ObserveStep::new(&op)?),
+            Op::Sample(op) => Step::Sample(SampleStep::new(&op, self)?),
+            Op::Copy(op) => Step::Copy(CopyStep::new(&op, self)?),
+        })
+    }
+}
+
+impl Step {
+    /// Scratch that its workers share, bytes.
+    pub(crate) fn shared_bytes(&self) -> usize {
+        match self {
+            Step::Linear(step) => step.shared_bytes(),
+            Step::AttendHalf(step) => step.shared_bytes(),
+            Step::AttendFull(step) => step.shared_bytes(),
+            Step::Sample(step) => step.shared_bytes(),
+            Step::Embed(_) | Step::Rope(_) | Step::Observe(_) | Step::Copy(_) => 0,
+        }
+    }
+
+    /// This worker's part.
+    pub(crate) fn run(&self, worker: &mut Worker) -> Result<()> {
+        match self {
+            Step::Embed(step) => step.run(worker),
+            Step::Rope(step) => {
+                step.run(worker);
+                Ok(())
+            }
+            Step::Linear(step) => step.run(worker),
+            Step::AttendHalf(step) => step.run(worker),
+            Step::AttendFull(step) => step.run(worker),
+            Step::Observe(step) => step.run(worker),
+            Step::Sample(step) => step.run(worker),
+            Step::Copy(step) => {
+                step.run(worker);
+                Ok(())
+            }
+        }
+    }
+}

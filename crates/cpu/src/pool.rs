@@ -1,0 +1,245 @@
+use crate::barrier::Barrier;
+use crate::heap::CpuMemory;
+use crate::scratch::Scratch;
+use crate::sync::{Line, awake_until, wait_until};
+use crate::view::View;
+use bytemuck::Pod;
+use mlx_serving_device::{Buffer, DeviceError, Result, Storage};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{JoinHandle, Thread};
+use std::{io, ptr};
+
+/// What one worker knows while it runs a job.
+pub(crate) struct Worker {
+    /// Its number, from 0.
+    pub(crate) index: usize,
+    /// How many there are.
+    pub(crate) count: usize,
+    /// Its working memory.
+    pub(crate) scratch: Scratch,
+    shared: Arc<Shared>,
+}
+
+impl Worker {
+    /// Meets the others; fails if one of them has failed.
+    pub(crate) fn barrier(&self) -> Result<()> {
+        self.shared.barrier.wait()
+    }
+
+    /// `len` values of the scratch that all workers share, from byte `offset`. Its contents mean nothing at the start of an op.
+    pub(crate) fn arena<T: Pod>(&self, offset: usize, len: usize) -> Result<View<T>> {
+        let arena = self.shared.arena.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(arena) = &*arena else {
+            return Err(DeviceError::Contract("an op without shared scratch asked for it".into()));
+        };
+        View::new(&arena.slice(offset as u64..arena.len())?, len)
+    }
+
+    /// Runs the job; a failure is noted, the first wins, and the others are sent home.
+    fn run(&mut self, job: &Job<'_>) {
+        let outcome = catch_unwind(AssertUnwindSafe(|| job(self)));
+        let error = match outcome {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error,
+            Err(panic) => DeviceError::CommandFailed(format!("a worker panicked: {}", panic_text(&*panic))),
+        };
+        self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.shared.barrier.break_up();
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// A job: every worker runs it, with its own [`Worker`].
+pub(crate) type Job<'a> = dyn Fn(&mut Worker) -> Result<()> + Sync + 'a;
+
+struct Shared {
+    barrier: Barrier,
+    /// The job at hand: a pointer to a `&Job` on the stack of [`Pool::run`].
+    job: AtomicPtr<()>,
+    /// Counts jobs; a change is the signal to start.
+    round: Line<AtomicU64>,
+    /// Threads that have not finished the job.
+    running: Line<AtomicUsize>,
+    closing: AtomicBool,
+    failure: Mutex<Option<DeviceError>>,
+    arena: Mutex<Option<Buffer>>,
+}
+
+struct Helper {
+    asleep: Arc<AtomicBool>,
+    thread: Thread,
+    handle: JoinHandle<()>,
+}
+
+/// Persistent worker threads that run one job at a time together with the thread that gives it.
+///
+/// Between jobs a worker stays awake for a moment, then parks until the next one.
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    helpers: Vec<Helper>,
+    first: Worker,
+}
+
+impl Pool {
+    /// Starts `workers − 1` threads; who calls [`Self::run`] is worker 0.
+    pub(crate) fn new(workers: usize) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            barrier: Barrier::new(workers),
+            job: AtomicPtr::new(ptr::null_mut()),
+            round: Line::default(),
+            running: Line::default(),
+            closing: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            arena: Mutex::new(None),
+        });
+        let worker = |index| Worker { index, count: workers, scratch: Scratch::default(), shared: shared.clone() };
+        let mut pool = Self { shared: shared.clone(), helpers: Vec::new(), first: worker(0) };
+        for index in 1..workers {
+            let asleep = Arc::new(AtomicBool::new(false));
+            let (flag, worker) = (asleep.clone(), worker(index));
+            let handle =
+                std::thread::Builder::new().name(format!("cpu-worker-{index}")).spawn(move || serve(worker, &flag))?;
+            pool.helpers.push(Helper { asleep, thread: handle.thread().clone(), handle });
+        }
+        Ok(pool)
+    }
+
+    /// Makes the scratch that workers share at least `bytes` long.
+    pub(crate) fn reserve(&mut self, bytes: usize) -> Result<()> {
+        let mut arena = self.shared.arena.lock().unwrap_or_else(PoisonError::into_inner);
+        if arena.as_ref().is_none_or(|arena| arena.len() < bytes as u64) {
+            // The old one goes first: the two need never exist at once.
+            *arena = None;
+            let len = bytes.next_power_of_two() as u64;
+            *arena = Some(Buffer::whole(CpuMemory::new(len, Storage::Private, "scratch", &Arc::default())?));
+        }
+        Ok(())
+    }
+
+    /// Runs `job` on every worker and waits for all; the first failure, if there was one.
+    pub(crate) fn run(&mut self, job: &Job<'_>) -> Result<()> {
+        let shared = &self.shared;
+        shared.running.0.store(self.helpers.len(), Ordering::Relaxed);
+        shared.job.store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
+        // SeqCst pairs with the worker's flag: one of the two sees the other.
+        shared.round.0.fetch_add(1, Ordering::SeqCst);
+        wake(&self.helpers);
+        self.first.run(job);
+        wait_until(|| shared.running.0.load(Ordering::Acquire) == 0);
+        shared.job.store(ptr::null_mut(), Ordering::Relaxed);
+        match shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            None => Ok(()),
+            Some(error) => {
+                shared.barrier.reset();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
+        self.shared.round.0.fetch_add(1, Ordering::SeqCst);
+        wake(&self.helpers);
+        for helper in self.helpers.drain(..) {
+            if helper.handle.join().is_err() {
+                tracing::error!("a worker thread panicked outside of any job");
+            }
+        }
+    }
+}
+
+fn wake(helpers: &[Helper]) {
+    for helper in helpers.iter().filter(|h| h.asleep.load(Ordering::SeqCst)) {
+        helper.thread.unpark();
+    }
+}
+
+/// A helper thread's life.
+fn serve(mut worker: Worker, asleep: &AtomicBool) {
+    let shared = worker.shared.clone();
+    let mut seen = 0;
+    loop {
+        let called = || shared.round.0.load(Ordering::SeqCst) != seen;
+        if !awake_until(called) {
+            asleep.store(true, Ordering::SeqCst);
+            while !called() {
+                std::thread::park();
+            }
+            asleep.store(false, Ordering::SeqCst);
+        }
+        seen = shared.round.0.load(Ordering::Acquire);
+        if shared.closing.load(Ordering::Relaxed) {
+            return;
+        }
+        let job = shared.job.load(Ordering::Relaxed).cast::<&Job<'_>>();
+        // SAFETY: `Pool::run` stored a pointer to its argument before it raised the round, and stays in the call, so keeps the
+        // argument alive, until this thread has counted itself out below.
+        let job: &Job<'_> = unsafe { *job };
+        worker.run(job);
+        shared.running.0.fetch_sub(1, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn every_worker_runs_every_job() {
+        for workers in 1..=4 {
+            let mut pool = Pool::new(workers).unwrap();
+            for round in 0..300 {
+                let done = AtomicUsize::new(0);
+                pool.run(&|worker| {
+                    assert_eq!(worker.count, workers);
+                    done.fetch_add(1 << (8 * worker.index), Ordering::Relaxed);
+                    worker.barrier()
+                })
+                .unwrap();
+                let each_once = (0..workers).map(|w| 1 << (8 * w)).sum();
+                assert_eq!(done.into_inner(), each_once);
+                if round % 100 == 0 {
+                    std::thread::sleep(Duration::from_millis(2)); // Long enough for the workers to park.
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_failure_ends_the_job_for_all_and_the_pool_lives_on() {
+        let mut pool = Pool::new(3).unwrap();
+        let error = pool
+            .run(&|worker| {
+                if worker.index == 1 {
+                    return Err(DeviceError::CommandFailed("no".into()));
+                }
+                worker.barrier()
+            })
+            .unwrap_err();
+        assert_eq!(error, DeviceError::CommandFailed("no".into()));
+        pool.run(&|worker| worker.barrier()).unwrap();
+    }
+
+    #[test]
+    fn a_panic_becomes_an_error() {
+        let mut pool = Pool::new(2).unwrap();
+        let error = pool
+            .run(&|worker| {
+                assert_ne!(worker.index, 0, "worker zero trips");
+                worker.barrier()
+            })
+            .unwrap_err();
+        assert!(error.to_string().contains("worker zero trips"), "{error}");
+        pool.run(&|worker| worker.barrier()).unwrap();
+    }
+}

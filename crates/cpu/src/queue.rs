@@ -1,0 +1,198 @@
+use crate::encoder::{CpuCommands, CpuEncoder, Kind, Segment};
+use crate::ops::{Lowering, Step};
+use crate::pool::Pool;
+use crate::submission::CpuSubmission;
+use crate::sync::awake_until;
+use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Point, Queue, Result, Submission};
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// What both queues count, on the clock that started with the device.
+#[derive(Debug)]
+pub(crate) struct Activity {
+    pub(crate) epoch: Instant,
+    pub(crate) submissions: AtomicU64,
+    /// Nanoseconds for which the compute queue ran ops.
+    pub(crate) busy: AtomicU64,
+}
+
+struct Entry {
+    commands: CpuCommands,
+    waits: Vec<Point>,
+    signal: Option<Point>,
+    submission: Arc<CpuSubmission>,
+}
+
+/// What submitters and the queue's thread share.
+#[derive(Default)]
+struct Inbox {
+    entries: Mutex<VecDeque<Entry>>,
+    /// Entries ever put in: what the thread looks at while it is awake.
+    arrivals: AtomicUsize,
+    arrived: Condvar,
+    closing: AtomicBool,
+}
+
+impl Inbox {
+    /// The next entry, in order; `None` when the queue closes and all is done. `taken` counts the entries taken before.
+    fn next(&self, taken: usize) -> Option<Entry> {
+        let something = || self.arrivals.load(Ordering::Acquire) != taken || self.closing.load(Ordering::Acquire);
+        awake_until(something);
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(entry) = entries.pop_front() {
+                return Some(entry);
+            }
+            if self.closing.load(Ordering::Acquire) {
+                return None;
+            }
+            entries = self.arrived.wait(entries).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+/// A queue: one thread that runs command buffers in the order of submission. The compute queue's is worker 0 of the pool.
+pub(crate) struct CpuQueue {
+    kind: Kind,
+    lowering: Arc<Lowering>,
+    inbox: Arc<Inbox>,
+    activity: Arc<Activity>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl CpuQueue {
+    pub(crate) fn new(kind: Kind, pool: Pool, lowering: Arc<Lowering>, activity: Arc<Activity>) -> Result<Arc<Self>> {
+        let inbox = Arc::new(Inbox::default());
+        let mut runner = Runner { kind, pool, inbox: inbox.clone(), activity: activity.clone() };
+        let name = match kind {
+            Kind::Compute => "cpu-worker-0",
+            Kind::Transfer => "cpu-transfer",
+        };
+        let thread = std::thread::Builder::new()
+            .name(name.into())
+            .spawn(move || runner.serve())
+            .map_err(|e| DeviceError::Lost(format!("no thread for a queue: {e}")))?;
+        Ok(Arc::new(Self { kind, lowering, inbox, activity, thread: Some(thread) }))
+    }
+}
+
+impl Queue for CpuQueue {
+    fn encoder(&self) -> Result<Box<dyn Encoder>> {
+        Ok(Box::new(CpuEncoder::new(self.kind, self.lowering.clone())))
+    }
+
+    fn submit(
+        &self,
+        commands: Box<dyn CommandBuffer>,
+        waits: &[Point],
+        signal: Option<Point>,
+    ) -> Result<Arc<dyn Submission>> {
+        let commands = commands.into_any().downcast::<CpuCommands>();
+        let commands = commands.map_err(|_| DeviceError::Contract("a command buffer of another device".into()))?;
+        if commands.kind != self.kind {
+            return Err(DeviceError::Contract(format!("a command buffer for {:?} on {:?}", commands.kind, self.kind)));
+        }
+        let submission = Arc::new(CpuSubmission::default());
+        let entry = Entry { commands: *commands, waits: waits.to_vec(), signal, submission: submission.clone() };
+        self.activity.submissions.fetch_add(1, Ordering::Relaxed);
+        self.inbox.entries.lock().unwrap_or_else(PoisonError::into_inner).push_back(entry);
+        self.inbox.arrivals.fetch_add(1, Ordering::Release);
+        self.inbox.arrived.notify_one();
+        Ok(submission)
+    }
+}
+
+impl Drop for CpuQueue {
+    /// Runs what has been submitted; what waits for a point that nobody has reached fails.
+    fn drop(&mut self) {
+        {
+            let _entries = self.inbox.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            self.inbox.closing.store(true, Ordering::Release);
+        }
+        self.inbox.arrived.notify_one();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread of the {:?} queue panicked", self.kind);
+        }
+    }
+}
+
+impl fmt::Debug for CpuQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CpuQueue({:?})", self.kind)
+    }
+}
+
+/// The queue's thread.
+struct Runner {
+    kind: Kind,
+    pool: Pool,
+    inbox: Arc<Inbox>,
+    activity: Arc<Activity>,
+}
+
+impl Runner {
+    /// How often a wait looks up to see whether the queue is closing.
+    const LOOK_UP: Duration = Duration::from_millis(50);
+
+    fn serve(&mut self) {
+        for taken in 0.. {
+            let Some(entry) = self.inbox.next(taken) else { return };
+            let (outcome, times) = self.run(&entry);
+            entry.submission.end(outcome, times);
+            // The memory that the ops use is let go before anybody learns that they are done.
+            drop(entry.commands);
+            if let Some(point) = entry.signal {
+                point.timeline.signal(point.value);
+            }
+        }
+    }
+
+    fn run(&mut self, entry: &Entry) -> (Result<()>, (Duration, Duration)) {
+        let outcome = self.wait(&entry.waits);
+        let began = self.activity.epoch.elapsed();
+        let outcome = outcome.and_then(|()| entry.commands.segments.iter().try_for_each(|s| self.run_segment(s)));
+        (outcome, (began, self.activity.epoch.elapsed()))
+    }
+
+    fn run_segment(&mut self, segment: &Segment) -> Result<()> {
+        self.wait(&segment.waits)?;
+        if segment.steps.is_empty() {
+            return Ok(());
+        }
+        let began = Instant::now();
+        self.pool.reserve(segment.steps.iter().map(Step::shared_bytes).max().unwrap_or(0))?;
+        let outcome = self.pool.run(&|worker| {
+            for step in &segment.steps {
+                step.run(worker)?;
+                worker.barrier()?;
+            }
+            Ok(())
+        });
+        if self.kind == Kind::Compute {
+            self.activity.busy.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        }
+        outcome
+    }
+
+    fn wait(&self, points: &[Point]) -> Result<()> {
+        for point in points {
+            while !point.reached() {
+                match point.wait(Self::LOOK_UP) {
+                    Err(DeviceError::Timeout { .. }) if self.inbox.closing.load(Ordering::Acquire) => {
+                        let value = point.value;
+                        return Err(DeviceError::Lost(format!(
+                            "the device was dropped before a timeline reached {value}"
+                        )));
+                    }
+                    Ok(()) | Err(DeviceError::Timeout { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+}

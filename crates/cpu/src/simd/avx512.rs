@@ -1,0 +1,88 @@
+use super::{Kernel, LANES, Simd};
+use std::arch::x86_64::*;
+
+/// AVX-512: one register holds all sixteen lanes. Made only by [`run`].
+#[derive(Clone, Copy)]
+pub(super) struct Avx512(());
+
+/// Runs `kernel` compiled with AVX-512.
+pub(super) fn run<K: Kernel>(kernel: K) -> K::Output {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+    fn compiled<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run(Avx512(()))
+    }
+    assert!(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw"));
+    assert!(is_x86_feature_detected!("avx512dq") && is_x86_feature_detected!("avx512vl"));
+    assert!(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c"));
+    // SAFETY: the features are there.
+    unsafe { compiled(kernel) }
+}
+
+impl Simd for Avx512 {
+    type F = __m512;
+    const REGISTERS: usize = 32;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        // SAFETY: an `Avx512` exists only where the processor has AVX-512.
+        unsafe { _mm512_set1_ps(x) }
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; LANES]) -> Self::F {
+        // SAFETY: as in `splat`; sixteen values are there.
+        unsafe { _mm512_loadu_ps(from.as_ptr()) }
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[u16; LANES]) -> Self::F {
+        // SAFETY: as in `load`.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.as_ptr().cast())) }
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES], x: Self::F) {
+        // SAFETY: as in `load`.
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
+    }
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: as in `splat`.
+        unsafe { _mm512_add_ps(a, b) }
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: as in `splat`.
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: as in `splat`.
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        // SAFETY: as in `splat`.
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        // SAFETY: as in `splat`.
+        unsafe { _mm512_max_ps(a, b) }
+    }
+    #[inline(always)]
+    fn scale(self, p: Self::F, shifted: Self::F) -> Self::F {
+        // SAFETY: as in `splat`.
+        unsafe {
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(p), exponent))
+        }
+    }
+    #[inline(always)]
+    fn keep_from(self, x: Self::F, test: Self::F, limit: Self::F) -> Self::F {
+        // SAFETY: as in `splat`.
+        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_GE_OQ>(test, limit), x) }
+    }
+    #[inline(always)]
+    fn top(self, x: Self::F) -> f32 {
+        // SAFETY: as in `splat`.
+        unsafe { _mm512_reduce_max_ps(x) }
+    }
+}
