@@ -1,2 +1,30 @@
-//! See ARCHITECTURE.md.
+//! Allocate, transfer, submit: everything that an engine asks of a device goes through three small traits. Each has a plain
+//! baseline; the three optimisations stand beside them.
+//!
+//! | trait | baseline | optimisation |
+//! | --- | --- | --- |
+//! | [`Allocate`] | [`CachingAllocator`] | memory pool |
+//! | [`Transfer`] | [`InlineTransfer`] | blit coordinator |
+//! | [`Submit`] | [`SingleSubmission`] | command-buffer ring |
 #![forbid(unsafe_code)]
+
+mod allocate;
+mod caching_allocator;
+pub mod config;
+mod frontier;
+mod inline_transfer;
+mod layer;
+mod single_submission;
+mod stats;
+mod submit;
+mod transfer;
+
+pub use allocate::{Allocate, Allocation, Leak, Reclaim};
+pub use caching_allocator::CachingAllocator;
+pub use frontier::{Frontier, Lane};
+pub use inline_transfer::InlineTransfer;
+pub use layer::MetalLayer;
+pub use single_submission::SingleSubmission;
+pub use stats::{BlitStats, DeviceStats, LayerStats, PoolStats, RingStats, Switched};
+pub use submit::{InFlight, Slot, Submit};
+pub use transfer::{Fill, Sink, Ticket, Transfer};

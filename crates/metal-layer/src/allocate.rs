@@ -1,0 +1,63 @@
+use crate::stats::PoolStats;
+use mlx_serving_device::{Buffer, Result, Storage};
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Hands out device memory.
+pub trait Allocate: fmt::Debug + Send + Sync {
+    /// `len` bytes (at least 1) for `tag`; their content is undefined.
+    fn allocate(&self, len: u64, storage: Storage, tag: &'static str) -> Result<Allocation>;
+    /// Counters.
+    fn stats(&self) -> PoolStats;
+    /// What is allocated and not yet let go, oldest first.
+    fn leaks(&self) -> Vec<Leak>;
+    /// Gives memory that is not in use back to the device.
+    fn trim(&self);
+}
+
+/// Takes ranges back. A range may still be used by what was submitted before.
+pub trait Reclaim: fmt::Debug + Send + Sync {
+    /// The range's owner has let it go.
+    fn reclaim(&self, id: u64);
+}
+
+/// An allocation still held.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Leak {
+    /// What it was for.
+    pub tag: &'static str,
+    /// Bytes asked for.
+    pub bytes: u64,
+    /// Since when.
+    pub age: Duration,
+}
+
+/// Device memory with one owner; dropping it gives the range back, to be reused once everything submitted so far has completed.
+#[derive(Debug)]
+pub struct Allocation {
+    buffer: Buffer,
+    id: u64,
+    owner: Arc<dyn Reclaim>,
+}
+
+impl Allocation {
+    /// For allocators: a range that `owner` knows as `id`.
+    pub fn new(buffer: Buffer, id: u64, owner: Arc<dyn Reclaim>) -> Self {
+        Self { buffer, id, owner }
+    }
+}
+
+impl Deref for Allocation {
+    type Target = Buffer;
+    fn deref(&self) -> &Buffer {
+        &self.buffer
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        self.owner.reclaim(self.id);
+    }
+}

@@ -1,0 +1,276 @@
+//! The section `metal_optimizations` of `config/runtime.yaml`.
+
+use garde::Validate;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// All three, with the master switch. Everything is off by default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetalOptimizations {
+    /// Master switch.
+    #[garde(skip)]
+    pub enabled: bool,
+    /// Heaps and sub-allocation.
+    #[garde(dive)]
+    pub memory_pool: MemoryPoolConfig,
+    /// Asynchronous copies.
+    #[garde(dive)]
+    pub blit_queue: BlitQueueConfig,
+    /// Steps ahead.
+    #[garde(dive)]
+    pub command_buffer_ring: CommandBufferRingConfig,
+    /// A failing optimisation is switched off, instead of refusing to start.
+    #[garde(skip)]
+    pub graceful_fallback: bool,
+    /// Log when that happens.
+    #[garde(skip)]
+    pub log_fallbacks: bool,
+    /// Put the optimisations' metrics on `/metrics`.
+    #[garde(skip)]
+    pub expose_metrics: bool,
+}
+
+impl Default for MetalOptimizations {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            memory_pool: MemoryPoolConfig::default(),
+            blit_queue: BlitQueueConfig::default(),
+            command_buffer_ring: CommandBufferRingConfig::default(),
+            graceful_fallback: true,
+            log_fallbacks: true,
+            expose_metrics: true,
+        }
+    }
+}
+
+/// `memory_pool`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MemoryPoolConfig {
+    /// Switch.
+    #[garde(skip)]
+    pub enabled: bool,
+    /// Size of a heap, MiB.
+    #[garde(range(min = 64, max = 2048))]
+    pub heap_size_mb: u64,
+    /// Heaps.
+    #[garde(range(min = 2, max = 16))]
+    pub num_heaps: usize,
+    /// Sizes that are touched before the first request, MiB.
+    #[garde(inner(range(min = 1, max = 1024)))]
+    pub warmup_buffer_sizes_mb: Vec<u64>,
+    /// Keep counters.
+    #[garde(skip)]
+    pub track_statistics: bool,
+    /// Log when the heaps run out.
+    #[garde(skip)]
+    pub log_pool_exhaustion: bool,
+    /// No heap is larger than this, MiB.
+    #[garde(range(min = 256, max = 4096))]
+    pub max_heap_size_mb: u64,
+    /// No fewer heaps than this.
+    #[garde(range(min = 1, max = 8))]
+    pub min_heaps: usize,
+}
+
+impl Default for MemoryPoolConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            heap_size_mb: 256,
+            num_heaps: 4,
+            warmup_buffer_sizes_mb: vec![32, 128, 512],
+            track_statistics: true,
+            log_pool_exhaustion: true,
+            max_heap_size_mb: 2048,
+            min_heaps: 2,
+        }
+    }
+}
+
+/// `blit_queue`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BlitQueueConfig {
+    /// Switch.
+    #[garde(skip)]
+    pub enabled: bool,
+    /// Copies under way at most.
+    #[garde(range(min = 1, max = 100))]
+    pub max_pending_ops: usize,
+    /// A copy that takes longer has failed.
+    #[garde(range(min = 100, max = 30_000))]
+    pub timeout_ms: u64,
+    /// Staging memory, MiB.
+    #[garde(range(min = 1, max = 1024))]
+    pub staging_buffer_size_mb: u64,
+    /// Compute waits for copies on the device; without it, on the host.
+    #[garde(skip)]
+    pub use_shared_events: bool,
+    /// Compare checksums of both ends.
+    #[garde(skip)]
+    pub verify_checksums: bool,
+    /// Keep counters.
+    #[garde(skip)]
+    pub track_metrics: bool,
+}
+
+impl Default for BlitQueueConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            max_pending_ops: 10,
+            timeout_ms: 5000,
+            staging_buffer_size_mb: 64,
+            use_shared_events: true,
+            verify_checksums: false,
+            track_metrics: true,
+        }
+    }
+}
+
+/// `command_buffer_ring`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CommandBufferRingConfig {
+    /// Switch.
+    #[garde(skip)]
+    pub enabled: bool,
+    /// Slots in flight.
+    #[garde(range(min = 2, max = 8))]
+    pub ring_size: usize,
+    /// A wait for a slot that takes longer falls back to one in flight.
+    #[garde(range(min = 100, max = 10_000))]
+    pub max_wait_ms: u64,
+    /// Keep counters.
+    #[garde(skip)]
+    pub track_statistics: bool,
+    /// Log every wait.
+    #[garde(skip)]
+    pub log_wait_events: bool,
+}
+
+impl Default for CommandBufferRingConfig {
+    fn default() -> Self {
+        Self { enabled: false, ring_size: 3, max_wait_ms: 1000, track_statistics: true, log_wait_events: false }
+    }
+}
+
+/// The optimisations' names in lists.
+const NAMES: [&str; 3] = ["memory_pool", "blit_queue", "command_buffer_ring"];
+
+impl MetalOptimizations {
+    /// Rules between keys; the rest is in the ranges. The message names keys and values.
+    pub fn check_across(&self) -> Result<(), String> {
+        let p = &self.memory_pool;
+        if p.heap_size_mb > p.max_heap_size_mb {
+            return Err(format!(
+                "metal_optimizations.memory_pool.heap_size_mb is {}, above max_heap_size_mb, which is {}",
+                p.heap_size_mb, p.max_heap_size_mb
+            ));
+        }
+        if p.num_heaps < p.min_heaps {
+            return Err(format!(
+                "metal_optimizations.memory_pool.num_heaps is {}, below min_heaps, which is {}",
+                p.num_heaps, p.min_heaps
+            ));
+        }
+        match p.warmup_buffer_sizes_mb.iter().find(|&&size| size > p.max_heap_size_mb) {
+            Some(size) => Err(format!(
+                "metal_optimizations.memory_pool.warmup_buffer_sizes_mb has {size}, above max_heap_size_mb, which is {}",
+                p.max_heap_size_mb
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Switches on exactly what a list names: `none`, `all`, or names separated by commas.
+    pub fn select(&mut self, list: &str) -> Result<(), String> {
+        let names: Vec<&str> = match list.trim() {
+            "none" => Vec::new(),
+            "all" => NAMES.to_vec(),
+            names => names.split(',').map(str::trim).collect(),
+        };
+        if let Some(unknown) = names.iter().find(|n| !NAMES.contains(n)) {
+            return Err(format!("{unknown:?} is not an optimisation; give none, all, or some of {}", NAMES.join(",")));
+        }
+        self.enabled = !names.is_empty();
+        self.memory_pool.enabled = names.contains(&NAMES[0]);
+        self.blit_queue.enabled = names.contains(&NAMES[1]);
+        self.command_buffer_ring.enabled = names.contains(&NAMES[2]);
+        Ok(())
+    }
+
+    /// The names of those that are on.
+    pub fn active(&self) -> Vec<&'static str> {
+        let switches = [self.memory_pool.enabled, self.blit_queue.enabled, self.command_buffer_ring.enabled];
+        NAMES.into_iter().zip(switches).filter(|(_, on)| *on && self.enabled).map(|(name, _)| name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_switches_on_exactly_what_it_names() {
+        let mut config = MetalOptimizations::default();
+        for (list, active) in [
+            ("all", &NAMES[..]),
+            ("none", &[]),
+            ("blit_queue", &["blit_queue"]),
+            ("memory_pool, command_buffer_ring", &["memory_pool", "command_buffer_ring"]),
+        ] {
+            config.select(list).unwrap();
+            assert_eq!(config.active(), active, "{list}");
+        }
+        assert!(config.select("memory_pool,turbo").unwrap_err().contains("turbo"));
+        assert!(config.select("").is_err());
+    }
+
+    #[test]
+    fn the_master_switch_rules_the_rest() {
+        let mut config = MetalOptimizations::default();
+        config.memory_pool.enabled = true;
+        assert!(config.active().is_empty());
+    }
+
+    #[test]
+    fn defaults_are_within_their_own_ranges() {
+        let config = MetalOptimizations::default();
+        config.validate().unwrap();
+        config.check_across().unwrap();
+    }
+
+    #[test]
+    fn keys_that_contradict_each_other_are_named() {
+        let mut config = MetalOptimizations::default();
+        config.memory_pool.max_heap_size_mb = 128;
+        assert!(config.check_across().unwrap_err().contains("max_heap_size_mb"));
+        let mut config = MetalOptimizations::default();
+        config.memory_pool.warmup_buffer_sizes_mb = vec![4096];
+        assert!(config.check_across().unwrap_err().contains("4096"));
+        let mut config = MetalOptimizations::default();
+        config.memory_pool.min_heaps = 8;
+        assert!(config.check_across().unwrap_err().contains("min_heaps"));
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for change in [
+            |c: &mut MetalOptimizations| c.memory_pool.heap_size_mb = 32,
+            |c: &mut MetalOptimizations| c.memory_pool.num_heaps = 17,
+            |c: &mut MetalOptimizations| c.memory_pool.warmup_buffer_sizes_mb = vec![0],
+            |c: &mut MetalOptimizations| c.blit_queue.max_pending_ops = 0,
+            |c: &mut MetalOptimizations| c.blit_queue.timeout_ms = 99,
+            |c: &mut MetalOptimizations| c.command_buffer_ring.ring_size = 1,
+            |c: &mut MetalOptimizations| c.command_buffer_ring.max_wait_ms = 10_001,
+        ] {
+            let mut config = MetalOptimizations::default();
+            change(&mut config);
+            assert!(config.validate().is_err(), "{config:?}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+use mlx_serving_device::{Point, Timeline};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// One timeline with the highest value handed out on it.
+#[derive(Debug, Clone)]
+pub struct Lane {
+    timeline: Arc<dyn Timeline>,
+    issued: Arc<AtomicU64>,
+}
+
+impl Lane {
+    /// The next point to signal; everything submitted from now on comes before it.
+    pub fn issue(&self) -> Point {
+        let value = self.issued.fetch_add(1, Ordering::AcqRel) + 1;
+        Point { timeline: self.timeline.clone(), value }
+    }
+
+    /// The highest point handed out.
+    pub fn latest(&self) -> Point {
+        Point { timeline: self.timeline.clone(), value: self.issued.load(Ordering::Acquire) }
+    }
+}
+
+/// What has been submitted so far, on every timeline. A range of memory that is let go now may be used by any of it, so it is
+/// reused only once all of it has completed.
+#[derive(Debug, Clone, Default)]
+pub struct Frontier {
+    lanes: Arc<Mutex<Vec<Lane>>>,
+}
+
+impl Frontier {
+    /// Adds a timeline that submissions signal.
+    pub fn lane(&self, timeline: Arc<dyn Timeline>) -> Lane {
+        let lane = Lane { issued: Arc::new(AtomicU64::new(timeline.value())), timeline };
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(lane.clone());
+        lane
+    }
+
+    /// The points that everything submitted so far will reach, without those reached already.
+    pub fn pending(&self) -> Vec<Point> {
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.iter().map(Lane::latest).filter(|p| !p.reached()).collect()
+    }
+}

@@ -1,0 +1,73 @@
+use crate::allocate::Allocate;
+use crate::frontier::Lane;
+use crate::stats::RingStats;
+use crate::submit::{InFlight, Slot, Submit, Uniforms};
+use mlx_serving_device::{Device, DeviceError, Point, Result, Storage};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The plain way: one command buffer a step, submitted and waited for.
+#[derive(Debug)]
+pub struct SingleSubmission {
+    device: Arc<dyn Device>,
+    allocate: Arc<dyn Allocate>,
+    compute: Lane,
+    uniforms: Uniforms,
+    in_flight: bool,
+    stats: RingStats,
+}
+
+impl SingleSubmission {
+    /// Submits to the compute queue of `device`, signalling `compute`.
+    pub fn new(device: Arc<dyn Device>, allocate: Arc<dyn Allocate>, compute: Lane) -> Self {
+        let stats = RingStats { ring_size: 1, available_count: 1, ..RingStats::default() };
+        Self { device, allocate, compute, uniforms: Vec::new(), in_flight: false, stats }
+    }
+}
+
+impl Submit for SingleSubmission {
+    fn reserve_uniforms(&mut self, bytes: u64) -> Result<()> {
+        self.uniforms = vec![self.allocate.allocate(bytes, Storage::Shared, "uniforms")?];
+        Ok(())
+    }
+
+    fn depth(&self) -> usize {
+        1
+    }
+
+    fn acquire(&mut self) -> Result<Slot> {
+        if self.in_flight {
+            return Err(DeviceError::Contract("the only slot is in flight; complete it first".into()));
+        }
+        let uniforms =
+            self.uniforms.first().ok_or_else(|| DeviceError::Contract("no uniforms were reserved".into()))?;
+        self.stats.total_acquired += 1;
+        Ok(Slot { index: 0, uniforms: (**uniforms).clone(), encoder: self.device.compute_queue().encoder()? })
+    }
+
+    fn submit(&mut self, slot: Slot, waits: &[Point]) -> Result<InFlight> {
+        let commands = slot.encoder.finish()?;
+        let point = self.compute.issue();
+        let submission = self.device.compute_queue().submit(commands, waits, Some(point.clone()))?;
+        self.in_flight = true;
+        Ok(InFlight { index: slot.index, submission, point })
+    }
+
+    fn complete(&mut self, in_flight: &InFlight, limit: Duration) -> Result<()> {
+        let result = in_flight.submission.wait(limit);
+        if !matches!(result, Err(DeviceError::Timeout { .. })) {
+            self.in_flight = false;
+            self.stats.total_released += 1;
+        }
+        result
+    }
+
+    fn note_discarded(&mut self, rows: u64) {
+        self.stats.discarded_steps += rows;
+    }
+
+    fn stats(&self) -> RingStats {
+        let in_flight = usize::from(self.in_flight);
+        RingStats { available_count: 1 - in_flight, in_flight_count: in_flight, ..self.stats.clone() }
+    }
+}

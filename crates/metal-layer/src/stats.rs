@@ -1,0 +1,159 @@
+use serde::Serialize;
+use std::time::Duration;
+
+/// The allocator's counters. `total_acquired` counts every allocation, fallbacks too, so that after all have been let go it equals
+/// `total_released`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct PoolStats {
+    /// Allocations handed out.
+    pub total_acquired: u64,
+    /// Allocations let go.
+    pub total_released: u64,
+    /// Times the heaps ran out: one for each episode.
+    pub exhaustion_events: u64,
+    /// Allocations that a dedicated buffer served instead.
+    pub fallback_events: u64,
+    /// Heaps.
+    pub pool_size: usize,
+    /// Heaps without live allocations.
+    pub available_count: usize,
+    /// Share of the heaps' bytes in use.
+    pub utilization: f64,
+    /// Bytes taken from the device.
+    pub bytes_reserved: u64,
+    /// Bytes of live allocations.
+    pub bytes_in_use: u64,
+    /// The most bytes of live allocations so far.
+    pub peak_bytes_in_use: u64,
+    /// 1 − largest free range / free bytes.
+    pub fragmentation: f64,
+}
+
+/// The transfers' counters.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct BlitStats {
+    /// Uploads ended.
+    pub total_uploads: u64,
+    /// Downloads ended.
+    pub total_downloads: u64,
+    /// Bytes of them.
+    pub bytes_uploaded: u64,
+    /// Bytes of them.
+    pub bytes_downloaded: u64,
+    /// Transfers under way.
+    pub pending_operations: usize,
+    /// Mean time of an upload.
+    pub avg_upload_ms: f64,
+    /// Mean time of a download.
+    pub avg_download_ms: f64,
+    /// Share of the copies' time during which the compute queue ran ops, from timestamps.
+    pub overlap_ratio: f64,
+    /// Times the host waited for a transfer.
+    pub sync_wait_count: u64,
+    /// Mean of these waits.
+    pub avg_sync_wait_ms: f64,
+    /// Transfers whose bytes arrived different.
+    pub checksum_failures: u64,
+    /// Transfers that went in line because the queue could not take them.
+    pub fallback_events: u64,
+}
+
+impl BlitStats {
+    /// Notes an upload.
+    pub(crate) fn upload(&mut self, bytes: u64, took: Duration) {
+        self.total_uploads += 1;
+        self.bytes_uploaded += bytes;
+        self.avg_upload_ms += (took.as_secs_f64() * 1e3 - self.avg_upload_ms) / self.total_uploads as f64;
+    }
+
+    /// Notes a download.
+    pub(crate) fn download(&mut self, bytes: u64, took: Duration) {
+        self.total_downloads += 1;
+        self.bytes_downloaded += bytes;
+        self.avg_download_ms += (took.as_secs_f64() * 1e3 - self.avg_download_ms) / self.total_downloads as f64;
+    }
+}
+
+/// The submitter's counters.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct RingStats {
+    /// Slots.
+    pub ring_size: usize,
+    /// Slots free now.
+    pub available_count: usize,
+    /// Slots submitted and not completed.
+    pub in_flight_count: usize,
+    /// Slots handed out.
+    pub total_acquired: u64,
+    /// Slots given back.
+    pub total_released: u64,
+    /// Times that handing out had to wait.
+    pub wait_events: u64,
+    /// Waits that took too long.
+    pub timeout_events: u64,
+    /// Mean wait.
+    pub avg_wait_time_us: f64,
+    /// Longest wait.
+    pub max_wait_time_us: f64,
+    /// Times that the ring went round.
+    pub rotations: u64,
+    /// Sequences' rows that were computed ahead in vain.
+    pub discarded_steps: u64,
+}
+
+/// One optimisation: its counters, or only that it is off, with the reason if it fell back.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Switched<T> {
+    /// It runs.
+    On {
+        /// Always true.
+        enabled: bool,
+        /// Its counters.
+        #[serde(flatten)]
+        stats: T,
+    },
+    /// The baseline runs.
+    Off {
+        /// Always false.
+        enabled: bool,
+        /// Why it fell back, if it was switched on.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+}
+
+impl<T> Switched<T> {
+    /// An optimisation that runs.
+    pub fn on(stats: T) -> Self {
+        Switched::On { enabled: true, stats }
+    }
+    /// One that does not.
+    pub fn off(reason: Option<String>) -> Self {
+        Switched::Off { enabled: false, reason }
+    }
+}
+
+/// The device's part of the statistics.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DeviceStats {
+    /// Its name.
+    pub name: String,
+    /// Its backend.
+    pub backend: &'static str,
+    /// Time it ran ops over the time since it was opened.
+    pub utilization: f64,
+}
+
+/// What `GET /v1/metal/stats` shows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LayerStats {
+    /// Memory pool.
+    pub memory_pool: Switched<PoolStats>,
+    /// Blit queue.
+    pub blit_queue: Switched<BlitStats>,
+    /// Command-buffer ring.
+    pub command_buffer_ring: Switched<RingStats>,
+    /// The device.
+    pub device: DeviceStats,
+}

@@ -1,0 +1,55 @@
+use crate::allocate::Allocation;
+use crate::stats::RingStats;
+use mlx_serving_device::{Buffer, Encoder, Point, Result, Submission};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Hands out slots and submits them to the compute queue. One thread owns it.
+pub trait Submit: fmt::Debug + Send {
+    /// Gives every slot uniforms of `bytes`; before the first slot is taken.
+    fn reserve_uniforms(&mut self, bytes: u64) -> Result<()>;
+    /// Slots that may be in flight now.
+    fn depth(&self) -> usize;
+    /// A free slot with a fresh encoder. Waits, within bounds, if all are in flight. A slot that is dropped is free again.
+    fn acquire(&mut self) -> Result<Slot>;
+    /// Submits a slot; its ops wait for `waits` on the device.
+    fn submit(&mut self, slot: Slot, waits: &[Point]) -> Result<InFlight>;
+    /// Waits until a slot has completed and frees it. Slots complete in the order of submission. After a time-out the slot is
+    /// still in flight.
+    fn complete(&mut self, in_flight: &InFlight, limit: Duration) -> Result<()>;
+    /// Notes rows that were computed ahead in vain.
+    fn note_discarded(&mut self, rows: u64);
+    /// Counters.
+    fn stats(&self) -> RingStats;
+}
+
+/// A slot being recorded.
+pub struct Slot {
+    /// Which one.
+    pub index: usize,
+    /// Its uniforms, in shared storage: the host may write them until the slot is submitted.
+    pub uniforms: Buffer,
+    /// Records its ops.
+    pub encoder: Box<dyn Encoder>,
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Slot({})", self.index)
+    }
+}
+
+/// A slot on its way.
+#[derive(Debug)]
+pub struct InFlight {
+    /// Which one.
+    pub index: usize,
+    /// How its ops end.
+    pub submission: Arc<dyn Submission>,
+    /// Reached when they have.
+    pub point: Point,
+}
+
+/// Uniforms of the slots of a submitter.
+pub(crate) type Uniforms = Vec<Allocation>;

@@ -1,0 +1,94 @@
+use crate::stats::BlitStats;
+use mlx_serving_device::{Buffer, DeviceError, Point, Result, Status, Submission};
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Writes the bytes of an upload; called once, with memory of the destination's length. An error is reported by the ticket.
+pub type Fill = Box<dyn FnOnce(&mut [u8]) -> Result<(), String> + Send>;
+/// Takes the bytes of a download; called once. An error is reported by the ticket.
+pub type Sink = Box<dyn FnOnce(&[u8]) -> Result<(), String> + Send>;
+
+/// Copies between host and device.
+pub trait Transfer: fmt::Debug + Send + Sync {
+    /// Fills `to`. `fill` gets staging memory, or the destination itself where the host reaches it.
+    fn upload(&self, to: &Buffer, fill: Fill) -> Result<Ticket>;
+    /// Reads `from` once everything submitted before this call has completed.
+    fn download(&self, from: &Buffer, sink: Sink) -> Result<Ticket>;
+    /// The longest upload or download, bytes; callers split longer ones.
+    fn max_chunk(&self) -> u64;
+    /// Counters.
+    fn stats(&self) -> BlitStats;
+}
+
+/// How a transfer ended.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// `None` while it goes on.
+    result: Mutex<Option<Result<()>>>,
+    ended: Condvar,
+}
+
+impl Outcome {
+    pub(crate) fn set(&self, result: Result<()>) {
+        *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        self.ended.notify_all();
+    }
+}
+
+/// A transfer on its way.
+#[derive(Debug, Clone)]
+pub struct Ticket {
+    /// Reached once the transfer has ended, however it ended: what the device waits for.
+    pub point: Option<Point>,
+    outcome: Arc<Outcome>,
+    submission: Option<Arc<dyn Submission>>,
+}
+
+impl Ticket {
+    /// A transfer that has ended.
+    pub(crate) fn done(result: Result<()>) -> Self {
+        let outcome = Arc::new(Outcome::default());
+        outcome.set(result);
+        Self { point: None, outcome, submission: None }
+    }
+
+    /// A transfer whose end `outcome` will tell.
+    pub(crate) fn pending(point: Point, outcome: Arc<Outcome>) -> Self {
+        Self { point: Some(point), outcome, submission: None }
+    }
+
+    /// A transfer that ends with a submission.
+    pub(crate) fn submitted(point: Point, submission: Arc<dyn Submission>) -> Self {
+        let ticket = Self::done(Ok(()));
+        Self { point: Some(point), submission: Some(submission), ..ticket }
+    }
+
+    /// How far it has come. A result is good only once this says [`Status::Completed`].
+    pub fn status(&self) -> Status {
+        match &*self.outcome.result.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => Status::Pending,
+            Some(Err(error)) => Status::Failed(error.clone()),
+            Some(Ok(())) => self.submission.as_ref().map_or(Status::Completed, |s| s.status()),
+        }
+    }
+
+    /// Blocks until it has ended, at most `limit`.
+    pub fn wait(&self, limit: Duration) -> Result<()> {
+        let guard = self.outcome.result.lock().unwrap_or_else(PoisonError::into_inner);
+        let (guard, _) = self
+            .outcome
+            .ended
+            .wait_timeout_while(guard, limit, |result| result.is_none())
+            .unwrap_or_else(PoisonError::into_inner);
+        match &*guard {
+            None => Err(DeviceError::Timeout {
+                value: self.point.as_ref().map_or(0, |p| p.value),
+                reached: self.point.as_ref().map_or(0, |p| p.timeline.value()),
+                waited: limit,
+            }),
+            Some(Err(error)) => Err(error.clone()),
+            Some(Ok(())) => self.submission.as_ref().map_or(Ok(()), |s| s.wait(limit)),
+        }
+    }
+}
