@@ -268,8 +268,10 @@ fn attend_block<S: Simd>(simd: S, tile: &mut Tile<'_>, base: usize, count: usize
 
 #[inline(always)]
 fn attend_group<S: Simd, const R: usize>(simd: S, tile: &mut Tile<'_>, row: usize, base: usize, count: usize) {
-    let sees: [(usize, usize); R] =
-        std::array::from_fn(|r| (tile.sees[2 * (row + r)] as usize, tile.sees[2 * (row + r) + 1] as usize));
+    let mut sees = [(0, 0); R];
+    for (r, sees) in sees.iter_mut().enumerate() {
+        *sees = (tile.sees[2 * (row + r)] as usize, tile.sees[2 * (row + r) + 1] as usize);
+    }
     if sees.iter().all(|&(from, to)| to <= base || from >= base + count) {
         return;
     }
@@ -301,7 +303,10 @@ fn attend_group<S: Simd, const R: usize>(simd: S, tile: &mut Tile<'_>, row: usiz
 fn scores<S: Simd, const R: usize>(simd: S, tile: &mut Tile<'_>, row: usize, page: usize) {
     let (dim, width) = (tile.shape.head_dim, tile.shape.width());
     let keys = tile.keys[page * dim * LANES..][..dim * LANES].as_chunks::<LANES>().0;
-    let queries: [&[f32]; R] = std::array::from_fn(|r| &tile.queries[(row + r) * width..][..keys.len()]);
+    let mut queries = [&[][..]; R];
+    for (r, query) in queries.iter_mut().enumerate() {
+        *query = &tile.queries[(row + r) * width..][..keys.len()];
+    }
     let mut acc = [simd.splat(0.0); R];
     for (i, key) in keys.iter().enumerate() {
         let key = simd.load(key);
@@ -318,14 +323,18 @@ fn scores<S: Simd, const R: usize>(simd: S, tile: &mut Tile<'_>, row: usize, pag
 #[inline(always)]
 fn soften<S: Simd>(simd: S, tile: &mut Tile<'_>, row: usize, r: usize) {
     let scores = &mut tile.scores[r * BLOCK..(r + 1) * BLOCK];
-    let x: [S::F; BLOCK / LANES] = std::array::from_fn(|i| simd.load(lanes(scores, i * LANES)));
-    let old = tile.top[row];
-    let highest = simd.top(simd.max(simd.max(x[0], x[1]), simd.max(x[2], x[3])));
+    let mut highest = simd.load(lanes(scores, 0));
+    for at in (LANES..BLOCK).step_by(LANES) {
+        highest = simd.max(highest, simd.load(lanes(scores, at)));
+    }
+    let (old, highest) = (tile.top[row], simd.top(highest));
     let top = if highest > old { highest } else { old };
     let shift = simd.splat(top);
-    let weights = x.map(|x| simd.exp2(simd.sub(x, shift)));
-    for (i, weight) in weights.iter().enumerate() {
-        simd.store(lanes_mut(scores, i * LANES), *weight);
+    let mut block = simd.splat(0.0);
+    for at in (0..BLOCK).step_by(LANES) {
+        let weights = simd.exp2(simd.sub(simd.load(lanes(scores, at)), shift));
+        simd.store(lanes_mut(scores, at), weights);
+        block = simd.add(block, weights);
     }
     let sums = lanes_mut(tile.sums, row * LANES);
     let mut sum = simd.load(sums);
@@ -339,7 +348,6 @@ fn soften<S: Simd>(simd: S, tile: &mut Tile<'_>, row: usize, r: usize) {
         }
         tile.top[row] = top;
     }
-    let block = simd.add(simd.add(weights[0], weights[1]), simd.add(weights[2], weights[3]));
     simd.store(sums, simd.add(sum, block));
 }
 
@@ -348,15 +356,26 @@ fn soften<S: Simd>(simd: S, tile: &mut Tile<'_>, row: usize, r: usize) {
 fn weigh<S: Simd, const R: usize, const C: usize>(simd: S, tile: &mut Tile<'_>, row: usize, at: usize, count: usize) {
     let width = tile.shape.width();
     let place = |r: usize, c: usize| (row + r) * width + (at + c) * LANES;
-    let mut acc: [[S::F; C]; R] =
-        std::array::from_fn(|r| std::array::from_fn(|c| simd.load(lanes(tile.acc, place(r, c)))));
-    let weights: [&[f32]; R] = std::array::from_fn(|r| &tile.scores[r * BLOCK..][..count]);
+    // Loops rather than `from_fn`: its closures would be compiled without the instruction set.
+    let mut acc = [[simd.splat(0.0); C]; R];
+    for (r, acc) in acc.iter_mut().enumerate() {
+        for (c, acc) in acc.iter_mut().enumerate() {
+            *acc = simd.load(lanes(tile.acc, place(r, c)));
+        }
+    }
+    let mut weights = [&[][..]; R];
+    for (r, weights) in weights.iter_mut().enumerate() {
+        *weights = &tile.scores[r * BLOCK..][..count];
+    }
     for (key, values) in tile.values.chunks_exact(width).take(count).enumerate() {
-        let values: [S::F; C] = std::array::from_fn(|c| simd.load(lanes(values, (at + c) * LANES)));
+        let mut value = [simd.splat(0.0); C];
+        for (c, value) in value.iter_mut().enumerate() {
+            *value = simd.load(lanes(values, (at + c) * LANES));
+        }
         for r in 0..R {
             let weight = simd.splat(weights[r][key]);
             for c in 0..C {
-                acc[r][c] = simd.fma(weight, values[c], acc[r][c]);
+                acc[r][c] = simd.fma(weight, value[c], acc[r][c]);
             }
         }
     }
