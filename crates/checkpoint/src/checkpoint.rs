@@ -1,0 +1,231 @@
+use crate::quantization::Quantization;
+use crate::shard::Shard;
+use crate::{CheckpointError, Config, GenerationDefaults, json};
+use safetensors::Dtype;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+/// An open checkpoint: configuration and mapped tensors.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// `config.json`.
+    pub config: Config,
+    /// `generation_config.json`.
+    pub generation: GenerationDefaults,
+    dir: PathBuf,
+    shards: Vec<Shard>,
+    /// Tensor → its shard.
+    tensors: BTreeMap<String, usize>,
+}
+
+/// A tensor as the file has it.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorView<'a> {
+    /// Type of a value.
+    pub dtype: Dtype,
+    /// Shape, outermost first.
+    pub shape: &'a [usize],
+    /// Row-major, little-endian, at any alignment.
+    pub bytes: &'a [u8],
+}
+
+/// The tensors of one linear (or embedding) module of shape (rows, cols).
+#[derive(Debug, Clone, Copy)]
+pub enum LinearTensors<'a> {
+    /// MLX's affine quantisation.
+    Quantized {
+        /// Bits and group size.
+        quantization: Quantization,
+        /// Type of scales and biases: F32, F16 or BF16.
+        scale_dtype: Dtype,
+        /// Packed values, u32 (rows, cols · bits / 32).
+        values: &'a [u8],
+        /// (rows, cols / group size).
+        scales: &'a [u8],
+        /// As the scales.
+        biases: &'a [u8],
+    },
+    /// Plain values.
+    Dense {
+        /// F32, F16 or BF16.
+        dtype: Dtype,
+        /// (rows, cols).
+        values: &'a [u8],
+    },
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const FLOATS: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+
+impl Checkpoint {
+    /// Opens the checkpoint in a folder: maps its files and validates headers and configuration; reads no weights.
+    pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        let config = Config::read(&dir.join("config.json"))?;
+        let generation = GenerationDefaults::read(&dir.join("generation_config.json"))?;
+        let (shards, tensors) = match json::read_optional::<Index>(&dir.join(INDEX))? {
+            Some(index) => sharded(dir, &index)?,
+            None => single(dir)?,
+        };
+        Ok(Self { config, generation, dir: dir.to_owned(), shards, tensors })
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Bytes of all tensors.
+    pub fn total_bytes(&self) -> u64 {
+        self.tensors.keys().filter_map(|name| self.get(name)).map(|t| t.bytes.len() as u64).sum()
+    }
+
+    /// A tensor, if it is there.
+    pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
+        let shard = &self.shards[*self.tensors.get(name)?];
+        let info = shard.info(name)?;
+        Some(TensorView { dtype: info.dtype, shape: &info.shape, bytes: shard.bytes(info) })
+    }
+
+    /// A tensor that must be there with this shape and one of these types.
+    pub fn tensor(&self, name: &str, shape: &[usize], dtypes: &[Dtype]) -> Result<TensorView<'_>, CheckpointError> {
+        let Some(view) = self.get(name) else {
+            return Err(CheckpointError::Missing { path: self.dir.clone(), tensor: name.into() });
+        };
+        if view.shape != shape || !dtypes.contains(&view.dtype) {
+            let types: Vec<String> = dtypes.iter().map(|d| format!("{d:?}")).collect();
+            return Err(CheckpointError::Tensor {
+                path: self.path_of(name).to_owned(),
+                tensor: name.into(),
+                found: format!("{:?} {:?}", view.dtype, view.shape),
+                expected: format!("{} {shape:?}", types.join(" or ")),
+            });
+        }
+        Ok(view)
+    }
+
+    /// A vector of `len` floating-point values.
+    pub fn vector(&self, name: &str, len: usize) -> Result<TensorView<'_>, CheckpointError> {
+        self.tensor(name, &[len], &FLOATS)
+    }
+
+    /// The weight of a module of shape (`rows`, `cols`). Quantised if the module has scales, as in mlx-lm; its parameters then
+    /// come from `config.json`, overrides included.
+    pub fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<LinearTensors<'_>, CheckpointError> {
+        let weight = format!("{module}.weight");
+        let scales = format!("{module}.scales");
+        if !self.tensors.contains_key(&scales) {
+            let view = self.tensor(&weight, &[rows, cols], &FLOATS)?;
+            return Ok(LinearTensors::Dense { dtype: view.dtype, values: view.bytes });
+        }
+        let config = self.dir.join("config.json");
+        let Some(quantization) = self.config.quantization.as_ref().and_then(|plan| plan.of(module)) else {
+            let expected = format!("parameters for {module}, which has scales");
+            return Err(CheckpointError::config(&config, "quantization", "missing or false", expected));
+        };
+        let (group, bits) = (usize::from(quantization.group_size), usize::from(quantization.bits));
+        if !cols.is_multiple_of(group) {
+            let expected = format!("a divisor of {cols}, the width of {module}");
+            return Err(CheckpointError::config(&config, "quantization.group_size", group, expected));
+        }
+        let values = self.tensor(&weight, &[rows, cols * bits / 32], &[Dtype::U32])?;
+        let side = [rows, cols / group];
+        let scales = self.tensor(&scales, &side, &FLOATS)?;
+        let biases = self.tensor(&format!("{module}.biases"), &side, &[scales.dtype])?;
+        Ok(LinearTensors::Quantized {
+            quantization,
+            scale_dtype: scales.dtype,
+            values: values.bytes,
+            scales: scales.bytes,
+            biases: biases.bytes,
+        })
+    }
+
+    /// Tensors that are not in `used`, for a warning.
+    pub fn unused(&self, used: &BTreeSet<String>) -> Vec<String> {
+        self.tensors.keys().filter(|name| !used.contains(*name)).cloned().collect()
+    }
+
+    /// Lets the system drop the file pages of a tensor that has been packed.
+    pub fn release(&self, name: &str) {
+        self.advise(name, Shard::release);
+    }
+
+    /// Asks the system to read a tensor's pages ahead.
+    pub fn prefetch(&self, name: &str) {
+        self.advise(name, Shard::prefetch);
+    }
+
+    fn advise(&self, name: &str, advice: impl Fn(&Shard, std::ops::Range<usize>)) {
+        if let Some(shard) = self.tensors.get(name).map(|&i| &self.shards[i])
+            && let Some(info) = shard.info(name)
+        {
+            advice(shard, info.data_offsets.0..info.data_offsets.1);
+        }
+    }
+
+    fn path_of(&self, name: &str) -> &Path {
+        self.tensors.get(name).map_or(self.dir.as_path(), |&i| self.shards[i].path())
+    }
+}
+
+type Shards = (Vec<Shard>, BTreeMap<String, usize>);
+
+fn single(dir: &Path) -> Result<Shards, CheckpointError> {
+    let shard = Shard::open(&dir.join(SINGLE))?;
+    let tensors = shard.names().into_iter().map(|name| (name, 0)).collect();
+    Ok((vec![shard], tensors))
+}
+
+fn sharded(dir: &Path, index: &Index) -> Result<Shards, CheckpointError> {
+    let path = dir.join(INDEX);
+    let mut shards: Vec<Shard> = Vec::new();
+    let mut files: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut tensors = BTreeMap::new();
+    for (name, file) in &index.weight_map {
+        let shard = match files.get(file.as_str()) {
+            Some(&i) => i,
+            None => {
+                let plain = Path::new(file).components().eq([Component::Normal(file.as_ref())]);
+                if !plain {
+                    let message = format!("weight_map names the file {file:?}; shards lie beside the index");
+                    return Err(CheckpointError::Json { path, message });
+                }
+                shards.push(Shard::open(&dir.join(file))?);
+                files.insert(file, shards.len() - 1);
+                shards.len() - 1
+            }
+        };
+        if shards[shard].info(name).is_none() {
+            return Err(CheckpointError::Missing { path: shards[shard].path().to_owned(), tensor: name.clone() });
+        }
+        tensors.insert(name.clone(), shard);
+    }
+    // Tensors that the index does not know of would be lost silently.
+    for (i, shard) in shards.iter().enumerate() {
+        for name in shard.names() {
+            match tensors.get(&name) {
+                Some(&other) if other == i => {}
+                Some(&other) => {
+                    let message = format!("tensor {name} is in {} too", shards[other].path().display());
+                    return Err(CheckpointError::Format { path: shard.path().to_owned(), message });
+                }
+                None => {
+                    tensors.insert(name, i);
+                }
+            }
+        }
+    }
+    Ok((shards, tensors))
+}

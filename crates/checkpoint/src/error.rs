@@ -1,0 +1,85 @@
+use std::path::{Path, PathBuf};
+
+/// Why a checkpoint cannot be used. Every message names the file, what was expected and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// A file is missing or cannot be read.
+    #[error("{path}: {source}; {hint}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: std::io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A JSON file does not parse or does not have the form it must have.
+    #[error("{path}: {message}; download the model again or mend the file")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with its place.
+        message: String,
+    },
+    /// `config.json` has a key whose value does not do.
+    #[error("{path}: {key} is {found}, expected {expected}")]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Dotted key.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What would do.
+        expected: String,
+    },
+    /// A safetensors file breaks its format.
+    #[error("{path}: not a valid safetensors file: {message}; download it again")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// A tensor that the model needs is not there.
+    #[error(
+        "{path}: no tensor {tensor}, which this model needs; is the checkpoint complete and its config.json the right one?"
+    )]
+    Missing {
+        /// The file or folder.
+        path: PathBuf,
+        /// Its name.
+        tensor: String,
+    },
+    /// A tensor has another type or shape than `config.json` implies.
+    #[error(
+        "{path}: tensor {tensor} is {found}, expected {expected}; config.json and the weights do not belong together"
+    )]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// Its name.
+        tensor: String,
+        /// Type and shape found.
+        found: String,
+        /// Type and shape expected.
+        expected: String,
+    },
+    /// A synthetic checkpoint cannot be written.
+    #[error("{0}")]
+    Synth(String),
+}
+
+impl CheckpointError {
+    pub(crate) fn read(path: &Path, source: std::io::Error) -> Self {
+        let hint = match source.kind() {
+            std::io::ErrorKind::NotFound => "name a folder with config.json and safetensors files, or pull the model",
+            _ => "check the file and its permissions",
+        };
+        Self::Read { path: path.to_owned(), source, hint }
+    }
+
+    pub(crate) fn config(path: &Path, key: &str, found: impl ToString, expected: impl Into<String>) -> Self {
+        Self::Config { path: path.to_owned(), key: key.into(), found: found.to_string(), expected: expected.into() }
+    }
+}

@@ -1,0 +1,50 @@
+//! The bundled model, read as it is shipped.
+
+use mlx_serving_checkpoint::{Checkpoint, Dtype, LinearTensors, RopeScaling};
+use std::path::Path;
+
+fn bundled() -> Checkpoint {
+    Checkpoint::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/rustbook-5m-4bit")).unwrap()
+}
+
+#[test]
+fn its_configuration_is_what_its_card_says() {
+    let checkpoint = bundled();
+    let c = &checkpoint.config;
+    assert_eq!((c.model_type.as_str(), c.num_hidden_layers, c.hidden_size, c.vocab_size), ("qwen2", 6, 256, 4096));
+    assert_eq!((c.num_attention_heads, c.num_key_value_heads, c.head_dim), (4, 2, 64));
+    assert!(c.tie_word_embeddings && c.windows.iter().all(Option::is_none));
+    assert_eq!((c.rope.theta, &c.rope.scaling), (10_000.0, &RopeScaling::None));
+    assert_eq!(checkpoint.generation.eos_token_ids, Some(vec![2, 0]));
+}
+
+#[test]
+fn its_linears_are_quantised_to_four_bits() {
+    let checkpoint = bundled();
+    match checkpoint.linear("model.layers.0.mlp.gate_proj", 704, 256).unwrap() {
+        LinearTensors::Quantized { quantization, scale_dtype, values, scales, biases } => {
+            assert_eq!((quantization.bits, quantization.group_size, scale_dtype), (4, 64, Dtype::BF16));
+            assert_eq!((values.len(), scales.len(), biases.len()), (704 * 128, 704 * 4 * 2, 704 * 4 * 2));
+        }
+        LinearTensors::Dense { .. } => panic!("dense"),
+    }
+    let error = checkpoint.linear("model.layers.0.mlp.gate_proj", 700, 256).unwrap_err().to_string();
+    assert!(error.contains("gate_proj") && error.contains("[704, 32]") && error.contains("[700, 32]"), "{error}");
+}
+
+#[test]
+fn its_bytes_are_those_of_its_file_without_the_header() {
+    let checkpoint = bundled();
+    let file = std::fs::metadata(checkpoint.dir().join("model.safetensors")).unwrap().len();
+    assert!(checkpoint.total_bytes() < file && checkpoint.total_bytes() > file - 20_000);
+}
+
+#[test]
+fn releasing_pages_loses_no_bytes() {
+    let checkpoint = bundled();
+    let name = "model.embed_tokens.weight";
+    let before = checkpoint.get(name).unwrap().bytes.to_vec();
+    checkpoint.prefetch(name);
+    checkpoint.release(name);
+    assert_eq!(checkpoint.get(name).unwrap().bytes, before);
+}
