@@ -1,0 +1,117 @@
+"""The random checkpoints: what each is there to show."""
+
+import copy
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Case:
+    """One checkpoint and how its tokens are fed to the model."""
+
+    name: str
+    config: dict
+    dtype: str = "bfloat16"  # of dense tensors, scales and quantisation biases
+    bits: int | None = 4  # None: not quantised
+    group_size: int = 64
+    overrides: dict = field(default_factory=dict)  # module path -> {"bits", "group_size"}, or False
+    tokens: int = 24
+    prefill: int | None = None  # tokens given in one call, the rest one at a time; None: all in one call
+    window_everywhere: bool = False  # every layer slides, as Mistral 7B v0.1 does
+    shards: int = 1
+    legacy_quantization_config: bool = False  # write the settings under both names, as mlx-lm's converter does
+
+
+_COMMON = dict(
+    hidden_size=64,
+    num_hidden_layers=2,
+    intermediate_size=128,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    vocab_size=131,  # odd, so that rows do not fill a kernel's tile
+    max_position_embeddings=512,
+    hidden_act="silu",
+)
+
+_ARCHITECTURES = {
+    "qwen2": dict(rms_norm_eps=1e-6, rope_theta=1e6, tie_word_embeddings=True),
+    "qwen3": dict(rms_norm_eps=1e-6, rope_theta=1e6, tie_word_embeddings=True, head_dim=32),
+    "llama": dict(rms_norm_eps=1e-5, rope_theta=1e4, tie_word_embeddings=False),
+    "mistral": dict(rms_norm_eps=1e-5, rope_theta=1e4, tie_word_embeddings=False),
+}
+
+
+def config(model_type, **changes):
+    """The base shape of an architecture with some keys changed; a key set to None is left out."""
+    out = dict(model_type=model_type, **_COMMON, **_ARCHITECTURES[model_type])
+    out.update(copy.deepcopy(changes))
+    return {key: value for key, value in out.items() if value is not None}
+
+
+def architectures():
+    yield Case("qwen2", config("qwen2"), legacy_quantization_config=True)
+    yield Case("qwen2-untied-f16", config("qwen2", tie_word_embeddings=False), dtype="float16")
+    yield Case("qwen2-f32-scales", config("qwen2"), dtype="float32")
+    yield Case("qwen2-long", config("qwen2"), tokens=128)
+    yield Case("qwen2-sharded", config("qwen2"), shards=2)
+    yield Case("qwen2-yarn", config("qwen2", rope_scaling=dict(type="yarn", factor=4.0, original_max_position_embeddings=64)), tokens=48)
+    yield Case("qwen3", config("qwen3"))
+    head_128 = dict(head_dim=128, num_attention_heads=2, num_key_value_heads=1)
+    yield Case("qwen3-untied-f16-head-128", config("qwen3", tie_word_embeddings=False, **head_128), dtype="float16")
+    yield Case("qwen3-rope-parameters", config("qwen3", rope_theta=None, rope_parameters=dict(rope_type="default", rope_theta=5e3)))
+    yield Case(
+        "qwen3-yarn-mscale",
+        config(
+            "qwen3",
+            rope_scaling=dict(
+                rope_type="yarn", factor=4.0, original_max_position_embeddings=48, beta_fast=4, beta_slow=1, mscale=0.7, mscale_all_dim=0.3
+            ),
+        ),
+        tokens=48,
+    )
+    yield Case("llama", config("llama"))
+    yield Case("llama-tied", config("llama", tie_word_embeddings=True))
+    yield Case("llama-attention-bias", config("llama", attention_bias=True))
+    yield Case("llama-mlp-bias", config("llama", mlp_bias=True))
+    yield Case("llama-head-dim", config("llama", head_dim=32))
+    yield Case("llama-rope-traditional", config("llama", rope_traditional=True))
+    yield Case("llama-3-groups", config("llama", hidden_size=96, num_attention_heads=6, intermediate_size=160, num_hidden_layers=1), group_size=32)
+    yield Case("llama-multi-query", config("llama", num_key_value_heads=1))
+    yield Case("llama-multi-head", config("llama", num_key_value_heads=None))
+    yield Case("llama-linear", config("llama", rope_scaling=dict(type="linear", factor=4.0)), tokens=48)
+    dynamic = config("llama", max_position_embeddings=32, rope_scaling=dict(type="dynamic", factor=2.0))
+    yield Case("llama-dynamic-decode", dynamic, tokens=48, prefill=20)
+    yield Case("llama-dynamic-long-prompt", dynamic, tokens=56, prefill=44)
+    llama3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64)
+    yield Case("llama-llama3", config("llama", rope_scaling=llama3), tokens=48)
+    yield Case("llama-yarn", config("llama", rope_scaling=dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=64)), tokens=48)
+    yield Case("mistral", config("mistral", sliding_window=None))
+    yield Case("mistral-head-dim", config("mistral", head_dim=32))
+    layers = ["sliding_attention", "full_attention"]
+    yield Case("mistral-layer-types", config("mistral", sliding_window=16, layer_types=layers), tokens=48)
+    yield Case("mistral-window", config("mistral", sliding_window=16), tokens=48, window_everywhere=True)
+    yield Case("mistral-window-decode", config("mistral", sliding_window=16), tokens=48, prefill=30, window_everywhere=True)
+
+
+def quantisations():
+    for bits in (2, 3, 4, 5, 6, 8):
+        for group_size in (32, 64, 128):
+            grid = config("qwen2", hidden_size=max(64, group_size), num_hidden_layers=1)
+            yield Case(f"qwen2-{bits}bit-g{group_size}", grid, bits=bits, group_size=group_size)
+    for dtype, short in (("float32", "f32"), ("float16", "f16"), ("bfloat16", "bf16")):
+        yield Case(f"qwen2-dense-{short}", config("qwen2", num_hidden_layers=1), bits=None, dtype=dtype)
+    yield Case(
+        "qwen2-overrides",
+        config("qwen2"),
+        overrides={
+            "model.embed_tokens": {"group_size": 32, "bits": 8},
+            "model.layers.0.self_attn.v_proj": {"group_size": 64, "bits": 6},
+            "model.layers.1.mlp.down_proj": False,
+        },
+    )
+    yield Case("llama-dense-head", config("llama"), overrides={"lm_head": False, "model.embed_tokens": False})
+
+
+def every_case():
+    cases = [*architectures(), *quantisations()]
+    assert len({case.name for case in cases}) == len(cases)
+    return cases
