@@ -12,6 +12,7 @@ const SPINS: u32 = 4000;
 /// How long a waiter keeps a core, offering it to others all the while.
 const AWAKE: Duration = Duration::from_micros(200);
 /// How long it sleeps at a time after that.
+#[cfg(not(loom))]
 const NAP: Duration = Duration::from_micros(50);
 
 /// Waits until `done`, for others that are at work: spins, then yields, and after [`AWAKE`] naps, so that a core short of

@@ -73,6 +73,26 @@ impl<T: Pod> View<T> {
         unsafe { self.get(0..self.len) }
     }
 
+    /// One value.
+    ///
+    /// # Safety
+    /// As [`Self::get`].
+    pub(crate) unsafe fn item(&self, at: usize) -> T {
+        // SAFETY: the caller's promise is passed on.
+        let value = unsafe { self.get(at..at + 1) };
+        value[0]
+    }
+
+    /// Writes one value.
+    ///
+    /// # Safety
+    /// As [`Self::get_mut`].
+    pub(crate) unsafe fn set(&self, at: usize, value: T) {
+        // SAFETY: the caller's promise is passed on.
+        let to = unsafe { self.get_mut(at..at + 1) };
+        to[0] = value;
+    }
+
     /// Values to write.
     ///
     /// # Safety

@@ -43,14 +43,14 @@ impl EmbedStep {
 
     fn token(&self, row: usize) -> Result<usize> {
         // SAFETY: the host wrote the tokens before it submitted.
-        let word = unsafe { self.tokens.get(row..row + 1) }[0];
+        let word = unsafe { self.tokens.item(row) };
         if word & SAMPLED == 0 {
             return Ok(word as usize);
         }
         let at = (word & !SAMPLED) as usize;
         let sampled = self.sampled.as_ref().filter(|sampled| at < sampled.len());
         // SAFETY: an earlier submission wrote the sampled tokens.
-        let token = sampled.map(|sampled| unsafe { sampled.get(at..at + 1) }[0] as usize);
+        let token = sampled.map(|sampled| unsafe { sampled.item(at) } as usize);
         token.ok_or_else(|| {
             DeviceError::Contract(format!("embed: row {row} takes sampled token {at}, which is not there"))
         })

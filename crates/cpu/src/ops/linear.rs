@@ -106,7 +106,7 @@ impl LinearStep {
     /// Row `row` of the input as the matrices take it.
     fn prepare(&self, row: usize, to: &mut [f32]) -> Result<()> {
         // SAFETY: the host or an earlier op wrote the row numbers.
-        let from = self.gather.as_ref().map_or(row, |gather| unsafe { gather.get(row..row + 1) }[0] as usize);
+        let from = self.gather.as_ref().map_or(row, |gather| unsafe { gather.item(row) } as usize);
         let have = self.input.len() / self.cols;
         if from >= have {
             return Err(DeviceError::Contract(format!("linear: input row {from} of {have}")));
