@@ -1,0 +1,175 @@
+//! One sequence at a time, without an engine: logits, perplexity, and how far two models are apart.
+
+use crate::{BLOCK_TOKENS, KvCache, Model, ModelError, Scratch, Step};
+use mlx_serving_device::Device;
+use mlx_serving_device::ops::{Batch, Span};
+use mlx_serving_metal_layer::{Allocate, InFlight, MetalLayer};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A step that takes longer has failed.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// Feeds one sequence to a model, chunk by chunk.
+pub struct Evaluator<'a> {
+    model: &'a Model,
+    layer: &'a mut MetalLayer,
+    cache: KvCache,
+    scratch: Scratch,
+    chunk: usize,
+}
+
+impl<'a> Evaluator<'a> {
+    /// Room for `context` tokens, taken `chunk` at a time.
+    pub fn new(
+        model: &'a Model,
+        device: &Arc<dyn Device>,
+        layer: &'a mut MetalLayer,
+        context: usize,
+        chunk: usize,
+    ) -> Result<Self, ModelError> {
+        let allocate: &dyn Allocate = layer.allocate.as_ref();
+        let cache = KvCache::new(model, device.as_ref(), allocate, context.div_ceil(BLOCK_TOKENS))?;
+        let scratch = Scratch::new(model, allocate, chunk, chunk)?;
+        Ok(Self { model, layer, cache, scratch, chunk })
+    }
+
+    /// Logits at every position of `tokens`, row by row: `each` gets the position and the vocabulary's logits.
+    pub fn logits(&mut self, tokens: &[u32], each: impl FnMut(usize, &[f32])) -> Result<(), ModelError> {
+        self.logits_of(tokens, tokens.len(), each)
+    }
+
+    /// Like [`Self::logits`], with only the first `prompt` tokens as the prompt: dynamic rope scaling tells them apart.
+    pub fn logits_of(
+        &mut self,
+        tokens: &[u32],
+        prompt: usize,
+        mut each: impl FnMut(usize, &[f32]),
+    ) -> Result<(), ModelError> {
+        let vocab = self.model.vocab();
+        let mut start = 0;
+        for chunk in tokens.chunks(self.chunk) {
+            self.step(chunk, start, prompt)?;
+            let mut logits = vec![0f32; chunk.len() * vocab];
+            self.scratch.logits.read(0, &mut logits)?;
+            logits.chunks_exact(vocab).enumerate().for_each(|(i, row)| each(start + i, row));
+            start += chunk.len();
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, chunk: &[u32], start: usize, prompt: usize) -> Result<(), ModelError> {
+        let rows = chunk.len();
+        let positions: Vec<u32> = (start as u32..(start + rows) as u32).collect();
+        let spans = [Span { first_row: 0, rows: rows as u32, start: start as u32, table: 0 }];
+        let table: Vec<u32> = (0..(start + rows).div_ceil(BLOCK_TOKENS) as u32).collect();
+        let logit_rows: Vec<u32> = (0..rows as u32).collect();
+        let inputs: [&[u32]; 5] = [chunk, &positions, bytemuck::cast_slice(&spans), &table, &logit_rows];
+        let bytes: usize = inputs.iter().map(|i| (4 * i.len()).next_multiple_of(256)).sum();
+        self.layer.submit.reserve_uniforms(bytes as u64)?;
+        let mut slot = self.layer.submit.acquire()?;
+        let mut at = 0;
+        let mut placed = Vec::new();
+        for values in inputs {
+            let end = at + 4 * values.len() as u64;
+            let place = slot.uniforms.slice(at..end)?;
+            place.write(0, values)?;
+            placed.push(place);
+            at = end.next_multiple_of(256);
+        }
+        let step = Step {
+            batch: Batch {
+                rows,
+                sequences: 1,
+                max_context: start + rows,
+                positions: placed[1].clone(),
+                spans: placed[2].clone(),
+                block_tables: placed[3].clone(),
+            },
+            tokens: placed[0].clone(),
+            sampled: None,
+            logit_rows: placed[4].clone(),
+            logit_count: rows,
+            spans: &spans,
+            prompts: &[prompt as u32],
+        };
+        let allocate = self.layer.allocate.clone();
+        let encoder = slot.encoder.as_mut();
+        let temporaries = self.model.forward(encoder, &step, &self.cache, &self.scratch, allocate.as_ref())?;
+        let in_flight: InFlight = self.layer.submit.submit(slot, &[])?;
+        drop(temporaries);
+        self.layer.submit.complete(&in_flight, LIMIT)?;
+        self.model.check_resident()
+    }
+}
+
+/// Mean negative log-likelihood of each next token, and its exponential.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Perplexity {
+    /// Natural units per token.
+    pub nats: f64,
+    /// exp(nats).
+    pub perplexity: f64,
+    /// Tokens predicted.
+    pub tokens: usize,
+}
+
+/// Perplexity over token ids, in windows of `context` tokens that do not overlap; the first token of a window is not predicted.
+pub fn perplexity(evaluator: &mut Evaluator<'_>, tokens: &[u32], context: usize) -> Result<Perplexity, ModelError> {
+    let (mut sum, mut count) = (0f64, 0usize);
+    for window in tokens.chunks(context.max(2)) {
+        evaluator.logits(window, |position, logits| {
+            if let Some(&next) = window.get(position + 1) {
+                sum -= log_softmax(logits)[next as usize];
+                count += 1;
+            }
+        })?;
+    }
+    let nats = sum / count.max(1) as f64;
+    Ok(Perplexity { nats, perplexity: nats.exp(), tokens: count })
+}
+
+/// How far one model's predictions are from another's.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Divergence {
+    /// Mean Kullback–Leibler divergence from the reference, nats a token.
+    pub mean_kl: f64,
+    /// Share of positions whose most likely token is the same.
+    pub top1_agreement: f64,
+    /// Positions compared.
+    pub positions: usize,
+}
+
+/// Compares predictions over token ids, in windows of `context` tokens.
+pub fn divergence(
+    reference: &mut Evaluator<'_>,
+    other: &mut Evaluator<'_>,
+    tokens: &[u32],
+    context: usize,
+) -> Result<Divergence, ModelError> {
+    let (mut kl, mut same, mut positions) = (0f64, 0usize, 0usize);
+    for window in tokens.chunks(context.max(1)) {
+        let mut expected = Vec::with_capacity(window.len());
+        reference.logits(window, |_, logits| expected.push(log_softmax(logits)))?;
+        other.logits(window, |position, logits| {
+            let (p, q) = (&expected[position], log_softmax(logits));
+            kl += p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+            same += usize::from(argmax(p) == argmax(&q));
+            positions += 1;
+        })?;
+    }
+    let count = positions.max(1) as f64;
+    Ok(Divergence { mean_kl: kl / count, top1_agreement: same as f64 / count, positions })
+}
+
+/// Natural log-probabilities.
+fn log_softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
+    logits.iter().map(|&l| f64::from(l - max) - sum.ln()).collect()
+}
+
+/// The largest value's place, the first among equals.
+fn argmax(values: &[f64]) -> usize {
+    values.iter().enumerate().fold(0, |best, (i, v)| if *v > values[best] { i } else { best })
+}

@@ -1,0 +1,240 @@
+use crate::ModelError;
+use mlx_serving_checkpoint::{Checkpoint, Dtype, LinearTensors};
+use mlx_serving_device::ops::{Norm, Projection};
+use mlx_serving_device::{
+    Buffer, Device, Float, Point, Status, Storage, Weight, WeightFormat, WeightSource, WeightSpec,
+};
+use mlx_serving_metal_layer::{Allocate, Allocation, Ticket, Transfer};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// How far loading has come, in bytes of the checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoadProgress {
+    /// Handed to the device.
+    pub done: u64,
+    /// In all.
+    pub total: u64,
+}
+
+/// What loading needs.
+pub struct Source<'a> {
+    /// The files.
+    pub checkpoint: Arc<Checkpoint>,
+    /// Where the weights go.
+    pub device: &'a Arc<dyn Device>,
+    /// Their memory.
+    pub allocate: &'a dyn Allocate,
+    /// Their way.
+    pub transfer: &'a dyn Transfer,
+    /// Told after every module.
+    pub progress: &'a mut dyn FnMut(LoadProgress),
+}
+
+/// A linear or embedding module: one weight, or several where the device's buffers are shorter, row after row.
+pub(crate) type Module = Vec<Projection>;
+
+/// Moves one model's tensors to the device, in the order in which a forward pass uses them.
+pub(crate) struct Loader<'a> {
+    source: Source<'a>,
+    done: u64,
+    total: u64,
+    used: BTreeSet<String>,
+    held: Vec<Allocation>,
+    pending: Vec<(String, Ticket)>,
+    /// Room for small vectors.
+    vectors: Option<(Buffer, u64)>,
+}
+
+/// What a loaded model holds on to.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// The weights' memory.
+    pub held: Vec<Allocation>,
+    /// Tensors of the checkpoint that the model does not use.
+    pub unused: Vec<String>,
+}
+
+/// Transfers that a part of the model waits for.
+#[derive(Debug, Default)]
+pub(crate) struct Residency {
+    tickets: Vec<(String, Ticket)>,
+}
+
+impl Residency {
+    /// Points that are not reached yet: what the device must wait for before it computes this part.
+    pub(crate) fn points(&self) -> impl Iterator<Item = Point> + '_ {
+        self.tickets.iter().filter_map(|(_, t)| t.point.clone()).filter(|p| !p.reached())
+    }
+
+    /// The first transfer that failed.
+    pub(crate) fn check(&self) -> Result<(), ModelError> {
+        for (module, ticket) in &self.tickets {
+            if let Status::Failed(source) = ticket.status() {
+                return Err(ModelError::Upload { module: module.clone(), source });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn float(dtype: Dtype) -> Float {
+    match dtype {
+        Dtype::F16 => Float::F16,
+        Dtype::BF16 => Float::Bf16,
+        // The checkpoint admits no other.
+        _ => Float::F32,
+    }
+}
+
+fn spec_and_source<'t>(tensors: &LinearTensors<'t>, rows: usize, cols: usize) -> (WeightSpec, WeightSource<'t>) {
+    match *tensors {
+        LinearTensors::Quantized { quantization, scale_dtype, values, scales, biases } => {
+            let format = WeightFormat::Affine {
+                bits: quantization.bits,
+                group: quantization.group_size,
+                scale: float(scale_dtype),
+            };
+            (WeightSpec { rows, cols, format }, WeightSource { values, scales, biases })
+        }
+        LinearTensors::Dense { dtype, values } => (
+            WeightSpec { rows, cols, format: WeightFormat::Dense(float(dtype)) },
+            WeightSource { values, scales: &[], biases: &[] },
+        ),
+    }
+}
+
+impl<'a> Loader<'a> {
+    pub(crate) fn new(source: Source<'a>) -> Result<Self, ModelError> {
+        let total = source.checkpoint.total_bytes();
+        let budget = source.device.info().memory_budget;
+        if total > budget {
+            return Err(ModelError::TooLarge { needed: total, budget });
+        }
+        Ok(Self { source, done: 0, total, used: BTreeSet::new(), held: Vec::new(), pending: Vec::new(), vectors: None })
+    }
+
+    /// Loads `{module}.weight` of shape (`rows`, `cols`), and `{module}.bias` if there is to be one.
+    pub(crate) fn linear(&mut self, module: &str, rows: usize, cols: usize, bias: bool) -> Result<Module, ModelError> {
+        let bias = if bias { Some(self.vector(&format!("{module}.bias"), rows)?) } else { None };
+        let checkpoint = self.source.checkpoint.clone();
+        let (whole, _) = spec_and_source(&checkpoint.linear(module, rows, cols)?, rows, cols);
+        let mut parts = Module::new();
+        for range in self.row_parts(&whole)? {
+            let spec = WeightSpec { rows: range.len(), ..whole };
+            let buffer = self.upload_weight(module, &whole, range.clone())?;
+            let bias = match &bias {
+                Some(bias) => Some(bias.slice(4 * range.start as u64..4 * range.end as u64)?),
+                None => None,
+            };
+            parts.push(Projection { weight: Weight { spec, buffer }, bias });
+        }
+        for tensor in ["weight", "scales", "biases"] {
+            self.note(&format!("{module}.{tensor}"));
+        }
+        Ok(parts)
+    }
+
+    /// Rows of each part of a weight, so that no part exceeds the device's buffers.
+    fn row_parts(&self, whole: &WeightSpec) -> Result<Vec<std::ops::Range<usize>>, ModelError> {
+        let layout = self.source.device.weight_layout(whole)?;
+        let limit = self.source.device.info().max_buffer_len;
+        let blocks = (limit / layout.bytes_per_block as u64).max(1).min(layout.blocks as u64) as usize;
+        let rows = blocks * layout.rows_per_block;
+        Ok((0..whole.rows).step_by(rows).map(|start| start..(start + rows).min(whole.rows)).collect())
+    }
+
+    fn upload_weight(
+        &mut self,
+        module: &str,
+        whole: &WeightSpec,
+        range: std::ops::Range<usize>,
+    ) -> Result<Buffer, ModelError> {
+        let spec = WeightSpec { rows: range.len(), ..*whole };
+        let layout = self.source.device.weight_layout(&spec)?;
+        let memory = self.source.allocate.allocate(layout.bytes() as u64, Storage::Private, "weights")?;
+        let chunk = (self.source.transfer.max_chunk() / layout.bytes_per_block as u64).max(1) as usize;
+        for first in (0..layout.blocks).step_by(chunk) {
+            let blocks = first..(first + chunk).min(layout.blocks);
+            let bytes = (blocks.start * layout.bytes_per_block) as u64..(blocks.end * layout.bytes_per_block) as u64;
+            let (checkpoint, device) = (self.source.checkpoint.clone(), self.source.device.clone());
+            let (name, whole, range) = (module.to_owned(), *whole, range.clone());
+            let last = blocks.end == layout.blocks && range.end == whole.rows;
+            let fill = move |out: &mut [u8]| {
+                let tensors = checkpoint.linear(&name, whole.rows, whole.cols).map_err(|e| e.to_string())?;
+                let (_, source) = spec_and_source(&tensors, whole.rows, whole.cols);
+                device.pack_weight(&spec, &source.rows(&whole, range), blocks, out).map_err(|e| e.to_string())?;
+                if last {
+                    ["weight", "scales", "biases"].iter().for_each(|t| checkpoint.release(&format!("{name}.{t}")));
+                }
+                Ok(())
+            };
+            let ticket = self.source.transfer.upload(&memory.slice(bytes)?, Box::new(fill))?;
+            self.pending.push((module.to_owned(), ticket));
+        }
+        let buffer = (*memory).clone();
+        self.held.push(memory);
+        Ok(buffer)
+    }
+
+    /// Loads an RMS norm's weight.
+    pub(crate) fn norm(&mut self, module: &str, len: usize) -> Result<Norm, ModelError> {
+        let weight = self.vector(&format!("{module}.weight"), len)?;
+        Ok(Norm { weight, eps: self.source.checkpoint.config.rms_norm_eps })
+    }
+
+    /// Loads a vector, widened to f32.
+    fn vector(&mut self, name: &str, len: usize) -> Result<Buffer, ModelError> {
+        let view = self.source.checkpoint.vector(name, len)?;
+        let values = float(view.dtype).widen(view.bytes);
+        let buffer = self.room(4 * len as u64)?;
+        let fill = move |out: &mut [u8]| {
+            out.copy_from_slice(bytemuck::cast_slice(&values));
+            Ok(())
+        };
+        let ticket = self.source.transfer.upload(&buffer, Box::new(fill))?;
+        self.pending.push((name.to_owned(), ticket));
+        self.note(name);
+        Ok(buffer)
+    }
+
+    /// A piece of a larger allocation, for vectors: there are many, and they are small.
+    fn room(&mut self, bytes: u64) -> Result<Buffer, ModelError> {
+        const BLOCK: u64 = 256 << 10;
+        let need = bytes.next_multiple_of(256);
+        let (buffer, used) = match self.vectors.take() {
+            Some((buffer, used)) if used + need <= buffer.len() => (buffer, used),
+            _ => {
+                let memory = self.source.allocate.allocate(need.max(BLOCK), Storage::Private, "vectors")?;
+                let buffer = (*memory).clone();
+                self.held.push(memory);
+                (buffer, 0)
+            }
+        };
+        let piece = buffer.slice(used..used + bytes)?;
+        self.vectors = Some((buffer, used + need));
+        Ok(piece)
+    }
+
+    fn note(&mut self, name: &str) {
+        if let Some(view) = self.source.checkpoint.get(name)
+            && self.used.insert(name.to_owned())
+        {
+            self.done += view.bytes.len() as u64;
+            (self.source.progress)(LoadProgress { done: self.done, total: self.total });
+        }
+    }
+
+    /// What was uploaded since the last call.
+    pub(crate) fn residency(&mut self) -> Residency {
+        Residency { tickets: std::mem::take(&mut self.pending) }
+    }
+
+    pub(crate) fn finish(mut self) -> Loaded {
+        (self.source.progress)(LoadProgress { done: self.total, total: self.total });
+        // Recomputed from config.json's rope_theta; mlx-lm drops it too.
+        self.used
+            .extend(self.source.checkpoint.names().filter(|n| n.ends_with("rotary_emb.inv_freq")).map(str::to_owned));
+        Loaded { held: self.held, unused: self.source.checkpoint.unused(&self.used) }
+    }
+}
