@@ -2,8 +2,8 @@
 """Writes the goldens that the tests compare with: mlx-lm's answers, in float32 arithmetic on the CPU.
 
     make_goldens.py checkpoints [NAME…]    random checkpoints with their logits, crates/model/tests/goldens/
-    make_goldens.py greedy                 greedy text of the bundled model, crates/mlx-serving/tests/goldens/greedy.json
-    make_goldens.py perplexity             perplexity of the bundled model, crates/mlx-serving/tests/goldens/perplexity.json
+    make_goldens.py greedy                 the bundled model's greedy text, crates/mlx-serving/tests/goldens/greedy.json
+    make_goldens.py perplexity             the bundled model's perplexity of book.txt, …/goldens/perplexity.json
     make_goldens.py all
 
 MLX's CPU kernels accumulate in the type of their tensors, so every parameter is widened to float32 before a forward pass;
@@ -13,6 +13,7 @@ quantised weights stay packed, their scales and biases widen exactly.
 import argparse
 import json
 import math
+import re
 import shutil
 import sys
 from importlib import import_module, metadata
@@ -173,24 +174,27 @@ def make_greedy():
 
 
 def make_perplexity():
-    """Mean negative log-likelihood over windows that do not overlap; the first token of each is only context."""
     model, tokenizer = load(str(BUNDLED))
     model.set_dtype(mx.float32)
-    text = (TEXTS / "perplexity.txt").read_text()
-    ids = tokenizer.encode(text)
+    ids = tokenizer.encode((TEXTS / "book.txt").read_text())
+    predicted, nll = mean_nll(model, ids)
+    answer = {"tokens": len(ids), "predicted": predicted, "nll": nll, "perplexity": math.exp(nll)}
+    print(answer)
+    write_json("perplexity.json", {"model": BUNDLED.name, "text": "book.txt", "window": WINDOW, **answer})
+
+
+def mean_nll(model, ids):
+    """(tokens predicted, mean negative log-likelihood in nats) over windows that do not overlap.
+
+    The first token of a window is context only; a last window of one token is left out.
+    """
     total, count = 0.0, 0
-    for start in range(0, len(ids), WINDOW):
+    for start in range(0, len(ids) - 1, WINDOW):
         window = ids[start : start + WINDOW]
-        if len(window) < 2:
-            break
-        logits = model(mx.array([window[:-1]]))[0]
-        losses = nn.losses.cross_entropy(logits, mx.array(window[1:]))
+        losses = nn.losses.cross_entropy(model(mx.array([window[:-1]]))[0], mx.array(window[1:]))
         total += float(np.array(losses).astype(np.float64).sum())
         count += len(window) - 1
-    nll = total / count
-    answer = {"model": BUNDLED.name, "window": WINDOW, "tokens": len(ids), "predicted": count, "nll": nll, "perplexity": math.exp(nll)}
-    print(answer)
-    write_json("perplexity.json", answer)
+    return count, total / count
 
 
 def write_json(name, value):
@@ -202,8 +206,6 @@ def write_json(name, value):
 
 def collapse_number_lists(text):
     """One line for each list of numbers: json's own indentation would take a line a token."""
-    import re
-
     return re.sub(r"\[\s+([-\d.,e\s]+?)\s+\]", lambda m: "[" + re.sub(r"\s+", " ", m[1]) + "]", text)
 
 

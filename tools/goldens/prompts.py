@@ -1,4 +1,4 @@
-"""Twenty prompts for the bundled model: sections of its book, beginnings of its sentences, and things it never saw."""
+"""Prompts for the bundled model: sections of its book, beginnings of its sentences, things it never saw, and three that it ends by itself."""
 
 
 def _ask(text, system=None):
@@ -33,4 +33,7 @@ PROMPTS = [
     {"text": "if (a < b && c != d) { return \"naïve\" + 'Ω'; } // 100% \\ ~^"},
     {"text": "Concurrency: threads, channels, and"},
     {"text": "    "},
+    _ask("Compound Types"),
+    _ask("The Rules of References"),
+    _ask("Who Rust Is For"),
 ]
