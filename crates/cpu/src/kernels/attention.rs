@@ -5,6 +5,7 @@
 
 use crate::scratch::Carver;
 use crate::simd::{Kernel, LANES, Simd, lanes, lanes_mut};
+use bytemuck::Zeroable as _;
 use std::ops::Range;
 
 /// Keys of one step of the online softmax.
@@ -19,9 +20,7 @@ const NO_SCORE: f32 = -1e30;
 /// A value of the cache.
 pub(crate) trait Element: bytemuck::Pod + Send + Sync {
     fn widen<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F;
-    /// One value, widened.
-    fn widen_one(self) -> f32;
-    fn narrow(x: f32) -> Self;
+    fn narrow<S: Simd>(simd: S, to: &mut [Self; LANES], x: S::F);
 }
 
 impl Element for u16 {
@@ -29,11 +28,9 @@ impl Element for u16 {
     fn widen<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F {
         simd.load_f16(from)
     }
-    fn widen_one(self) -> f32 {
-        half::f16::from_bits(self).to_f32()
-    }
-    fn narrow(x: f32) -> Self {
-        half::f16::from_f32(x).to_bits()
+    #[inline(always)]
+    fn narrow<S: Simd>(simd: S, to: &mut [Self; LANES], x: S::F) {
+        simd.store_f16(to, x);
     }
 }
 
@@ -42,11 +39,34 @@ impl Element for f32 {
     fn widen<S: Simd>(simd: S, from: &[Self; LANES]) -> S::F {
         simd.load(from)
     }
-    fn widen_one(self) -> f32 {
-        self
+    #[inline(always)]
+    fn narrow<S: Simd>(simd: S, to: &mut [Self; LANES], x: S::F) {
+        simd.store(to, x);
     }
-    fn narrow(x: f32) -> Self {
-        x
+}
+
+/// Narrows some values for the cache.
+pub(crate) struct Narrow<'a, E> {
+    pub(crate) from: &'a [f32],
+    pub(crate) to: &'a mut [E],
+}
+
+impl<E: Element> Kernel for Narrow<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (from, rest) = self.from.as_chunks::<LANES>();
+        let (to, tail) = self.to.as_chunks_mut::<LANES>();
+        for (to, from) in to.iter_mut().zip(from) {
+            E::narrow(simd, to, simd.load(from));
+        }
+        if !rest.is_empty() {
+            let (mut wide, mut narrow) = ([0.0; LANES], [E::zeroed(); LANES]);
+            wide[..rest.len()].copy_from_slice(rest);
+            E::narrow(simd, &mut narrow, simd.load(&wide));
+            tail.copy_from_slice(&narrow[..rest.len()]);
+        }
     }
 }
 
@@ -242,7 +262,9 @@ fn widen_block<S: Simd, P: Pages>(simd: S, tile: &mut Tile<'_>, pages: &P, base:
                 simd.store(to, P::Value::widen(simd, from));
             }
             if !rest.is_empty() {
-                to[from.len()] = std::array::from_fn(|i| rest.get(i).map_or(0.0, |x| x.widen_one()));
+                let mut padded = [P::Value::zeroed(); LANES];
+                padded[..rest.len()].copy_from_slice(rest);
+                simd.store(&mut to[from.len()], P::Value::widen(simd, &padded));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Lowering;
 use crate::kernels::Isa;
-use crate::kernels::attention::{Attention, Element, PAGE, PART, Pages, Tile, TileShape};
+use crate::kernels::attention::{Attention, Element, Narrow, PAGE, PART, Pages, Tile, TileShape};
 use crate::kernels::norm::RmsNorm;
 use crate::kernels::rope::{Pairing, rotate};
 use crate::pool::Worker;
@@ -187,7 +187,8 @@ impl<E: Element> AttendStep<E> {
     /// First phase: this worker's share of rows.
     fn write_cache(&self, worker: &mut Worker, spans: &[Span], tables: &[u32]) {
         let dim = self.kv.head_dim;
-        let key = &mut *worker.scratch.carve(Carver::bytes::<f32>(dim)).take::<f32>(dim);
+        let mut carver = worker.scratch.carve(Carver::bytes::<f32>(dim) + Carver::bytes::<E>(dim));
+        let (key, narrow) = (carver.take::<f32>(dim), carver.take::<E>(dim));
         let mine = part(self.rows * self.kv.heads, worker.index, worker.count);
         for span in spans {
             for i in 0..span.rows as usize {
@@ -199,7 +200,8 @@ impl<E: Element> AttendStep<E> {
                         continue;
                     }
                     self.head(row, self.heads + head, self.k_norm.as_ref(), key);
-                    self.write_token(table, head, token, key, self.values(row, head));
+                    vectorise(self.isa, Narrow { from: key, to: narrow });
+                    self.write_token(table, head, token, narrow, self.values(row, head));
                 }
             }
         }
@@ -232,19 +234,16 @@ impl<E: Element> AttendStep<E> {
         rotate(to, angles, self.pairing);
     }
 
-    fn write_token(&self, table: &[u32], head: usize, token: usize, key: &[f32], values: &[f32]) {
+    fn write_token(&self, table: &[u32], head: usize, token: usize, key: &[E], values: &[f32]) {
         let dim = self.kv.head_dim;
         let (keys_at, values_at) = place(&self.kv, table, head, token);
         let lane = token % PAGE;
         // SAFETY: the values of one token and head are written by one worker, and read after the barrier.
         let to = unsafe { self.cache.get_mut(values_at + lane * dim..values_at + (lane + 1) * dim) };
-        for (to, x) in to.iter_mut().zip(values) {
-            *to = E::narrow(*x);
-        }
+        vectorise(self.isa, Narrow { from: values, to });
         for (i, x) in key.iter().enumerate() {
             // SAFETY: as above; a single value, because its neighbours are other tokens' and perhaps other workers'.
-            let to = unsafe { self.cache.get_mut(keys_at + i * PAGE + lane..keys_at + i * PAGE + lane + 1) };
-            to[0] = E::narrow(*x);
+            unsafe { self.cache.set(keys_at + i * PAGE + lane, *x) };
         }
     }
 

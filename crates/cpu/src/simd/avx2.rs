@@ -50,6 +50,12 @@ impl Simd for Avx2 {
         halves!(|at, x| _mm256_storeu_ps(at, x));
     }
     #[inline(always)]
+    fn store_f16(self, to: &mut [u16; LANES], x: Self::F) {
+        let (low, high) = to.split_at_mut(8);
+        let at = [low.as_mut_ptr(), high.as_mut_ptr()];
+        halves!(|at, x| _mm_storeu_si128(at.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x)));
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         halves!(|a, b| _mm256_add_ps(a, b))
     }

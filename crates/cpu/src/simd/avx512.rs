@@ -43,6 +43,11 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), x) }
     }
     #[inline(always)]
+    fn store_f16(self, to: &mut [u16; LANES], x: Self::F) {
+        // SAFETY: as in `load`.
+        unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(x)) }
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         // SAFETY: as in `splat`.
         unsafe { _mm512_add_ps(a, b) }

@@ -29,6 +29,8 @@ pub(crate) trait Simd: Copy {
     /// Widens IEEE binary16.
     fn load_f16(self, from: &[u16; LANES]) -> Self::F;
     fn store(self, to: &mut [f32; LANES], x: Self::F);
+    /// Narrows to IEEE binary16, rounding to nearest even.
+    fn store_f16(self, to: &mut [u16; LANES], x: Self::F);
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;

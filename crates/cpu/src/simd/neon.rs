@@ -45,6 +45,12 @@ impl Simd for Neon {
         }
     }
     #[inline(always)]
+    fn store_f16(self, to: &mut [u16; LANES], x: Self::F) {
+        let mut wide = [0.0; LANES];
+        self.store(&mut wide, x);
+        *to = wide.map(|x| f16::from_f32(x).to_bits());
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         quarters!(|a, b| vaddq_f32(a, b))
     }

@@ -31,6 +31,10 @@ impl Simd for Portable {
         *to = x;
     }
     #[inline(always)]
+    fn store_f16(self, to: &mut [u16; LANES], x: Self::F) {
+        *to = x.map(|x| f16::from_f32(x).to_bits());
+    }
+    #[inline(always)]
     fn add(self, a: Self::F, b: Self::F) -> Self::F {
         each(|i| a[i] + b[i])
     }
