@@ -48,12 +48,15 @@ impl EmbedStep {
             return Ok(word as usize);
         }
         let at = (word & !SAMPLED) as usize;
-        let sampled = self.sampled.as_ref().filter(|sampled| at < sampled.len());
+        let Some(sampled) = self.sampled.as_ref().filter(|sampled| at < sampled.len()) else {
+            return Err(DeviceError::Contract(format!(
+                "embed: row {row} takes sampled token {at}, which is not there"
+            )));
+        };
         // SAFETY: an earlier submission wrote the sampled tokens.
-        let token = sampled.map(|sampled| unsafe { sampled.item(at) } as usize);
-        token.ok_or_else(|| {
-            DeviceError::Contract(format!("embed: row {row} takes sampled token {at}, which is not there"))
-        })
+        let token = unsafe { sampled.item(at) };
+        // A sequence whose logits were not finite has no token; what follows is discarded, and must not fail for its neighbours.
+        Ok(if token == u32::MAX { 0 } else { token as usize })
     }
 
     fn look_up(&self, token: usize, out: &mut [f32]) -> Result<()> {
