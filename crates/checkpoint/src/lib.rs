@@ -14,6 +14,7 @@ mod generation;
 mod json;
 mod quantization;
 mod shard;
+pub mod synth;
 
 pub use checkpoint::{Checkpoint, LinearTensors, TensorView};
 pub use config::{Config, MODEL_TYPES, Rope, RopeScaling};

@@ -1,19 +1,18 @@
 use std::collections::{BTreeMap, HashMap};
 
-/// Tokens of one KV block.
-pub const BLOCK_TOKENS: usize = 16;
+pub(crate) use mlx_serving_model::BLOCK_TOKENS;
 
 /// Identity of a full block's content: its own tokens and, through the chain, all before them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Prefix(u128);
+pub(crate) struct Prefix(u128);
 
 impl Prefix {
     /// The empty prefix.
-    pub const ROOT: Prefix = Prefix(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d);
+    pub(crate) const ROOT: Prefix = Prefix(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d);
 
     /// The prefix that `tokens` (one whole block) make behind `self`. 128-bit FNV-1a: collisions are out of reach by accident,
     /// and [`BlockPool`] compares the tokens themselves, so a forged one only misses.
-    pub fn extend(self, tokens: &[u32]) -> Prefix {
+    pub(crate) fn extend(self, tokens: &[u32]) -> Prefix {
         const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
         let bytes = tokens.iter().flat_map(|t| t.to_le_bytes());
         Prefix(bytes.fold(self.0.rotate_left(1), |h, b| (h ^ u128::from(b)).wrapping_mul(PRIME)))
@@ -39,7 +38,7 @@ struct Content {
 /// The KV cache's blocks: reference-counted, shared between sequences with a common prefix, kept after use until the room is
 /// needed (least recently used first).
 #[derive(Debug)]
-pub struct BlockPool {
+pub(crate) struct BlockPool {
     blocks: Vec<Block>,
     /// Blocks nobody refers to, by age. Blank ones have age 0 upwards from the start, so they go first.
     idle: BTreeMap<u64, u32>,
@@ -49,7 +48,7 @@ pub struct BlockPool {
 
 impl BlockPool {
     /// A pool of `count` blank blocks.
-    pub fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         let mut pool =
             Self { blocks: vec![Block::default(); count], idle: BTreeMap::new(), by_prefix: HashMap::new(), clock: 0 };
         for id in 0..count as u32 {
@@ -58,28 +57,19 @@ impl BlockPool {
         pool
     }
 
-    /// Blocks in all.
-    pub fn len(&self) -> usize {
-        self.blocks.len()
-    }
-
-    /// True for a pool without blocks.
-    pub fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
-    }
-
     /// Blocks that could be taken now.
-    pub fn available(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn available(&self) -> usize {
         self.idle.len()
     }
 
     /// Share of the blocks that sequences hold.
-    pub fn usage(&self) -> f64 {
+    pub(crate) fn usage(&self) -> f64 {
         if self.blocks.is_empty() { 0.0 } else { 1.0 - self.idle.len() as f64 / self.blocks.len() as f64 }
     }
 
     /// Takes a block for writing; its old content is forgotten. `None` when all are held.
-    pub fn take(&mut self) -> Option<u32> {
+    pub(crate) fn take(&mut self) -> Option<u32> {
         let (_, id) = self.idle.pop_first()?;
         let block = &mut self.blocks[id as usize];
         block.references = 1;
@@ -91,7 +81,7 @@ impl BlockPool {
 
     /// The longest run of cached blocks at the head of `tokens`, each now held once more. Stops short of the last token, which
     /// must be computed to have logits.
-    pub fn take_prefix(&mut self, tokens: &[u32]) -> Vec<u32> {
+    pub(crate) fn take_prefix(&mut self, tokens: &[u32]) -> Vec<u32> {
         let mut prefix = Prefix::ROOT;
         let mut found = Vec::new();
         for chunk in tokens[..tokens.len().saturating_sub(1)].chunks_exact(BLOCK_TOKENS) {
@@ -110,7 +100,7 @@ impl BlockPool {
     }
 
     /// Notes that a held block is full of `tokens` behind `parent`, so that others may share it; returns their prefix.
-    pub fn publish(&mut self, id: u32, parent: Prefix, tokens: &[u32]) -> Prefix {
+    pub(crate) fn publish(&mut self, id: u32, parent: Prefix, tokens: &[u32]) -> Prefix {
         let prefix = parent.extend(tokens);
         let block = &mut self.blocks[id as usize];
         debug_assert!(block.references > 0, "published block {id} is not held");
@@ -123,13 +113,19 @@ impl BlockPool {
     }
 
     /// Lets go of a block; its content stays for sharing until the room is needed.
-    pub fn release(&mut self, id: u32) {
+    pub(crate) fn release(&mut self, id: u32) {
         let block = &mut self.blocks[id as usize];
         debug_assert!(block.references > 0, "block {id} released twice");
         block.references -= 1;
         if block.references == 0 {
             self.make_idle(id);
         }
+    }
+
+    /// Forgets all content: nothing computed so far is shared any more.
+    pub(crate) fn forget(&mut self) {
+        self.by_prefix.clear();
+        self.blocks.iter_mut().for_each(|b| b.content = None);
     }
 
     fn hold(&mut self, id: u32) {

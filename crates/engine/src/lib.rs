@@ -6,10 +6,18 @@
 #![forbid(unsafe_code)]
 
 mod block_pool;
+mod client;
 mod error;
+mod handle;
+mod metrics;
 mod request;
 mod scheduler;
+mod step;
+mod uniforms;
+mod worker;
 
-pub use block_pool::{BLOCK_TOKENS, BlockPool, Prefix};
 pub use error::EngineError;
+pub use handle::{Engine, Health, Info, Late, Options, Stream};
+pub use metrics::Metrics;
 pub use request::{Event, Finish, FinishReason, Logprobs, Request, Sampling, TokenEvent, Usage};
+pub use worker::Parts;

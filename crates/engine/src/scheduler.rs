@@ -143,6 +143,8 @@ pub(crate) struct Plan {
     pub parts: Vec<Part>,
     /// One beyond the largest position.
     pub max_context: usize,
+    /// Prompt length of each span's sequence.
+    pub prompts: Vec<u32>,
     /// A row refers to the previous step's sampled tokens.
     pub continues: bool,
 }
@@ -170,6 +172,8 @@ pub(crate) struct Scheduler<T> {
     /// Prompt tokens looked up in the prefix cache, and found.
     pub prefix_queries: u64,
     pub prefix_hits: u64,
+    /// Prompt tokens taken in, once a request.
+    pub prompt_tokens: u64,
     limits: Limits,
     step: u64,
 }
@@ -183,6 +187,7 @@ impl<T> Scheduler<T> {
             preemptions: 0,
             prefix_queries: 0,
             prefix_hits: 0,
+            prompt_tokens: 0,
             limits,
             step: 0,
         }
@@ -211,6 +216,9 @@ impl<T> Scheduler<T> {
             }
             self.prefix_queries += s.progress.tokens.len() as u64;
             self.prefix_hits += s.progress.cached as u64;
+            if s.progress.tokens.len() == s.progress.prompt {
+                self.prompt_tokens += s.progress.prompt as u64;
+            }
             plan.add(s.id, &mut s.progress, self.limits.rows - plan.tokens.len(), previous, true);
             self.running.push(s);
         }
@@ -287,6 +295,7 @@ impl Plan {
         let table = self.tables.len() as u32;
         self.tables.extend(&p.blocks[..(start + rows).div_ceil(BLOCK_TOKENS)]);
         self.spans.push(Span { first_row, rows: rows as u32, start: start as u32, table });
+        self.prompts.push(p.prompt as u32);
         self.max_context = self.max_context.max(start + rows);
         p.computed = start + rows;
         let newest = p.computed == known + p.pending;

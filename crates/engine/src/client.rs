@@ -1,0 +1,150 @@
+use crate::handle::Live;
+use crate::{EngineError, Event, Finish, FinishReason, Logprobs, Metrics, Request, TokenEvent, Usage};
+use mlx_serving_text::{Detokenizer, StopMatcher, Tokenizer};
+use std::time::Instant;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// One request on its way: where its events go, and what turns its tokens into text.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub request: Request,
+    pub seed: u64,
+    /// Row of its token counts in the sampling history, if it penalises.
+    pub slot: Option<u32>,
+    /// Its prompt is in that row.
+    pub observed: bool,
+    /// Times that it was computed again after a failed step.
+    pub retries: u32,
+    /// Prompt tokens found in the prefix cache when it was first admitted.
+    pub cached: usize,
+    events: UnboundedSender<Event>,
+    detokenizer: Detokenizer,
+    stops: StopMatcher,
+    arrived: Instant,
+    started: Option<Instant>,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+    completion: usize,
+    /// A stop string ended the text: nothing held back belongs to the answer.
+    cut: bool,
+    _live: Live,
+}
+
+impl Client {
+    pub(crate) fn new(
+        request: Request,
+        stops: StopMatcher,
+        events: UnboundedSender<Event>,
+        live: Live,
+        arrived: Instant,
+        tokenizer: &Tokenizer,
+    ) -> Self {
+        let seed = request.sampling.seed.unwrap_or_else(random_seed);
+        Self {
+            detokenizer: Detokenizer::after(tokenizer, true, &request.prompt),
+            stops,
+            request,
+            seed,
+            slot: None,
+            observed: false,
+            retries: 0,
+            cached: 0,
+            events,
+            arrived,
+            started: None,
+            first_token: None,
+            last_token: None,
+            completion: 0,
+            cut: false,
+            _live: live,
+        }
+    }
+
+    /// The receiver has gone away.
+    pub(crate) fn gone(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// The first step with its rows was submitted.
+    pub(crate) fn start(&mut self, cached: usize) {
+        if self.started.is_none() {
+            self.started = Some(Instant::now());
+            self.cached = cached;
+        }
+    }
+
+    /// Sends a token; says if the answer ends with it.
+    pub(crate) fn token(
+        &mut self,
+        id: u32,
+        eos: bool,
+        logprobs: Option<Logprobs>,
+        metrics: &Metrics,
+    ) -> Result<Option<FinishReason>, EngineError> {
+        let now = Instant::now();
+        match self.last_token {
+            Some(last) => metrics.inter_token.observe((now - last).as_secs_f64()),
+            None => {
+                metrics.time_to_first_token.observe((now - self.arrived).as_secs_f64());
+                self.first_token = Some(now);
+            }
+        }
+        self.last_token = Some(now);
+        self.completion += 1;
+        metrics.generation_tokens.inc();
+        let eos = eos && !self.request.ignore_eos;
+        let mut text = String::new();
+        if !eos {
+            let piece = self.detokenizer.push(id).map_err(|e| EngineError::Device(e.to_string()))?;
+            let matched = self.stops.push(&piece.unwrap_or_default());
+            text = matched.emit;
+            self.cut = matched.stopped.is_some();
+        }
+        // A closed channel is noticed before the next step.
+        let _ = self.events.send(Event::Token(TokenEvent { id, text, logprobs }));
+        Ok((eos || self.cut).then_some(FinishReason::Stop))
+    }
+
+    /// Sends the end.
+    pub(crate) fn finish(mut self, reason: FinishReason, metrics: &Metrics) {
+        let mut text = String::new();
+        if !self.cut {
+            let rest = self.detokenizer.finish();
+            let matched = self.stops.push(&rest);
+            text = matched.emit;
+            if matched.stopped.is_none() {
+                text += &self.stops.finish();
+            }
+        }
+        let usage = self.usage();
+        metrics.finish(reason, &usage);
+        let _ = self.events.send(Event::Finished(Finish { reason, text, usage }));
+    }
+
+    /// Sends the end, in error.
+    pub(crate) fn fail(self, error: EngineError, metrics: &Metrics) {
+        metrics.fail();
+        let _ = self.events.send(Event::Failed(error));
+    }
+
+    fn usage(&self) -> Usage {
+        let between = |a: Option<Instant>, b: Option<Instant>| match (a, b) {
+            (Some(a), Some(b)) => (b - a).as_secs_f64(),
+            _ => 0.0,
+        };
+        Usage {
+            prompt_tokens: self.request.prompt.len(),
+            cached_tokens: self.cached,
+            completion_tokens: self.completion,
+            queue_s: between(Some(self.arrived), self.started),
+            prefill_s: between(self.started, self.first_token),
+            decode_s: between(self.first_token, self.last_token),
+        }
+    }
+}
+
+/// A seed for a request that brought none.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}

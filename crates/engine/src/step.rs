@@ -1,0 +1,244 @@
+use crate::Logprobs;
+use crate::client::Client;
+use crate::scheduler::{Limits, Plan, Scheduler};
+use crate::uniforms::{self, Bounds, StepInputs};
+use mlx_serving_device::ops::{LogitBias, NO_SLOT, Observe, Sample, SampleParams};
+use mlx_serving_device::{Buffer, Device, DeviceError, Encoder, Op, Result, Storage};
+use mlx_serving_metal_layer::{Allocation, InFlight, LayerStats, MetalLayer};
+use mlx_serving_model::{KvCache, Model, Scratch, Step};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Encodes steps, submits them, and reads what they sampled.
+pub(crate) struct Stepper {
+    layer: MetalLayer,
+    model: Model,
+    cache: KvCache,
+    scratch: Scratch,
+    bounds: Bounds,
+    /// Token counts of the sequences that penalise, allocated when the first of them comes.
+    history: Option<Allocation>,
+    free_slots: Vec<u32>,
+}
+
+/// A submitted step.
+pub(crate) struct Submitted {
+    in_flight: InFlight,
+    /// u32 [samples].
+    sampled: Buffer,
+    samples: usize,
+}
+
+impl Stepper {
+    pub(crate) fn new(
+        device: &Arc<dyn Device>,
+        mut layer: MetalLayer,
+        model: Model,
+        limits: Limits,
+        max_context: usize,
+        blocks: usize,
+    ) -> Result<Self> {
+        let bounds = Bounds {
+            rows: limits.rows,
+            sequences: limits.sequences,
+            blocks_per_sequence: max_context.div_ceil(crate::block_pool::BLOCK_TOKENS),
+        };
+        let cache = KvCache::new(&model, device.as_ref(), layer.allocate.as_ref(), blocks)?;
+        let scratch = Scratch::new(&model, layer.allocate.as_ref(), limits.rows, limits.sequences)?;
+        layer.submit.reserve_uniforms(bounds.bytes())?;
+        let free_slots = (0..limits.sequences as u32).rev().collect();
+        Ok(Self { layer, model, cache, scratch, bounds, history: None, free_slots })
+    }
+
+    pub(crate) fn kv_bytes(&self) -> u64 {
+        self.cache.bytes()
+    }
+
+    pub(crate) fn depth(&self) -> usize {
+        self.layer.submit.depth()
+    }
+
+    pub(crate) fn stats(&self) -> LayerStats {
+        self.layer.stats()
+    }
+
+    pub(crate) fn note_discarded(&mut self, steps: u64) {
+        self.layer.submit.note_discarded(steps);
+    }
+
+    pub(crate) fn release_slot(&mut self, slot: Option<u32>) {
+        self.free_slots.extend(slot);
+    }
+
+    /// Encodes and submits a step. `previous` is the step before it, if it is still in flight.
+    pub(crate) fn submit(
+        &mut self,
+        plan: &Plan,
+        scheduler: &mut Scheduler<Client>,
+        previous: Option<&Submitted>,
+    ) -> Result<Submitted> {
+        let (params, biases) = self.sampling(plan, scheduler)?;
+        let mut slot = self.layer.submit.acquire()?;
+        let inputs = uniforms::pack(&slot.uniforms, plan, &params, &biases)?;
+        let sampled = self.bounds.sampled(&slot.uniforms)?;
+        let encoder = slot.encoder.as_mut();
+        let observed = self.observe(encoder, plan, scheduler)?;
+        let StepInputs { batch, tokens, logit_rows, params, biases } = inputs;
+        let logit_count = plan.logit_rows.len();
+        let previous = previous.filter(|_| plan.continues).map(|p| p.sampled.clone());
+        let step = Step {
+            batch,
+            tokens,
+            sampled: previous,
+            logit_rows,
+            logit_count,
+            spans: &plan.spans,
+            prompts: &plan.prompts,
+        };
+        let allocate = self.layer.allocate.as_ref();
+        let rope = self.model.forward(encoder, &step, &self.cache, &self.scratch, allocate)?;
+        if logit_count > 0 {
+            encoder.record(Op::Sample(Sample {
+                logits: self.scratch.logits.clone(),
+                vocab: self.model.vocab(),
+                rows: logit_count,
+                params,
+                biases,
+                history: self.history.as_ref().map(|h| (**h).clone()),
+                out: sampled.clone(),
+            }))?;
+        }
+        let in_flight = self.layer.submit.submit(slot, &[])?;
+        // Submitted: whoever reuses these ranges waits for the step.
+        drop((observed, rope));
+        Ok(Submitted { in_flight, sampled, samples: logit_count })
+    }
+
+    /// Waits for a step; the tokens that it sampled.
+    pub(crate) fn complete(&mut self, step: &Submitted, limit: Duration) -> Result<Vec<u32>> {
+        self.layer.submit.complete(&step.in_flight, limit)?;
+        self.model.check_resident().map_err(|e| DeviceError::CommandFailed(e.to_string()))?;
+        let mut tokens = vec![0u32; step.samples];
+        step.sampled.read(0, &mut tokens)?;
+        Ok(tokens)
+    }
+
+    /// Log-probabilities from the logits of the last completed step.
+    pub(crate) fn logprobs(&self, row: usize, token: u32, top: usize) -> Result<Logprobs> {
+        let vocab = self.model.vocab();
+        let mut logits = vec![0f32; vocab];
+        self.scratch.logits.read(4 * (row * vocab) as u64, &mut logits)?;
+        Ok(log_softmax(&logits, token, top))
+    }
+
+    /// One entry for each sampled row; gives a history row to those that penalise.
+    fn sampling(
+        &mut self,
+        plan: &Plan,
+        scheduler: &mut Scheduler<Client>,
+    ) -> Result<(Vec<SampleParams>, Vec<LogitBias>)> {
+        let mut params = Vec::with_capacity(plan.logit_rows.len());
+        let mut biases = Vec::new();
+        for (part, span) in plan.parts.iter().zip(&plan.spans).filter(|(p, _)| p.sample.is_some()) {
+            let sequence =
+                scheduler.get(part.id).ok_or_else(|| DeviceError::Contract("a planned sequence is gone".into()))?;
+            let client = &mut sequence.rest;
+            if client.request.sampling.penalises() && client.slot.is_none() {
+                client.slot = self.free_slots.pop();
+                self.reserve_history()?;
+            }
+            let s = &client.request.sampling;
+            params.push(SampleParams {
+                temperature: s.temperature,
+                top_k: s.top_k,
+                top_p: s.top_p,
+                min_p: s.min_p,
+                repetition: s.repetition_penalty,
+                presence: s.presence_penalty,
+                frequency: s.frequency_penalty,
+                seed_low: client.seed as u32,
+                seed_high: (client.seed >> 32) as u32,
+                position: span.start + span.rows,
+                slot: client.slot.unwrap_or(NO_SLOT),
+                bias_first: biases.len() as u32,
+                bias_count: s.logit_bias.len() as u32,
+            });
+            biases.extend(s.logit_bias.iter().map(|&(token, bias)| LogitBias { token, bias }));
+        }
+        Ok((params, biases))
+    }
+
+    fn reserve_history(&mut self) -> Result<()> {
+        if self.history.is_none() {
+            let bytes = 4 * (self.bounds.sequences * self.model.vocab()) as u64;
+            self.history = Some(self.layer.allocate.allocate(bytes, Storage::Private, "history")?);
+        }
+        Ok(())
+    }
+
+    /// Notes the tokens so far of sequences that penalise and sample for the first time. Their tokens are all known then: they
+    /// come from a prompt or from a sequence that is computed again.
+    fn observe(
+        &mut self,
+        encoder: &mut dyn Encoder,
+        plan: &Plan,
+        scheduler: &mut Scheduler<Client>,
+    ) -> Result<Vec<Allocation>> {
+        let mut buffers = Vec::new();
+        for part in plan.parts.iter().filter(|p| p.sample.is_some()) {
+            let Some(sequence) = scheduler.get(part.id) else { continue };
+            let (Some(slot), false, Some(history)) = (sequence.rest.slot, sequence.rest.observed, &self.history) else {
+                continue;
+            };
+            let tokens = &sequence.progress.tokens;
+            let buffer = self.layer.allocate.allocate(4 * tokens.len() as u64, Storage::Shared, "prompt tokens")?;
+            buffer.write(0, tokens)?;
+            encoder.record(Op::Observe(Observe {
+                history: (**history).clone(),
+                vocab: self.model.vocab(),
+                slot: slot as usize,
+                tokens: (*buffer).clone(),
+                count: tokens.len(),
+                prompt: sequence.progress.prompt,
+            }))?;
+            sequence.rest.observed = true;
+            buffers.push(buffer);
+        }
+        Ok(buffers)
+    }
+}
+
+/// Natural log-probabilities of `token` and of the `top` most likely, from raw logits.
+fn log_softmax(logits: &[f32], token: u32, top: usize) -> Logprobs {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
+    let log = |id: u32| (f64::from(logits[id as usize] - max) - sum.ln()) as f32;
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    let order = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
+    if top < ids.len() {
+        ids.select_nth_unstable_by(top, order);
+        ids.truncate(top);
+    }
+    ids.sort_unstable_by(order);
+    Logprobs { chosen: log(token), top: ids.into_iter().map(|id| (id, log(id))).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_softmax_sums_to_one_and_orders_by_likelihood() {
+        let result = log_softmax(&[1.0, 3.0, 2.0, 3.0], 0, 3);
+        assert_eq!(result.top.iter().map(|t| t.0).collect::<Vec<_>>(), [1, 3, 2]);
+        let all = log_softmax(&[1.0, 3.0, 2.0, 3.0], 0, 4);
+        let sum: f32 = all.top.iter().map(|t| t.1.exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-6);
+        assert_eq!(all.top[3], (0, all.chosen));
+    }
+
+    #[test]
+    fn no_alternatives_may_be_asked_for() {
+        assert!(log_softmax(&[0.0, 1.0], 1, 0).top.is_empty());
+    }
+}

@@ -1,0 +1,85 @@
+use crate::scheduler::Plan;
+use mlx_serving_device::ops::{Batch, LogitBias, SampleParams, Span};
+use mlx_serving_device::{Buffer, Result};
+
+/// Every array starts at a multiple of this: the strictest binding alignment of the backends.
+const ALIGN: u64 = 256;
+
+/// Largest number of logit biases that one step carries for each sequence.
+pub(crate) const MAX_BIASES: usize = 1024;
+
+/// Bounds that decide how long a slot's uniforms are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    pub rows: usize,
+    pub sequences: usize,
+    pub blocks_per_sequence: usize,
+}
+
+impl Bounds {
+    /// Bytes of a slot's uniforms: the longest step, every array aligned, and the sampled tokens at the end.
+    pub(crate) fn bytes(&self) -> u64 {
+        let words = [
+            2 * self.rows,
+            self.sequences * (size_of::<Span>() + size_of::<SampleParams>()) / 4,
+            self.sequences * (2 + self.blocks_per_sequence + MAX_BIASES * size_of::<LogitBias>() / 4),
+        ];
+        4 * words.iter().sum::<usize>() as u64 + 8 * ALIGN
+    }
+
+    /// Where the sampled tokens lie: a fixed place, so that the next step can refer to it.
+    pub(crate) fn sampled(&self, uniforms: &Buffer) -> Result<Buffer> {
+        let len = (4 * self.sequences as u64).next_multiple_of(ALIGN);
+        let start = (uniforms.len() - len) / ALIGN * ALIGN;
+        uniforms.slice(start..start + 4 * self.sequences as u64)
+    }
+}
+
+/// A step's inputs in device memory.
+#[derive(Debug)]
+pub(crate) struct StepInputs {
+    pub batch: Batch,
+    pub tokens: Buffer,
+    pub logit_rows: Buffer,
+    pub params: Buffer,
+    pub biases: Buffer,
+}
+
+/// Writes a plan and its sampling parameters into a slot's uniforms.
+pub(crate) fn pack(
+    uniforms: &Buffer,
+    plan: &Plan,
+    params: &[SampleParams],
+    biases: &[LogitBias],
+) -> Result<StepInputs> {
+    let mut cursor = Cursor { uniforms, at: 0 };
+    Ok(StepInputs {
+        tokens: cursor.put(&plan.tokens)?,
+        batch: Batch {
+            rows: plan.tokens.len(),
+            sequences: plan.spans.len(),
+            max_context: plan.max_context,
+            positions: cursor.put(&plan.positions)?,
+            spans: cursor.put(&plan.spans)?,
+            block_tables: cursor.put(&plan.tables)?,
+        },
+        logit_rows: cursor.put(&plan.logit_rows)?,
+        params: cursor.put(params)?,
+        biases: cursor.put(biases)?,
+    })
+}
+
+struct Cursor<'a> {
+    uniforms: &'a Buffer,
+    at: u64,
+}
+
+impl Cursor<'_> {
+    fn put<T: bytemuck::NoUninit>(&mut self, values: &[T]) -> Result<Buffer> {
+        let len = size_of_val(values) as u64;
+        let place = self.uniforms.slice(self.at..self.at + len)?;
+        place.write(0, values)?;
+        self.at = (self.at + len).next_multiple_of(ALIGN);
+        Ok(place)
+    }
+}

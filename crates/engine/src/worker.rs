@@ -1,0 +1,324 @@
+use crate::block_pool::BLOCK_TOKENS;
+use crate::client::Client;
+use crate::handle::{Info, Live, Options, Shared};
+use crate::scheduler::{Limits, Next, Plan, Progress, Scheduled, Scheduler};
+use crate::step::{Stepper, Submitted};
+use crate::{EngineError, Event, FinishReason, Request};
+use mlx_serving_device::Device;
+use mlx_serving_metal_layer::MetalLayer;
+use mlx_serving_model::Model;
+use mlx_serving_text::{StopMatcher, Tokenizer};
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// What an engine is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The device.
+    pub device: Arc<dyn Device>,
+    /// Allocate, transfer, submit.
+    pub layer: MetalLayer,
+    /// The loaded model.
+    pub model: Model,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Tokens that end an answer.
+    pub eos: Vec<u32>,
+}
+
+/// What the handle tells the thread.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Submit { request: Box<Request>, stops: StopMatcher, events: UnboundedSender<Event>, live: Live, arrived: Instant },
+    Stop,
+}
+
+/// How often an idle engine looks whether its waiting clients are still there.
+const IDLE: Duration = Duration::from_millis(250);
+/// A request is computed again once after a failed step; twice is the request's or the device's fault.
+const RETRIES: u32 = 1;
+
+/// The engine's thread: plans, submits, completes, sends.
+pub(crate) struct Worker {
+    inbox: Receiver<Command>,
+    shared: Arc<Shared>,
+    scheduler: Scheduler<Client>,
+    stepper: Stepper,
+    flight: VecDeque<Flight>,
+    tokenizer: Tokenizer,
+    eos: Vec<u32>,
+    max_context: usize,
+    next_id: u64,
+    /// Blocks may be shared between sequences.
+    share: bool,
+    step_limit: Duration,
+}
+
+/// A submitted step.
+struct Flight {
+    plan: Plan,
+    step: Submitted,
+}
+
+impl Worker {
+    pub(crate) fn new(
+        parts: Parts,
+        options: &Options,
+        inbox: Receiver<Command>,
+        shared: Arc<Shared>,
+    ) -> Result<(Info, Self), EngineError> {
+        let blocks = options.kv_tokens.div_ceil(BLOCK_TOKENS).max(2);
+        let max_context = parts.model.max_context().min(blocks * BLOCK_TOKENS);
+        let limits =
+            Limits { rows: options.max_batch_rows.max(options.max_sequences), sequences: options.max_sequences };
+        let (vocab, share) = (parts.model.vocab(), parts.model.prefixes_are_shareable());
+        let stepper = Stepper::new(&parts.device, parts.layer, parts.model, limits, max_context, blocks)?;
+        shared.metrics.configure(BLOCK_TOKENS, blocks);
+        let info = Info { vocab, max_context, kv_bytes: stepper.kv_bytes() };
+        let worker = Worker {
+            inbox,
+            shared,
+            scheduler: Scheduler::new(limits, blocks),
+            stepper,
+            flight: VecDeque::new(),
+            tokenizer: parts.tokenizer,
+            eos: parts.eos,
+            max_context,
+            next_id: 0,
+            share,
+            step_limit: options.step_limit,
+        };
+        Ok((info, worker))
+    }
+
+    /// Runs until the handle is dropped or the device is lost.
+    pub(crate) fn run(mut self) {
+        let reason = loop {
+            if !self.receive() {
+                break "it was shut down".to_owned();
+            }
+            if let Err(error) = self.turn() {
+                tracing::error!(%error, "the engine stops");
+                break error.to_string();
+            }
+            self.publish_gauges();
+        };
+        *self.shared.stopped.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.clone());
+        for flight in std::mem::take(&mut self.flight) {
+            // The answers are lost already; what counts is that the device is done with the buffers.
+            let _ = self.stepper.complete(&flight.step, self.step_limit);
+        }
+        let error = EngineError::Stopped(reason);
+        let rest = self.scheduler.running.drain(..).chain(self.scheduler.waiting.drain(..));
+        rest.for_each(|s| s.rest.fail(error.clone(), &self.shared.metrics));
+        self.publish_gauges();
+    }
+
+    /// Takes what has arrived; waits if there is nothing else to do. False if the engine shall end.
+    fn receive(&mut self) -> bool {
+        loop {
+            let busy =
+                !(self.flight.is_empty() && self.scheduler.running.is_empty() && self.scheduler.waiting.is_empty());
+            let command = if busy {
+                match self.inbox.try_recv() {
+                    Ok(command) => command,
+                    Err(TryRecvError::Empty) => return true,
+                    Err(TryRecvError::Disconnected) => return false,
+                }
+            } else {
+                match self.inbox.recv_timeout(IDLE) {
+                    Ok(command) => command,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Disconnected) => return false,
+                }
+            };
+            match command {
+                Command::Stop => return false,
+                Command::Submit { request, stops, events, live, arrived } => {
+                    let end =
+                        (request.prompt.len() + request.max_tokens.unwrap_or(usize::MAX / 2)).min(self.max_context);
+                    let progress = Progress::new(request.prompt.clone(), end);
+                    let client = Client::new(*request, stops, events, live, arrived, &self.tokenizer);
+                    self.next_id += 1;
+                    self.scheduler.waiting.push_back(Scheduled { id: self.next_id, progress, rest: client });
+                }
+            }
+        }
+    }
+
+    /// One round: submit as many steps ahead as the submitter allows, then complete the oldest.
+    fn turn(&mut self) -> Result<(), EngineError> {
+        self.drop_gone();
+        while self.flight.len() < self.depth() {
+            match self.scheduler.plan(self.flight.len()) {
+                Next::Step(plan) => self.submit(plan)?,
+                Next::Drain | Next::Idle => break,
+            }
+        }
+        match self.flight.pop_front() {
+            Some(flight) => self.complete(flight),
+            None => Ok(()),
+        }
+    }
+
+    /// Steps in flight at once. Log-probabilities are read from the step's logits, which the next step overwrites.
+    fn depth(&self) -> usize {
+        let reads_logits =
+            self.scheduler.running.iter().chain(&self.scheduler.waiting).any(|s| s.rest.request.logprobs.is_some());
+        if reads_logits { 1 } else { self.stepper.depth() }
+    }
+
+    fn submit(&mut self, plan: Plan) -> Result<(), EngineError> {
+        self.shared.begin_step();
+        for part in plan.parts.iter().filter(|p| p.first) {
+            if let Some(s) = self.scheduler.get(part.id) {
+                s.rest.start(s.progress.cached);
+            }
+        }
+        let previous = self.flight.back().map(|f| &f.step);
+        match self.stepper.submit(&plan, &mut self.scheduler, previous) {
+            Ok(step) => {
+                self.flight.push_back(Flight { plan, step });
+                Ok(())
+            }
+            Err(error) => self.recover(&error, vec![plan]),
+        }
+    }
+
+    fn complete(&mut self, flight: Flight) -> Result<(), EngineError> {
+        let outcome = self.stepper.complete(&flight.step, self.step_limit);
+        self.shared.end_step();
+        match outcome {
+            Ok(tokens) => {
+                self.deliver(&flight.plan, &tokens);
+                Ok(())
+            }
+            Err(error) => self.recover(&error, vec![flight.plan]),
+        }
+    }
+
+    /// Hands a completed step's tokens to their sequences.
+    fn deliver(&mut self, plan: &Plan, tokens: &[u32]) {
+        let metrics = self.shared.metrics.clone();
+        let mut discarded = 0;
+        for part in &plan.parts {
+            let Some(s) = self.scheduler.running.iter_mut().find(|s| s.id == part.id) else {
+                discarded += u64::from(part.sample.is_some());
+                continue;
+            };
+            let Some(row) = part.sample else {
+                if self.share {
+                    s.progress.publish(&mut self.scheduler.pool);
+                }
+                continue;
+            };
+            let token = tokens[row as usize];
+            if token == u32::MAX {
+                let error =
+                    EngineError::Device("the model's logits hold no finite value; its weights may be damaged".into());
+                self.end(part.id, |client| client.fail(error, &metrics));
+                continue;
+            }
+            s.progress.receive(token);
+            if self.share {
+                s.progress.publish(&mut self.scheduler.pool);
+            }
+            let logprobs = s.rest.request.logprobs.map(|top| self.stepper.logprobs(row as usize, token, top));
+            let at_end = s.progress.tokens.len() >= s.progress.end;
+            let told = logprobs
+                .transpose()
+                .map_err(EngineError::from)
+                .and_then(|logprobs| s.rest.token(token, self.eos.contains(&token), logprobs, &metrics));
+            let reason = match told {
+                Ok(reason) => reason,
+                Err(error) => {
+                    self.end(part.id, |client| client.fail(error, &metrics));
+                    continue;
+                }
+            };
+            if let Some(reason) = reason.or(at_end.then_some(FinishReason::Length)) {
+                self.end(part.id, |client| client.finish(reason, &metrics));
+            }
+        }
+        self.stepper.note_discarded(discarded);
+    }
+
+    /// Takes a sequence out and gives its client the last word.
+    fn end(&mut self, id: u64, last_word: impl FnOnce(Client)) {
+        if let Some(s) = self.scheduler.finish(id) {
+            self.stepper.release_slot(s.rest.slot);
+            last_word(s.rest);
+        }
+    }
+
+    /// Drops the requests whose receivers have gone.
+    fn drop_gone(&mut self) {
+        let metrics = self.shared.metrics.clone();
+        let gone: Vec<u64> = self.scheduler.running.iter().filter(|s| s.rest.gone()).map(|s| s.id).collect();
+        for id in gone {
+            self.end(id, |client| client.finish(FinishReason::Cancelled, &metrics));
+        }
+        let waiting = std::mem::take(&mut self.scheduler.waiting);
+        for s in waiting {
+            if s.rest.gone() {
+                self.stepper.release_slot(s.rest.slot);
+                s.rest.finish(FinishReason::Cancelled, &metrics);
+            } else {
+                self.scheduler.waiting.push_back(s);
+            }
+        }
+    }
+
+    /// After a failed step: waits for the rest in flight, forgets what they computed, and computes the sequences again, or fails
+    /// them if that was tried. A lost device ends the engine.
+    fn recover(&mut self, error: &mlx_serving_device::DeviceError, mut plans: Vec<Plan>) -> Result<(), EngineError> {
+        tracing::warn!(%error, "a step failed; its requests are computed again");
+        for flight in std::mem::take(&mut self.flight) {
+            // Whatever it says, its input came from the failed step.
+            let _ = self.stepper.complete(&flight.step, self.step_limit);
+            plans.push(flight.plan);
+        }
+        self.shared.end_step();
+        if matches!(error, mlx_serving_device::DeviceError::Lost(_)) {
+            return Err(error.clone().into());
+        }
+        let metrics = self.shared.metrics.clone();
+        let mut ids: Vec<u64> = plans.iter().flat_map(|p| p.parts.iter().map(|part| part.id)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        // Oldest last, so that it ends at the front of the queue.
+        for id in ids.into_iter().rev() {
+            let Some(mut s) = self.scheduler.finish(id) else { continue };
+            s.progress.pending = 0;
+            s.rest.retries += 1;
+            if s.rest.retries > RETRIES {
+                self.stepper.release_slot(s.rest.slot);
+                s.rest.fail(error.clone().into(), &metrics);
+            } else {
+                // Its token counts may hold a token that was never sent.
+                self.stepper.release_slot(s.rest.slot.take());
+                s.rest.observed = false;
+                self.scheduler.waiting.push_front(s);
+            }
+        }
+        self.scheduler.pool.forget();
+        Ok(())
+    }
+
+    fn publish_gauges(&mut self) {
+        let m = &self.shared.metrics;
+        m.running.set(self.scheduler.running.len() as i64);
+        m.waiting.set(self.scheduler.waiting.len() as i64);
+        m.kv_usage.set(self.scheduler.pool.usage());
+        m.prefix_queries.inc_by(std::mem::take(&mut self.scheduler.prefix_queries));
+        m.prefix_hits.inc_by(std::mem::take(&mut self.scheduler.prefix_hits));
+        m.preemptions.inc_by(std::mem::take(&mut self.scheduler.preemptions));
+        m.prompt_tokens.inc_by(std::mem::take(&mut self.scheduler.prompt_tokens));
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.stepper.stats();
+        self.shared.heartbeat.fetch_add(1, Ordering::Relaxed);
+    }
+}

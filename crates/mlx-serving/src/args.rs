@@ -1,0 +1,299 @@
+//! The command line. Every flag has an environment twin, `MLX_SERVING_<FLAG>`.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Serves language models in MLX format over an OpenAI-compatible API.
+#[derive(Debug, Parser)]
+#[command(name = "mlx-serving", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Flags of every command.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Device: auto, metal, vulkan, vulkan:N or cpu
+    #[arg(long, global = true, env = "MLX_SERVING_DEVICE", value_name = "DEVICE", help_heading = "Everywhere")]
+    pub device: Option<String>,
+    /// Matrix arithmetic: fast quantises activations to 8 bits, exact keeps them in f32
+    #[arg(long, global = true, env = "MLX_SERVING_ARITHMETIC", value_enum, help_heading = "Everywhere")]
+    pub arithmetic: Option<Arithmetic>,
+    /// Threads of the CPU device [default: all cores]
+    #[arg(long, global = true, env = "MLX_SERVING_THREADS", value_name = "N", help_heading = "Everywhere")]
+    pub threads: Option<usize>,
+    /// Configuration file [default: config/runtime.yaml if it is there]
+    #[arg(long, global = true, env = "MLX_SERVING_CONFIG", value_name = "FILE", help_heading = "Everywhere")]
+    pub config: Option<PathBuf>,
+    /// Optimisations: none, all, or some of memory_pool,blit_queue,command_buffer_ring
+    #[arg(long, global = true, env = "MLX_SERVING_METAL_OPTS", value_name = "LIST", help_heading = "Everywhere")]
+    pub metal_opts: Option<String>,
+    /// Format of log lines on standard error
+    #[arg(long, global = true, env = "MLX_SERVING_LOG_FORMAT", value_enum, help_heading = "Everywhere")]
+    pub log_format: Option<LogFormat>,
+    /// More log lines; twice for still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, env = "MLX_SERVING_VERBOSE", help_heading = "Everywhere")]
+    pub verbose: u8,
+}
+
+/// See [`mlx_serving_device::Arithmetic`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Arithmetic {
+    /// 8-bit activations.
+    Fast,
+    /// f32 activations.
+    Exact,
+}
+
+/// Format of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which model.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArg {
+    /// A folder, or the id of a model on the hub [default: the bundled model]
+    #[arg(short, long, env = "MLX_SERVING_MODEL", value_name = "MODEL")]
+    pub model: Option<String>,
+}
+
+/// Commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve models over HTTP
+    Serve(Serve),
+    /// Talk with a model in the terminal
+    Chat(Chat),
+    /// Complete one prompt
+    Generate(Generate),
+    /// Download a model
+    Pull(ModelId),
+    /// List the models on this machine
+    List(List),
+    /// Remove a downloaded model
+    Rm(ModelId),
+    /// Measure
+    #[command(subcommand)]
+    Bench(Bench),
+    /// Evaluate a model
+    #[command(subcommand)]
+    Eval(Eval),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(Config),
+    /// Say what this machine has and what is wrong with it
+    Doctor(Doctor),
+}
+
+/// `serve`
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// A folder, or the id of a model on the hub; may be given several times [default: the bundled model]
+    #[arg(short, long, env = "MLX_SERVING_MODEL", value_name = "MODEL", value_delimiter = ',')]
+    pub model: Vec<String>,
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, env = "MLX_SERVING_HOST")]
+    pub host: Option<String>,
+    /// Port to listen on; 0 takes a free one [default: 8080]
+    #[arg(long, env = "MLX_SERVING_PORT")]
+    pub port: Option<u16>,
+}
+
+/// `chat`
+#[derive(Debug, Args)]
+pub struct Chat {
+    /// Which model.
+    #[command(flatten)]
+    pub model: ModelArg,
+    /// What the model is told first
+    #[arg(long, env = "MLX_SERVING_SYSTEM")]
+    pub system: Option<String>,
+    /// How tokens are chosen.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+/// `generate`
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// Which model.
+    #[command(flatten)]
+    pub model: ModelArg,
+    /// The prompt; - reads it from standard input
+    #[arg(short, long, env = "MLX_SERVING_PROMPT")]
+    pub prompt: String,
+    /// Give the prompt to the model as it is, without the chat template
+    #[arg(long, env = "MLX_SERVING_RAW")]
+    pub raw: bool,
+    /// Print one JSON object at the end
+    #[arg(long, env = "MLX_SERVING_JSON")]
+    pub json: bool,
+    /// How tokens are chosen.
+    #[command(flatten)]
+    pub sampling: SamplingArgs,
+}
+
+/// How tokens are chosen; what is not given comes from the model's generation_config.json.
+#[derive(Debug, Clone, Args)]
+pub struct SamplingArgs {
+    /// At most this many tokens [default: 512]
+    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", value_name = "N")]
+    pub max_tokens: Option<usize>,
+    /// 0 takes the most likely token
+    #[arg(long, env = "MLX_SERVING_TEMPERATURE")]
+    pub temperature: Option<f32>,
+    /// Keep the smallest set of tokens with this probability
+    #[arg(long, env = "MLX_SERVING_TOP_P")]
+    pub top_p: Option<f32>,
+    /// Keep the K most likely tokens
+    #[arg(long, env = "MLX_SERVING_TOP_K", value_name = "K")]
+    pub top_k: Option<u32>,
+    /// Keep tokens of at least this share of the largest probability
+    #[arg(long, env = "MLX_SERVING_MIN_P")]
+    pub min_p: Option<f32>,
+    /// Same seed, same answer
+    #[arg(long, env = "MLX_SERVING_SEED")]
+    pub seed: Option<u64>,
+    /// End at this string; may be given several times
+    #[arg(long, env = "MLX_SERVING_STOP")]
+    pub stop: Vec<String>,
+}
+
+/// A model's id.
+#[derive(Debug, Args)]
+pub struct ModelId {
+    /// For example mlx-community/Qwen2.5-0.5B-Instruct-4bit
+    pub id: String,
+}
+
+/// `list`
+#[derive(Debug, Args)]
+pub struct List {
+    /// Print JSON
+    #[arg(long, env = "MLX_SERVING_JSON")]
+    pub json: bool,
+}
+
+/// `bench …`
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Speed under a fixed load
+    Throughput(Throughput),
+    /// Write a random checkpoint of a known shape
+    Synth(Synth),
+}
+
+/// `bench throughput`
+#[derive(Debug, Clone, Args)]
+pub struct Throughput {
+    /// Which model.
+    #[command(flatten)]
+    pub model: ModelArg,
+    /// Requests
+    #[arg(short = 'q', long, env = "MLX_SERVING_QUESTIONS", default_value_t = 16, value_name = "N")]
+    pub questions: usize,
+    /// Tokens of each prompt
+    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_name = "P")]
+    pub prompt_tokens: usize,
+    /// Tokens of each answer
+    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_name = "G")]
+    pub max_tokens: usize,
+    /// Requests at a time
+    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_name = "C")]
+    pub concurrency: usize,
+    /// Write the results here as JSON
+    #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print the results as JSON
+    #[arg(long, env = "MLX_SERVING_JSON")]
+    pub json: bool,
+}
+
+/// `bench synth`
+#[derive(Debug, Args)]
+pub struct Synth {
+    /// qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b or tiny-…
+    #[arg(long, env = "MLX_SERVING_SHAPE")]
+    pub shape: String,
+    /// Bits of a weight: 2, 3, 4, 5, 6 or 8
+    #[arg(long, env = "MLX_SERVING_BITS", default_value_t = 4)]
+    pub bits: u8,
+    /// Weights that share a scale: 32, 64 or 128
+    #[arg(long, env = "MLX_SERVING_GROUP_SIZE", default_value_t = 64)]
+    pub group_size: u16,
+    /// Seed of the random weights
+    #[arg(long, env = "MLX_SERVING_SEED", default_value_t = 0)]
+    pub seed: u64,
+    /// Folder to write
+    #[arg(long, env = "MLX_SERVING_OUT", value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// `eval …`
+#[derive(Debug, Subcommand)]
+pub enum Eval {
+    /// Logits of given tokens, float32 of shape (tokens, vocabulary), as .npy
+    Logits(EvalLogits),
+    /// Perplexity over a text
+    Perplexity(EvalPerplexity),
+}
+
+/// `eval logits`
+#[derive(Debug, Args)]
+pub struct EvalLogits {
+    /// Which model.
+    #[command(flatten)]
+    pub model: ModelArg,
+    /// Token ids, separated by commas
+    #[arg(long, env = "MLX_SERVING_TOKENS", value_delimiter = ',', required = true)]
+    pub tokens: Vec<u32>,
+    /// The .npy file to write
+    #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// `eval perplexity`
+#[derive(Debug, Args)]
+pub struct EvalPerplexity {
+    /// Which model.
+    #[command(flatten)]
+    pub model: ModelArg,
+    /// A UTF-8 text file
+    #[arg(long, env = "MLX_SERVING_TEXT", value_name = "FILE")]
+    pub text: PathBuf,
+    /// Compare with exact arithmetic: KL divergence and agreement of the most likely token
+    #[arg(long, env = "MLX_SERVING_COMPARE_EXACT")]
+    pub compare_exact: bool,
+    /// Print JSON
+    #[arg(long, env = "MLX_SERVING_JSON")]
+    pub json: bool,
+}
+
+/// `config …`
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Validate it
+    Check,
+    /// Print what is in force and where each value came from
+    Show,
+    /// Print its JSON Schema
+    Schema,
+}
+
+/// `doctor`
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print JSON
+    #[arg(long, env = "MLX_SERVING_JSON")]
+    pub json: bool,
+}

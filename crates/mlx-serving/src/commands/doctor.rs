@@ -1,0 +1,68 @@
+//! `doctor`: what this machine has, and what is wrong with it.
+
+use super::Context;
+use crate::args::Doctor;
+use crate::config::Loaded;
+use crate::failure::Failure;
+use crate::{device, load, machine};
+use serde_json::json;
+use std::io::Write;
+
+pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(), Failure> {
+    let device = device::open(&context.config.engine)?;
+    let info = device.info();
+    let mut problems = Vec::new();
+    if let Err(error) = load::resolve(context, None) {
+        problems.push(error.to_string());
+    }
+    if cfg!(debug_assertions) {
+        problems.push("this is a debug build, many times slower: build with cargo build --release".to_owned());
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if context.config.engine.threads > cores {
+        problems.push(format!(
+            "engine.threads is {}, but this machine has {cores} cores: the threads will wait for each other",
+            context.config.engine.threads
+        ));
+    }
+    let config = loaded.path.as_ref().map_or("none: defaults".to_owned(), |p| p.display().to_string());
+    let machine = machine::describe();
+    let missing = [
+        ("metal", "this build has no Metal backend yet"),
+        ("vulkan", "this build has no Vulkan backend yet"),
+    ];
+    let mut out = anstream::stdout();
+    if args.json {
+        let report = json!({
+            "version": env!("CARGO_PKG_VERSION"), "machine": machine, "config": config,
+            "devices": [{ "backend": info.backend, "name": info.name, "features": info.features, "units": info.units,
+                          "unified_memory": info.unified_memory, "memory_budget": info.memory_budget,
+                          "arithmetic": format!("{:?}", info.arithmetic).to_lowercase() }],
+            "missing": missing.iter().map(|(name, why)| json!({ "backend": name, "reason": why })).collect::<Vec<_>>(),
+            "problems": problems,
+        });
+        return writeln!(out, "{}", serde_json::to_string_pretty(&report).map_err(Failure::failed)?)
+            .map_err(Failure::output);
+    }
+    let (bold, green, yellow) = (
+        anstyle::Style::new().bold(),
+        anstyle::Style::new().fg_color(Some(anstyle::AnsiColor::Green.into())),
+        anstyle::Style::new().fg_color(Some(anstyle::AnsiColor::Yellow.into())),
+    );
+    let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let mut lines = vec![
+        format!("{bold}mlx-serving {}{bold:#}", env!("CARGO_PKG_VERSION")),
+        format!("machine   {}, {} cores, {}", text(&machine["cpu"]), machine["cores"], text(&machine["memory"])),
+        format!("config    {config}"),
+        format!("{green}✓{green:#} cpu     {}", info.name),
+        format!("          {} threads, {:?} arithmetic", info.units, info.arithmetic),
+        format!("          uses {}", info.features.join(", ")),
+        format!("          memory budget {:.1} GiB", info.memory_budget as f64 / f64::from(1 << 30)),
+    ];
+    lines.extend(missing.iter().map(|(name, why)| format!("- {name:7} {why}")));
+    lines.extend(problems.iter().map(|p| format!("{yellow}!{yellow:#} {p}")));
+    if problems.is_empty() {
+        lines.push(format!("{green}✓{green:#} nothing is wrong"));
+    }
+    writeln!(out, "{}", lines.join("\n")).map_err(Failure::output)
+}

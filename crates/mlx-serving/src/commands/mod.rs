@@ -1,0 +1,64 @@
+//! One module a command.
+
+mod chat;
+mod config;
+mod doctor;
+mod eval;
+mod generate;
+mod models;
+mod serve;
+mod synth;
+mod throughput;
+
+use crate::args::{Bench, Cli, Command, Eval};
+use crate::config::{Config, Loaded};
+use crate::failure::Failure;
+use crate::load;
+use mlx_serving_server::ServedModel;
+use std::path::{Path, PathBuf};
+
+/// What every command has at hand.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    pub config: Config,
+}
+
+impl Context {
+    /// Loads a model and starts its engine; the bundled one if none is named.
+    pub(crate) fn load(&self, model: Option<&str>) -> Result<ServedModel, Failure> {
+        load::serve(self, model)
+    }
+
+    /// The folder of a hub id, downloaded first if need be.
+    pub(crate) fn resolve_hub(&self, id: &str) -> Result<PathBuf, Failure> {
+        models::resolve(id)
+    }
+}
+
+/// Runs the command.
+pub(crate) fn run(cli: &Cli, loaded: Loaded) -> Result<(), Failure> {
+    let context = Context { config: loaded.config.clone() };
+    match &cli.command {
+        Command::Serve(args) => serve::run(&context, args),
+        Command::Chat(args) => chat::run(&context, args),
+        Command::Generate(args) => generate::run(&context, args),
+        Command::Pull(args) => models::pull(&context, args),
+        Command::List(args) => models::list(&context, args),
+        Command::Rm(args) => models::remove(&context, args),
+        Command::Bench(Bench::Throughput(args)) => throughput::run(&context, args),
+        Command::Bench(Bench::Synth(args)) => synth::run(args),
+        Command::Eval(Eval::Logits(args)) => eval::logits(&context, args),
+        Command::Eval(Eval::Perplexity(args)) => eval::perplexity(&context, args),
+        Command::Config(args) => config::run(&loaded, args),
+        Command::Doctor(args) => doctor::run(&context, &loaded, args),
+    }
+}
+
+/// Writes a result file, its folders too.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    folder
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| std::fs::write(path, bytes))
+        .map_err(|e| Failure::failed(format!("{}: {e}", path.display())))
+}

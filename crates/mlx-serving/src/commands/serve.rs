@@ -1,0 +1,85 @@
+//! `serve`: the HTTP server.
+
+use super::Context;
+use crate::args::Serve;
+use crate::failure::Failure;
+use mlx_serving_server::{AppState, Settings};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
+    let server = &context.config.server;
+    let host = args.host.as_deref().unwrap_or(&server.host).to_owned();
+    let port = args.port.unwrap_or(server.port);
+    let state = AppState::new(Settings {
+        wedged_after: Duration::from_secs(server.wedged_after_s),
+        body_limit: server.body_limit_mb << 20,
+    });
+    let grace = Duration::from_secs(server.shutdown_grace_s);
+    // One thread is enough to pass tokens on, and leaves the cores to the device.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::failed(format!("the runtime could not be started: {e}")))?;
+    runtime.block_on(async {
+        // Bound before the models are loaded: a port in use must not cost the loading time, and /ready can say "loading".
+        let listener = TcpListener::bind((host.as_str(), port)).await.map_err(|e| {
+            Failure::failed(format!("{host}:{port} cannot be listened on: {e}; choose another with --host and --port"))
+        })?;
+        let address = listener.local_addr().map_err(Failure::failed)?;
+        let server = tokio::spawn(mlx_serving_server::serve(listener, state.clone(), stop_signal(), grace));
+        let models = models(context, &args.model);
+        let loader = (context.clone(), state.clone());
+        let loaded = tokio::task::spawn_blocking(move || load_all(&loader.0, &loader.1, &models)).await;
+        loaded.map_err(|e| Failure::failed(format!("loading ended early: {e}")))??;
+        let names: Vec<String> = state.models().iter().map(|m| m.id.clone()).collect();
+        tracing::info!("serving {} on http://{address} (POST /v1/chat/completions)", names.join(", "));
+        server.await.map_err(Failure::failed)?.map_err(|e| Failure::failed(format!("the server ended: {e}")))?;
+        tracing::info!("stopped");
+        Ok(())
+    })
+}
+
+/// The command line's models, else the configuration's, else the bundled one (`None`).
+fn models(context: &Context, named: &[String]) -> Vec<Option<String>> {
+    let named = if named.is_empty() { &context.config.models.serve } else { named };
+    if named.is_empty() { vec![None] } else { named.iter().cloned().map(Some).collect() }
+}
+
+fn load_all(context: &Context, state: &Arc<AppState>, models: &[Option<String>]) -> Result<(), Failure> {
+    for model in models {
+        let model = context.load(model.as_deref())?;
+        if state.models().iter().any(|m| m.id == model.id) {
+            return Err(Failure::usage(format!("model {} was named twice", model.id)));
+        }
+        state.add(model);
+    }
+    state.loaded();
+    Ok(())
+}
+
+/// Resolves on Ctrl-C or, where there is one, a termination signal.
+async fn stop_signal() {
+    let interrupt = async {
+        if let Err(error) = tokio::signal::ctrl_c().await {
+            tracing::warn!(%error, "Ctrl-C cannot be caught");
+            std::future::pending::<()>().await;
+        }
+    };
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => tokio::select! { () = interrupt => {}, _ = terminate.recv() => {} },
+            Err(error) => {
+                tracing::warn!(%error, "termination signals cannot be caught");
+                interrupt.await;
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    interrupt.await;
+    tracing::info!("stopping: accepted requests end first");
+}

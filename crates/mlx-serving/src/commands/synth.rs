@@ -1,0 +1,12 @@
+//! `bench synth`: a random checkpoint.
+
+use crate::args::Synth as Args;
+use crate::failure::Failure;
+use mlx_serving_checkpoint::synth::{Synth, write};
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let synth = Synth { shape: args.shape.clone(), bits: args.bits, group_size: args.group_size, seed: args.seed };
+    write(&synth, &args.out).map_err(Failure::failed)?;
+    tracing::info!("wrote a random {} checkpoint to {}", args.shape, args.out.display());
+    Ok(())
+}

@@ -1,0 +1,317 @@
+//! `config/runtime.yaml`: what can be set, within which ranges, and where each value came from.
+
+use crate::args::{Arithmetic, Common, LogFormat};
+use garde::Validate;
+use mlx_serving_metal_layer::config::MetalOptimizations;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Read when no other is named, if it is there.
+pub const DEFAULT_PATH: &str = "config/runtime.yaml";
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Validate, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The HTTP server.
+    #[garde(dive)]
+    pub server: Server,
+    /// The engine and its device.
+    #[garde(dive)]
+    pub engine: Engine,
+    /// Which models.
+    #[garde(dive)]
+    pub models: Models,
+    /// The three Metal-layer optimisations; their names are Metal's and mean the same on every device.
+    #[garde(dive)]
+    pub metal_optimizations: MetalOptimizations,
+    /// Logs.
+    #[garde(dive)]
+    pub telemetry: Telemetry,
+}
+
+/// `server`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Server {
+    /// Address to listen on.
+    #[garde(length(min = 1))]
+    pub host: String,
+    /// Port to listen on; 0 takes a free one.
+    #[garde(skip)]
+    pub port: u16,
+    /// Longest body taken, MiB.
+    #[garde(range(min = 1, max = 1024))]
+    pub body_limit_mb: usize,
+    /// Seconds that accepted requests get to end when the server shuts down.
+    #[garde(range(min = 0, max = 3600))]
+    pub shutdown_grace_s: u64,
+    /// Seconds after which a step that goes on calls the server wedged.
+    #[garde(range(min = 1, max = 3600))]
+    pub wedged_after_s: u64,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self { host: "127.0.0.1".into(), port: 8080, body_limit_mb: 8, shutdown_grace_s: 30, wedged_after_s: 60 }
+    }
+}
+
+/// `engine`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Engine {
+    /// auto, metal, vulkan, vulkan:N or cpu.
+    #[garde(length(min = 1))]
+    pub device: String,
+    /// fast or exact.
+    #[garde(skip)]
+    pub arithmetic: ArithmeticMode,
+    /// Threads of the CPU device; 0 for all cores.
+    #[garde(range(min = 0, max = 1024))]
+    pub threads: usize,
+    /// Sequences that run at once.
+    #[garde(range(min = 1, max = 256))]
+    pub max_sequences: usize,
+    /// Rows of one step: decoding sequences plus chunks of prompts.
+    #[garde(range(min = 16, max = 8192))]
+    pub max_batch_rows: usize,
+    /// Tokens that the KV cache holds.
+    #[garde(range(min = 256, max = 16_777_216))]
+    pub kv_cache_tokens: usize,
+    /// Requests that may wait before more are refused with 429.
+    #[garde(range(min = 0, max = 65_536))]
+    pub max_waiting: usize,
+    /// Seconds after which a step counts as failed.
+    #[garde(range(min = 1, max = 3600))]
+    pub step_limit_s: u64,
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        let options = mlx_serving_engine::Options::default();
+        Self {
+            device: "auto".into(),
+            arithmetic: ArithmeticMode::Fast,
+            threads: 0,
+            max_sequences: options.max_sequences,
+            max_batch_rows: options.max_batch_rows,
+            kv_cache_tokens: options.kv_tokens,
+            max_waiting: options.max_waiting,
+            step_limit_s: options.step_limit.as_secs(),
+        }
+    }
+}
+
+/// `engine.arithmetic`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ArithmeticMode {
+    /// Activations quantised to 8 bits.
+    Fast,
+    /// Activations in f32.
+    Exact,
+}
+
+/// `models`
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Validate, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Models {
+    /// Folders or hub ids that `serve` loads when the command line names none; the bundled model if this is empty.
+    #[garde(skip)]
+    pub serve: Vec<String>,
+}
+
+/// `telemetry`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Telemetry {
+    /// text or json.
+    #[garde(skip)]
+    pub log_format: LogLines,
+    /// error, warn, info, debug or trace.
+    #[garde(skip)]
+    pub log_level: LogLevel,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { log_format: LogLines::Text, log_level: LogLevel::Info }
+    }
+}
+
+/// `telemetry.log_format`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLines {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `telemetry.log_level`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Failures.
+    Error,
+    /// And what may become one.
+    Warn,
+    /// And what an operator wants to know.
+    Info,
+    /// And what a developer wants to know.
+    Debug,
+    /// And everything else.
+    Trace,
+}
+
+/// Why a configuration does not do.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file that was named is not there or cannot be read.
+    #[error("configuration {path}: {source}; name another with --config")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Syntax, unknown key, wrong type or value out of range, with its place.
+    #[error("configuration {path}: {message}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Line, key, value and range.
+        message: String,
+    },
+    /// A flag or environment variable.
+    #[error("{flag}: {message}")]
+    Flag {
+        /// Which.
+        flag: &'static str,
+        /// What is wrong and what would do.
+        message: String,
+    },
+}
+
+/// A configuration and where it came from.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// What is in force.
+    pub config: Config,
+    /// The file that was read.
+    pub path: Option<PathBuf>,
+    /// Dotted key → origin, for keys that are not at their default.
+    origins: BTreeMap<String, String>,
+}
+
+/// Reads the file, then lets flags and environment override it.
+pub fn load(common: &Common) -> Result<Loaded, ConfigError> {
+    let path = match &common.config {
+        Some(path) => Some(path.clone()),
+        None => Some(PathBuf::from(DEFAULT_PATH)).filter(|p| p.exists()),
+    };
+    let mut loaded = match path {
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(&path).map_err(|source| ConfigError::Read { path: path.clone(), source })?;
+            parse(&text, &path)?
+        }
+        None => Loaded { config: Config::default(), path: None, origins: BTreeMap::new() },
+    };
+    loaded.override_with(common)?;
+    Ok(loaded)
+}
+
+/// Parses and validates a file's text.
+pub fn parse(text: &str, path: &Path) -> Result<Loaded, ConfigError> {
+    let content = |e: serde_saphyr::Error| ConfigError::Content { path: path.to_owned(), message: e.to_string() };
+    let mut origins = BTreeMap::new();
+    // An empty document is an empty mapping.
+    let has_content = text.lines().any(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#'));
+    if !has_content {
+        return Ok(Loaded { config: Config::default(), path: Some(path.to_owned()), origins });
+    }
+    let config: Config = serde_saphyr::from_str_valid(text).map_err(content)?;
+    config
+        .metal_optimizations
+        .check_across()
+        .map_err(|message| ConfigError::Content { path: path.to_owned(), message })?;
+    let set: Value = serde_saphyr::from_str(text).map_err(content)?;
+    flatten("", &set, &mut |key, _| {
+        origins.insert(key.to_owned(), path.display().to_string());
+    });
+    Ok(Loaded { config, path: Some(path.to_owned()), origins })
+}
+
+/// Calls `f` with every leaf of a JSON tree and its dotted key.
+fn flatten(prefix: &str, value: &Value, f: &mut impl FnMut(&str, &Value)) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                flatten(&key, value, f);
+            }
+        }
+        leaf => f(prefix, leaf),
+    }
+}
+
+impl Loaded {
+    fn set(&mut self, key: &str, flag: &str) {
+        self.origins.insert(key.to_owned(), format!("--{flag} or MLX_SERVING_{}", flag.replace('-', "_").to_uppercase()));
+    }
+
+    fn override_with(&mut self, common: &Common) -> Result<(), ConfigError> {
+        if let Some(device) = &common.device {
+            self.config.engine.device = device.clone();
+            self.set("engine.device", "device");
+        }
+        if let Some(arithmetic) = common.arithmetic {
+            self.config.engine.arithmetic = match arithmetic {
+                Arithmetic::Fast => ArithmeticMode::Fast,
+                Arithmetic::Exact => ArithmeticMode::Exact,
+            };
+            self.set("engine.arithmetic", "arithmetic");
+        }
+        if let Some(threads) = common.threads {
+            self.config.engine.threads = threads;
+            self.set("engine.threads", "threads");
+        }
+        if let Some(format) = common.log_format {
+            self.config.telemetry.log_format = match format {
+                LogFormat::Text => LogLines::Text,
+                LogFormat::Json => LogLines::Json,
+            };
+            self.set("telemetry.log_format", "log-format");
+        }
+        if let Some(list) = &common.metal_opts {
+            self.config
+                .metal_optimizations
+                .select(list)
+                .map_err(|message| ConfigError::Flag { flag: "--metal-opts", message })?;
+            for key in ["enabled", "memory_pool.enabled", "blit_queue.enabled", "command_buffer_ring.enabled"] {
+                self.set(&format!("metal_optimizations.{key}"), "metal-opts");
+            }
+        }
+        self.config.validate().map_err(|e| ConfigError::Flag { flag: "flags and environment", message: e.to_string() })
+    }
+
+    /// Every value in force with its origin, one a line, `key: value  # origin`.
+    pub fn show(&self) -> Result<String, serde_json::Error> {
+        let mut lines = String::new();
+        flatten("", &serde_json::to_value(&self.config)?, &mut |key, value| {
+            let origin = self.origins.get(key).map_or("default", String::as_str);
+            lines += &format!("{key}: {value}  # {origin}\n");
+        });
+        Ok(lines)
+    }
+}
+
+#[cfg(test)]
+#[path = "config_tests.rs"]
+mod tests;

@@ -1,0 +1,72 @@
+use super::*;
+use clap::Parser as _;
+
+fn refused(text: &str) -> String {
+    parse(text, Path::new("runtime.yaml")).expect_err(text).to_string()
+}
+
+fn flags(args: &[&str]) -> Common {
+    let all = ["mlx-serving", "doctor"].into_iter().chain(args.iter().copied());
+    crate::args::Cli::try_parse_from(all).expect("flags").common
+}
+
+#[test]
+fn the_shipped_file_is_the_default_with_all_optimisations_off() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/runtime.yaml");
+    let loaded = parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap();
+    assert_eq!(loaded.config, Config::default());
+    let m = &loaded.config.metal_optimizations;
+    assert!(!m.enabled && !m.memory_pool.enabled && !m.blit_queue.enabled && !m.command_buffer_ring.enabled);
+}
+
+#[test]
+fn errors_name_file_line_key_and_range() {
+    let message = refused("engine:\n  max_sequences: 1000\n");
+    for part in ["runtime.yaml", "line 2", "max_sequences", "256"] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+    let message = refused("server:\n  prot: 1\n");
+    assert!(message.contains("line 2") && message.contains("`prot`") && message.contains("port"), "{message}");
+    let message = refused("server:\n  port: many\n");
+    assert!(message.contains("line 2"), "{message}");
+    let message = refused("metal_optimizations:\n  command_buffer_ring: { ring_size: 9 }\n");
+    assert!(message.contains("ring_size") && message.contains('8'), "{message}");
+}
+
+#[test]
+fn keys_that_contradict_each_other_are_refused() {
+    let message = refused("metal_optimizations:\n  memory_pool: { heap_size_mb: 1024, max_heap_size_mb: 512 }\n");
+    assert!(message.contains("heap_size_mb") && message.contains("max_heap_size_mb"), "{message}");
+    let message = refused("metal_optimizations:\n  memory_pool: { num_heaps: 2, min_heaps: 4 }\n");
+    assert!(message.contains("num_heaps") && message.contains("min_heaps"), "{message}");
+}
+
+#[test]
+fn flags_override_the_file_and_show_says_so() {
+    let mut loaded = parse("engine:\n  device: cpu\n  threads: 3\n", Path::new("r.yaml")).unwrap();
+    loaded.override_with(&flags(&["--threads", "1", "--metal-opts", "memory_pool"])).unwrap();
+    assert_eq!(loaded.config.engine.threads, 1);
+    let m = &loaded.config.metal_optimizations;
+    assert!(m.enabled && m.memory_pool.enabled && !m.blit_queue.enabled);
+    let show = loaded.show().unwrap();
+    for line in [
+        "engine.device: \"cpu\"  # r.yaml",
+        "engine.threads: 1  # --threads or MLX_SERVING_THREADS",
+        "server.port: 8080  # default",
+        "metal_optimizations.memory_pool.enabled: true  # --metal-opts or MLX_SERVING_METAL_OPTS",
+    ] {
+        assert!(show.lines().any(|l| l == line), "{line} is not in\n{show}");
+    }
+}
+
+#[test]
+fn an_unknown_optimisation_is_refused_with_the_known_ones() {
+    let mut loaded = parse("", Path::new("r.yaml")).unwrap();
+    let error = loaded.override_with(&flags(&["--metal-opts", "turbo"])).unwrap_err().to_string();
+    assert!(error.contains("turbo") && error.contains("command_buffer_ring"), "{error}");
+}
+
+#[test]
+fn an_empty_file_is_the_default() {
+    assert_eq!(parse("# nothing\n\n", Path::new("r.yaml")).unwrap().config, Config::default());
+}

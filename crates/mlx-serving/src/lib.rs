@@ -1,0 +1,57 @@
+//! The façade of mlx-serving: arguments, configuration, choice of device, and one module a command. The only crate that names a
+//! backend or reads the environment.
+#![forbid(unsafe_code)]
+
+pub mod args;
+mod commands;
+pub mod config;
+mod device;
+mod failure;
+mod load;
+mod machine;
+mod progress;
+
+pub use failure::Failure;
+
+use args::Cli;
+use config::{LogLevel, LogLines};
+use std::io::{IsTerminal, Write};
+use tracing_subscriber::EnvFilter;
+
+/// Runs one command line.
+///
+/// # Errors
+/// What the command could not do; [`Failure::code`] is the process's exit code.
+pub fn run(cli: &Cli) -> Result<(), Failure> {
+    let loaded = config::load(&cli.common)?;
+    start_log(&loaded.config.telemetry, cli.common.verbose);
+    commands::run(cli, loaded)
+}
+
+/// Tells the user of a failure, on standard error.
+pub fn report(failure: &Failure) {
+    if matches!(failure, Failure::Silent) {
+        return;
+    }
+    let red = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
+    // If standard error is closed there is nobody to tell.
+    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {failure}");
+}
+
+/// Log lines go to standard error, in colour on a terminal.
+fn start_log(telemetry: &config::Telemetry, verbose: u8) {
+    let level = match (telemetry.log_level, verbose) {
+        (level, 0) => level,
+        (level, 1) => level.max(LogLevel::Debug),
+        _ => LogLevel::Trace,
+    };
+    let level = format!("{level:?}").to_lowercase();
+    // Other crates' chatter stays out below their warnings.
+    let filter = EnvFilter::new(format!("warn,mlx_serving={level},mlx_serving_engine={level},mlx_serving_server={level},mlx_serving_metal_layer={level},mlx_serving_model={level},mlx_serving_hub={level},mlx_serving_cpu={level}"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // A second start in one process (tests) keeps the first log.
+    let _ = match telemetry.log_format {
+        LogLines::Text => builder.with_ansi(std::io::stderr().is_terminal()).compact().try_init(),
+        LogLines::Json => builder.json().try_init(),
+    };
+}

@@ -1,0 +1,119 @@
+//! From a model's name to a running engine.
+
+use crate::commands::Context;
+use crate::failure::Failure;
+use crate::{device, progress};
+use mlx_serving_checkpoint::{Checkpoint, GenerationDefaults};
+use mlx_serving_engine::{Engine, Options, Parts, Sampling};
+use mlx_serving_metal_layer::MetalLayer;
+use mlx_serving_model::{Model, Source};
+use mlx_serving_server::ServedModel;
+use mlx_serving_text::{ChatTemplate, Tokenizer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The bundled model's folder under `models/`.
+const BUNDLED: &str = "rustbook-5m-4bit";
+
+/// Finds the bundled model: beside the binary as installed, in the current folder, or in the source tree it was built from.
+fn bundled() -> Result<PathBuf, Failure> {
+    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(|dir| dir.join("models")));
+    let places =
+        [beside, Some(PathBuf::from("models")), Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models"))];
+    places.into_iter().flatten().map(|dir| dir.join(BUNDLED)).find(|dir| dir.join("config.json").is_file()).ok_or_else(
+        || Failure::failed(format!("the bundled model models/{BUNDLED} was not found; name a model with --model")),
+    )
+}
+
+/// A model's folder and the name it is served under.
+pub(crate) fn resolve(context: &Context, model: Option<&str>) -> Result<(PathBuf, String), Failure> {
+    let Some(model) = model else { return Ok((bundled()?, BUNDLED.to_owned())) };
+    let path = Path::new(model);
+    if path.is_dir() {
+        let name = path.canonicalize().ok().and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()));
+        return Ok((path.to_owned(), name.unwrap_or_else(|| model.to_owned())));
+    }
+    // The bundled model may be named like any other.
+    if model == BUNDLED {
+        return Ok((bundled()?, BUNDLED.to_owned()));
+    }
+    let dir = context.resolve_hub(model)?;
+    Ok((dir, model.to_owned()))
+}
+
+/// Loads a checkpoint's weights with a progress bar.
+pub(crate) fn load_weights(
+    checkpoint: Arc<Checkpoint>,
+    device: &Arc<dyn mlx_serving_device::Device>,
+    layer: &MetalLayer,
+    name: &str,
+) -> Result<Model, Failure> {
+    let bar = progress::Bar::bytes(&format!("loading {name}"));
+    let model = Model::load(Source {
+        checkpoint,
+        device,
+        allocate: layer.allocate.as_ref(),
+        transfer: layer.transfer.as_ref(),
+        progress: &mut |p| bar.set(p.done, p.total),
+    });
+    bar.finish();
+    model.map_err(Failure::failed)
+}
+
+/// Loads a model and starts its engine.
+pub(crate) fn serve(context: &Context, model: Option<&str>) -> Result<ServedModel, Failure> {
+    let start = Instant::now();
+    let (dir, id) = resolve(context, model)?;
+    let device = device::open(&context.config.engine)?;
+    let checkpoint = Arc::new(Checkpoint::open(&dir).map_err(Failure::failed)?);
+    let tokenizer = Tokenizer::from_dir(&dir).map_err(Failure::failed)?;
+    let template = ChatTemplate::from_dir(&dir).map_err(Failure::failed)?;
+    let layer = MetalLayer::plain(device.clone()).map_err(Failure::failed)?;
+    let (defaults, eos) = (sampling(&checkpoint.generation), eos(&checkpoint, &tokenizer));
+    let weights = load_weights(checkpoint, &device, &layer, &id)?;
+    let e = &context.config.engine;
+    let options = Options {
+        max_sequences: e.max_sequences,
+        max_batch_rows: e.max_batch_rows,
+        kv_tokens: e.kv_cache_tokens,
+        max_waiting: e.max_waiting,
+        step_limit: Duration::from_secs(e.step_limit_s),
+    };
+    let parts = Parts { device, layer, model: weights, tokenizer: tokenizer.clone(), eos };
+    let engine = Engine::start(parts, &options).map_err(Failure::failed)?;
+    tracing::info!(
+        model = id,
+        device = engine.device().info().name,
+        context = engine.info().max_context,
+        kv_cache_mib = engine.info().kv_bytes >> 20,
+        ms = start.elapsed().as_millis() as u64,
+        "loaded"
+    );
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    Ok(ServedModel { id, engine, tokenizer, template, defaults, created })
+}
+
+/// The model's own defaults; greedy where it says that it does not sample.
+fn sampling(g: &GenerationDefaults) -> Sampling {
+    let d = Sampling::default();
+    let sampled = g.do_sample != Some(false);
+    Sampling {
+        temperature: if sampled { g.temperature.unwrap_or(if g.do_sample.is_some() { 1.0 } else { 0.0 }) } else { 0.0 },
+        top_p: g.top_p.unwrap_or(d.top_p),
+        top_k: g.top_k.unwrap_or(d.top_k),
+        min_p: g.min_p.unwrap_or(d.min_p),
+        repetition_penalty: g.repetition_penalty.unwrap_or(d.repetition_penalty),
+        ..d
+    }
+}
+
+/// Tokens that end an answer: generation_config.json's, else config.json's, and the tokenizer's own.
+fn eos(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Vec<u32> {
+    let mut ids =
+        checkpoint.generation.eos_token_ids.clone().unwrap_or_else(|| checkpoint.config.eos_token_ids.clone());
+    ids.extend(tokenizer.eos_token().and_then(|token| tokenizer.token_to_id(token)));
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}

@@ -1,0 +1,35 @@
+//! What this machine is, for records; what this process has used of it.
+
+use serde_json::{Value, json};
+
+/// Processor, cores, memory and system, as the system tells them; null where it does not.
+pub(crate) fn describe() -> Value {
+    let field = |file: &str, key: &str| {
+        let text = std::fs::read_to_string(file).ok()?;
+        let line = text.lines().find(|l| l.starts_with(key))?;
+        line.split_once(':').map(|(_, value)| value.trim().to_owned())
+    };
+    json!({
+        "cpu": field("/proc/cpuinfo", "model name"),
+        "cores": std::thread::available_parallelism().map(usize::from).ok(),
+        "memory": field("/proc/meminfo", "MemTotal"),
+        "os": std::env::consts::OS,
+        "arch": std::env::consts::ARCH,
+    })
+}
+
+/// The process's largest resident size so far, bytes.
+pub(crate) fn peak_memory() -> Option<u64> {
+    status_kib("VmHWM:")
+}
+
+/// The process's resident size now, bytes.
+pub(crate) fn resident_memory() -> Option<u64> {
+    status_kib("VmRSS:")
+}
+
+fn status_kib(key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = text.lines().find(|l| l.starts_with(key))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+}

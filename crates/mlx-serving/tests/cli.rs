@@ -1,0 +1,120 @@
+//! Commands as users run them.
+
+mod common;
+
+use common::{binary, run, stdout};
+use serde_json::Value;
+
+#[test]
+fn generate_answers_with_the_bundled_model() {
+    let args = ["generate", "--prompt", "What Is Ownership?", "--temperature", "0", "--max-tokens", "12"];
+    let text = stdout(&args);
+    assert!(text.split_whitespace().count() > 4, "{text:?}");
+    let json: Value = serde_json::from_str(&stdout(&[&args[..], &["--json"]].concat())).unwrap();
+    assert_eq!(json["text"].as_str().unwrap().trim_end(), text.trim_end());
+    assert_eq!(json["token_ids"].as_array().unwrap().len(), 12);
+    assert_eq!(json["finish_reason"], "length");
+}
+
+#[test]
+fn a_prompt_can_come_from_standard_input() {
+    use std::io::Write as _;
+    let mut child = binary()
+        .args(["generate", "--prompt", "-", "--raw", "--temperature", "0", "--max-tokens", "3"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"fn main() {").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && !output.stdout.is_empty());
+}
+
+#[test]
+fn exit_codes_tell_wrong_usage_from_failure() {
+    for (args, code) in [
+        (&["generate"][..], 2),
+        (&["nonsense"], 2),
+        (&["generate", "--prompt", "x", "--model", "no/such/folder"], 1),
+        (&["generate", "--prompt", "x", "--metal-opts", "turbo"], 2),
+        (&["generate", "--prompt", "x", "--device", "vulkan"], 1),
+        (&["generate", "--prompt", "x", "--device", "abacus"], 2),
+        (&["--config", "/nonexistent.yaml", "doctor"], 2),
+        (&["generate", "--prompt", "x", "--temperature", "9"], 1),
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(output.stdout.is_empty(), "{args:?} wrote results");
+        assert!(!output.stderr.is_empty(), "{args:?} said nothing");
+    }
+}
+
+#[test]
+fn every_flag_has_its_environment_twin() {
+    let output = binary()
+        .args(["generate"])
+        .env("MLX_SERVING_PROMPT", "What Is Ownership?")
+        .env("MLX_SERVING_MAX_TOKENS", "2")
+        .env("MLX_SERVING_JSON", "true")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(json["completion_tokens"], 2);
+}
+
+#[test]
+fn a_pipe_gets_no_colour_and_no_progress_bar() {
+    let output = run(&["doctor"]);
+    assert!(output.status.success());
+    for bytes in [&output.stdout, &output.stderr] {
+        assert!(!bytes.contains(&0x1b), "{}", String::from_utf8_lossy(bytes));
+    }
+}
+
+#[test]
+fn a_synthetic_checkpoint_can_be_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("tiny");
+    let out = out.to_str().unwrap();
+    stdout(&["bench", "synth", "--shape", "tiny-qwen2", "--out", out]);
+    let file = dir.path().join("record.json");
+    let file = file.to_str().unwrap();
+    stdout(&["bench", "throughput", "-m", out, "-q", "3", "--prompt-tokens", "20", "--max-tokens", "5", "--output", file]);
+    let record: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    for key in ["throughput_tok_s", "prefill_tok_s", "decode_tok_s", "device_utilization"] {
+        assert!(record[key].as_f64().unwrap() > 0.0, "{key}: {record}");
+    }
+    assert_eq!(record["total_tokens"], 15);
+    assert!(record["ttft_ms"]["p50"].as_f64().unwrap() > 0.0 && record["itl_ms"]["p99"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn logits_are_written_as_numpy_reads_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("logits.npy");
+    stdout(&["eval", "logits", "--tokens", "5,6,7", "--output", file.to_str().unwrap()]);
+    let bytes = std::fs::read(file).unwrap();
+    assert_eq!(&bytes[..6], b"\x93NUMPY");
+    let header = String::from_utf8_lossy(&bytes[10..128]).into_owned();
+    assert!(header.contains("'descr': '<f4'") && header.contains("(3, 4096)"), "{header}");
+    let start = bytes.len() - 3 * 4096 * 4;
+    assert_eq!(start % 64, 0);
+    let values: Vec<f32> = bytes[start..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    assert!(values.iter().all(|v| v.is_finite()) && values.iter().any(|v| *v != values[0]));
+}
+
+#[test]
+fn configuration_is_checked_shown_and_described() {
+    assert!(stdout(&["config", "check"]).contains("config/runtime.yaml"));
+    assert!(stdout(&["config", "show"]).contains("metal_optimizations.enabled: false"));
+    let schema: Value = serde_json::from_str(&stdout(&["config", "schema"])).unwrap();
+    assert!(schema["properties"]["metal_optimizations"].is_object());
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("bad.yaml");
+    std::fs::write(&file, "server:\n  prot: 1\n").unwrap();
+    let output = run(&["--config", file.to_str().unwrap(), "config", "check"]);
+    assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(message.contains("prot") && message.contains("line 2"), "{message}");
+}

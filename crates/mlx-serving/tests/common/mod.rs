@@ -1,0 +1,149 @@
+//! Runs the real binary and talks to it over real sockets.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// The workspace's root.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The binary, free of this environment's own settings.
+pub fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mlx-serving"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MLX_SERVING_") || name.starts_with("HF_")) {
+        command.env_remove(name);
+    }
+    command.current_dir(root()).stdin(Stdio::null());
+    command
+}
+
+/// Runs a command line to its end.
+pub fn run(args: &[&str]) -> Output {
+    binary().args(args).output().expect("the binary runs")
+}
+
+/// Standard output of a command that must succeed.
+pub fn stdout(args: &[&str]) -> String {
+    let output = run(args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// A running server; stopped when dropped.
+pub struct Server {
+    child: Child,
+    /// host:port
+    pub address: String,
+}
+
+impl Server {
+    pub fn start(args: &[&str]) -> Server {
+        let mut child = binary()
+            .args(["serve", "--port", "0"])
+            .args(args)
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let mut seen = Vec::new();
+        let address = loop {
+            let Some(Ok(line)) = lines.next() else { panic!("the server ended: {seen:#?}") };
+            if let Some((_, rest)) = line.split_once("on http://") {
+                break rest.split_whitespace().next().expect("an address").to_owned();
+            }
+            seen.push(line);
+        };
+        // Keeps the pipe empty, and the lines for whoever looks at the test's output.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("server: {line}")));
+        Server { child, address }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    fn agent() -> ureq::Agent {
+        ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(120)))
+            .build()
+            .into()
+    }
+
+    /// Status and body.
+    pub fn get(&self, path: &str) -> (u16, String) {
+        let mut response = Self::agent().get(self.url(path)).call().expect(path);
+        (response.status().as_u16(), response.body_mut().read_to_string().expect("a body"))
+    }
+
+    /// Status and JSON body.
+    pub fn post(&self, path: &str, body: &serde_json::Value) -> (u16, serde_json::Value) {
+        self.post_text(path, &body.to_string())
+    }
+
+    pub fn post_text(&self, path: &str, body: &str) -> (u16, serde_json::Value) {
+        let mut response =
+            Self::agent().post(self.url(path)).header("content-type", "application/json").send(body).expect(path);
+        let text = response.body_mut().read_to_string().expect("a body");
+        let json = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
+        (response.status().as_u16(), json)
+    }
+
+    /// The data of every server-sent event.
+    pub fn stream(&self, path: &str, body: &serde_json::Value) -> Vec<String> {
+        let mut response = Self::agent().post(self.url(path)).send(body.to_string()).expect(path);
+        assert_eq!(response.status().as_u16(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let text = response.body_mut().read_to_string().expect("a body");
+        text.lines().filter_map(|l| l.strip_prefix("data: ")).map(str::to_owned).collect()
+    }
+
+    /// Sends a request and returns the open connection after the first `bytes` of the answer.
+    pub fn open(&self, path: &str, body: &serde_json::Value, bytes: usize) -> TcpStream {
+        let mut socket = TcpStream::connect(&self.address).expect("connect");
+        let body = body.to_string();
+        write!(socket, "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len()).expect("send");
+        socket.read_exact(&mut vec![0; bytes]).expect("the answer's beginning");
+        socket
+    }
+
+    /// A metric's value, summed over its labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        let (status, text) = self.get("/metrics");
+        assert_eq!(status, 200);
+        let values: Vec<f64> = text
+            .lines()
+            .filter(|l| l.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
+            .map(|l| l.rsplit(' ').next().and_then(|v| v.parse().ok()).expect("a value"))
+            .collect();
+        assert!(!values.is_empty(), "{name} is not in\n{text}");
+        values.iter().sum()
+    }
+
+    /// Waits until `condition` holds; fails after a generous while.
+    pub fn until(&self, what: &str, condition: impl Fn(&Server) -> bool) {
+        let start = Instant::now();
+        while !condition(self) {
+            assert!(start.elapsed() < Duration::from_secs(60), "{what} did not happen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
