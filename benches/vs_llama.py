@@ -57,11 +57,15 @@ def run_peer(args, cache):
 
 
 def cpu_name():
+    """The model's name, with family and model number where a virtual machine hides the rest."""
     try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+        text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
+        return platform.processor() or platform.machine()
+    fields = dict(re.findall(r"^(model name|cpu family|model)\s*:\s*(.+?)\s*$", text, re.M))
+    if "model name" not in fields:
+        return platform.machine()
+    return f"{fields['model name']} (family {fields['cpu family']}, model {fields['model']})"
 
 
 def our_version():
@@ -143,7 +147,7 @@ def main():
     if args.dry_run:
         return
     RECORDS.mkdir(exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", cpu.lower().removesuffix(" processor")).strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", cpu.lower()).strip("-")
     stem = RECORDS / f"{record['date']}-vs-llama-{slug}"
     stem.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     stem.with_suffix(".md").write_text(as_markdown(record))
