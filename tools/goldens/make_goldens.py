@@ -152,9 +152,9 @@ def make_greedy():
     entries = []
     for prompt in PROMPTS:
         if "messages" in prompt:
-            ids = tokenizer.apply_chat_template(prompt["messages"], add_generation_prompt=True, tokenize=True, return_dict=False)
-        else:
-            ids = tokenizer.encode(prompt["prompt"])
+            rendered = tokenizer.apply_chat_template(prompt["messages"], add_generation_prompt=True, tokenize=False)
+            prompt = {**prompt, "prompt": rendered}
+        ids = tokenizer.encode(prompt["prompt"])
         native, _, native_stop = greedy(model, ids, stops, 64)
         entries.append({**prompt, "prompt_token_ids": list(ids), "native": (native, native_stop)})
     model.set_dtype(mx.float32)
