@@ -1,5 +1,6 @@
 use mlx_serving_checkpoint::CheckpointError;
 use mlx_serving_device::DeviceError;
+use std::path::PathBuf;
 
 /// Why a model cannot be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,54 @@ pub enum ModelError {
         needed: u64,
         /// The device's budget.
         budget: u64,
+    },
+    /// A tensor that would change the model's answers if it were used.
+    #[error(
+        "{path}: {tensor} does not fit config.json, {why}; config.json and the weights do not belong together, or the model needs a feature that is not implemented"
+    )]
+    Contradiction {
+        /// The checkpoint's folder.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// What the configuration says instead.
+        why: String,
+    },
+    /// A weight that cannot be divided is longer than the device's buffers.
+    #[error(
+        "{module} takes {bytes} bytes, but this device's longest buffer has {limit}; choose another device, or a model with fewer bits"
+    )]
+    TooLong {
+        /// The module.
+        module: String,
+        /// Bytes in the device's layout.
+        bytes: u64,
+        /// The device's limit.
+        limit: u64,
+    },
+    /// A token outside the vocabulary.
+    #[error("token {token} is outside the vocabulary, which ends at {last}")]
+    Token {
+        /// The token.
+        token: u32,
+        /// The last one there is.
+        last: usize,
+    },
+    /// More tokens than there is room for.
+    #[error("{tokens} tokens do not fit a context of {room}")]
+    Context {
+        /// Tokens given.
+        tokens: usize,
+        /// Tokens that fit.
+        room: usize,
+    },
+    /// Two models that cannot be compared.
+    #[error("vocabularies of {reference} and {other} tokens cannot be compared; name two forms of one model")]
+    Vocabularies {
+        /// Of the reference.
+        reference: usize,
+        /// Of the other.
+        other: usize,
     },
     /// A transfer of weights failed.
     #[error("loading {module} failed: {source}")]

@@ -16,6 +16,7 @@ pub struct Evaluator<'a> {
     layer: &'a mut MetalLayer,
     cache: KvCache,
     scratch: Scratch,
+    context: usize,
     chunk: usize,
 }
 
@@ -31,7 +32,7 @@ impl<'a> Evaluator<'a> {
         let allocate: &dyn Allocate = layer.allocate.as_ref();
         let cache = KvCache::new(model, device.as_ref(), allocate, context.div_ceil(BLOCK_TOKENS))?;
         let scratch = Scratch::new(model, allocate, chunk, chunk)?;
-        Ok(Self { model, layer, cache, scratch, chunk })
+        Ok(Self { model, layer, cache, scratch, context, chunk })
     }
 
     /// Logits at every position of `tokens`, row by row: `each` gets the position and the vocabulary's logits.
@@ -46,16 +47,34 @@ impl<'a> Evaluator<'a> {
         prompt: usize,
         mut each: impl FnMut(usize, &[f32]),
     ) -> Result<(), ModelError> {
-        let vocab = self.model.vocab();
+        self.check(tokens)?;
         let mut start = 0;
         for chunk in tokens.chunks(self.chunk) {
-            self.step(chunk, start, prompt)?;
-            let mut logits = vec![0f32; chunk.len() * vocab];
-            self.scratch.logits.read(0, &mut logits)?;
-            logits.chunks_exact(vocab).enumerate().for_each(|(i, row)| each(start + i, row));
+            let logits = self.chunk(chunk, start, prompt)?;
+            logits.chunks_exact(self.model.vocab()).enumerate().for_each(|(i, row)| each(start + i, row));
             start += chunk.len();
         }
         Ok(())
+    }
+
+    /// Refuses tokens that the model does not know, and more than there is room for.
+    fn check(&self, tokens: &[u32]) -> Result<(), ModelError> {
+        let vocab = self.model.vocab();
+        if let Some(&token) = tokens.iter().find(|&&t| t as usize >= vocab) {
+            return Err(ModelError::Token { token, last: vocab - 1 });
+        }
+        match tokens.len() <= self.context {
+            true => Ok(()),
+            false => Err(ModelError::Context { tokens: tokens.len(), room: self.context }),
+        }
+    }
+
+    /// Logits of a chunk of checked tokens that begins at `start`, (tokens, vocabulary).
+    fn chunk(&mut self, chunk: &[u32], start: usize, prompt: usize) -> Result<Vec<f32>, ModelError> {
+        self.step(chunk, start, prompt)?;
+        let mut logits = vec![0f32; chunk.len() * self.model.vocab()];
+        self.scratch.logits.read(0, &mut logits)?;
+        Ok(logits)
     }
 
     fn step(&mut self, chunk: &[u32], start: usize, prompt: usize) -> Result<(), ModelError> {
@@ -148,15 +167,24 @@ pub fn divergence(
     context: usize,
 ) -> Result<Divergence, ModelError> {
     let (mut kl, mut same, mut positions) = (0f64, 0usize, 0usize);
+    let (vocab, rows) = (reference.model.vocab(), reference.chunk.min(other.chunk));
+    if other.model.vocab() != vocab {
+        return Err(ModelError::Vocabularies { reference: vocab, other: other.model.vocab() });
+    }
     for window in tokens.chunks(context.max(1)) {
-        let mut expected = Vec::with_capacity(window.len());
-        reference.logits(window, |_, logits| expected.push(log_softmax(logits)))?;
-        other.logits(window, |position, logits| {
-            let (p, q) = (&expected[position], log_softmax(logits));
-            kl += p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
-            same += usize::from(argmax(p) == argmax(&q));
-            positions += 1;
-        })?;
+        reference.check(window)?;
+        other.check(window)?;
+        // In step, so that only a chunk's logits are held at a time.
+        for (i, chunk) in window.chunks(rows).enumerate() {
+            let expected = reference.chunk(chunk, i * rows, window.len())?;
+            let found = other.chunk(chunk, i * rows, window.len())?;
+            for (p, q) in expected.chunks_exact(vocab).zip(found.chunks_exact(vocab)) {
+                same += usize::from(argmax(p) == argmax(q));
+                let (p, q) = (log_softmax(p), log_softmax(q));
+                kl += p.iter().zip(&q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+                positions += 1;
+            }
+        }
     }
     let count = positions.max(1) as f64;
     Ok(Divergence { mean_kl: kl / count, top1_agreement: same as f64 / count, positions })
@@ -170,6 +198,6 @@ fn log_softmax(logits: &[f32]) -> Vec<f64> {
 }
 
 /// The largest value's place, the first among equals.
-fn argmax(values: &[f64]) -> usize {
+fn argmax(values: &[f32]) -> usize {
     values.iter().enumerate().fold(0, |best, (i, v)| if *v > values[best] { i } else { best })
 }

@@ -33,8 +33,8 @@ impl Layer {
             v_proj: loader.linear(&name("self_attn.v_proj"), kv, c.hidden_size, attention)?,
             o_proj: loader.linear(&name("self_attn.o_proj"), c.hidden_size, q, attention)?,
             post_attention_layernorm: loader.norm(&name("post_attention_layernorm"), c.hidden_size)?,
-            gate_proj: loader.linear(&name("mlp.gate_proj"), c.intermediate_size, c.hidden_size, mlp)?,
-            up_proj: loader.linear(&name("mlp.up_proj"), c.intermediate_size, c.hidden_size, mlp)?,
+            gate_proj: loader.undivided(&name("mlp.gate_proj"), c.intermediate_size, c.hidden_size, mlp)?,
+            up_proj: loader.undivided(&name("mlp.up_proj"), c.intermediate_size, c.hidden_size, mlp)?,
             down_proj: loader.linear(&name("mlp.down_proj"), c.hidden_size, c.intermediate_size, mlp)?,
         })
     }

@@ -42,8 +42,10 @@ pub(crate) struct Loader<'a> {
     used: BTreeSet<String>,
     held: Vec<Allocation>,
     pending: Vec<(String, Ticket)>,
-    /// Room for small vectors.
-    vectors: Option<(Buffer, u64)>,
+    /// Where weights lie: memory that the host reaches too, if that is the same memory, so that nothing is staged and copied.
+    storage: Storage,
+    /// Where small tensors go, and how much of it is taken.
+    open: Option<(Buffer, u64)>,
 }
 
 /// What a loaded model holds on to.
@@ -107,17 +109,32 @@ fn spec_and_source<'t>(tensors: &LinearTensors<'t>, rows: usize, cols: usize) ->
 impl<'a> Loader<'a> {
     pub(crate) fn new(source: Source<'a>) -> Result<Self, ModelError> {
         let total = source.checkpoint.total_bytes();
-        let budget = source.device.info().memory_budget;
+        let info = source.device.info();
+        let (budget, storage) =
+            (info.memory_budget, if info.unified_memory { Storage::Shared } else { Storage::Private });
         if total > budget {
             return Err(ModelError::TooLarge { needed: total, budget });
         }
-        Ok(Self { source, done: 0, total, used: BTreeSet::new(), held: Vec::new(), pending: Vec::new(), vectors: None })
+        Ok(Self {
+            source,
+            done: 0,
+            total,
+            used: BTreeSet::new(),
+            held: Vec::new(),
+            pending: Vec::new(),
+            storage,
+            open: None,
+        })
     }
 
     /// Loads `{module}.weight` of shape (`rows`, `cols`), and `{module}.bias` if there is to be one.
     pub(crate) fn linear(&mut self, module: &str, rows: usize, cols: usize, bias: bool) -> Result<Module, ModelError> {
-        let bias = if bias { Some(self.vector(&format!("{module}.bias"), rows)?) } else { None };
         let checkpoint = self.source.checkpoint.clone();
+        let name = format!("{module}.bias");
+        if !bias && checkpoint.get(&name).is_some() {
+            return Err(self.contradiction(name, "by which this module has no bias".into()));
+        }
+        let bias = if bias { Some(self.vector(&name, rows)?) } else { None };
         let (whole, _) = spec_and_source(&checkpoint.linear(module, rows, cols)?, rows, cols);
         let mut parts = Module::new();
         for range in self.row_parts(&whole)? {
@@ -133,6 +150,23 @@ impl<'a> Loader<'a> {
             self.note(&format!("{module}.{tensor}"));
         }
         Ok(parts)
+    }
+
+    /// Loads a module that a gated op takes whole.
+    pub(crate) fn undivided(
+        &mut self,
+        module: &str,
+        rows: usize,
+        cols: usize,
+        bias: bool,
+    ) -> Result<Module, ModelError> {
+        let (spec, _) = spec_and_source(&self.source.checkpoint.linear(module, rows, cols)?, rows, cols);
+        let bytes = self.source.device.weight_layout(&spec)?.bytes() as u64;
+        let limit = self.source.device.info().max_buffer_len;
+        if bytes > limit {
+            return Err(ModelError::TooLong { module: module.to_owned(), bytes, limit });
+        }
+        self.linear(module, rows, cols, bias)
     }
 
     /// Rows of each part of a weight, so that no part exceeds the device's buffers.
@@ -152,7 +186,7 @@ impl<'a> Loader<'a> {
     ) -> Result<Buffer, ModelError> {
         let spec = WeightSpec { rows: range.len(), ..*whole };
         let layout = self.source.device.weight_layout(&spec)?;
-        let memory = self.source.allocate.allocate(layout.bytes() as u64, Storage::Private, "weights")?;
+        let buffer = self.room(layout.bytes() as u64)?;
         let chunk = (self.source.transfer.max_chunk() / layout.bytes_per_block as u64).max(1) as usize;
         for first in (0..layout.blocks).step_by(chunk) {
             let blocks = first..(first + chunk).min(layout.blocks);
@@ -169,11 +203,9 @@ impl<'a> Loader<'a> {
                 }
                 Ok(())
             };
-            let ticket = self.source.transfer.upload(&memory.slice(bytes)?, Box::new(fill))?;
+            let ticket = self.source.transfer.upload(&buffer.slice(bytes)?, Box::new(fill))?;
             self.pending.push((module.to_owned(), ticket));
         }
-        let buffer = (*memory).clone();
-        self.held.push(memory);
         Ok(buffer)
     }
 
@@ -198,21 +230,27 @@ impl<'a> Loader<'a> {
         Ok(buffer)
     }
 
-    /// A piece of a larger allocation, for vectors: there are many, and they are small.
+    /// Memory for one tensor; small ones share an allocation.
     fn room(&mut self, bytes: u64) -> Result<Buffer, ModelError> {
         const BLOCK: u64 = 256 << 10;
         let need = bytes.next_multiple_of(256);
-        let (buffer, used) = match self.vectors.take() {
+        let (buffer, used) = match self.open.take() {
             Some((buffer, used)) if used + need <= buffer.len() => (buffer, used),
-            _ => {
-                let memory = self.source.allocate.allocate(need.max(BLOCK), Storage::Private, "vectors")?;
+            open => {
+                let small = need <= BLOCK / 4;
+                let memory =
+                    self.source.allocate.allocate(if small { BLOCK } else { need }, self.storage, "weights")?;
                 let buffer = (*memory).clone();
                 self.held.push(memory);
+                if !small {
+                    self.open = open;
+                    return Ok(buffer.slice(0..bytes)?);
+                }
                 (buffer, 0)
             }
         };
         let piece = buffer.slice(used..used + bytes)?;
-        self.vectors = Some((buffer, used + need));
+        self.open = Some((buffer, used + need));
         Ok(piece)
     }
 
@@ -230,11 +268,24 @@ impl<'a> Loader<'a> {
         Residency { tickets: std::mem::take(&mut self.pending) }
     }
 
-    pub(crate) fn finish(mut self) -> Loaded {
-        (self.source.progress)(LoadProgress { done: self.total, total: self.total });
+    pub(crate) fn finish(mut self) -> Result<Loaded, ModelError> {
         // Recomputed from config.json's rope_theta; mlx-lm drops it too.
         self.used
             .extend(self.source.checkpoint.names().filter(|n| n.ends_with("rotary_emb.inv_freq")).map(str::to_owned));
-        Loaded { held: self.held, unused: self.source.checkpoint.unused(&self.used) }
+        let unused = self.source.checkpoint.unused(&self.used);
+        let layers = self.source.checkpoint.config.num_hidden_layers;
+        let beyond = |name: &&String| {
+            let number = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());
+            number.and_then(|n| n.parse::<usize>().ok()).is_some_and(|n| n >= layers)
+        };
+        if let Some(tensor) = unused.iter().find(beyond) {
+            return Err(self.contradiction(tensor.clone(), format!("which has {layers} layers")));
+        }
+        (self.source.progress)(LoadProgress { done: self.total, total: self.total });
+        Ok(Loaded { held: self.held, unused })
+    }
+
+    fn contradiction(&self, tensor: String, why: String) -> ModelError {
+        ModelError::Contradiction { path: self.source.checkpoint.dir().to_owned(), tensor, why }
     }
 }

@@ -51,7 +51,7 @@ impl KvCache {
 #[derive(Debug)]
 pub struct Scratch {
     pub(crate) activations: Activations,
-    /// f32 [logit rows][vocabulary], in shared storage; valid until the next step begins.
+    /// `f32 [logit rows][vocabulary]`, in shared storage; valid until the next step begins.
     pub logits: Buffer,
     _held: Vec<Allocation>,
 }

@@ -51,11 +51,11 @@ enum Layer {
 pub struct Step<'a> {
     /// The ragged batch.
     pub batch: Batch,
-    /// u32 [rows]; see [`mlx_serving_device::ops::SAMPLED`].
+    /// `u32 [rows]`; see [`mlx_serving_device::ops::SAMPLED`].
     pub tokens: Buffer,
     /// The previous step's sampled tokens, if a row refers to them.
     pub sampled: Option<Buffer>,
-    /// u32 [logit_count]: rows whose logits are wanted.
+    /// `u32 [logit_count]`: rows whose logits are wanted.
     pub logit_rows: Buffer,
     /// How many.
     pub logit_count: usize,
@@ -71,11 +71,11 @@ impl Model {
     pub fn load(source: Source<'_>) -> Result<Self, ModelError> {
         let allocate = source.allocate;
         let config = source.checkpoint.config.clone();
+        let mut loader = Loader::new(source)?;
         let rope = rope(&config);
         let frequencies = rope.frequencies(0);
         let memory = allocate.allocate(4 * frequencies.len() as u64, Storage::Shared, "rope frequencies")?;
         memory.write(0, &frequencies)?;
-        let mut loader = Loader::new(source)?;
         let c = &config;
         let embed_tokens = loader.linear("model.embed_tokens", c.vocab_size, c.hidden_size, false)?;
         let embed_ready = loader.residency();
@@ -90,7 +90,7 @@ impl Model {
         let lm_head =
             if tied { embed_tokens.clone() } else { loader.linear("lm_head", c.vocab_size, c.hidden_size, false)? };
         let head_ready = loader.residency();
-        let loaded = loader.finish();
+        let loaded = loader.finish()?;
         if !loaded.unused.is_empty() {
             tracing::warn!(tensors = ?loaded.unused, "the checkpoint has tensors that this model does not use");
         }
@@ -115,9 +115,9 @@ impl Model {
         self.config.vocab_size
     }
 
-    /// Longest context the model was made for.
+    /// Longest context the model was made for, stretched by its rope scaling.
     pub fn max_context(&self) -> usize {
-        self.config.max_position_embeddings
+        self.rope.stretched(self.config.max_position_embeddings)
     }
 
     /// Layers.

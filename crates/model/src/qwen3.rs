@@ -36,8 +36,8 @@ impl Layer {
             k_norm: loader.norm(&name("self_attn.k_norm"), c.head_dim)?,
             o_proj: loader.linear(&name("self_attn.o_proj"), c.hidden_size, q, false)?,
             post_attention_layernorm: loader.norm(&name("post_attention_layernorm"), c.hidden_size)?,
-            gate_proj: loader.linear(&name("mlp.gate_proj"), c.intermediate_size, c.hidden_size, false)?,
-            up_proj: loader.linear(&name("mlp.up_proj"), c.intermediate_size, c.hidden_size, false)?,
+            gate_proj: loader.undivided(&name("mlp.gate_proj"), c.intermediate_size, c.hidden_size, false)?,
+            up_proj: loader.undivided(&name("mlp.up_proj"), c.intermediate_size, c.hidden_size, false)?,
             down_proj: loader.linear(&name("mlp.down_proj"), c.hidden_size, c.intermediate_size, false)?,
         })
     }

@@ -83,6 +83,18 @@ impl Rope {
         }
     }
 
+    /// Context of a model that was made for `positions`. Llama 3 writes the stretched context into its configuration.
+    pub(crate) fn stretched(&self, positions: usize) -> usize {
+        // Positions are u32 on the device, and their top bit is taken.
+        const LIMIT: f64 = (1u64 << 30) as f64;
+        let times = |factor: f64, from: f64| (factor.max(1.0) * from).min(LIMIT) as usize;
+        match self.scaling {
+            Scaling::None | Scaling::Llama3 { .. } => positions,
+            Scaling::Linear { factor } | Scaling::Dynamic { factor, .. } => times(factor, positions as f64),
+            Scaling::Yarn { factor, original, .. } => positions.max(times(factor, original)),
+        }
+    }
+
     /// Sequences longer than this have frequencies of their own; `None` where length never matters.
     pub(crate) fn fixed_up_to(&self) -> Option<usize> {
         match self.scaling {
@@ -163,6 +175,27 @@ mod tests {
         close(&yarn.frequencies(1), &[1.0, 0.1, 0.01 * (0.5 + 0.5 / 4.0), 0.001 / 4.0]);
         assert!((yarn.attention_factor() - (0.1 * 4f32.ln() + 1.0)).abs() < 1e-6);
         assert_eq!(rope(Scaling::None).attention_factor(), 1.0);
+    }
+
+    #[test]
+    fn scaling_stretches_the_context() {
+        assert_eq!(rope(Scaling::None).stretched(4096), 4096);
+        assert_eq!(rope(Scaling::Linear { factor: 4.0 }).stretched(4096), 16_384);
+        assert_eq!(rope(Scaling::Dynamic { factor: 1e300, max_position: 16 }).stretched(16), 1 << 30);
+        assert_eq!(
+            rope(Scaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192.0 }).stretched(131_072),
+            131_072
+        );
+        let yarn = |original| Scaling::Yarn {
+            factor: 4.0,
+            original,
+            beta_fast: 32.0,
+            beta_slow: 1.0,
+            mscale: 1.0,
+            mscale_all_dim: 0.0,
+        };
+        assert_eq!(rope(yarn(32_768.0)).stretched(32_768), 131_072);
+        assert_eq!(rope(yarn(4096.0)).stretched(32_768), 32_768);
     }
 
     #[test]

@@ -1,14 +1,21 @@
 //! Models on devices, and numpy files, for the tests of this folder.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
-use mlx_serving_device::{Arithmetic, Device};
+use mlx_serving_device::ops::{Batch, Span};
+use mlx_serving_device::{
+    Arithmetic, Buffer, Counters, Device, DeviceInfo, Heap, KvSpec, Placement, Queue, Result as DeviceResult, Storage,
+    Timeline, WeightLayout, WeightSource, WeightSpec,
+};
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_model::eval::Evaluator;
-use mlx_serving_model::{Model, Source};
+use mlx_serving_model::{KvCache, Model, ModelError, Scratch, Source, Step};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 pub fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
@@ -30,16 +37,27 @@ pub fn cpu(arithmetic: Arithmetic) -> Arc<dyn Device> {
 }
 
 pub fn load(dir: &Path, device: Arc<dyn Device>) -> Loaded {
+    try_load(dir, device).unwrap()
+}
+
+pub fn try_load(dir: &Path, device: Arc<dyn Device>) -> Result<Loaded, ModelError> {
     let layer = MetalLayer::plain(device.clone()).unwrap();
     let model = Model::load(Source {
-        checkpoint: Arc::new(Checkpoint::open(dir).unwrap()),
+        checkpoint: Arc::new(Checkpoint::open(dir)?),
         device: &device,
         allocate: layer.allocate.as_ref(),
         transfer: layer.transfer.as_ref(),
         progress: &mut |_| {},
-    })
-    .unwrap();
-    Loaded { device, layer, model }
+    })?;
+    Ok(Loaded { device, layer, model })
+}
+
+/// One sequence's rows in a step.
+pub struct Part<'a> {
+    pub tokens: &'a [u32],
+    pub start: usize,
+    pub prompt: usize,
+    pub blocks: Vec<u32>,
 }
 
 impl Loaded {
@@ -50,6 +68,119 @@ impl Loaded {
             Evaluator::new(&self.model, &self.device, &mut self.layer, tokens.len().max(1), chunk).unwrap();
         evaluator.logits_of(tokens, prompt, |_, row| all.extend_from_slice(row)).unwrap();
         all
+    }
+}
+
+impl Loaded {
+    /// Runs one step; logits of all its rows.
+    pub fn step(&mut self, parts: &[Part<'_>], cache: &KvCache, scratch: &Scratch) -> Vec<f32> {
+        let rows: u32 = parts.iter().map(|p| p.tokens.len() as u32).sum();
+        self.step_for(parts, &(0..rows).collect::<Vec<_>>(), cache, scratch)
+    }
+
+    /// Runs one step; logits of some of its rows.
+    pub fn step_for(&mut self, parts: &[Part<'_>], logit_rows: &[u32], cache: &KvCache, scratch: &Scratch) -> Vec<f32> {
+        let (mut tokens, mut positions, mut spans, mut tables) = (vec![], vec![], vec![], vec![]);
+        for part in parts {
+            let rows = part.tokens.len() as u32;
+            let (first_row, start) = (tokens.len() as u32, part.start as u32);
+            spans.push(Span { first_row, rows, start, table: tables.len() as u32 });
+            tokens.extend_from_slice(part.tokens);
+            positions.extend(start..start + rows);
+            tables.extend_from_slice(&part.blocks);
+        }
+        let prompts: Vec<u32> = parts.iter().map(|p| p.prompt as u32).collect();
+        let upload = |values: &[u32]| -> Buffer {
+            let buffer = self.device.new_buffer(4 * values.len() as u64, Storage::Shared).unwrap();
+            buffer.write(0, values).unwrap();
+            buffer
+        };
+        let step = Step {
+            batch: Batch {
+                rows: tokens.len(),
+                sequences: parts.len(),
+                max_context: positions.iter().max().map_or(0, |&p| p as usize + 1),
+                positions: upload(&positions),
+                spans: upload(bytemuck::cast_slice(&spans)),
+                block_tables: upload(&tables),
+            },
+            tokens: upload(&tokens),
+            sampled: None,
+            logit_rows: upload(logit_rows),
+            logit_count: logit_rows.len(),
+            spans: &spans,
+            prompts: &prompts,
+        };
+        let queue = self.device.compute_queue();
+        let mut encoder = queue.encoder().unwrap();
+        let allocate = self.layer.allocate.as_ref();
+        let temporaries = self.model.forward(encoder.as_mut(), &step, cache, scratch, allocate).unwrap();
+        let submission = queue.submit(encoder.finish().unwrap(), &[], None).unwrap();
+        submission.wait(Duration::from_secs(60)).unwrap();
+        drop(temporaries);
+        let mut logits = vec![0f32; logit_rows.len() * self.model.vocab()];
+        scratch.logits.read(0, &mut logits).unwrap();
+        logits
+    }
+}
+
+/// A device with other limits.
+#[derive(Debug)]
+pub struct Narrow {
+    inner: Arc<dyn Device>,
+    info: DeviceInfo,
+}
+
+impl Narrow {
+    pub fn device(inner: Arc<dyn Device>, change: impl FnOnce(&mut DeviceInfo)) -> Arc<dyn Device> {
+        let mut info = inner.info().clone();
+        change(&mut info);
+        Arc::new(Self { inner, info })
+    }
+}
+
+impl Device for Narrow {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+    fn counters(&self) -> Counters {
+        self.inner.counters()
+    }
+    fn now(&self) -> Duration {
+        self.inner.now()
+    }
+    fn new_heap(&self, len: u64, storage: Storage) -> DeviceResult<Arc<dyn Heap>> {
+        self.inner.new_heap(len, storage)
+    }
+    fn new_buffer(&self, len: u64, storage: Storage) -> DeviceResult<Buffer> {
+        self.inner.new_buffer(len, storage)
+    }
+    fn placement(&self, len: u64) -> Placement {
+        self.inner.placement(len)
+    }
+    fn compute_queue(&self) -> Arc<dyn Queue> {
+        self.inner.compute_queue()
+    }
+    fn transfer_queue(&self) -> Arc<dyn Queue> {
+        self.inner.transfer_queue()
+    }
+    fn new_timeline(&self) -> DeviceResult<Arc<dyn Timeline>> {
+        self.inner.new_timeline()
+    }
+    fn weight_layout(&self, spec: &WeightSpec) -> DeviceResult<WeightLayout> {
+        self.inner.weight_layout(spec)
+    }
+    fn pack_weight(
+        &self,
+        spec: &WeightSpec,
+        source: &WeightSource<'_>,
+        blocks: Range<usize>,
+        out: &mut [u8],
+    ) -> DeviceResult<()> {
+        self.inner.pack_weight(spec, source, blocks, out)
+    }
+    fn kv_block_bytes(&self, spec: &KvSpec) -> usize {
+        self.inner.kv_block_bytes(spec)
     }
 }
 
