@@ -31,6 +31,9 @@ pub struct Source<'a> {
     pub progress: &'a mut dyn FnMut(LoadProgress),
 }
 
+/// Tensors of a linear module; an unquantised one has only the first.
+const TENSORS: [&str; 3] = ["weight", "scales", "biases"];
+
 /// A linear or embedding module: one weight, or several where the device's buffers are shorter, row after row.
 pub(crate) type Module = Vec<Projection>;
 
@@ -136,6 +139,8 @@ impl<'a> Loader<'a> {
         }
         let bias = if bias { Some(self.vector(&name, rows)?) } else { None };
         let (whole, _) = spec_and_source(&checkpoint.linear(module, rows, cols)?, rows, cols);
+        // The file is read ahead in one go rather than page by page.
+        TENSORS.iter().for_each(|tensor| checkpoint.prefetch(&format!("{module}.{tensor}")));
         let mut parts = Module::new();
         for range in self.row_parts(&whole)? {
             let spec = WeightSpec { rows: range.len(), ..whole };
@@ -146,9 +151,7 @@ impl<'a> Loader<'a> {
             };
             parts.push(Projection { weight: Weight { spec, buffer }, bias });
         }
-        for tensor in ["weight", "scales", "biases"] {
-            self.note(&format!("{module}.{tensor}"));
-        }
+        TENSORS.iter().for_each(|tensor| self.note(&format!("{module}.{tensor}")));
         Ok(parts)
     }
 
@@ -199,7 +202,7 @@ impl<'a> Loader<'a> {
                 let (_, source) = spec_and_source(&tensors, whole.rows, whole.cols);
                 device.pack_weight(&spec, &source.rows(&whole, range), blocks, out).map_err(|e| e.to_string())?;
                 if last {
-                    ["weight", "scales", "biases"].iter().for_each(|t| checkpoint.release(&format!("{name}.{t}")));
+                    TENSORS.iter().for_each(|tensor| checkpoint.release(&format!("{name}.{tensor}")));
                 }
                 Ok(())
             };

@@ -6,6 +6,7 @@ mod common;
 use common::{Loaded, Part, bundled, cpu, goldens, load};
 use mlx_serving_device::Arithmetic;
 use mlx_serving_model::{KvCache, Scratch};
+use proptest::prelude::*;
 
 /// One of each architecture; a scaling whose frequencies depend on the prompt, and a window.
 const CASES: [&str; 5] =
@@ -36,41 +37,62 @@ fn chunks_and_single_steps_are_the_whole_prompt() {
     });
 }
 
+const LENGTHS: [usize; 3] = [50, 40, 21];
+
+/// Runs three sequences through steps that take so many rows of each, and a last step for what is left. Every row's logits
+/// must be those of its sequence alone.
+fn run_together(case: &str, model: &mut Loaded, steps: &[[usize; 3]]) {
+    let sequences: Vec<Vec<u32>> = LENGTHS.iter().enumerate().map(|(i, &len)| tokens(len, i as u32)).collect();
+    let alone: Vec<Vec<f32>> = sequences.iter().map(|s| model.logits(s, s.len(), 64)).collect();
+    let vocab = model.model.vocab();
+    let cache = KvCache::new(&model.model, model.device.as_ref(), model.layer.allocate.as_ref(), 3 * 4).unwrap();
+    let rows = LENGTHS.iter().sum();
+    let scratch = Scratch::new(&model.model, model.layer.allocate.as_ref(), rows, rows).unwrap();
+    // Blocks of the three lie interleaved, last first.
+    let table = |i: usize| (0..4u32).map(|b| 11 - 3 * b - i as u32).collect::<Vec<_>>();
+    let mut at = [0; 3];
+    for wanted in steps.iter().chain([&LENGTHS]) {
+        let rows: Vec<usize> = (0..3).map(|i| wanted[i].min(LENGTHS[i] - at[i])).collect();
+        let parts: Vec<Part<'_>> = (0..3)
+            .filter(|&i| rows[i] > 0)
+            .map(|i| Part {
+                tokens: &sequences[i][at[i]..at[i] + rows[i]],
+                start: at[i],
+                prompt: LENGTHS[i],
+                blocks: table(i),
+            })
+            .collect();
+        if parts.is_empty() {
+            continue;
+        }
+        let found = model.step(&parts, &cache, &scratch);
+        let mut row = 0;
+        for i in 0..3 {
+            let expected = &alone[i][at[i] * vocab..(at[i] + rows[i]) * vocab];
+            assert!(&found[row * vocab..(row + rows[i]) * vocab] == expected, "{case}, sequence {i} at {}", at[i]);
+            row += rows[i];
+            at[i] += rows[i];
+        }
+    }
+}
+
 #[test]
 fn sequences_of_one_batch_are_alone() {
-    everywhere(|case, mut model| {
-        let sequences = [tokens(50, 1), tokens(40, 2), tokens(21, 3)];
-        let alone: Vec<Vec<f32>> = sequences.iter().map(|s| model.logits(s, s.len(), 64)).collect();
-        let vocab = model.model.vocab();
-        let cache =
-            KvCache::new(&model.model, model.device.as_ref(), model.layer.allocate.as_ref(), 3 * 4 + 1).unwrap();
-        let scratch = Scratch::new(&model.model, model.layer.allocate.as_ref(), 64, 64).unwrap();
-        // Blocks of the three lie interleaved, last first.
-        let table = |i: usize| (0..4u32).map(|b| 12 - 3 * b - i as u32).collect::<Vec<_>>();
-        // Rows of each sequence in each step: prompts in pieces beside single tokens, not all in every step.
-        let steps = [[40, 0, 1], [9, 17, 1], [1, 1, 0], [0, 22, 19]];
-        let mut at = [0; 3];
-        for rows in steps {
-            let parts: Vec<Part<'_>> = (0..3)
-                .filter(|&i| rows[i] > 0)
-                .map(|i| Part {
-                    tokens: &sequences[i][at[i]..at[i] + rows[i]],
-                    start: at[i],
-                    prompt: sequences[i].len(),
-                    blocks: table(i),
-                })
-                .collect();
-            let found = model.step(&parts, &cache, &scratch);
-            let mut row = 0;
-            for i in 0..3 {
-                let expected = &alone[i][at[i] * vocab..(at[i] + rows[i]) * vocab];
-                assert!(&found[row * vocab..(row + rows[i]) * vocab] == expected, "{case}, sequence {i} at {}", at[i]);
-                row += rows[i];
-                at[i] += rows[i];
-            }
-        }
-        assert_eq!(at, [50, 40, 21]);
-    });
+    // Prompts in pieces beside single tokens, not all in every step.
+    everywhere(|case, mut model| run_together(case, &mut model, &[[40, 0, 1], [9, 17, 1], [1, 1, 0], [0, 22, 19]]));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn however_they_are_cut(
+        case in prop::sample::select(&CASES[..]),
+        fast: bool,
+        steps in prop::collection::vec(prop::array::uniform3(0..20usize), 0..12),
+    ) {
+        let arithmetic = if fast { Arithmetic::Fast } else { Arithmetic::Exact };
+        run_together(case, &mut load(&goldens().join(case), cpu(arithmetic)), &steps);
+    }
 }
 
 #[test]
