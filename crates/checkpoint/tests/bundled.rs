@@ -1,4 +1,5 @@
 //! The bundled model, read as it is shipped.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use mlx_serving_checkpoint::{Checkpoint, Dtype, LinearTensors, RopeScaling};
 use std::path::Path;

@@ -1,4 +1,5 @@
 //! The fuzz targets on the stable toolchain: valid files, mutated from fixed seeds. They return, whatever the bytes.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use mlx_serving_checkpoint::fuzz;
 use std::path::Path;
