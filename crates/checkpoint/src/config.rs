@@ -227,7 +227,9 @@ impl Config {
             None if model_type == "qwen3" => return Err(keys.bad("head_dim", "a whole number from 1 to 4096")),
             None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
             None => {
-                return Err(keys.bad("num_attention_heads", format!("a divisor of hidden_size, which is {hidden_size}")));
+                return Err(
+                    keys.bad("num_attention_heads", format!("a divisor of hidden_size, which is {hidden_size}"))
+                );
             }
         };
         if !head_dim.is_multiple_of(2) || head_dim > 4096 {

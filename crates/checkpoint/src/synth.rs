@@ -63,7 +63,8 @@ pub fn write(synth: &Synth, dir: &Path) -> Result<(), CheckpointError> {
     let group = usize::from(synth.group_size);
     let (hidden, ff) = (shape.2, shape.4);
     if !matches!(synth.bits, 2 | 3 | 4 | 5 | 6 | 8) || !matches!(group, 32 | 64 | 128) {
-        let message = format!("{} bits in groups of {group}: bits are 2, 3, 4, 5, 6 or 8, groups 32, 64 or 128", synth.bits);
+        let message =
+            format!("{} bits in groups of {group}: bits are 2, 3, 4, 5, 6 or 8, groups 32, 64 or 128", synth.bits);
         return Err(CheckpointError::Synth(message));
     }
     if !hidden.is_multiple_of(group) || !ff.is_multiple_of(group) {
@@ -147,7 +148,8 @@ fn write_tensors(tensors: &[Tensor], seed: u64, path: &Path) -> std::io::Result<
     let mut sizes = Vec::new();
     for t in tensors {
         let bytes = t.shape.iter().product::<usize>() * if t.dtype == "U32" { 4 } else { 2 };
-        header.insert(t.name.clone(), json!({ "dtype": t.dtype, "shape": t.shape, "data_offsets": [end, end + bytes] }));
+        header
+            .insert(t.name.clone(), json!({ "dtype": t.dtype, "shape": t.shape, "data_offsets": [end, end + bytes] }));
         end += bytes;
         sizes.push(bytes);
     }
@@ -229,7 +231,8 @@ fn tokenizer(vocab: usize) -> Value {
                     "normalized": false, "special": true })
         })
         .collect();
-    let byte_level = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
+    let byte_level =
+        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
     json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": special, "normalizer": null,
         "pre_tokenizer": byte_level, "post_processor": null, "decoder": byte_level,
