@@ -263,7 +263,8 @@ fn flatten(prefix: &str, value: &Value, f: &mut impl FnMut(&str, &Value)) {
 
 impl Loaded {
     fn set(&mut self, key: &str, flag: &str) {
-        self.origins.insert(key.to_owned(), format!("--{flag} or MLX_SERVING_{}", flag.replace('-', "_").to_uppercase()));
+        self.origins
+            .insert(key.to_owned(), format!("--{flag} or MLX_SERVING_{}", flag.replace('-', "_").to_uppercase()));
     }
 
     fn override_with(&mut self, common: &Common) -> Result<(), ConfigError> {

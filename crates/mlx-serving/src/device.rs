@@ -50,7 +50,8 @@ fn cpu(engine: &Engine) -> Result<Arc<dyn Device>, Failure> {
         ArithmeticMode::Exact => Arithmetic::Exact,
     };
     let threads = (engine.threads > 0).then_some(engine.threads);
-    let device = CpuDevice::new(&CpuOptions { threads, arithmetic, ..CpuOptions::default() }).map_err(Failure::failed)?;
+    let device =
+        CpuDevice::new(&CpuOptions { threads, arithmetic, ..CpuOptions::default() }).map_err(Failure::failed)?;
     Ok(device)
 }
 

@@ -47,7 +47,9 @@ fn start_log(telemetry: &config::Telemetry, verbose: u8) {
     };
     let level = format!("{level:?}").to_lowercase();
     // Other crates' chatter stays out below their warnings.
-    let filter = EnvFilter::new(format!("warn,mlx_serving={level},mlx_serving_engine={level},mlx_serving_server={level},mlx_serving_metal_layer={level},mlx_serving_model={level},mlx_serving_hub={level},mlx_serving_cpu={level}"));
+    let filter = EnvFilter::new(format!(
+        "warn,mlx_serving={level},mlx_serving_engine={level},mlx_serving_server={level},mlx_serving_metal_layer={level},mlx_serving_model={level},mlx_serving_hub={level},mlx_serving_cpu={level}"
+    ));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // A second start in one process (tests) keeps the first log.
     let _ = match telemetry.log_format {

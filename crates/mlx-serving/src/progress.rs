@@ -7,7 +7,8 @@ pub(crate) struct Bar(ProgressBar);
 impl Bar {
     /// A bar that counts bytes.
     pub(crate) fn bytes(what: &str) -> Self {
-        let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target =
+            if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(0), target).with_message(what.to_owned());
         let template = "{msg} [{bar:30.cyan}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
         if let Ok(style) = ProgressStyle::with_template(template) {

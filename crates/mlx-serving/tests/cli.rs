@@ -80,7 +80,20 @@ fn a_synthetic_checkpoint_can_be_measured() {
     stdout(&["bench", "synth", "--shape", "tiny-qwen2", "--out", out]);
     let file = dir.path().join("record.json");
     let file = file.to_str().unwrap();
-    stdout(&["bench", "throughput", "-m", out, "-q", "3", "--prompt-tokens", "20", "--max-tokens", "5", "--output", file]);
+    stdout(&[
+        "bench",
+        "throughput",
+        "-m",
+        out,
+        "-q",
+        "3",
+        "--prompt-tokens",
+        "20",
+        "--max-tokens",
+        "5",
+        "--output",
+        file,
+    ]);
     let record: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
     for key in ["throughput_tok_s", "prefill_tok_s", "decode_tok_s", "device_utilization"] {
         assert!(record[key].as_f64().unwrap() > 0.0, "{key}: {record}");

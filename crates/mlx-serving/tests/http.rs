@@ -58,10 +58,8 @@ fn a_stream_carries_the_same_text_as_a_whole_answer() {
 #[test]
 fn a_text_completion_may_echo_and_take_token_ids() {
     let (_, tokens) = SERVER.post("/v1/tokenize", &json!({ "prompt": "Ownership is" }));
-    let (status, by_text) = SERVER.post(
-        "/v1/completions",
-        &json!({ "prompt": "Ownership is", "max_tokens": 8, "temperature": 0, "echo": true }),
-    );
+    let (status, by_text) = SERVER
+        .post("/v1/completions", &json!({ "prompt": "Ownership is", "max_tokens": 8, "temperature": 0, "echo": true }));
     assert_eq!(status, 200, "{by_text}");
     let (_, by_ids) = SERVER.post(
         "/v1/completions",
@@ -93,7 +91,11 @@ fn stop_strings_end_the_answer_and_are_not_part_of_it() {
 #[test]
 fn the_same_seed_gives_the_same_answer_and_another_seed_another() {
     let ask = |seed: u64| {
-        content(&SERVER.post("/v1/chat/completions", &question(json!({ "temperature": 1.5, "seed": seed, "top_p": 1.0 }))).1)
+        content(
+            &SERVER
+                .post("/v1/chat/completions", &question(json!({ "temperature": 1.5, "seed": seed, "top_p": 1.0 })))
+                .1,
+        )
     };
     assert_eq!(ask(1), ask(1));
     assert!((2..6).any(|seed| ask(seed) != ask(1)), "five seeds, one answer");
@@ -101,8 +103,8 @@ fn the_same_seed_gives_the_same_answer_and_another_seed_another() {
 
 #[test]
 fn several_choices_are_answered_in_one_request() {
-    let (_, response) =
-        SERVER.post("/v1/chat/completions", &question(json!({ "n": 3, "temperature": 1.2, "seed": 5, "max_tokens": 6 })));
+    let (_, response) = SERVER
+        .post("/v1/chat/completions", &question(json!({ "n": 3, "temperature": 1.2, "seed": 5, "max_tokens": 6 })));
     let choices = response["choices"].as_array().unwrap();
     assert_eq!(choices.iter().map(|c| c["index"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
     assert_eq!(response["usage"]["completion_tokens"], 18);

@@ -69,7 +69,9 @@ pub struct Observe {
 impl Observe {
     pub(super) fn validate(&self) -> Result<()> {
         holds("observe history", &self.history, (self.slot + 1) * self.vocab)?;
-        require(self.prompt <= self.count, || format!("observe: {} of {} tokens are the prompt's", self.prompt, self.count))?;
+        require(self.prompt <= self.count, || {
+            format!("observe: {} of {} tokens are the prompt's", self.prompt, self.count)
+        })?;
         holds("observe tokens", &self.tokens, self.count)
     }
 }

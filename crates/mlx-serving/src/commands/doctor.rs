@@ -27,10 +27,8 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
     }
     let config = loaded.path.as_ref().map_or("none: defaults".to_owned(), |p| p.display().to_string());
     let machine = machine::describe();
-    let missing = [
-        ("metal", "this build has no Metal backend yet"),
-        ("vulkan", "this build has no Vulkan backend yet"),
-    ];
+    let missing =
+        [("metal", "this build has no Metal backend yet"), ("vulkan", "this build has no Vulkan backend yet")];
     let mut out = anstream::stdout();
     if args.json {
         let report = json!({

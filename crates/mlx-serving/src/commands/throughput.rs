@@ -154,9 +154,11 @@ pub(crate) fn measure(model: &ServedModel, load: &Throughput) -> Result<Measured
     let streams = load.concurrency.min(load.questions) as f64;
     let total_tokens: usize = samples.iter().map(|s| s.tokens.len()).sum();
     let ratio = |a: f64, b: f64| if b > 0.0 { a / b } else { 0.0 };
-    let hash = samples.iter().flat_map(|s| &s.tokens).flat_map(|t| t.to_le_bytes()).fold(0xcbf2_9ce4_8422_2325, |h, b| {
-        (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = samples
+        .iter()
+        .flat_map(|s| &s.tokens)
+        .flat_map(|t| t.to_le_bytes())
+        .fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3));
     Ok(Measured {
         throughput_tok_s: ratio(total_tokens as f64, wall.as_secs_f64()),
         prefill_tok_s: streams * ratio(sum(&|s| s.usage.prompt_tokens as f64), sum(&|s| s.usage.prefill_s)),

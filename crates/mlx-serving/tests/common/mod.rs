@@ -112,7 +112,8 @@ impl Server {
     pub fn open(&self, path: &str, body: &serde_json::Value, bytes: usize) -> TcpStream {
         let mut socket = TcpStream::connect(&self.address).expect("connect");
         let body = body.to_string();
-        write!(socket, "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len()).expect("send");
+        write!(socket, "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+            .expect("send");
         socket.read_exact(&mut vec![0; bytes]).expect("the answer's beginning");
         socket
     }

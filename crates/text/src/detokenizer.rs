@@ -1,0 +1,121 @@
+//! Token ids one at a time into text that can be sent at once.
+
+use crate::TextError;
+use crate::tokenizer::{Bytes, Tokenizer, byte_level, fallback_byte};
+
+/// Tokens before the current one that decide on its leading space.
+const CONTEXT: usize = 4;
+
+/// Incremental detokeniser: emits text as soon as it is whole characters, never half of one.
+///
+/// All that [`push`](Self::push) and [`finish`](Self::finish) return, joined, is [`Tokenizer::decode`] of all
+/// ids, with one exception: `tokenizers` replaces *every* byte of a run of `<0xHH>` tokens that is not valid
+/// as a whole, here the valid characters of such a run stay (they have been sent already).
+/// A step costs the decoding of at most nine tokens, however long the text is.
+#[derive(Debug, Clone)]
+pub struct Detokenizer {
+    tokenizer: Tokenizer,
+    skip_special: bool,
+    /// Bytes of a character that is not complete yet.
+    pending: Vec<u8>,
+    /// The `<0xHH>` tokens of `pending`.
+    pending_ids: Vec<u32>,
+    /// The last tokens whose text is out.
+    context: Vec<u32>,
+}
+
+impl Detokenizer {
+    /// A detokeniser at the beginning of a text. `skip_special` leaves out tokens like `<|im_end|>`.
+    #[must_use]
+    pub fn new(tokenizer: &Tokenizer, skip_special: bool) -> Self {
+        let tokenizer = tokenizer.clone();
+        Self { tokenizer, skip_special, pending: Vec::new(), pending_ids: Vec::new(), context: Vec::new() }
+    }
+
+    /// A detokeniser whose text goes on after `prompt`: sentencepiece models then keep the space before their
+    /// first word.
+    #[must_use]
+    pub fn after(tokenizer: &Tokenizer, skip_special: bool, prompt: &[u32]) -> Self {
+        let mut this = Self::new(tokenizer, skip_special);
+        let visible = |id: &&u32| tokenizer.is_visible(**id, skip_special);
+        this.context = prompt.iter().rev().filter(visible).take(CONTEXT).copied().collect();
+        this.context.reverse();
+        this
+    }
+
+    /// Takes the next token; the text that it completes, `None` when there is none yet.
+    ///
+    /// # Errors
+    /// [`TextError::Decode`] when the decoder that `tokenizer.json` configures fails.
+    pub fn push(&mut self, id: u32) -> Result<Option<String>, TextError> {
+        let Some(token) = self.tokenizer.id_to_token(id).filter(|_| self.tokenizer.is_visible(id, self.skip_special))
+        else {
+            return Ok(None);
+        };
+        let text = match (self.tokenizer.bytes(), fallback_byte(&token)) {
+            (Bytes::Level, _) => {
+                self.pending.extend(byte_level(&token));
+                self.take_characters(false).0
+            }
+            (Bytes::Fallback, Some(byte)) => {
+                self.pending.push(byte);
+                self.pending_ids.push(id);
+                self.take_fallback(false)?
+            }
+            _ => {
+                let mut text = self.take_fallback(true)?;
+                text += &self.tokenizer.text_after(&self.context, id)?;
+                self.remember(&[id]);
+                text
+            }
+        };
+        Ok((!text.is_empty()).then_some(text))
+    }
+
+    /// The rest: a character that was never completed, as U+FFFD.
+    pub fn finish(&mut self) -> String {
+        self.pending_ids.clear();
+        self.take_characters(true).0
+    }
+
+    /// The text of the `<0xHH>` tokens so far; of all of them when the run is `over`.
+    fn take_fallback(&mut self, over: bool) -> Result<String, TextError> {
+        let (mut text, taken) = self.take_characters(over);
+        let ids: Vec<u32> = self.pending_ids.drain(..taken).collect();
+        if self.context.is_empty() && taken > 0 {
+            // Only the decoder knows its rules for the beginning of a text.
+            text = self.tokenizer.decode(&ids, false)?;
+        }
+        self.remember(&ids);
+        Ok(text)
+    }
+
+    /// Moves whole characters out of `pending`, invalid bytes as U+FFFD, and how many bytes they were.
+    /// An unfinished character stays, unless nothing more comes (`over`).
+    fn take_characters(&mut self, over: bool) -> (String, usize) {
+        let mut text = String::new();
+        let mut taken = 0;
+        for chunk in self.pending.utf8_chunks() {
+            text += chunk.valid();
+            taken += chunk.valid().len();
+            let invalid = chunk.invalid();
+            let unfinished = taken + invalid.len() == self.pending.len()
+                && std::str::from_utf8(invalid).is_err_and(|error| error.error_len().is_none());
+            if unfinished && !over {
+                break;
+            }
+            // One U+FFFD for each broken character, but for each broken `<0xHH>` token where those exist.
+            let marks = if self.tokenizer.bytes() == Bytes::Fallback { invalid.len() } else { 1 };
+            text.extend(std::iter::repeat_n('\u{FFFD}', marks.min(invalid.len())));
+            taken += invalid.len();
+        }
+        self.pending.drain(..taken);
+        (text, taken)
+    }
+
+    fn remember(&mut self, ids: &[u32]) {
+        self.context.extend(ids);
+        let excess = self.context.len().saturating_sub(CONTEXT);
+        self.context.drain(..excess);
+    }
+}

@@ -1,0 +1,147 @@
+//! What can go wrong, in words for the person who has to mend it.
+
+use std::path::PathBuf;
+
+/// A tokenizer that cannot be loaded, or text that it cannot process.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// The checkpoint has no such file.
+    #[error("{path} is missing: {hint}")]
+    Missing {
+        /// The file that was looked for.
+        path: PathBuf,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// The file is there and cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not JSON.
+    #[error("{path} is not valid JSON: {source}; download the model again")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// The file is JSON, and a value in it is not what it must be.
+    #[error("{path}: `{key}` must be {expected}, found {found}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// Dotted path of the value.
+        key: String,
+        /// What would have been accepted.
+        expected: &'static str,
+        /// The start of what is there.
+        found: String,
+    },
+    /// The `tokenizers` crate does not accept the file.
+    #[error(
+        "{path} is not a usable tokenizer: {reason}; download the model again, or save its tokenizer anew with transformers"
+    )]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// Its words.
+        reason: String,
+    },
+    /// Two files of one checkpoint disagree about a token.
+    #[error(
+        "{path} gives the token {token:?} the id {declared}, but tokenizer.json beside it gives it {actual}: these files belong to different models"
+    )]
+    Contradiction {
+        /// The file that declares the token.
+        path: PathBuf,
+        /// The token.
+        token: String,
+        /// Its id there.
+        declared: u32,
+        /// Its id in `tokenizer.json`, in words when it has none.
+        actual: String,
+    },
+    /// The tokenizer failed on some text.
+    #[error("the model's tokenizer cannot encode this text: {reason}")]
+    Encode {
+        /// Its words.
+        reason: String,
+    },
+    /// The tokenizer failed on some ids.
+    #[error("the model's tokenizer cannot decode these tokens: {reason}")]
+    Decode {
+        /// Its words.
+        reason: String,
+    },
+    /// A stop string without characters.
+    #[error("stop string {index} is empty: every text contains it; leave it out")]
+    EmptyStop {
+        /// Its position in the list.
+        index: usize,
+    },
+}
+
+/// A chat template that cannot be loaded or rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum TemplateError {
+    /// A file around the template is missing or malformed.
+    #[error(transparent)]
+    File(#[from] TextError),
+    /// The template itself is not valid Jinja: the model is broken, whatever the messages.
+    #[error(
+        "the chat template in {origin} is broken at line {line}: {reason}; mend the file, or use the model without a chat template"
+    )]
+    Broken {
+        /// The file it comes from.
+        origin: String,
+        /// Line of the template, from 1.
+        line: usize,
+        /// What is wrong there.
+        reason: String,
+    },
+    /// The template called `raise_exception`: it does not accept these messages.
+    #[error("the model's chat template does not accept these messages: {message}")]
+    Refused {
+        /// The template's words.
+        message: String,
+    },
+    /// The template is valid and failed on these messages.
+    #[error(
+        "the model's chat template failed on these messages at line {line}: {reason}; check that every message has the fields and content types that the template uses"
+    )]
+    Failed {
+        /// Line of the template, from 1.
+        line: usize,
+        /// What failed there.
+        reason: String,
+    },
+    /// A variable that cannot be given from outside.
+    #[error("the template variable `{name}` is set from the request itself and cannot be given again: leave it out")]
+    Reserved {
+        /// Its name.
+        name: &'static str,
+    },
+    /// Rendering used up its budget of steps and bytes.
+    #[error(
+        "rendering the chat template took more than {budget} steps: shorten the conversation; if a short one fails too, the template is broken"
+    )]
+    TooCostly {
+        /// The budget, in steps (64 bytes of text count as one).
+        budget: u64,
+    },
+}
+
+impl TemplateError {
+    /// True when other messages could succeed (HTTP 400), false when the model itself is broken (HTTP 500).
+    #[must_use]
+    pub fn is_client_error(&self) -> bool {
+        match self {
+            Self::File(_) | Self::Broken { .. } => false,
+            Self::Refused { .. } | Self::Failed { .. } | Self::Reserved { .. } | Self::TooCostly { .. } => true,
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Templates: where they come from, whose fault an error is, and that none can hang or eat memory.
+use mlx_serving_text::{ChatInput, ChatTemplate, TemplateError};
+use serde_json::{Value, json};
+
+fn render(source: &str, messages: &Value) -> Result<String, TemplateError> {
+    let template = ChatTemplate::new(source, &[("bos_token", "<s>".into()), ("eos_token", "</s>".into())])?;
+    template.render(&ChatInput::new(messages.as_array().unwrap()))
+}
+
+fn text(source: &str) -> String {
+    render(source, &json!([{"role": "user", "content": "hi"}])).unwrap()
+}
+
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        std::fs::write(dir.path().join(name), content).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn whitespace_around_blocks_is_trimmed() {
+    assert_eq!(
+        text("{% for m in messages %}\n    {% if true %}\n  x\n    {% endif %}\n{% endfor %}\nend\n"),
+        "  x\nend"
+    );
+}
+
+#[test]
+fn special_tokens_and_the_generation_prompt_are_variables() {
+    let source = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{% if add_generation_prompt %}A:{% endif %}";
+    assert_eq!(text(source), "<s>hi</s>A:");
+}
+
+#[test]
+fn python_methods_slices_namespaces_and_loop_controls_work() {
+    assert_eq!(text("{{ ' a-b '.strip().split('-')[-1].upper() }}{{ 'x'.startswith('x') }}"), "BTrue");
+    assert_eq!(
+        text("{% set d = {'b': 1, 'a': none} %}{% for k, v in d.items() %}{{ k }}{{ v }}{% endfor %}"),
+        "b1aNone"
+    );
+    assert_eq!(text("{{ {'a': 1}.get('z', 'none') }}{{ [1, 2, 3][::-1] }}"), "none[3, 2, 1]");
+    let counting = "{% set n = namespace(i=0) %}{% for x in range(9) %}{% if x == 2 %}{% continue %}{% endif %}\
+                    {% if x > 4 %}{% break %}{% endif %}{% set n.i = n.i + x %}{% endfor %}{{ n.i }}";
+    assert_eq!(text(counting), "8");
+}
+
+#[test]
+fn tojson_is_pythons() {
+    let messages = json!([{"b": [1, 2.0, true, null, "é<&'\n\u{1}"], "a": {}}]);
+    let render = |source| render(source, &messages).unwrap();
+    assert_eq!(render("{{ messages[0] | tojson }}"), r#"{"b": [1, 2.0, true, null, "é<&'\n\u0001"], "a": {}}"#);
+    assert_eq!(
+        render("{{ messages[0] | tojson(indent=2) }}"),
+        "{\n  \"b\": [\n    1,\n    2.0,\n    true,\n    null,\n    \"é<&'\\n\\u0001\"\n  ],\n  \"a\": {}\n}"
+    );
+    assert_eq!(
+        render("{{ messages[0] | tojson(sort_keys=true, ensure_ascii=true, separators=(',', ':')) }}"),
+        r#"{"a":{},"b":[1,2.0,true,null,"\u00e9<&'\n\u0001"]}"#
+    );
+    assert_eq!(
+        render("{{ {1: 'x', true: 'y', 1.5: '🦀'} | tojson(ensure_ascii=true) }}"),
+        r#"{"1": "y", "1.5": "\ud83e\udd80"}"#
+    );
+}
+
+#[test]
+fn generation_tags_print_nothing() {
+    assert_eq!(text("a {%- generation -%} b {% endgeneration %} c {{ '{% ' }}"), "ab  c {% ");
+}
+
+#[test]
+fn strftime_now_gives_this_year() {
+    let year: i16 = text("{{ strftime_now('%Y') }}").parse().unwrap();
+    assert!(year >= 2024);
+}
+
+#[test]
+fn kwargs_are_variables_and_cannot_replace_the_messages() {
+    let template = ChatTemplate::new("{{ enable_thinking }} {{ bos_token }} {{ tools is none }}", &[]).unwrap();
+    let kwargs = json!({"enable_thinking": false, "bos_token": "B"});
+    let input = ChatInput { kwargs: kwargs.as_object(), ..ChatInput::new(&[]) };
+    assert_eq!(template.render(&input).unwrap(), "False B True");
+    let kwargs = json!({"messages": []});
+    let error = template.render(&ChatInput { kwargs: kwargs.as_object(), ..input }).unwrap_err();
+    assert!(matches!(error, TemplateError::Reserved { name: "messages" }) && error.is_client_error());
+}
+
+#[test]
+fn raise_exception_is_the_clients_error_with_the_templates_words() {
+    let source = "{% macro check(m) %}{% if m.role != 'system' %}{{ raise_exception('start with system') }}{% endif %}\
+                  {% endmacro %}{{ check(messages[0]) }}";
+    let error = render(source, &json!([{"role": "user"}])).unwrap_err();
+    assert!(matches!(&error, TemplateError::Refused { message } if message == "start with system"), "{error}");
+    assert!(error.is_client_error());
+}
+
+#[test]
+fn a_failure_on_some_messages_names_the_line() {
+    let error =
+        render("{% for m in messages %}\n{{ m.content + 'x' }}\n{% endfor %}", &json!([{"role": "a"}])).unwrap_err();
+    assert!(matches!(error, TemplateError::Failed { line: 2, .. }) && error.is_client_error(), "{error}");
+}
+
+#[test]
+fn a_syntax_error_is_the_models_and_names_file_and_line() {
+    let dir = folder(&[("chat_template.jinja", "fine\n{% if %}")]);
+    let error = ChatTemplate::from_dir(dir.path()).unwrap_err();
+    let words = error.to_string();
+    assert!(matches!(error, TemplateError::Broken { line: 2, .. }) && !error.is_client_error(), "{words}");
+    assert!(words.contains("chat_template.jinja"), "{words}");
+}
+
+#[test]
+fn sources_are_looked_up_in_order() {
+    let config =
+        ("tokenizer_config.json", r#"{"chat_template": "config {{ bos_token }}", "bos_token": {"content": "<s>"}}"#);
+    let json = ("chat_template.json", r#"{"chat_template": "json"}"#);
+    let render = |files: &[_]| {
+        let template = ChatTemplate::from_dir(folder(files).path()).unwrap();
+        template.map(|template| template.render(&ChatInput::new(&[])).unwrap())
+    };
+    assert_eq!(render(&[("chat_template.jinja", "jinja"), config, json]).as_deref(), Some("jinja"));
+    assert_eq!(render(&[config, json]).as_deref(), Some("config <s>"));
+    assert_eq!(render(&[json]).as_deref(), Some("json"));
+    assert_eq!(render(&[("tokenizer_config.json", r#"{"chat_template": null}"#)]), None);
+}
+
+#[test]
+fn named_templates_are_chosen_by_the_presence_of_tools() {
+    let list = r#"{"chat_template": [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "{{ tools[0].name }}"}]}"#;
+    let dir = folder(&[("tokenizer_config.json", list)]);
+    let template = ChatTemplate::from_dir(dir.path()).unwrap().unwrap();
+    let tools = [json!({"name": "search"})];
+    assert_eq!(template.render(&ChatInput::new(&[])).unwrap(), "plain");
+    assert_eq!(template.render(&ChatInput { tools: Some(&tools), ..ChatInput::new(&[]) }).unwrap(), "search");
+    for bad in ["7", "[7]", r#"[{"name": "other", "template": ""}]"#] {
+        let dir = folder(&[("tokenizer_config.json", &format!("{{\"chat_template\": {bad}}}"))]);
+        let error = ChatTemplate::from_dir(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("`chat_template` must be a string, or a list"), "{error}");
+    }
+}
+
+#[test]
+fn hostile_templates_run_out_of_budget() {
+    let forever = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}";
+    let doubling = format!("{{% set x = 'xx' %}}{}{{{{ x }}}}", "{% set x = x ~ x %}".repeat(60));
+    let shared = format!("{{% set x = [1] %}}{}", "{% set x = [x, x] %}".repeat(60));
+    for source in [
+        forever.to_owned(),
+        doubling,
+        format!("{shared}{{{{ x | tojson }}}}"),
+        format!("{shared}{{{{ x }}}}"),
+        format!("{shared}{{{{ (x ~ '') | length }}}}"),
+        "{{ 'x' * 99999999999 }}".to_owned(),
+        "{{ ('a' * 9999).replace('', 'b' * 99999) }}".to_owned(),
+        "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
+    ] {
+        let error = render(&source, &json!([])).unwrap_err();
+        assert!(
+            matches!(error, TemplateError::TooCostly { .. } | TemplateError::Failed { .. }),
+            "{source:.60}: {error}"
+        );
+    }
+}
+
+#[test]
+fn hostile_nesting_is_an_error_and_no_stack_overflow() {
+    let nest = "{% set n = namespace(x=[]) %}{% for i in range(90000) %}{% set n.x = [n.x] %}{% endfor %}";
+    for end in ["", "{{ n.x | tojson }}", "{{ n.x }}", "{{ n.x == n.x }}", "{{ n.x | string | length }}"] {
+        let _ = render(&format!("{nest}{end}"), &json!([]));
+    }
+    for deep in ["{{ ".to_owned() + &"(".repeat(90_000), "{% if a %}".repeat(90_000), "[".repeat(10)] {
+        let _ = render(&deep, &json!([]));
+    }
+    let error = render("{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}", &json!([])).unwrap_err();
+    assert!(matches!(error, TemplateError::Failed { .. }), "{error}");
+}
+
+#[test]
+fn an_oversized_template_is_refused() {
+    let error = ChatTemplate::new(&"x".repeat(2 << 20), &[]).unwrap_err();
+    assert!(matches!(error, TemplateError::Broken { .. }));
+}
