@@ -56,7 +56,9 @@ pub fn attend(op: &Attend<'_>, cache: &mut [f32], out: &mut [f32]) -> Result<()>
     for (span, row, position) in op.rows() {
         for head in 0..op.heads {
             let at = (row * op.heads + head) * dim;
-            op.attend_head(span, row, position, head, cache, &mut out[at..at + dim]);
+            let query = op.head(row, head, op.q_norm);
+            let shared = head / (op.heads / op.kv.heads);
+            out[at..at + dim].copy_from_slice(&op.attend_head(&query, span, position, shared, cache));
         }
     }
     Ok(())
@@ -102,13 +104,11 @@ impl Attend<'_> {
         at..at + head_dim
     }
 
-    /// Softmax over what the position sees, with the maximum taken out.
-    fn attend_head(&self, span: &Span, row: usize, position: usize, head: usize, cache: &[f32], out: &mut [f32]) {
-        let query = self.head(row, head, self.q_norm);
-        let shared = head / (self.heads / self.kv.heads);
+    /// Softmax over what the position sees of key/value head `head`, with the maximum taken out.
+    fn attend_head(&self, query: &[f32], span: &Span, position: usize, head: usize, cache: &[f32]) -> Vec<f32> {
         let seen = (position + 1).saturating_sub(self.window.unwrap_or(usize::MAX))..position + 1;
         let score = |at: usize| {
-            let key = &cache[self.place(span, at, shared, 0)];
+            let key = &cache[self.place(span, at, head, 0)];
             let dot: f64 = query.iter().zip(key).map(|(q, k)| f64::from(*q) * f64::from(*k)).sum();
             dot * f64::from(self.scale)
         };
@@ -116,12 +116,12 @@ impl Attend<'_> {
         let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = scores.iter().map(|score| (score - top).exp()).collect();
         let total: f64 = weights.iter().sum();
-        let mut sums = vec![0.0; out.len()];
+        let mut sums = vec![0.0; query.len()];
         for (weight, at) in weights.iter().zip(seen) {
-            let values = &cache[self.place(span, at, shared, 1)];
+            let values = &cache[self.place(span, at, head, 1)];
             sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += weight * f64::from(*value));
         }
-        out.iter_mut().zip(sums).for_each(|(out, sum)| *out = (sum / total) as f32);
+        sums.iter().map(|sum| (sum / total) as f32).collect()
     }
 }
 
