@@ -69,7 +69,7 @@ pub(crate) fn serve(context: &Context, model: Option<&str>) -> Result<ServedMode
     let checkpoint = Arc::new(Checkpoint::open(&dir).map_err(Failure::failed)?);
     let tokenizer = Tokenizer::from_dir(&dir).map_err(Failure::failed)?;
     let template = ChatTemplate::from_dir(&dir).map_err(Failure::failed)?;
-    let layer = MetalLayer::plain(device.clone()).map_err(Failure::failed)?;
+    let layer = MetalLayer::new(device.clone(), &context.config.metal_optimizations).map_err(Failure::failed)?;
     let (defaults, eos) = (sampling(&checkpoint.generation), eos(&checkpoint, &tokenizer));
     let weights = load_weights(checkpoint, &device, &layer, &id)?;
     let e = &context.config.engine;
