@@ -104,7 +104,9 @@ mod tests {
     #[test]
     fn the_line_at_start_says_what_is_on_and_how_to_measure_it() {
         let mut config = MetalOptimizations::default();
-        assert!(optimizations(&config, &["m".into()]).ends_with("bench compare -m m --optimizations all -o compare.json"));
+        assert!(
+            optimizations(&config, &["m".into()]).ends_with("bench compare -m m --optimizations all -o compare.json")
+        );
         config.select("memory_pool,command_buffer_ring").unwrap();
         let line = optimizations(&config, &["m".into()]);
         assert!(line.starts_with("optimisations: memory_pool,command_buffer_ring;"), "{line}");
