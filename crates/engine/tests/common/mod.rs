@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Tokens that end an answer of the bundled model.
-const EOS: [u32; 2] = [0, 1];
+const EOS: [u32; 2] = [0, 2];
 
 pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/rustbook-5m-4bit")
