@@ -3,7 +3,7 @@
 //!
 //! | trait | baseline | optimisation |
 //! | --- | --- | --- |
-//! | [`Allocate`] | [`CachingAllocator`] | memory pool |
+//! | [`Allocate`] | [`CachingAllocator`] | [`MemoryPool`] |
 //! | [`Transfer`] | [`InlineTransfer`] | blit coordinator |
 //! | [`Submit`] | [`SingleSubmission`] | [`CommandBufferRing`] |
 #![forbid(unsafe_code)]
@@ -16,20 +16,23 @@ mod error;
 mod frontier;
 mod inline_transfer;
 mod layer;
+mod memory_pool;
 mod metrics;
 mod single_submission;
 mod stats;
 mod submit;
+mod sync;
 mod transfer;
 mod utilization;
 
-pub use allocate::{Allocate, Allocation, Leak, Reclaim};
+pub use allocate::{Allocate, Allocation, Leak, Reclaim, WEIGHTS};
 pub use caching_allocator::CachingAllocator;
 pub use command_buffer_ring::CommandBufferRing;
 pub use error::MetalLayerError;
 pub use frontier::{Frontier, Lane};
 pub use inline_transfer::InlineTransfer;
 pub use layer::MetalLayer;
+pub use memory_pool::{MemoryPool, WholeHeap};
 pub use metrics::LayerMetrics;
 pub use single_submission::SingleSubmission;
 pub use stats::{BlitStats, DeviceStats, LayerStats, PoolStats, RingStats, Switched};
