@@ -4,22 +4,27 @@
 //! | trait | baseline | optimisation |
 //! | --- | --- | --- |
 //! | [`Allocate`] | [`CachingAllocator`] | memory pool |
-//! | [`Transfer`] | [`InlineTransfer`] | blit coordinator |
+//! | [`Transfer`] | [`InlineTransfer`] | [`BlitCoordinator`] |
 //! | [`Submit`] | [`SingleSubmission`] | command-buffer ring |
 #![forbid(unsafe_code)]
 
 mod allocate;
+mod blit_coordinator;
+mod blit_worker;
 mod caching_allocator;
 pub mod config;
 mod frontier;
 mod inline_transfer;
 mod layer;
+mod overlap;
 mod single_submission;
+mod staging;
 mod stats;
 mod submit;
 mod transfer;
 
 pub use allocate::{Allocate, Allocation, Leak, Reclaim};
+pub use blit_coordinator::BlitCoordinator;
 pub use caching_allocator::CachingAllocator;
 pub use frontier::{Frontier, Lane};
 pub use inline_transfer::InlineTransfer;
