@@ -76,8 +76,7 @@ impl BlitCoordinator {
         config: &BlitQueueConfig,
     ) -> Result<Self> {
         let lane = || device.new_timeline().map(|timeline| frontier.lane(timeline));
-        let lanes =
-            Lanes { compute: compute.clone(), uploads: lane()?, downloads: lane()?, streamed: lane()? };
+        let lanes = Lanes { compute: compute.clone(), uploads: lane()?, downloads: lane()?, streamed: lane()? };
         let places = config.max_pending_ops.max(1);
         let shared = Arc::new(Shared {
             gate: Gate::new(ring_bytes(config), places.div_ceil(2)),
@@ -171,7 +170,8 @@ impl BlitCoordinator {
             Work::Upload { to, fill } => self.inline.scatter_after(&to, fill, &after),
             Work::Download { from, sink } => self.inline.gather_after(&from, sink, &after),
         }?;
-        self.shared.note(|s| if uploads { s.upload(bytes, began.elapsed()) } else { s.download(bytes, began.elapsed()) });
+        self.shared
+            .note(|s| if uploads { s.upload(bytes, began.elapsed()) } else { s.download(bytes, began.elapsed()) });
         Ok(ticket)
     }
 }

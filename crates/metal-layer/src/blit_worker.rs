@@ -208,7 +208,8 @@ impl Filler {
         end: &End,
     ) -> Result<Copying> {
         let config = &self.shared.config;
-        if !config.use_shared_events {
+        // A checksum is compared with copies of its own, which must not queue behind a copy that waits for their result.
+        if !config.use_shared_events || config.verify_checksums {
             self.shared.settle(after)?;
         }
         let counted = after.iter().all(Point::reached);
@@ -305,7 +306,14 @@ impl Finisher {
     }
 
     /// Gives the sink what has been read; where checksums are compared, two copies of it are made.
-    fn hand_over(&self, staging: &Buffer, from: &[Buffer], sink: Sink, bytes: u64, mut landed: Result<()>) -> Result<()> {
+    fn hand_over(
+        &self,
+        staging: &Buffer,
+        from: &[Buffer],
+        sink: Sink,
+        bytes: u64,
+        mut landed: Result<()>,
+    ) -> Result<()> {
         let first = staging.slice(0..bytes)?;
         if self.shared.config.verify_checksums {
             let second = staging.slice(bytes..2 * bytes)?;
@@ -331,7 +339,8 @@ impl Finisher {
             return Ok(());
         }
         self.shared.note(|s| s.checksum_failures += 1);
-        let message = format!("the bytes that arrived are not those that were sent (checksums {arrived:08x} and {sent:08x})");
+        let message =
+            format!("the bytes that arrived are not those that were sent (checksums {arrived:08x} and {sent:08x})");
         Err(DeviceError::CommandFailed(message))
     }
 
