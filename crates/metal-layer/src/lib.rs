@@ -4,11 +4,13 @@
 //! | trait | baseline | optimisation |
 //! | --- | --- | --- |
 //! | [`Allocate`] | [`CachingAllocator`] | [`MemoryPool`] |
-//! | [`Transfer`] | [`InlineTransfer`] | blit coordinator |
+//! | [`Transfer`] | [`InlineTransfer`] | [`BlitCoordinator`] |
 //! | [`Submit`] | [`SingleSubmission`] | [`CommandBufferRing`] |
 #![forbid(unsafe_code)]
 
 mod allocate;
+mod blit_coordinator;
+mod blit_worker;
 mod caching_allocator;
 mod command_buffer_ring;
 pub mod config;
@@ -18,7 +20,9 @@ mod inline_transfer;
 mod layer;
 mod memory_pool;
 mod metrics;
+mod overlap;
 mod single_submission;
+mod staging;
 mod stats;
 mod submit;
 mod sync;
@@ -26,6 +30,7 @@ mod transfer;
 mod utilization;
 
 pub use allocate::{Allocate, Allocation, Leak, Reclaim, WEIGHTS};
+pub use blit_coordinator::BlitCoordinator;
 pub use caching_allocator::CachingAllocator;
 pub use command_buffer_ring::CommandBufferRing;
 pub use error::MetalLayerError;

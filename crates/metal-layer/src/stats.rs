@@ -46,9 +46,10 @@ pub struct BlitStats {
     pub avg_upload_ms: f64,
     /// Mean time of a download.
     pub avg_download_ms: f64,
-    /// Share of the copies' time during which the compute queue ran ops, from timestamps.
+    /// Share of the time in which bytes moved during which the compute queue ran ops, from the device's clock and its counter of
+    /// busy time.
     pub overlap_ratio: f64,
-    /// Times the host waited for a transfer.
+    /// Times the host waited for room in the staging ring.
     pub sync_wait_count: u64,
     /// Mean of these waits.
     pub avg_sync_wait_ms: f64,
@@ -64,6 +65,12 @@ impl BlitStats {
         self.total_uploads += 1;
         self.bytes_uploaded += bytes;
         self.avg_upload_ms += (took.as_secs_f64() * 1e3 - self.avg_upload_ms) / self.total_uploads as f64;
+    }
+
+    /// Notes a wait of the host.
+    pub(crate) fn sync_wait(&mut self, waited: Duration) {
+        self.sync_wait_count += 1;
+        self.avg_sync_wait_ms += (waited.as_secs_f64() * 1e3 - self.avg_sync_wait_ms) / self.sync_wait_count as f64;
     }
 
     /// Notes a download.
