@@ -24,9 +24,21 @@ pub struct MetalLayer {
 impl MetalLayer {
     /// The three baselines.
     pub fn plain(device: Arc<dyn Device>) -> Result<Self> {
+        Self::baselines(device, CachingAllocator::new)
+    }
+
+    /// The baselines, with every allocation made on the device: what caching and pooling are compared with.
+    pub fn direct(device: Arc<dyn Device>) -> Result<Self> {
+        Self::baselines(device, CachingAllocator::direct)
+    }
+
+    fn baselines(
+        device: Arc<dyn Device>,
+        allocator: impl FnOnce(Arc<dyn Device>, Frontier) -> CachingAllocator,
+    ) -> Result<Self> {
         let frontier = Frontier::default();
         let compute = frontier.lane(device.new_timeline()?);
-        let allocate: Arc<dyn Allocate> = Arc::new(CachingAllocator::new(device.clone(), frontier));
+        let allocate: Arc<dyn Allocate> = Arc::new(allocator(device.clone(), frontier));
         let transfer = Arc::new(InlineTransfer::new(device.clone(), allocate.clone(), compute.clone()));
         let submit = Box::new(SingleSubmission::new(device.clone(), allocate.clone(), compute));
         Ok(Self { allocate, transfer, submit, device })
