@@ -2,8 +2,9 @@ use crate::uniforms::MAX_BIASES;
 use crate::worker::{self, Command, Parts};
 use crate::{EngineError, Event, Metrics, Request};
 use mlx_serving_device::Device;
-use mlx_serving_metal_layer::LayerStats;
+use mlx_serving_metal_layer::{LayerMetrics, LayerStats};
 use mlx_serving_text::StopMatcher;
+use prometheus_client::registry::Registry;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -84,6 +85,8 @@ pub(crate) struct Shared {
     pub epoch: Instant,
     pub stats: Mutex<LayerStats>,
     pub pace: Mutex<Pace>,
+    /// `None` if the configuration hides them.
+    pub layer_metrics: Option<LayerMetrics>,
     pub stopped: Mutex<Option<String>>,
     pub draining: AtomicBool,
 }
@@ -92,9 +95,14 @@ impl Shared {
     pub(crate) fn begin_step(&self) {
         self.step_since.store(self.epoch.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
     }
-    pub(crate) fn end_step(&self) {
+    /// A step has ended; if `more` are in flight, the next one's time begins.
+    pub(crate) fn end_step(&self, more: bool) {
         self.heartbeat.fetch_add(1, Ordering::Relaxed);
-        self.step_since.store(0, Ordering::Relaxed);
+        if more {
+            self.begin_step();
+        } else {
+            self.step_since.store(0, Ordering::Relaxed);
+        }
     }
     pub(crate) fn note_submitted(&self, encoding: Duration) {
         let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,6 +137,7 @@ impl Engine {
             epoch: Instant::now(),
             stats: Mutex::new(parts.layer.stats()),
             pace: Mutex::default(),
+            layer_metrics: parts.layer.metrics().cloned(),
             stopped: Mutex::new(None),
             draining: AtomicBool::new(false),
         });
@@ -208,6 +217,14 @@ impl Engine {
     /// Counters and histograms.
     pub fn metrics(&self) -> &Metrics {
         &self.shared.metrics
+    }
+
+    /// Registers all metrics as they are now, the optimisations' too unless the configuration hides them.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.shared.metrics.register(registry);
+        if let Some(metrics) = &self.shared.layer_metrics {
+            metrics.register(self.stats(), registry);
+        }
     }
 
     /// The three optimisations' statistics, as of the last step.

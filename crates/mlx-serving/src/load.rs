@@ -64,7 +64,9 @@ pub(crate) fn load_weights(
 
 /// Loads a model and starts its engine as the configuration says.
 pub(crate) fn serve(context: &Context, model: Option<&str>) -> Result<ServedModel, Failure> {
-    start(context, model, &|device| MetalLayer::plain(device).map_err(Failure::failed))
+    start(context, model, &|device| {
+        MetalLayer::new(device, &context.config.metal_optimizations).map_err(Failure::failed)
+    })
 }
 
 /// Loads a model and starts its engine with the layer that `layer` makes.

@@ -59,6 +59,12 @@ pub struct Attend {
 }
 
 impl Attend {
+    pub(super) fn buffers(&self) -> Vec<&Buffer> {
+        let batch = [&self.batch.positions, &self.batch.spans, &self.batch.block_tables];
+        let norms = self.q_norm.iter().chain(&self.k_norm).map(|norm| &norm.weight);
+        [&self.qkv, &self.angles, &self.cache, &self.out].into_iter().chain(batch).chain(norms).collect()
+    }
+
     pub(super) fn validate(&self) -> Result<()> {
         let rows = self.batch.rows;
         self.batch.validate()?;

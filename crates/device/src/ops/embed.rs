@@ -17,6 +17,11 @@ pub struct Embed {
 }
 
 impl Embed {
+    pub(super) fn buffers(&self) -> Vec<&Buffer> {
+        let table = self.table.iter().map(|part| &part.buffer);
+        table.chain([&self.tokens, &self.out]).chain(&self.sampled).collect()
+    }
+
     pub(super) fn validate(&self) -> Result<()> {
         require(!self.table.is_empty(), || "embed: no table".into())?;
         let width = self.table[0].spec.cols;

@@ -65,10 +65,23 @@ impl Linear {
         self.projections.iter().map(|p| p.weight.spec.rows).sum()
     }
 
+    fn out(&self) -> &Buffer {
+        match &self.epilogue {
+            Epilogue::Store(out) | Epilogue::Add(out) | Epilogue::Gated(_, out) => out,
+        }
+    }
+
+    pub(super) fn buffers(&self) -> Vec<&Buffer> {
+        let weights = self.projections.iter().flat_map(|p| std::iter::once(&p.weight.buffer).chain(&p.bias));
+        let norm = self.norm.iter().map(|norm| &norm.weight);
+        weights.chain(norm).chain(&self.gather).chain([&self.input, self.out()]).collect()
+    }
+
     pub(super) fn validate(&self) -> Result<()> {
         require(self.rows > 0 && !self.projections.is_empty(), || "linear: nothing to do".into())?;
         let cols = self.cols();
         require(self.projections.iter().all(|p| p.weight.spec.cols == cols), || "linear: features in differ".into())?;
+        require(!self.input.overlaps(self.out()), || "linear: the output overlaps the input".into())?;
         match &self.gather {
             Some(gather) => holds("linear gather", gather, self.rows)?,
             None => holds("linear input", &self.input, self.rows * cols)?,

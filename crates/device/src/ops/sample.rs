@@ -96,6 +96,10 @@ pub struct Sample {
 }
 
 impl Sample {
+    pub(super) fn buffers(&self) -> Vec<&Buffer> {
+        [&self.logits, &self.params, &self.biases, &self.out].into_iter().chain(&self.history).collect()
+    }
+
     pub(super) fn validate(&self) -> Result<()> {
         require(self.rows > 0 && self.vocab > 0, || "sample: nothing to do".into())?;
         holds("sample logits", &self.logits, self.rows * self.vocab)?;
