@@ -63,6 +63,15 @@ pub struct Health {
     pub reason: Option<String>,
 }
 
+/// What an engine has submitted so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// Steps.
+    pub steps: u64,
+    /// Host time from their plans to their submissions.
+    pub encoding: Duration,
+}
+
 /// What the engine's thread and its handle both see.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -75,6 +84,7 @@ pub(crate) struct Shared {
     pub step_since: AtomicU64,
     pub epoch: Instant,
     pub stats: Mutex<LayerStats>,
+    pub pace: Mutex<Pace>,
     /// `None` if the configuration hides them.
     pub layer_metrics: Option<LayerMetrics>,
     pub stopped: Mutex<Option<String>>,
@@ -93,6 +103,11 @@ impl Shared {
         } else {
             self.step_since.store(0, Ordering::Relaxed);
         }
+    }
+    pub(crate) fn note_submitted(&self, encoding: Duration) {
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.steps += 1;
+        pace.encoding += encoding;
     }
     fn reason(&self) -> Option<String> {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -121,6 +136,7 @@ impl Engine {
             step_since: AtomicU64::new(0),
             epoch: Instant::now(),
             stats: Mutex::new(parts.layer.stats()),
+            pace: Mutex::default(),
             layer_metrics: parts.layer.metrics().cloned(),
             stopped: Mutex::new(None),
             draining: AtomicBool::new(false),
@@ -214,6 +230,11 @@ impl Engine {
     /// The three optimisations' statistics, as of the last step.
     pub fn stats(&self) -> LayerStats {
         self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Steps submitted so far, and the host's time for them.
+    pub fn pace(&self) -> Pace {
+        *self.shared.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it lives.

@@ -200,8 +200,10 @@ impl Worker {
             }
         }
         let previous = self.flight.back().map(|f| &f.step);
+        let start = Instant::now();
         match self.stepper.submit(&plan, &mut self.scheduler, previous) {
             Ok(step) => {
+                self.shared.note_submitted(start.elapsed());
                 self.flight.push_back(Flight { plan, step });
                 Ok(())
             }

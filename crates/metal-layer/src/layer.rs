@@ -86,12 +86,25 @@ impl MetalLayer {
     /// # Errors
     /// An optimisation that does not start where `graceful_fallback` is off; a device that makes no timeline.
     pub fn new(device: Arc<dyn Device>, config: &MetalOptimizations) -> Result<Self, MetalLayerError> {
+        Self::build(device, config, CachingAllocator::new)
+    }
+
+    /// The baselines, with every allocation made on the device: what caching and pooling are compared with.
+    pub fn direct(device: Arc<dyn Device>) -> Result<Self, MetalLayerError> {
+        Self::build(device, &MetalOptimizations::default(), CachingAllocator::direct)
+    }
+
+    fn build(
+        device: Arc<dyn Device>,
+        config: &MetalOptimizations,
+        plain_allocator: fn(Arc<dyn Device>, Frontier) -> CachingAllocator,
+    ) -> Result<Self, MetalLayerError> {
         let policy = config.fallback_policy();
         let metrics = LayerMetrics::default();
         let frontier = Frontier::default();
         let compute = frontier.lane(device.new_timeline()?);
 
-        let caching = || Arc::new(CachingAllocator::new(device.clone(), frontier.clone())) as Arc<dyn Allocate>;
+        let caching = || Arc::new(plain_allocator(device.clone(), frontier.clone())) as Arc<dyn Allocate>;
         let wanted = config.enabled && config.memory_pool.enabled;
         // Branch `pool`: MemoryPool::new in place of the first closure.
         let (allocate, memory_pool) = Switch::start("memory_pool", wanted, policy, || Ok(caching()), caching)?;
