@@ -1,6 +1,6 @@
 use crate::allocate::{Allocate, Allocation};
 use crate::blit_worker::{Filler, Finisher, Job, Work};
-use crate::config::BlitQueueConfig;
+use crate::config::{BlitQueueConfig, FallbackPolicy};
 use crate::frontier::{Frontier, Lane};
 use crate::inline_transfer::{InlineTransfer, within_reach};
 use crate::overlap::Overlap;
@@ -8,9 +8,10 @@ use crate::staging::Gate;
 use crate::stats::BlitStats;
 use crate::transfer::{Fill, Outcome, Sink, Ticket, Transfer};
 use mlx_serving_device::{Buffer, Device, DeviceError, Point, Result, Storage};
+use prometheus_client::metrics::histogram::Histogram;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,11 @@ pub(crate) struct Shared {
     staging: Mutex<Option<Allocation>>,
     pending: AtomicUsize,
     stats: Mutex<BlitStats>,
+    /// Seconds of uploads and of downloads.
+    durations: OnceLock<[Histogram; 2]>,
+    policy: OnceLock<FallbackPolicy>,
+    /// Why transfers go in line: there was no room in time, and none since.
+    stalled: Mutex<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -86,6 +92,9 @@ impl BlitCoordinator {
             staging: Mutex::default(),
             pending: AtomicUsize::new(0),
             stats: Mutex::default(),
+            durations: OnceLock::new(),
+            policy: OnceLock::new(),
+            stalled: Mutex::default(),
             device: device.clone(),
             allocate: allocate.clone(),
             config: config.clone(),
@@ -102,6 +111,18 @@ impl BlitCoordinator {
         Ok(coordinator)
     }
 
+    /// What happens to a transfer that there is no room for; without this, it goes in line and no line is logged.
+    pub fn set_fallback(&self, policy: FallbackPolicy) {
+        // Whoever comes second changes nothing.
+        let _ = self.shared.policy.set(policy);
+    }
+
+    /// Notes the seconds that transfers take, unless metrics are off.
+    pub fn note_durations(&self, uploads: Histogram, downloads: Histogram) {
+        // Whoever comes second changes nothing.
+        let _ = self.shared.durations.set([uploads, downloads]);
+    }
+
     fn start(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
         let thread = std::thread::Builder::new().name(name.into()).spawn(run);
         self.threads.push(thread.map_err(|e| DeviceError::Lost(format!("no thread for transfers: {e}")))?);
@@ -111,13 +132,19 @@ impl BlitCoordinator {
     /// Queues what is due; gives it back when there was no room in time.
     fn put(&self, work: Work) -> Result<Ticket, Work> {
         let shared = &self.shared;
-        let limit = Duration::from_millis(shared.config.timeout_ms);
+        let mut stalled = shared.stalled.lock().unwrap_or_else(PoisonError::into_inner);
+        // While it is stalled, one transfer after the other must not wait for as long again.
+        let limit = if stalled.is_some() { Duration::ZERO } else { shared.limit() };
         let lane = if work.uploads() { &shared.lanes.uploads } else { &shared.lanes.downloads };
         let admit = |work| shared.admit(work, lane, shared.lanes.before());
-        let (ticket, waited) = shared.gate.put(shared.room_for(&work), limit, work, admit).inspect_err(|_| {
-            tracing::debug!(?limit, "no room in the staging ring in time; a transfer goes in line");
+        let put = shared.gate.put(shared.room_for(&work), limit, work, admit).inspect_err(|_| {
             shared.note(|s| s.fallback_events += 1);
-        })?;
+            if stalled.is_none() {
+                *stalled = Some(shared.stall());
+            }
+        });
+        let (ticket, waited) = put?;
+        *stalled = None;
         if let Some(waited) = waited {
             shared.note(|s| s.sync_wait(waited));
         }
@@ -151,6 +178,10 @@ impl Transfer for BlitCoordinator {
         ring_bytes(&self.shared.config) / CHUNKS / copies
     }
 
+    fn fallen_back(&self) -> Option<String> {
+        self.shared.stalled.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn stats(&self) -> BlitStats {
         let stats = self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
         BlitStats {
@@ -164,6 +195,10 @@ impl Transfer for BlitCoordinator {
 impl BlitCoordinator {
     /// The plain way, after the transfers under way.
     fn in_line(&self, work: Work) -> Result<Ticket> {
+        if self.shared.policy.get().is_some_and(|policy| !policy.graceful) {
+            let reason = self.fallen_back().unwrap_or_default();
+            return Err(DeviceError::CommandFailed(format!("{reason}, and graceful_fallback is off")));
+        }
         let (after, began, bytes) = (self.shared.lanes.before(), Instant::now(), work.bytes());
         let uploads = work.uploads();
         let ticket = match work {
@@ -241,6 +276,15 @@ impl Shared {
         Ok(())
     }
 
+    /// Logs, if it may, and says why transfers go in line from now on.
+    fn stall(&self) -> String {
+        let reason = format!("no room in the staging ring within timeout_ms, {} ms", self.config.timeout_ms);
+        if self.policy.get().is_some_and(|policy| policy.log) {
+            tracing::warn!(reason, "the blit queue is full; transfers go in line until there is room");
+        }
+        reason
+    }
+
     /// A copy that takes longer has failed.
     pub(crate) fn limit(&self) -> Duration {
         Duration::from_millis(self.config.timeout_ms)
@@ -249,6 +293,10 @@ impl Shared {
     /// Tells the end of a transfer.
     pub(crate) fn end(&self, uploads: bool, bytes: u64, took: Duration) {
         self.pending.fetch_sub(1, Ordering::Relaxed);
+        if let Some([upload, download]) = self.durations.get().filter(|_| self.config.track_metrics) {
+            let seconds = if uploads { upload } else { download };
+            seconds.observe(took.as_secs_f64());
+        }
         self.note(|s| if uploads { s.upload(bytes, took) } else { s.download(bytes, took) });
     }
 
