@@ -1,22 +1,27 @@
 use super::{holds, require};
 use crate::{Buffer, Result, Weight};
 
-/// out[r] = table[token(r)], dequantised to `f32`.
+/// `out[r]` = `table[token(r)]`, dequantised to `f32`.
 #[derive(Debug, Clone)]
 pub struct Embed {
     /// (vocabulary, width), possibly split by rows into several weights of the same width.
     pub table: Vec<Weight>,
-    /// u32 [rows]; see [`super::SAMPLED`].
+    /// u32 `[rows]`; see [`super::SAMPLED`].
     pub tokens: Buffer,
     /// u32: the previous step's sampled tokens, if any row refers to them.
     pub sampled: Option<Buffer>,
     /// Rows.
     pub rows: usize,
-    /// f32 [rows][width].
+    /// f32 `[rows][width]`.
     pub out: Buffer,
 }
 
 impl Embed {
+    pub(super) fn buffers(&self) -> Vec<&Buffer> {
+        let table = self.table.iter().map(|part| &part.buffer);
+        table.chain([&self.tokens, &self.out]).chain(&self.sampled).collect()
+    }
+
     pub(super) fn validate(&self) -> Result<()> {
         require(!self.table.is_empty(), || "embed: no table".into())?;
         let width = self.table[0].spec.cols;

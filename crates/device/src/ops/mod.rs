@@ -20,6 +20,7 @@ use crate::{Buffer, DeviceError, Result};
 
 /// One recorded operation.
 #[derive(Debug, Clone)]
+#[allow(clippy::large_enum_variant, reason = "an op is recorded once and taken apart at once; most are the large ones")]
 pub enum Op {
     /// Token embedding.
     Embed(Embed),
@@ -38,6 +39,32 @@ pub enum Op {
 }
 
 impl Op {
+    /// The name of its kind, for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Embed(_) => "Embed",
+            Op::RopeAngles(_) => "RopeAngles",
+            Op::Linear(_) => "Linear",
+            Op::Attend(_) => "Attend",
+            Op::Observe(_) => "Observe",
+            Op::Sample(_) => "Sample",
+            Op::Copy(_) => "Copy",
+        }
+    }
+
+    /// Every buffer that it refers to.
+    pub fn buffers(&self) -> Vec<&Buffer> {
+        match self {
+            Op::Embed(op) => op.buffers(),
+            Op::RopeAngles(op) => vec![&op.positions, &op.inv_freq, &op.out],
+            Op::Linear(op) => op.buffers(),
+            Op::Attend(op) => op.buffers(),
+            Op::Observe(op) => vec![&op.history, &op.tokens],
+            Op::Sample(op) => op.buffers(),
+            Op::Copy(op) => vec![&op.from, &op.to],
+        }
+    }
+
     /// Checks shapes, lengths and ranges: what a backend may take for granted.
     pub fn validate(&self) -> Result<()> {
         match self {

@@ -1,0 +1,56 @@
+//! How the device stores weights and KV blocks: a weight's rows one after the other, each as values, scales and biases of the
+//! source, in blocks of four with padding; a KV block as the oracle has it.
+
+use super::run::load;
+use crate::oracle::{Matrix, dequantise};
+use crate::{DeviceError, Result, Weight, WeightLayout, WeightSource, WeightSpec};
+use std::ops::Range;
+
+/// Rows of a block: few, but more than one, so that padding is met.
+const BLOCK: usize = 4;
+
+/// Bytes of one row: values, scales, biases.
+fn row_bytes(spec: &WeightSpec) -> (usize, usize) {
+    let (values, scales, _) = WeightSpec { rows: 1, ..*spec }.source_bytes();
+    (values, scales)
+}
+
+pub(super) fn weight_layout(spec: &WeightSpec) -> Result<WeightLayout> {
+    spec.validate()?;
+    let (values, side) = row_bytes(spec);
+    Ok(WeightLayout {
+        rows_per_block: BLOCK,
+        bytes_per_block: BLOCK * (values + 2 * side),
+        blocks: spec.rows.div_ceil(BLOCK),
+    })
+}
+
+pub(super) fn pack(spec: &WeightSpec, source: &WeightSource<'_>, blocks: Range<usize>, out: &mut [u8]) -> Result<()> {
+    let layout = weight_layout(spec)?;
+    source.validate(spec)?;
+    if blocks.end > layout.blocks || out.len() != blocks.len() * layout.bytes_per_block {
+        return Err(DeviceError::Contract(format!("blocks {blocks:?} of {layout:?} into {} bytes", out.len())));
+    }
+    out.fill(0);
+    let rows = blocks.start * BLOCK..(blocks.end * BLOCK).min(spec.rows);
+    for (row, out) in rows.zip(out.chunks_exact_mut(layout.bytes_per_block / BLOCK)) {
+        let row = source.rows(spec, row..row + 1);
+        out.copy_from_slice(&[row.values, row.scales, row.biases].concat());
+    }
+    Ok(())
+}
+
+/// A packed weight, widened.
+pub(super) fn unpack(weight: &Weight) -> Result<Matrix> {
+    let spec = &weight.spec;
+    let layout = weight_layout(spec)?;
+    let bytes: Vec<u8> = load(&weight.buffer, layout.bytes())?;
+    let (values, side) = row_bytes(spec);
+    let (mut all, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
+    for row in bytes.chunks_exact(values + 2 * side).take(spec.rows) {
+        all.extend_from_slice(&row[..values]);
+        scales.extend_from_slice(&row[values..values + side]);
+        biases.extend_from_slice(&row[values + side..]);
+    }
+    dequantise(spec, &WeightSource { values: &all, scales: &scales, biases: &biases })
+}

@@ -1,0 +1,68 @@
+use super::control::QueueKind;
+use super::timeline::FakeTimeline;
+use crate::{Point, Storage};
+
+/// A point on a timeline, to compare: the timeline's number in order of making, and the value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mark {
+    /// Number of the timeline; `u64::MAX` for one of another device.
+    pub timeline: u64,
+    /// Value on it.
+    pub value: u64,
+}
+
+impl Mark {
+    /// The mark of a point.
+    pub fn of(point: &Point) -> Self {
+        let timeline = point.timeline.as_any().downcast_ref::<FakeTimeline>();
+        Self { timeline: timeline.map_or(u64::MAX, FakeTimeline::number), value: point.value }
+    }
+}
+
+/// Something that happened on a [`super::FakeDevice`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A heap or a dedicated buffer was allocated.
+    Allocated {
+        /// Length.
+        bytes: u64,
+        /// Storage.
+        storage: Storage,
+        /// A heap rather than a buffer.
+        heap: bool,
+    },
+    /// An allocation was refused.
+    Refused {
+        /// Length asked for.
+        bytes: u64,
+    },
+    /// An allocation's last view went.
+    Freed {
+        /// Length.
+        bytes: u64,
+    },
+    /// A command buffer was submitted.
+    Submitted {
+        /// Where.
+        queue: QueueKind,
+        /// Number of the submission, over both queues.
+        submission: u64,
+        /// [`crate::Op::name`] of its ops, with `"Wait"` where the encoder was told to wait.
+        ops: Vec<&'static str>,
+        /// Bytes that its copies copy.
+        copied: u64,
+        /// What it waits for: the submission's points, then the encoder's.
+        waits: Vec<Mark>,
+        /// What it signals.
+        signal: Option<Mark>,
+    },
+    /// A submission ended; said before anybody else learns of it.
+    Ended {
+        /// Number of the submission.
+        submission: u64,
+        /// Whether it completed.
+        completed: bool,
+    },
+    /// The host signalled a timeline.
+    Signalled(Mark),
+}

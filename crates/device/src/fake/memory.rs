@@ -1,0 +1,160 @@
+use super::log::Event;
+use super::state::State;
+use crate::{Buffer, DeviceError, Heap, Memory, Result, Storage};
+use std::any::Any;
+use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// Bytes of fresh memory that are filled with ones; filling a large heap would make it resident.
+const POISONED: usize = 1 << 20;
+
+/// One piece of memory. The lock is held for copies only, never while somebody else's code runs.
+pub(super) struct FakeMemory {
+    bytes: RwLock<Vec<u8>>,
+    len: u64,
+    storage: Storage,
+    state: Arc<State>,
+}
+
+impl FakeMemory {
+    /// Allocates, if budget and faults allow.
+    pub(super) fn new(len: u64, storage: Storage, heap: bool, state: &Arc<State>) -> Result<Arc<Self>> {
+        state.alive()?;
+        let what = if heap { "a heap" } else { "a buffer" };
+        let refused = |detail: &str| {
+            state.note(Event::Refused { bytes: len });
+            DeviceError::OutOfMemory { requested: len, what, detail: detail.to_owned() }
+        };
+        if state.struck(|s| &mut s.allocations) {
+            return Err(refused("by a planted fault"));
+        }
+        let within = |used: u64| used.checked_add(len).filter(|sum| *sum <= state.memory_budget);
+        if state.bytes.fetch_update(SeqCst, SeqCst, within).is_err() {
+            return Err(refused("beyond the memory budget"));
+        }
+        state.allocations.fetch_add(1, SeqCst);
+        state.note(Event::Allocated { bytes: len, storage, heap });
+        let mut bytes = vec![0; len as usize];
+        let poisoned = bytes.len().min(POISONED);
+        bytes[..poisoned].fill(u8::MAX);
+        Ok(Arc::new(Self { bytes: RwLock::new(bytes), len, storage, state: state.clone() }))
+    }
+
+    /// Copies out, for the device.
+    pub(super) fn load(&self, offset: u64, to: &mut [u8]) -> Result<()> {
+        let range = self.range(offset, to.len() as u64)?;
+        to.copy_from_slice(&self.bytes.read().unwrap_or_else(PoisonError::into_inner)[range]);
+        Ok(())
+    }
+
+    /// Copies in, for the device.
+    pub(super) fn store(&self, offset: u64, from: &[u8]) -> Result<()> {
+        let range = self.range(offset, from.len() as u64)?;
+        self.bytes.write().unwrap_or_else(PoisonError::into_inner)[range].copy_from_slice(from);
+        Ok(())
+    }
+
+    fn range(&self, offset: u64, len: u64) -> Result<Range<usize>> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len => Ok(offset as usize..end as usize),
+            _ => Err(DeviceError::Contract(format!("access at {offset} of {len} bytes in memory of {}", self.len))),
+        }
+    }
+
+    /// Fails where the host has no access.
+    fn host(&self) -> Result<()> {
+        self.state.alive()?;
+        if self.storage == Storage::Shared || self.state.unified_memory {
+            return Ok(());
+        }
+        Err(DeviceError::Contract("host access to private memory of a discrete device; copy through a queue".into()))
+    }
+}
+
+impl Drop for FakeMemory {
+    fn drop(&mut self) {
+        self.state.bytes.fetch_sub(self.len, SeqCst);
+        self.state.note(Event::Freed { bytes: self.len });
+    }
+}
+
+impl Memory for FakeMemory {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    fn storage(&self) -> Storage {
+        self.storage
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.host()?;
+        self.store(offset, bytes)
+    }
+
+    fn read(&self, offset: u64, bytes: &mut [u8]) -> Result<()> {
+        self.host()?;
+        self.load(offset, bytes)
+    }
+
+    fn lend(&self, range: Range<u64>, f: &mut dyn FnMut(&mut [u8])) -> Result<()> {
+        self.host()?;
+        let len = range.end.checked_sub(range.start).filter(|len| *len <= self.len);
+        let len = len.ok_or_else(|| DeviceError::Contract(format!("lend of {range:?} in memory of {}", self.len)))?;
+        let mut bytes = vec![0; len as usize];
+        self.load(range.start, &mut bytes)?;
+        f(&mut bytes);
+        self.store(range.start, &bytes)
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl fmt::Debug for FakeMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FakeMemory({} bytes, {:?})", self.len, self.storage)
+    }
+}
+
+/// A heap: one piece of memory, placed into by its sub-allocator.
+#[derive(Debug)]
+pub(super) struct FakeHeap {
+    memory: Arc<FakeMemory>,
+}
+
+impl FakeHeap {
+    /// Alignment of placed buffers, as of Metal's.
+    pub(super) const ALIGN: u64 = 256;
+
+    pub(super) fn new(memory: Arc<FakeMemory>) -> Self {
+        Self { memory }
+    }
+}
+
+impl Heap for FakeHeap {
+    fn len(&self) -> u64 {
+        self.memory.len
+    }
+
+    fn place(&self, offset: u64, len: u64) -> Result<Buffer> {
+        if !offset.is_multiple_of(Self::ALIGN) {
+            let align = Self::ALIGN;
+            return Err(DeviceError::Contract(format!("placement at {offset}, which is no multiple of {align}")));
+        }
+        self.memory.range(offset, len)?;
+        Buffer::whole(self.memory.clone()).slice(offset..offset + len)
+    }
+
+    fn touch(&self, range: Range<u64>) -> Result<()> {
+        self.memory.state.alive()?;
+        let range = self.memory.range(range.start, range.end.saturating_sub(range.start))?;
+        let mut bytes = self.memory.bytes.write().unwrap_or_else(PoisonError::into_inner);
+        // Written through a black box: a byte that keeps its value need not be written otherwise.
+        bytes[range].iter_mut().step_by(4096).for_each(|byte| *byte = std::hint::black_box(*byte));
+        Ok(())
+    }
+}

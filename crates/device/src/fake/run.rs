@@ -1,0 +1,200 @@
+//! Ops on device memory: loads what the oracle takes, runs it, stores what it gives.
+
+use super::layout::unpack;
+use super::memory::FakeMemory;
+use crate::ops::{Attend, Copy, Embed, Epilogue, Linear, Norm, Observe, RopeAngles, Sample, SampleParams};
+use crate::oracle::{self, Finish, Matrix};
+use crate::{Buffer, DeviceError, Op, Result};
+use bytemuck::Pod;
+use std::collections::BTreeMap;
+
+/// Runs an op.
+pub(super) fn run(op: &Op) -> Result<()> {
+    match op {
+        Op::Embed(op) => embed(op),
+        Op::RopeAngles(op) => rope(op),
+        Op::Linear(op) => linear(op),
+        Op::Attend(op) => attend(op),
+        Op::Observe(op) => observe(op),
+        Op::Sample(op) => sample(op),
+        Op::Copy(op) => copy(op),
+    }
+}
+
+/// Runs an op that computes nothing: copies copy, sampling takes [`scripted_token`].
+pub(super) fn pretend(op: &Op) -> Result<()> {
+    match op {
+        Op::Copy(op) => copy(op),
+        Op::Sample(op) => {
+            let params: Vec<SampleParams> = load(&op.params, op.rows)?;
+            let tokens: Vec<u32> = params.iter().map(|params| scripted_token(params, op.vocab)).collect();
+            store(&op.out, &tokens)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The token that sampling writes on a device that computes nothing: it depends on seed, position and slot.
+pub fn scripted_token(params: &SampleParams, vocab: usize) -> u32 {
+    let [word, _] = oracle::threefry([params.seed_low, params.seed_high], [params.position, params.slot]);
+    (u64::from(word) % vocab.max(1) as u64) as u32
+}
+
+fn memory(buffer: &Buffer) -> Result<&FakeMemory> {
+    let memory = buffer.memory().as_any().downcast_ref::<FakeMemory>();
+    memory.ok_or_else(|| DeviceError::Contract(format!("{buffer:?} belongs to another device")))
+}
+
+/// The first `count` values of a buffer.
+pub(super) fn load<T: Pod>(buffer: &Buffer, count: usize) -> Result<Vec<T>> {
+    if (count * size_of::<T>()) as u64 > buffer.len() {
+        let what = std::any::type_name::<T>();
+        return Err(DeviceError::Contract(format!("{count} values of {what} do not fit {buffer:?}")));
+    }
+    let mut values = vec![T::zeroed(); count];
+    memory(buffer)?.load(buffer.offset(), bytemuck::cast_slice_mut(&mut values))?;
+    Ok(values)
+}
+
+/// All values of a buffer.
+fn load_all<T: Pod>(buffer: &Buffer) -> Result<Vec<T>> {
+    load(buffer, buffer.len() as usize / size_of::<T>())
+}
+
+fn store<T: Pod>(buffer: &Buffer, values: &[T]) -> Result<()> {
+    memory(buffer)?.store(buffer.offset(), bytemuck::cast_slice(values))
+}
+
+fn embed(op: &Embed) -> Result<()> {
+    let table = op.table.iter().map(unpack).collect::<Result<Vec<_>>>()?;
+    let sampled = op.sampled.as_ref().map(load_all).transpose()?;
+    store(&op.out, &oracle::embed(&table, &load::<u32>(&op.tokens, op.rows)?, sampled.as_deref())?)
+}
+
+fn rope(op: &RopeAngles) -> Result<()> {
+    let (positions, inv_freq) = (load(&op.positions, op.rows)?, load(&op.inv_freq, op.pairs)?);
+    store(&op.out, &oracle::rope_angles(&positions, &inv_freq, op.scale))
+}
+
+/// A norm's weight and eps.
+fn load_norm(norm: &Option<Norm>, width: usize) -> Result<Option<(Vec<f32>, f32)>> {
+    norm.as_ref().map(|norm| Ok((load(&norm.weight, width)?, norm.eps))).transpose()
+}
+
+fn as_norm(norm: &Option<(Vec<f32>, f32)>) -> Option<oracle::Norm<'_>> {
+    norm.as_ref().map(|(weight, eps)| oracle::Norm { weight, eps: *eps })
+}
+
+fn linear(op: &Linear) -> Result<()> {
+    let gather = op.gather.as_ref().map(|gather| load::<u32>(gather, op.rows)).transpose()?;
+    let input = if gather.is_some() { load_all(&op.input)? } else { load::<f32>(&op.input, op.rows * op.cols())? };
+    let norm = load_norm(&op.norm, op.cols())?;
+    let weights = op.projections.iter().map(|p| unpack(&p.weight)).collect::<Result<Vec<Matrix>>>()?;
+    let load_bias = |p: &crate::ops::Projection| p.bias.as_ref().map(|b| load(b, p.weight.spec.rows)).transpose();
+    let biases = op.projections.iter().map(load_bias).collect::<Result<Vec<Option<Vec<f32>>>>>()?;
+    let projections: Vec<_> = weights
+        .iter()
+        .zip(&biases)
+        .map(|(weight, bias)| oracle::Projection { weight, bias: bias.as_deref() })
+        .collect();
+    let (finish, to, features) = match &op.epilogue {
+        Epilogue::Store(out) => (Finish::Store, out, op.features()),
+        Epilogue::Add(out) => (Finish::Add, out, op.features()),
+        Epilogue::Gated(activation, out) => (Finish::Gated(*activation), out, op.features() / 2),
+    };
+    let mut out: Vec<f32> = load(to, op.rows * features)?;
+    let gather = gather.as_deref();
+    let op = oracle::Linear {
+        input: &input,
+        gather,
+        rows: op.rows,
+        norm: as_norm(&norm),
+        projections: &projections,
+        finish,
+    };
+    oracle::linear(&op, &mut out)?;
+    store(to, &out)
+}
+
+/// The oracle sees a small cache of the blocks in use only, under numbers of their own.
+fn attend(op: &Attend) -> Result<()> {
+    let batch = &op.batch;
+    let spans = load(&batch.spans, batch.sequences)?;
+    let mut tables: Vec<u32> = load_all(&batch.block_tables)?;
+    let used = used_blocks(op, &spans, &tables);
+    tables.iter_mut().for_each(|block| *block = used.get(block).copied().unwrap_or(u32::MAX));
+    let values = oracle::kv_block_values(&op.kv);
+    let place = |block: u32| {
+        let at = 4 * values as u64 * u64::from(block);
+        op.cache.slice(at..at + 4 * values as u64)
+    };
+    let mut cache = Vec::with_capacity(used.len() * values);
+    for &block in used.keys() {
+        cache.extend(load::<f32>(&place(block)?, values)?);
+    }
+    let (q_norm, k_norm) = (load_norm(&op.q_norm, op.kv.head_dim)?, load_norm(&op.k_norm, op.kv.head_dim)?);
+    let naive = oracle::Attend {
+        qkv: &load::<f32>(&op.qkv, batch.rows * (op.heads + 2 * op.kv.heads) * op.kv.head_dim)?,
+        heads: op.heads,
+        kv: op.kv,
+        q_norm: as_norm(&q_norm),
+        k_norm: as_norm(&k_norm),
+        angles: &load::<f32>(&op.angles, batch.rows * op.pairs * 2)?,
+        pairs: op.pairs,
+        interleaved: op.interleaved,
+        spans: &spans,
+        block_tables: &tables,
+        max_context: batch.max_context,
+        scale: op.scale,
+        window: op.window,
+    };
+    let mut out = vec![0.0; batch.rows * op.heads * op.kv.head_dim];
+    oracle::attend(&naive, &mut cache, &mut out)?;
+    for (&block, block_values) in used.keys().zip(cache.chunks_exact(values)) {
+        store(&place(block)?, block_values)?;
+    }
+    store(&op.out, &out)
+}
+
+/// The blocks of the cache that the spans use, in rising order, each with its number among them.
+fn used_blocks(op: &Attend, spans: &[crate::ops::Span], tables: &[u32]) -> BTreeMap<u32, u32> {
+    let blocks = op.cache.len() / (4 * oracle::kv_block_values(&op.kv) as u64);
+    let runs = spans.iter().filter_map(|span| {
+        let used = (span.start as usize + span.rows as usize).div_ceil(op.kv.block_tokens);
+        tables.get(span.table as usize..span.table as usize + used)
+    });
+    let good = runs.flatten().filter(|block| u64::from(**block) < blocks);
+    let mut used: BTreeMap<u32, u32> = good.map(|block| (*block, 0)).collect();
+    used.values_mut().zip(0..).for_each(|(number, i)| *number = i);
+    used
+}
+
+fn observe(op: &Observe) -> Result<()> {
+    let row = 4 * op.vocab as u64;
+    let place = op.history.slice(op.slot as u64 * row..(op.slot as u64 + 1) * row)?;
+    let mut row = vec![0; op.vocab];
+    oracle::observe(&mut row, &load::<u32>(&op.tokens, op.count)?, op.prompt)?;
+    store(&place, &row)
+}
+
+fn sample(op: &Sample) -> Result<()> {
+    let mut history = op.history.as_ref().map_or_else(|| Ok(Vec::new()), load_all::<u32>)?;
+    let logits: Vec<f32> = load(&op.logits, op.rows * op.vocab)?;
+    let tokens =
+        oracle::sample(&logits, &load::<SampleParams>(&op.params, op.rows)?, &load_all(&op.biases)?, &mut history)?;
+    if let Some(to) = &op.history {
+        store(to, &history)?;
+    }
+    store(&op.out, &tokens)
+}
+
+fn copy(op: &Copy) -> Result<()> {
+    store::<u8>(&op.to, &load_all(&op.from)?)
+}
+
+/// Flips the bits of one byte of a copy's destination.
+pub(super) fn corrupt(op: &Copy) -> Result<()> {
+    let place = op.to.slice(op.to.len() / 2..op.to.len())?;
+    let byte: Vec<u8> = load(&place, place.len().min(1) as usize)?;
+    store(&place, &byte.iter().map(|byte| !byte).collect::<Vec<_>>())
+}

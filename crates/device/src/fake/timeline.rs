@@ -1,0 +1,66 @@
+use super::log::{Event, Mark};
+use super::state::State;
+use crate::{DeviceError, Result, Timeline};
+use std::any::Any;
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How often a waiter looks whether the device is lost.
+const LOOK_UP: Duration = Duration::from_millis(2);
+
+#[derive(Debug)]
+pub(super) struct FakeTimeline {
+    number: u64,
+    value: Mutex<u64>,
+    raised: Condvar,
+    state: Arc<State>,
+}
+
+impl FakeTimeline {
+    pub(super) fn new(state: Arc<State>) -> Self {
+        let number = state.timelines.fetch_add(1, SeqCst);
+        Self { number, value: Mutex::default(), raised: Condvar::new(), state }
+    }
+
+    /// Its number in order of making.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Raises the counter, for a queue.
+    pub(super) fn raise(&self, value: u64) {
+        let mut now = self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = value.max(*now);
+        self.raised.notify_all();
+    }
+}
+
+impl Timeline for FakeTimeline {
+    fn value(&self) -> u64 {
+        *self.value.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait(&self, value: u64, limit: Duration) -> Result<()> {
+        let began = Instant::now();
+        let mut now = self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        while *now < value {
+            self.state.alive()?;
+            let left = limit.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return Err(DeviceError::Timeout { value, reached: *now, waited: limit });
+            }
+            now = self.raised.wait_timeout(now, left.min(LOOK_UP)).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        Ok(())
+    }
+
+    fn signal(&self, value: u64) {
+        self.state.note(Event::Signalled(Mark { timeline: self.number, value }));
+        self.raise(value);
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
