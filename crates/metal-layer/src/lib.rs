@@ -3,7 +3,7 @@
 //!
 //! | trait | baseline | optimisation |
 //! | --- | --- | --- |
-//! | [`Allocate`] | [`CachingAllocator`] | memory pool |
+//! | [`Allocate`] | [`CachingAllocator`] | [`MemoryPool`] |
 //! | [`Transfer`] | [`InlineTransfer`] | [`BlitCoordinator`] |
 //! | [`Submit`] | [`SingleSubmission`] | [`CommandBufferRing`] |
 #![forbid(unsafe_code)]
@@ -18,16 +18,18 @@ mod error;
 mod frontier;
 mod inline_transfer;
 mod layer;
+mod memory_pool;
 mod metrics;
 mod overlap;
 mod single_submission;
 mod staging;
 mod stats;
 mod submit;
+mod sync;
 mod transfer;
 mod utilization;
 
-pub use allocate::{Allocate, Allocation, Leak, Reclaim};
+pub use allocate::{Allocate, Allocation, Leak, Reclaim, WEIGHTS};
 pub use blit_coordinator::BlitCoordinator;
 pub use caching_allocator::CachingAllocator;
 pub use command_buffer_ring::CommandBufferRing;
@@ -35,6 +37,7 @@ pub use error::MetalLayerError;
 pub use frontier::{Frontier, Lane};
 pub use inline_transfer::InlineTransfer;
 pub use layer::MetalLayer;
+pub use memory_pool::{MemoryPool, WholeHeap};
 pub use metrics::LayerMetrics;
 pub use single_submission::SingleSubmission;
 pub use stats::{BlitStats, DeviceStats, LayerStats, PoolStats, RingStats, Switched};

@@ -13,11 +13,11 @@ pub struct PoolStats {
     pub exhaustion_events: u64,
     /// Allocations that a dedicated buffer served instead.
     pub fallback_events: u64,
-    /// Heaps.
+    /// Heaps of the configured size.
     pub pool_size: usize,
-    /// Heaps without live allocations.
+    /// Of these, without live allocations.
     pub available_count: usize,
-    /// Share of the heaps' bytes in use.
+    /// Share of the heaps' bytes in use, without the weights'.
     pub utilization: f64,
     /// Bytes taken from the device.
     pub bytes_reserved: u64,
@@ -25,7 +25,7 @@ pub struct PoolStats {
     pub bytes_in_use: u64,
     /// The most bytes of live allocations so far.
     pub peak_bytes_in_use: u64,
-    /// 1 − largest free range / free bytes.
+    /// 1 − the largest free range of each heap / all free bytes, without the weights' heaps. The ranges are known to an eighth.
     pub fragmentation: f64,
 }
 
