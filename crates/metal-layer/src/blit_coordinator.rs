@@ -132,19 +132,13 @@ impl BlitCoordinator {
     /// Queues what is due; gives it back when there was no room in time.
     fn put(&self, work: Work) -> Result<Ticket, Work> {
         let shared = &self.shared;
-        let mut stalled = shared.stalled.lock().unwrap_or_else(PoisonError::into_inner);
         // While it is stalled, one transfer after the other must not wait for as long again.
-        let limit = if stalled.is_some() { Duration::ZERO } else { shared.limit() };
+        let limit = if self.fallen_back().is_some() { Duration::ZERO } else { shared.limit() };
         let lane = if work.uploads() { &shared.lanes.uploads } else { &shared.lanes.downloads };
         let admit = |work| shared.admit(work, lane, shared.lanes.before());
-        let put = shared.gate.put(shared.room_for(&work), limit, work, admit).inspect_err(|_| {
-            shared.note(|s| s.fallback_events += 1);
-            if stalled.is_none() {
-                *stalled = Some(shared.stall());
-            }
-        });
+        let put = shared.gate.put(shared.room_for(&work), limit, work, admit);
+        shared.note_room(put.is_ok());
         let (ticket, waited) = put?;
-        *stalled = None;
         if let Some(waited) = waited {
             shared.note(|s| s.sync_wait(waited));
         }
@@ -196,7 +190,7 @@ impl BlitCoordinator {
     /// The plain way, after the transfers under way.
     fn in_line(&self, work: Work) -> Result<Ticket> {
         if self.shared.policy.get().is_some_and(|policy| !policy.graceful) {
-            let reason = self.fallen_back().unwrap_or_default();
+            let reason = self.fallen_back().unwrap_or_else(|| "no room in the staging ring".into());
             return Err(DeviceError::CommandFailed(format!("{reason}, and graceful_fallback is off")));
         }
         let (after, began, bytes) = (self.shared.lanes.before(), Instant::now(), work.bytes());
@@ -276,13 +270,21 @@ impl Shared {
         Ok(())
     }
 
-    /// Logs, if it may, and says why transfers go in line from now on.
-    fn stall(&self) -> String {
-        let reason = format!("no room in the staging ring within timeout_ms, {} ms", self.config.timeout_ms);
-        if self.policy.get().is_some_and(|policy| policy.log) {
-            tracing::warn!(reason, "the blit queue is full; transfers go in line until there is room");
+    /// Whether there was room for a transfer in time: decides how the next one goes.
+    fn note_room(&self, found: bool) {
+        let mut stalled = self.stalled.lock().unwrap_or_else(PoisonError::into_inner);
+        if found {
+            *stalled = None;
+            return;
         }
-        reason
+        self.note(|s| s.fallback_events += 1);
+        if stalled.is_none() {
+            let reason = format!("no room in the staging ring within timeout_ms, {} ms", self.config.timeout_ms);
+            if self.policy.get().is_some_and(|policy| policy.log) {
+                tracing::warn!(reason, "the blit queue is full; transfers go in line until there is room");
+            }
+            *stalled = Some(reason);
+        }
     }
 
     /// A copy that takes longer has failed.
