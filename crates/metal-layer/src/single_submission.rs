@@ -10,9 +10,10 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct SingleSubmission {
     device: Arc<dyn Device>,
+    /// Before the allocator, which says at its end what is not let go.
+    uniforms: Uniforms,
     allocate: Arc<dyn Allocate>,
     compute: Lane,
-    uniforms: Uniforms,
     in_flight: bool,
     stats: RingStats,
 }

@@ -4,7 +4,7 @@ use mlx_serving_device::ops::{Norm, Projection};
 use mlx_serving_device::{
     Buffer, Device, Float, Point, Status, Storage, Weight, WeightFormat, WeightSource, WeightSpec,
 };
-use mlx_serving_metal_layer::{Allocate, Allocation, Ticket, Transfer};
+use mlx_serving_metal_layer::{Allocate, Allocation, Ticket, Transfer, WEIGHTS};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -118,6 +118,7 @@ impl<'a> Loader<'a> {
         if total > budget {
             return Err(ModelError::TooLarge { needed: total, budget });
         }
+        source.allocate.expect_weights(total);
         Ok(Self {
             source,
             done: 0,
@@ -241,8 +242,7 @@ impl<'a> Loader<'a> {
             Some((buffer, used)) if used + need <= buffer.len() => (buffer, used),
             open => {
                 let small = need <= BLOCK / 4;
-                let memory =
-                    self.source.allocate.allocate(if small { BLOCK } else { need }, self.storage, "weights")?;
+                let memory = self.source.allocate.allocate(if small { BLOCK } else { need }, self.storage, WEIGHTS)?;
                 let buffer = (*memory).clone();
                 self.held.push(memory);
                 if !small {
