@@ -26,7 +26,7 @@ pub use caching_allocator::CachingAllocator;
 pub use frontier::{Frontier, Lane};
 pub use inline_transfer::InlineTransfer;
 pub use layer::MetalLayer;
-pub use memory_pool::{MemoryPool, WholeHeap};
+pub use memory_pool::{MemoryPool, WholeHeap, WorkingSet};
 pub use single_submission::SingleSubmission;
 pub use stats::{BlitStats, DeviceStats, LayerStats, PoolStats, RingStats, Switched};
 pub use submit::{InFlight, Slot, Submit};
