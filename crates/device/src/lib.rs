@@ -26,6 +26,7 @@
 //! each row in one fixed order. Switching an optimisation on or off therefore cannot change an output token.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "conformance")]
 pub mod conformance;
 mod device;
 mod error;

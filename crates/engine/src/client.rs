@@ -65,6 +65,11 @@ impl Client {
         self.events.is_closed()
     }
 
+    /// Any of its tokens may be its last, not only the one that reaches its length.
+    pub(crate) fn may_stop(&self) -> bool {
+        !self.request.ignore_eos || !self.request.stop.is_empty()
+    }
+
     /// The first step with its rows was submitted.
     pub(crate) fn start(&mut self, cached: usize) {
         if self.started.is_none() {

@@ -2,8 +2,9 @@ use crate::uniforms::MAX_BIASES;
 use crate::worker::{self, Command, Parts};
 use crate::{EngineError, Event, Metrics, Request};
 use mlx_serving_device::Device;
-use mlx_serving_metal_layer::LayerStats;
+use mlx_serving_metal_layer::{LayerMetrics, LayerStats};
 use mlx_serving_text::StopMatcher;
+use prometheus_client::registry::Registry;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -62,6 +63,15 @@ pub struct Health {
     pub reason: Option<String>,
 }
 
+/// What an engine has submitted so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// Steps.
+    pub steps: u64,
+    /// Host time from their plans to their submissions.
+    pub encoding: Duration,
+}
+
 /// What the engine's thread and its handle both see.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -74,6 +84,9 @@ pub(crate) struct Shared {
     pub step_since: AtomicU64,
     pub epoch: Instant,
     pub stats: Mutex<LayerStats>,
+    pub pace: Mutex<Pace>,
+    /// `None` if the configuration hides them.
+    pub layer_metrics: Option<LayerMetrics>,
     pub stopped: Mutex<Option<String>>,
     pub draining: AtomicBool,
 }
@@ -82,9 +95,19 @@ impl Shared {
     pub(crate) fn begin_step(&self) {
         self.step_since.store(self.epoch.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
     }
-    pub(crate) fn end_step(&self) {
+    /// A step has ended; if `more` are in flight, the next one's time begins.
+    pub(crate) fn end_step(&self, more: bool) {
         self.heartbeat.fetch_add(1, Ordering::Relaxed);
-        self.step_since.store(0, Ordering::Relaxed);
+        if more {
+            self.begin_step();
+        } else {
+            self.step_since.store(0, Ordering::Relaxed);
+        }
+    }
+    pub(crate) fn note_submitted(&self, encoding: Duration) {
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        pace.steps += 1;
+        pace.encoding += encoding;
     }
     fn reason(&self) -> Option<String> {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -113,6 +136,8 @@ impl Engine {
             step_since: AtomicU64::new(0),
             epoch: Instant::now(),
             stats: Mutex::new(parts.layer.stats()),
+            pace: Mutex::default(),
+            layer_metrics: parts.layer.metrics().cloned(),
             stopped: Mutex::new(None),
             draining: AtomicBool::new(false),
         });
@@ -194,9 +219,22 @@ impl Engine {
         &self.shared.metrics
     }
 
+    /// Registers all metrics as they are now, the optimisations' too unless the configuration hides them.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.shared.metrics.register(registry);
+        if let Some(metrics) = &self.shared.layer_metrics {
+            metrics.register(self.stats(), registry);
+        }
+    }
+
     /// The three optimisations' statistics, as of the last step.
     pub fn stats(&self) -> LayerStats {
         self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Steps submitted so far, and the host's time for them.
+    pub fn pace(&self) -> Pace {
+        *self.shared.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it lives.

@@ -17,7 +17,7 @@ mod uniforms;
 mod worker;
 
 pub use error::EngineError;
-pub use handle::{Engine, Health, Info, Late, Options, Stream};
+pub use handle::{Engine, Health, Info, Late, Options, Pace, Stream};
 pub use metrics::Metrics;
 pub use request::{Event, Finish, FinishReason, Logprobs, Request, Sampling, TokenEvent, Usage};
 pub use worker::Parts;

@@ -4,7 +4,7 @@ use crate::handle::{Info, Live, Options, Shared};
 use crate::scheduler::{Limits, Next, Plan, Progress, Scheduled, Scheduler};
 use crate::step::{Stepper, Submitted};
 use crate::{EngineError, Event, FinishReason, Request};
-use mlx_serving_device::Device;
+use mlx_serving_device::{Device, DeviceError};
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_model::Model;
 use mlx_serving_text::{StopMatcher, Tokenizer};
@@ -103,6 +103,8 @@ impl Worker {
             }
             if let Err(error) = self.turn() {
                 tracing::error!(%error, "the engine stops");
+                // What is in flight never completes, or nobody can tell.
+                self.flight.clear();
                 break error.to_string();
             }
             self.publish_gauges();
@@ -113,6 +115,12 @@ impl Worker {
             let _ = self.stepper.complete(&flight.step, self.step_limit);
         }
         let error = EngineError::Stopped(reason);
+        while let Ok(command) = self.inbox.try_recv() {
+            if let Command::Submit { events, .. } = command {
+                // A receiver that has gone away need not know.
+                let _ = events.send(Event::Failed(error.clone()));
+            }
+        }
         let rest = self.scheduler.running.drain(..).chain(self.scheduler.waiting.drain(..));
         rest.for_each(|s| s.rest.fail(error.clone(), &self.shared.metrics));
         self.publish_gauges();
@@ -132,7 +140,11 @@ impl Worker {
             } else {
                 match self.inbox.recv_timeout(IDLE) {
                     Ok(command) => command,
-                    Err(RecvTimeoutError::Timeout) => continue,
+                    Err(RecvTimeoutError::Timeout) => {
+                        // The device's utilisation falls while nothing runs.
+                        self.publish_stats();
+                        continue;
+                    }
                     Err(RecvTimeoutError::Disconnected) => return false,
                 }
             };
@@ -165,11 +177,19 @@ impl Worker {
         }
     }
 
-    /// Steps in flight at once. Log-probabilities are read from the step's logits, which the next step overwrites.
+    /// Steps in flight at once. Log-probabilities are read from the step's logits, which the next step overwrites. A sequence
+    /// that may stop at any token is computed one step ahead of what is known of it, so that no more than one is in vain.
     fn depth(&self) -> usize {
-        let reads_logits =
-            self.scheduler.running.iter().chain(&self.scheduler.waiting).any(|s| s.rest.request.logprobs.is_some());
-        if reads_logits { 1 } else { self.stepper.depth() }
+        let any = |asks: fn(&Client) -> bool| {
+            self.scheduler.running.iter().chain(&self.scheduler.waiting).any(|s| asks(&s.rest))
+        };
+        if any(|client| client.request.logprobs.is_some()) {
+            1
+        } else if any(Client::may_stop) {
+            self.stepper.depth().min(2)
+        } else {
+            self.stepper.depth()
+        }
     }
 
     fn submit(&mut self, plan: Plan) -> Result<(), EngineError> {
@@ -180,8 +200,10 @@ impl Worker {
             }
         }
         let previous = self.flight.back().map(|f| &f.step);
+        let start = Instant::now();
         match self.stepper.submit(&plan, &mut self.scheduler, previous) {
             Ok(step) => {
+                self.shared.note_submitted(start.elapsed());
                 self.flight.push_back(Flight { plan, step });
                 Ok(())
             }
@@ -191,7 +213,7 @@ impl Worker {
 
     fn complete(&mut self, flight: Flight) -> Result<(), EngineError> {
         let outcome = self.stepper.complete(&flight.step, self.step_limit);
-        self.shared.end_step();
+        self.shared.end_step(!self.flight.is_empty());
         match outcome {
             Ok(tokens) => {
                 self.deliver(&flight.plan, &tokens);
@@ -274,18 +296,18 @@ impl Worker {
     }
 
     /// After a failed step: waits for the rest in flight, forgets what they computed, and computes the sequences again, or fails
-    /// them if that was tried. A lost device ends the engine.
-    fn recover(&mut self, error: &mlx_serving_device::DeviceError, mut plans: Vec<Plan>) -> Result<(), EngineError> {
+    /// them if that was tried. A device that is lost or hangs ends the engine.
+    fn recover(&mut self, error: &DeviceError, mut plans: Vec<Plan>) -> Result<(), EngineError> {
+        self.check_device(error)?;
         tracing::warn!(%error, "a step failed; its requests are computed again");
         for flight in std::mem::take(&mut self.flight) {
-            // Whatever it says, its input came from the failed step.
-            let _ = self.stepper.complete(&flight.step, self.step_limit);
+            // Its input came from the failed step, so how it ends tells only whether the device works still.
+            if let Err(error) = self.stepper.complete(&flight.step, self.step_limit) {
+                self.check_device(&error)?;
+            }
             plans.push(flight.plan);
         }
-        self.shared.end_step();
-        if matches!(error, mlx_serving_device::DeviceError::Lost(_)) {
-            return Err(error.clone().into());
-        }
+        self.shared.end_step(false);
         let metrics = self.shared.metrics.clone();
         let mut ids: Vec<u64> = plans.iter().flat_map(|p| p.parts.iter().map(|part| part.id)).collect();
         ids.sort_unstable();
@@ -309,6 +331,18 @@ impl Worker {
         Ok(())
     }
 
+    /// Fails if nothing that is submitted after such an error can ever complete: command buffers run in order.
+    fn check_device(&self, error: &DeviceError) -> Result<(), EngineError> {
+        match error {
+            DeviceError::Lost(_) => Err(error.clone().into()),
+            DeviceError::Timeout { .. } => Err(EngineError::Device(format!(
+                "the device hangs: a step did not complete within {:?}, engine.step_limit_s; load the engine again",
+                self.step_limit
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     fn publish_gauges(&mut self) {
         let m = &self.shared.metrics;
         m.running.set(self.scheduler.running.len() as i64);
@@ -318,7 +352,11 @@ impl Worker {
         m.prefix_hits.inc_by(std::mem::take(&mut self.scheduler.prefix_hits));
         m.preemptions.inc_by(std::mem::take(&mut self.scheduler.preemptions));
         m.prompt_tokens.inc_by(std::mem::take(&mut self.scheduler.prompt_tokens));
-        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.stepper.stats();
+        self.publish_stats();
         self.shared.heartbeat.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn publish_stats(&self) {
+        *self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner) = self.stepper.stats();
     }
 }

@@ -45,6 +45,15 @@ impl Default for MetalOptimizations {
     }
 }
 
+/// What happens when an optimisation fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FallbackPolicy {
+    /// Its baseline takes over; without it, the failure is reported to whoever asked.
+    pub graceful: bool,
+    /// A line is logged.
+    pub log: bool,
+}
+
 /// `memory_pool`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -191,6 +200,11 @@ impl MetalOptimizations {
     /// Rules between keys; the rest is in the ranges. The message names keys and values.
     pub fn check_across(&self) -> Result<(), String> {
         self.memory_pool.check_across()
+    }
+
+    /// What happens when an optimisation fails.
+    pub fn fallback_policy(&self) -> FallbackPolicy {
+        FallbackPolicy { graceful: self.graceful_fallback, log: self.log_fallbacks }
     }
 
     /// Switches on exactly what a list names: `none`, `all`, or names separated by commas.

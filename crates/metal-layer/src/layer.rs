@@ -1,11 +1,18 @@
 use crate::allocate::Allocate;
+use crate::blit_coordinator::BlitCoordinator;
 use crate::caching_allocator::CachingAllocator;
+use crate::command_buffer_ring::CommandBufferRing;
+use crate::config::{FallbackPolicy, MetalOptimizations};
+use crate::error::MetalLayerError;
 use crate::frontier::Frontier;
 use crate::inline_transfer::InlineTransfer;
+use crate::memory_pool::MemoryPool;
+use crate::metrics::LayerMetrics;
 use crate::single_submission::SingleSubmission;
 use crate::stats::{DeviceStats, LayerStats, Switched};
 use crate::submit::Submit;
 use crate::transfer::Transfer;
+use crate::utilization::Utilization;
 use mlx_serving_device::{Device, Result};
 use std::sync::Arc;
 
@@ -19,32 +26,147 @@ pub struct MetalLayer {
     /// Submissions to the compute queue.
     pub submit: Box<dyn Submit>,
     device: Arc<dyn Device>,
+    switches: Switches,
+    metrics: Option<LayerMetrics>,
+    utilization: Utilization,
+}
+
+/// Whether each optimisation was started.
+#[derive(Debug)]
+struct Switches {
+    memory_pool: Switch,
+    blit_queue: Switch,
+    command_buffer_ring: Switch,
+}
+
+#[derive(Debug)]
+enum Switch {
+    Off,
+    On,
+    /// It was to be on; why it did not start.
+    Failed(String),
+}
+
+impl Switch {
+    /// Makes the optimised implementation if it is wanted, else, or if it fails and may fall back, the plain one.
+    fn start<T>(
+        name: &'static str,
+        wanted: bool,
+        policy: FallbackPolicy,
+        optimised: impl FnOnce() -> Result<T>,
+        plain: impl FnOnce() -> T,
+    ) -> Result<(T, Switch), MetalLayerError> {
+        if !wanted {
+            return Ok((plain(), Switch::Off));
+        }
+        match optimised() {
+            Ok(made) => Ok((made, Switch::On)),
+            Err(source) if policy.graceful => {
+                if policy.log {
+                    tracing::warn!(optimisation = name, reason = %source, "an optimisation could not start and is off");
+                }
+                Ok((plain(), Switch::Failed(source.to_string())))
+            }
+            Err(source) => Err(MetalLayerError::Optimization { name, source }),
+        }
+    }
+
+    /// What the statistics show. `fallen_back`: why it no longer runs.
+    fn show<T>(&self, stats: T, fallen_back: Option<String>) -> Switched<T> {
+        match (self, fallen_back) {
+            (Switch::Off, _) => Switched::off(None),
+            (Switch::Failed(reason), _) => Switched::off(Some(reason.clone())),
+            (Switch::On, Some(reason)) => Switched::fell_back(reason, stats),
+            (Switch::On, None) => Switched::on(stats),
+        }
+    }
 }
 
 impl MetalLayer {
-    /// The three baselines.
-    pub fn plain(device: Arc<dyn Device>) -> Result<Self> {
+    /// The optimisations that `config` switches on, and the baselines of the others.
+    ///
+    /// # Errors
+    /// An optimisation that does not start where `graceful_fallback` is off; a device that makes no timeline.
+    pub fn new(device: Arc<dyn Device>, config: &MetalOptimizations) -> Result<Self, MetalLayerError> {
+        Self::build(device, config, CachingAllocator::new)
+    }
+
+    /// The baselines, with every allocation made on the device: what caching and pooling are compared with.
+    pub fn direct(device: Arc<dyn Device>) -> Result<Self, MetalLayerError> {
+        Self::build(device, &MetalOptimizations::default(), CachingAllocator::direct)
+    }
+
+    fn build(
+        device: Arc<dyn Device>,
+        config: &MetalOptimizations,
+        plain_allocator: fn(Arc<dyn Device>, Frontier) -> CachingAllocator,
+    ) -> Result<Self, MetalLayerError> {
+        let policy = config.fallback_policy();
+        let metrics = LayerMetrics::default();
         let frontier = Frontier::default();
         let compute = frontier.lane(device.new_timeline()?);
-        let allocate: Arc<dyn Allocate> = Arc::new(CachingAllocator::new(device.clone(), frontier));
-        let transfer = Arc::new(InlineTransfer::new(device.clone(), allocate.clone(), compute.clone()));
-        let submit = Box::new(SingleSubmission::new(device.clone(), allocate.clone(), compute));
-        Ok(Self { allocate, transfer, submit, device })
+
+        let caching = || Arc::new(plain_allocator(device.clone(), frontier.clone())) as Arc<dyn Allocate>;
+        let wanted = config.enabled && config.memory_pool.enabled;
+        let pool = || {
+            let pool = MemoryPool::new(device.clone(), frontier.clone(), &config.memory_pool)?;
+            pool.note_durations(metrics.pool_acquire.clone());
+            if !policy.graceful {
+                pool.refuse_when_exhausted();
+            }
+            Ok(Arc::new(pool) as Arc<dyn Allocate>)
+        };
+        let (allocate, memory_pool) = Switch::start("memory_pool", wanted, policy, pool, caching)?;
+
+        let inline =
+            || Arc::new(InlineTransfer::new(device.clone(), allocate.clone(), compute.clone())) as Arc<dyn Transfer>;
+        let wanted = config.enabled && config.blit_queue.enabled;
+        let blit = || {
+            let (device, allocate) = (device.clone(), allocate.clone());
+            let blit = BlitCoordinator::new(device, allocate, &frontier, &compute, &config.blit_queue)?;
+            blit.set_fallback(policy);
+            blit.note_durations(metrics.blit_upload.clone(), metrics.blit_download.clone());
+            Ok(Arc::new(blit) as Arc<dyn Transfer>)
+        };
+        let (transfer, blit_queue) = Switch::start("blit_queue", wanted, policy, blit, inline)?;
+
+        let ring = || {
+            let (config, wait) = (&config.command_buffer_ring, metrics.ring_wait.clone());
+            let ring = CommandBufferRing::new(device.clone(), allocate.clone(), compute.clone(), config, policy, wait);
+            Ok(Box::new(ring) as Box<dyn Submit>)
+        };
+        let single =
+            || Box::new(SingleSubmission::new(device.clone(), allocate.clone(), compute.clone())) as Box<dyn Submit>;
+        let wanted = config.enabled && config.command_buffer_ring.enabled;
+        let (submit, command_buffer_ring) = Switch::start("command_buffer_ring", wanted, policy, ring, single)?;
+
+        let utilization = Utilization::new(device.as_ref());
+        let metrics = config.expose_metrics.then_some(metrics);
+        let switches = Switches { memory_pool, blit_queue, command_buffer_ring };
+        Ok(Self { allocate, transfer, submit, device, switches, metrics, utilization })
+    }
+
+    /// The three baselines.
+    pub fn plain(device: Arc<dyn Device>) -> Result<Self, MetalLayerError> {
+        Self::new(device, &MetalOptimizations::default())
+    }
+
+    /// What `/metrics` shows of the optimisations; `None` if the configuration hides it.
+    pub fn metrics(&self) -> Option<&LayerMetrics> {
+        self.metrics.as_ref()
     }
 
     /// Statistics of the three and of the device.
     pub fn stats(&self) -> LayerStats {
         let info = self.device.info();
-        let now = self.device.now().as_secs_f64();
-        let busy = self.device.counters().busy.as_secs_f64();
         LayerStats {
-            memory_pool: Switched::off(None),
-            blit_queue: Switched::off(None),
-            command_buffer_ring: Switched::off(None),
+            memory_pool: self.switches.memory_pool.show(self.allocate.stats(), None),
+            blit_queue: self.switches.blit_queue.show(self.transfer.stats(), self.transfer.fallen_back()),
+            command_buffer_ring: self.switches.command_buffer_ring.show(self.submit.stats(), self.submit.fallen_back()),
             device: DeviceStats {
                 name: info.name.clone(),
                 backend: info.backend,
-                utilization: if now > 0.0 { busy / now } else { 0.0 },
+                utilization: self.utilization.now(self.device.as_ref()),
             },
         }
     }

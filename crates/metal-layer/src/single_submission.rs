@@ -1,7 +1,7 @@
-use crate::allocate::Allocate;
+use crate::allocate::{Allocate, Allocation};
 use crate::frontier::Lane;
 use crate::stats::RingStats;
-use crate::submit::{InFlight, Slot, Submit, Uniforms};
+use crate::submit::{InFlight, Lease, Slot, Submit};
 use mlx_serving_device::{Device, DeviceError, Point, Result, Storage};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +11,10 @@ use std::time::Duration;
 pub struct SingleSubmission {
     device: Arc<dyn Device>,
     /// Before the allocator, which says at its end what is not let go.
-    uniforms: Uniforms,
+    uniforms: Option<Allocation>,
     allocate: Arc<dyn Allocate>,
     compute: Lane,
+    lease: Lease,
     in_flight: bool,
     stats: RingStats,
 }
@@ -22,13 +23,13 @@ impl SingleSubmission {
     /// Submits to the compute queue of `device`, signalling `compute`.
     pub fn new(device: Arc<dyn Device>, allocate: Arc<dyn Allocate>, compute: Lane) -> Self {
         let stats = RingStats { ring_size: 1, available_count: 1, ..RingStats::default() };
-        Self { device, allocate, compute, uniforms: Vec::new(), in_flight: false, stats }
+        Self { device, allocate, compute, uniforms: None, lease: Lease::default(), in_flight: false, stats }
     }
 }
 
 impl Submit for SingleSubmission {
     fn reserve_uniforms(&mut self, bytes: u64) -> Result<()> {
-        self.uniforms = vec![self.allocate.allocate(bytes, Storage::Shared, "uniforms")?];
+        self.uniforms = Some(self.allocate.allocate(bytes, Storage::Shared, "uniforms")?);
         Ok(())
     }
 
@@ -41,15 +42,17 @@ impl Submit for SingleSubmission {
             return Err(DeviceError::Contract("the only slot is in flight; complete it first".into()));
         }
         let uniforms =
-            self.uniforms.first().ok_or_else(|| DeviceError::Contract("no uniforms were reserved".into()))?;
+            self.uniforms.as_ref().ok_or_else(|| DeviceError::Contract("no uniforms were reserved".into()))?;
+        let encoder = self.device.compute_queue().encoder()?;
         self.stats.total_acquired += 1;
-        Ok(Slot { index: 0, uniforms: (**uniforms).clone(), encoder: self.device.compute_queue().encoder()? })
+        Ok(Slot { index: 0, uniforms: (**uniforms).clone(), encoder, _lease: self.lease.clone() })
     }
 
     fn submit(&mut self, slot: Slot, waits: &[Point]) -> Result<InFlight> {
         let commands = slot.encoder.finish()?;
         let point = self.compute.issue();
         let submission = self.device.compute_queue().submit(commands, waits, Some(point.clone()))?;
+        self.stats.total_submitted += 1;
         self.in_flight = true;
         Ok(InFlight { index: slot.index, submission, point })
     }
@@ -58,7 +61,6 @@ impl Submit for SingleSubmission {
         let result = in_flight.submission.wait(limit);
         if !matches!(result, Err(DeviceError::Timeout { .. })) {
             self.in_flight = false;
-            self.stats.total_released += 1;
         }
         result
     }
@@ -68,7 +70,12 @@ impl Submit for SingleSubmission {
     }
 
     fn stats(&self) -> RingStats {
-        let in_flight = usize::from(self.in_flight);
-        RingStats { available_count: 1 - in_flight, in_flight_count: in_flight, ..self.stats.clone() }
+        let taken = usize::from(self.in_flight || Arc::strong_count(&self.lease) > 1);
+        RingStats {
+            available_count: 1 - taken,
+            in_flight_count: usize::from(self.in_flight),
+            total_released: self.stats.total_acquired - taken as u64,
+            ..self.stats.clone()
+        }
     }
 }

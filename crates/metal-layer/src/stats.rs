@@ -46,9 +46,10 @@ pub struct BlitStats {
     pub avg_upload_ms: f64,
     /// Mean time of a download.
     pub avg_download_ms: f64,
-    /// Share of the copies' time during which the compute queue ran ops, from timestamps.
+    /// Share of the time in which bytes moved during which the compute queue ran ops, from the device's clock and its counter of
+    /// busy time.
     pub overlap_ratio: f64,
-    /// Times the host waited for a transfer.
+    /// Times the host waited for room in the staging ring.
     pub sync_wait_count: u64,
     /// Mean of these waits.
     pub avg_sync_wait_ms: f64,
@@ -64,6 +65,12 @@ impl BlitStats {
         self.total_uploads += 1;
         self.bytes_uploaded += bytes;
         self.avg_upload_ms += (took.as_secs_f64() * 1e3 - self.avg_upload_ms) / self.total_uploads as f64;
+    }
+
+    /// Notes a wait of the host.
+    pub(crate) fn sync_wait(&mut self, waited: Duration) {
+        self.sync_wait_count += 1;
+        self.avg_sync_wait_ms += (waited.as_secs_f64() * 1e3 - self.avg_sync_wait_ms) / self.sync_wait_count as f64;
     }
 
     /// Notes a download.
@@ -87,7 +94,10 @@ pub struct RingStats {
     pub total_acquired: u64,
     /// Slots given back.
     pub total_released: u64,
-    /// Times that handing out had to wait.
+    /// Slots submitted; the rest of those handed out were dropped or are being recorded.
+    #[serde(skip)]
+    pub total_submitted: u64,
+    /// Times that the host waited for a slot to complete.
     pub wait_events: u64,
     /// Waits that took too long.
     pub timeout_events: u64,
@@ -120,6 +130,9 @@ pub enum Switched<T> {
         /// Why it fell back, if it was switched on.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// Its counters, if it was switched on: for metrics, which must not lose what led to the fallback.
+        #[serde(skip)]
+        stats: Option<T>,
     },
 }
 
@@ -128,9 +141,27 @@ impl<T> Switched<T> {
     pub fn on(stats: T) -> Self {
         Switched::On { enabled: true, stats }
     }
+    /// The counters of one that runs.
+    pub fn stats(&self) -> Option<&T> {
+        match self {
+            Switched::On { stats, .. } => Some(stats),
+            Switched::Off { .. } => None,
+        }
+    }
     /// One that does not.
     pub fn off(reason: Option<String>) -> Self {
-        Switched::Off { enabled: false, reason }
+        Switched::Off { enabled: false, reason, stats: None }
+    }
+    /// One that ran and fell back.
+    pub fn fell_back(reason: String, stats: T) -> Self {
+        Switched::Off { enabled: false, reason: Some(reason), stats: Some(stats) }
+    }
+    /// Its counters, if it runs or ran.
+    pub fn counters(&self) -> Option<&T> {
+        match self {
+            Switched::On { stats, .. } => Some(stats),
+            Switched::Off { stats, .. } => stats.as_ref(),
+        }
     }
 }
 
@@ -141,7 +172,7 @@ pub struct DeviceStats {
     pub name: String,
     /// Its backend.
     pub backend: &'static str,
-    /// Time it ran ops over the time since it was opened.
+    /// Share of the last seconds in which it ran ops, 0 to 1.
     pub utilization: f64,
 }
 

@@ -1,4 +1,3 @@
-use crate::allocate::Allocation;
 use crate::stats::RingStats;
 use mlx_serving_device::{Buffer, Encoder, Point, Result, Submission};
 use std::fmt;
@@ -15,11 +14,15 @@ pub trait Submit: fmt::Debug + Send {
     fn acquire(&mut self) -> Result<Slot>;
     /// Submits a slot; its ops wait for `waits` on the device.
     fn submit(&mut self, slot: Slot, waits: &[Point]) -> Result<InFlight>;
-    /// Waits until a slot has completed and frees it. Slots complete in the order of submission. After a time-out the slot is
-    /// still in flight.
+    /// Waits until a slot has completed and frees it. Slots complete in the order of submission. After
+    /// [`mlx_serving_device::DeviceError::Timeout`] the slot is still in flight.
     fn complete(&mut self, in_flight: &InFlight, limit: Duration) -> Result<()>;
     /// Notes rows that were computed ahead in vain.
     fn note_discarded(&mut self, rows: u64);
+    /// Why it runs as the baseline does, although it is an optimisation.
+    fn fallen_back(&self) -> Option<String> {
+        None
+    }
     /// Counters.
     fn stats(&self) -> RingStats;
 }
@@ -32,7 +35,12 @@ pub struct Slot {
     pub uniforms: Buffer,
     /// Records its ops.
     pub encoder: Box<dyn Encoder>,
+    /// Tells its submitter that it is being recorded.
+    pub(crate) _lease: Lease,
 }
+
+/// Shared by a slot that is being recorded and its submitter.
+pub(crate) type Lease = Arc<()>;
 
 impl fmt::Debug for Slot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -50,6 +58,3 @@ pub struct InFlight {
     /// Reached when they have.
     pub point: Point,
 }
-
-/// Uniforms of the slots of a submitter.
-pub(crate) type Uniforms = Vec<Allocation>;

@@ -189,6 +189,8 @@ pub struct List {
 pub enum Bench {
     /// Speed under a fixed load
     Throughput(Throughput),
+    /// A/B/A of each optimisation and of all together, on this machine
+    Compare(Compare),
     /// Write a random checkpoint of a known shape
     Synth(Synth),
 }
@@ -212,6 +214,44 @@ pub struct Throughput {
     #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_name = "C")]
     pub concurrency: usize,
     /// Write the results here as JSON
+    #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print the results as JSON
+    #[arg(long, env = "MLX_SERVING_JSON")]
+    pub json: bool,
+}
+
+/// `bench compare`
+#[derive(Debug, Clone, Args)]
+pub struct Compare {
+    /// Which model.
+    #[command(flatten)]
+    pub model: ModelArg,
+    /// Which optimisations: all, or some of memory_pool,blit_queue,command_buffer_ring
+    #[arg(long, env = "MLX_SERVING_OPTIMIZATIONS", default_value = "all", value_name = "LIST")]
+    pub optimizations: String,
+    /// Repetitions of every arm; at least 5 for intervals that mean something
+    #[arg(long, env = "MLX_SERVING_REPETITIONS", default_value_t = 5, value_name = "N")]
+    pub repetitions: usize,
+    /// Requests of a run
+    #[arg(short = 'q', long, env = "MLX_SERVING_QUESTIONS", default_value_t = 8, value_name = "N")]
+    pub questions: usize,
+    /// Tokens of each prompt
+    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_name = "P")]
+    pub prompt_tokens: usize,
+    /// Tokens of each answer
+    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_name = "G")]
+    pub max_tokens: usize,
+    /// Requests at a time
+    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_name = "C")]
+    pub concurrency: usize,
+    /// Tokens of the prompt whose cached prefix is pushed out and asked for again
+    #[arg(long, env = "MLX_SERVING_PREFIX_TOKENS", default_value_t = 512, value_name = "P")]
+    pub prefix_tokens: usize,
+    /// An earlier result of `bench throughput` or `bench compare` to compare the plain arm with
+    #[arg(long, env = "MLX_SERVING_BASELINE", value_name = "FILE")]
+    pub baseline: Option<PathBuf>,
+    /// Write the results here as JSON, and a report beside it as HTML
     #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Print the results as JSON

@@ -4,6 +4,7 @@ use crate::commands::Context;
 use crate::failure::Failure;
 use crate::{device, fit, progress};
 use mlx_serving_checkpoint::{Checkpoint, GenerationDefaults};
+use mlx_serving_device::Device;
 use mlx_serving_engine::{Engine, Options, Parts, Sampling};
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_model::{Model, Source};
@@ -45,7 +46,7 @@ pub(crate) fn resolve(context: &Context, model: Option<&str>) -> Result<(PathBuf
 /// Loads a checkpoint's weights with a progress bar.
 pub(crate) fn load_weights(
     checkpoint: Arc<Checkpoint>,
-    device: &Arc<dyn mlx_serving_device::Device>,
+    device: &Arc<dyn Device>,
     layer: &MetalLayer,
     name: &str,
 ) -> Result<Model, Failure> {
@@ -61,8 +62,19 @@ pub(crate) fn load_weights(
     model.map_err(Failure::failed)
 }
 
-/// Loads a model and starts its engine.
+/// Loads a model and starts its engine as the configuration says.
 pub(crate) fn serve(context: &Context, model: Option<&str>) -> Result<ServedModel, Failure> {
+    start(context, model, &|device| {
+        MetalLayer::new(device, &context.config.metal_optimizations).map_err(Failure::failed)
+    })
+}
+
+/// Loads a model and starts its engine with the layer that `layer` makes.
+pub(crate) fn start(
+    context: &Context,
+    model: Option<&str>,
+    layer: &dyn Fn(Arc<dyn Device>) -> Result<MetalLayer, Failure>,
+) -> Result<ServedModel, Failure> {
     let start = Instant::now();
     let (dir, id) = resolve(context, model)?;
     let device = device::open(&context.config.engine)?;
@@ -72,7 +84,7 @@ pub(crate) fn serve(context: &Context, model: Option<&str>) -> Result<ServedMode
     if let Some(misfit) = fit::misfit(&context.config, &checkpoint, device.as_ref()) {
         tracing::warn!(model = id, "{misfit}");
     }
-    let layer = MetalLayer::plain(device.clone()).map_err(Failure::failed)?;
+    let layer = layer(device.clone())?;
     let (defaults, eos) = (sampling(&checkpoint.generation), eos(&checkpoint, &tokenizer));
     let weights = load_weights(checkpoint, &device, &layer, &id)?;
     let e = &context.config.engine;

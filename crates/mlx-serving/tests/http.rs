@@ -1,4 +1,5 @@
 //! The server as clients see it.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -52,8 +52,10 @@ impl KvCache {
                 detail,
             });
         }
+        // Where the host reaches the same memory, spilled blocks are read and written in place.
+        let storage = if device.info().unified_memory { Storage::Shared } else { Storage::Private };
         let layers = (0..model.layers())
-            .map(|_| allocate.allocate(block_bytes * blocks as u64, Storage::Private, "kv cache"))
+            .map(|_| allocate.allocate(block_bytes * blocks as u64, storage, "kv cache"))
             .collect::<Result<_>>()?;
         Ok(Self { layers, block_bytes })
     }

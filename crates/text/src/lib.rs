@@ -39,6 +39,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod config;
 mod detokenizer;
 mod error;

@@ -1,11 +1,10 @@
 //! The Python that chat templates expect around Jinja: `json.dumps`, `strftime`, `raise_exception`.
 
+use crate::bounds::MAX_DEPTH;
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 use std::fmt::Write;
 
-/// Deeper than any JSON that a client can send (serde_json stops at 128).
-const MAX_DEPTH: usize = 200;
 const MAX_INDENT: usize = 64;
 /// Bytes that cost one unit of fuel, as in minijinja.
 const BYTES_PER_FUEL: usize = 64;

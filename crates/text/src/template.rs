@@ -1,22 +1,27 @@
 //! Chat templates: the Jinja of a model's own files, rendered as Hugging Face renders it.
 
 use crate::config::{Config, bad_value, read_object, read_text};
-use crate::{TemplateError, TextError, python};
+use crate::{TemplateError, TextError, bounds, python};
+use minijinja::machinery::{CompiledTemplate, TemplateConfig, eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::merge_maps;
-use minijinja::{Environment, ErrorKind, Value, context};
+use minijinja::{AutoEscape, Environment, ErrorKind, Value, context};
 use serde_json::{Map, Value as Json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// Steps that one rendering may take; 64 bytes of text count as one, so it also bounds memory (to 320 MB).
+/// Steps that one rendering may take; 64 bytes of text count as one, so it also bounds memory (to 200 MB).
 /// A conversation of a thousand messages needs a tenth.
-const FUEL: u64 = 5_000_000;
+const FUEL: u64 = 3_000_000;
 /// Nesting of macros, loops and conditions; measured to fit a thread of 2 MiB.
 const RECURSION: usize = 200;
 /// No template of a real model comes near.
 const MAX_SOURCE: usize = 1 << 20;
 /// The names that a rendering sets itself.
 const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
+/// The template for conversations with tools, where a model has one of its own.
+const TOOL_USE: &str = "tool_use";
 
 /// What a template is rendered with.
 #[derive(Debug, Clone, Copy)]
@@ -41,10 +46,12 @@ impl<'a> ChatInput<'a> {
     }
 }
 
-/// A compiled chat template. Rendering is bounded in time, memory and depth, whatever the template.
+/// A chat template. Rendering is bounded in steps, memory and depth, whatever the template: see `bounds.rs`.
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    /// By name. They are compiled as they are used: that costs far less than a step of the model.
+    sources: BTreeMap<String, String>,
     special_tokens: Vec<(&'static str, String)>,
 }
 
@@ -69,7 +76,7 @@ impl ChatTemplate {
         } else {
             return Ok(None);
         };
-        let mut this = Self { environment: environment(), special_tokens };
+        let mut this = Self { environment: environment(), sources: BTreeMap::new(), special_tokens };
         for (name, source) in named_sources(&path, &sources)? {
             this.add(name, source, &path.display().to_string())?;
         }
@@ -81,7 +88,8 @@ impl ChatTemplate {
     /// # Errors
     /// [`TemplateError::Broken`].
     pub fn new(source: &str, special_tokens: &[(&'static str, String)]) -> Result<Self, TemplateError> {
-        let mut this = Self { environment: environment(), special_tokens: special_tokens.to_vec() };
+        let special_tokens = special_tokens.to_vec();
+        let mut this = Self { environment: environment(), sources: BTreeMap::new(), special_tokens };
         this.add("default", source, "the given text")?;
         Ok(this)
     }
@@ -91,7 +99,8 @@ impl ChatTemplate {
     /// # Errors
     /// See [`TemplateError`]; [`TemplateError::is_client_error`] tells whose fault it is.
     pub fn render(&self, input: &ChatInput) -> Result<String, TemplateError> {
-        if let Some(name) = RESERVED.into_iter().find(|name| input.kwargs.is_some_and(|map| map.contains_key(*name))) {
+        let given = |name: &str| input.kwargs.is_some_and(|map| map.contains_key(name));
+        if let Some(name) = RESERVED.into_iter().chain(bounds::CHECKS).find(|name| given(name)) {
             return Err(TemplateError::Reserved { name });
         }
         let kwargs = input.kwargs.map(python::from_map).unwrap_or_default();
@@ -104,33 +113,48 @@ impl ChatTemplate {
             add_generation_prompt => input.add_generation_prompt,
             ..merge_maps([kwargs, special])
         };
-        let named = input.tools.and_then(|_| self.environment.get_template("tool_use").ok());
-        let template = match named {
-            Some(template) => template,
-            None => self.environment.get_template("default").map_err(|error| failed(&error))?,
+        let named = input.tools.and_then(|_| self.sources.get_key_value(TOOL_USE));
+        let Some((name, source)) = named.or_else(|| self.sources.get_key_value("default")) else {
+            return Ok(String::new());
         };
-        template.render(variables).map_err(|error| failed(&error))
+        let broken = |(line, reason)| TemplateError::Broken { origin: format!("template {name}"), line, reason };
+        let template = compile(name, source).map_err(broken)?;
+        let mut text = String::new();
+        let mut output = make_string_output(&mut text);
+        let (code, blocks) = (&template.instructions, &template.blocks);
+        eval(&self.environment, code, variables, blocks, &mut output, AutoEscape::None).map_err(|e| failed(&e))?;
+        Ok(text)
     }
 
     fn add(&mut self, name: &str, source: &str, origin: &str) -> Result<(), TemplateError> {
-        let broken = |line, reason| TemplateError::Broken { origin: origin.to_owned(), line, reason };
+        let broken = |(line, reason)| TemplateError::Broken { origin: origin.to_owned(), line, reason };
         if source.len() > MAX_SOURCE {
-            return Err(broken(1, format!("it has {} bytes, more than {MAX_SOURCE}", source.len())));
+            return Err(broken((1, format!("it has {} bytes, more than {MAX_SOURCE}", source.len()))));
         }
-        self.environment
-            .add_template_owned(name.to_owned(), without_generation_tags(source))
-            .map_err(|error| broken(error.line().unwrap_or(1), reason(&error)))
+        let source = without_generation_tags(source);
+        compile(name, &source).map_err(broken)?;
+        self.sources.insert(name.to_owned(), source);
+        Ok(())
     }
+}
+
+/// A template with checks in it, or the line and reason why it is none.
+fn compile<'s>(name: &'s str, source: &'s str) -> Result<CompiledTemplate<'s>, (usize, String)> {
+    let mut syntax = SyntaxConfig::builder();
+    syntax.trim_blocks(true).lstrip_blocks(true);
+    let config = TemplateConfig {
+        syntax_config: syntax.build().map_err(|error| (1, reason(&error)))?,
+        default_auto_escape: Arc::new(|_| AutoEscape::None),
+    };
+    let mut template =
+        CompiledTemplate::new(name, source, &config).map_err(|error| (error.line().unwrap_or(1), reason(&error)))?;
+    bounds::insert_checks(&mut template).map_err(|reason| (1, reason))?;
+    Ok(template)
 }
 
 /// What Hugging Face's own environment offers to a template, bounded.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
-    let mut syntax = SyntaxConfig::builder();
-    // Only delimiters can be wrong in a syntax, and these are the default ones.
-    if let Ok(syntax) = syntax.trim_blocks(true).lstrip_blocks(true).build() {
-        environment.set_syntax(syntax);
-    }
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION);
     environment.set_debug(false);
@@ -138,6 +162,7 @@ fn environment() -> Environment<'static> {
     environment.add_function("raise_exception", python::raise_exception);
     environment.add_function("strftime_now", python::strftime_now);
     environment.add_filter("tojson", python::tojson);
+    bounds::add_checks(&mut environment);
     environment
 }
 

@@ -1,5 +1,6 @@
 //! What the detokeniser emits, joined, is the text of the whole sequence, and no piece breaks a character.
-#[allow(unused, reason = "each test program uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod common;
 
 use common::{bundled, metaspace};

@@ -1,4 +1,5 @@
 //! Templates: where they come from, whose fault an error is, and that none can hang or eat memory.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 use mlx_serving_text::{ChatInput, ChatTemplate, TemplateError};
 use serde_json::{Value, json};
 
@@ -144,7 +145,7 @@ fn named_templates_are_chosen_by_the_presence_of_tools() {
 
 #[test]
 fn hostile_templates_run_out_of_budget() {
-    let forever = "{% for a in range(99999) %}{% for b in range(99999) %}x{% endfor %}{% endfor %}";
+    let forever = "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
     let doubling = format!("{{% set x = 'xx' %}}{}{{{{ x }}}}", "{% set x = x ~ x %}".repeat(60));
     let shared = format!("{{% set x = [1] %}}{}", "{% set x = [x, x] %}".repeat(60));
     for source in [
@@ -153,7 +154,12 @@ fn hostile_templates_run_out_of_budget() {
         format!("{shared}{{{{ x | tojson }}}}"),
         format!("{shared}{{{{ x }}}}"),
         format!("{shared}{{{{ (x ~ '') | length }}}}"),
+        format!("{shared}{{% set y = x %}}{{{{ x == [y] }}}}"),
         "{{ 'x' * 99999999999 }}".to_owned(),
+        "{{ [[1]] * 9999999 }}".to_owned(),
+        "{% set n = namespace(x=[1]) %}{% for i in range(999) %}{% set n.x = n.x + n.x %}{% endfor %}".to_owned(),
+        "{% set x = [range(9999)] %}{% set y = [range(9999)] %}{% for i in range(9999) %}{{ x == y }}{% endfor %}"
+            .to_owned(),
         "{{ ('a' * 9999).replace('', 'b' * 99999) }}".to_owned(),
         "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
     ] {
@@ -167,15 +173,55 @@ fn hostile_templates_run_out_of_budget() {
 
 #[test]
 fn hostile_nesting_is_an_error_and_no_stack_overflow() {
-    let nest = "{% set n = namespace(x=[]) %}{% for i in range(90000) %}{% set n.x = [n.x] %}{% endfor %}";
+    let nest = "{% set n = namespace(x=[]) %}{% for i in range(40000) %}{% set n.x = [n.x] %}{% endfor %}";
     for end in ["", "{{ n.x | tojson }}", "{{ n.x }}", "{{ n.x == n.x }}", "{{ n.x | string | length }}"] {
         let _ = render(&format!("{nest}{end}"), &json!([]));
     }
     for deep in ["{{ ".to_owned() + &"(".repeat(90_000), "{% if a %}".repeat(90_000), "[".repeat(10)] {
         let _ = render(&deep, &json!([]));
     }
+    for wrap in ["dict(a=n.x)", "n.x | batch(1)", "n.x + [n.x]"] {
+        let source = format!(
+            "{{% set n = namespace(x=[1]) %}}{{% for i in range(40000) %}}{{% set n.x = {wrap} %}}{{% endfor %}}{{{{ n.x }}}}"
+        );
+        assert!(matches!(render(&source, &json!([])), Err(TemplateError::Failed { .. })), "{wrap}");
+    }
     let error = render("{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}", &json!([])).unwrap_err();
     assert!(matches!(error, TemplateError::Failed { .. }), "{error}");
+}
+
+#[test]
+fn namespaces_form_no_cycles() {
+    for source in [
+        "{% set n = namespace() %}{% set n.x = n %}{{ n }}",
+        "{% set n = namespace() %}{% set n.x = [n] %}{{ n }}",
+        "{% set n = namespace() %}{% set n.x = {'a': [n]} %}{{ n }}",
+        "{% set n = namespace() %}{% set m = namespace(n=n) %}",
+    ] {
+        let error = render(source, &json!([])).unwrap_err();
+        assert!(error.to_string().contains("builds a namespace inside"), "{source}: {error}");
+    }
+    let many = "{% set n.x = 1 %}".repeat(300);
+    assert!(matches!(
+        render(&format!("{{% set n = namespace() %}}{many}"), &json!([])),
+        Err(TemplateError::Broken { .. })
+    ));
+}
+
+#[test]
+fn checks_leave_jumps_where_they_belong() {
+    let source = "{% macro m(a, b=[1, 2]) %}{{ a }}{{ b }}{% endmacro %}{% for x in [[1], [2, 3]] if x | length > 1 %}\
+                  {{ m(x) if loop.first else [] }}{{ caller is defined }}{% else %}none{% endfor %}\
+                  {{ [1] and [] or 'empty' }}{% for i in [1, [2]] recursive %}{{ loop(i) if i is iterable else i }}{% endfor %}";
+    assert_eq!(text(source), "[2, 3][1, 2]Falseempty12");
+}
+
+#[test]
+fn clients_cannot_replace_the_checks() {
+    let template = ChatTemplate::new("", &[]).unwrap();
+    let kwargs = json!({" bounded": 1});
+    let error = template.render(&ChatInput { kwargs: kwargs.as_object(), ..ChatInput::new(&[]) }).unwrap_err();
+    assert!(matches!(error, TemplateError::Reserved { .. }), "{error}");
 }
 
 #[test]

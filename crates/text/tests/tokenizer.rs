@@ -1,5 +1,6 @@
 //! Loading tokenizers, good and bad, and encoding with them.
-#[allow(unused, reason = "each test program uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod common;
 
 use common::{bundled, metaspace, metaspace_dir};
@@ -39,7 +40,8 @@ fn bundled_model_round_trips_text_and_knows_its_special_tokens() {
 fn long_prompts_are_not_cut_by_the_truncation_setting_of_the_file() {
     let tokenizer = metaspace();
     assert!(std::fs::read_to_string(metaspace_dir().join("tokenizer.json")).unwrap().contains("\"max_length\": 4"));
-    assert_eq!(tokenizer.encode(&"the cat ".repeat(100), false).unwrap().len(), 202);
+    // Two hundred words and the space at the end.
+    assert_eq!(tokenizer.encode(&"the cat ".repeat(100), false).unwrap().len(), 201);
 }
 
 #[test]
@@ -120,6 +122,7 @@ fn a_decoder_that_panics_is_an_error() {
     let full = std::fs::read_to_string(metaspace_dir().join("tokenizer.json")).unwrap();
     let dir = with_file("tokenizer.json", &full.replace("\"stop\": 0", "\"stop\": 9"));
     let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
-    let ids = tokenizer.encode("the", false).unwrap();
+    // Nothing but spaces: the decoder strips more of them than there are.
+    let ids = tokenizer.encode(" ", false).unwrap();
     assert!(matches!(tokenizer.decode(&ids, false), Err(TextError::Decode { .. })));
 }

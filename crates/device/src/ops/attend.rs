@@ -1,12 +1,12 @@
 use super::{Batch, Norm, holds, require};
 use crate::{Buffer, KvSpec, Result};
 
-/// out[r][i] = (cos, sin) of position(r) · inv_freq[i], each times `scale`. Once a step; every layer's [`Attend`] reads it.
+/// `out[r][i]` = (cos, sin) of position(r) · `inv_freq[i]`, each times `scale`. Once a step; every layer's [`Attend`] reads it.
 #[derive(Debug, Clone)]
 pub struct RopeAngles {
-    /// u32 [rows].
+    /// u32 `[rows]`.
     pub positions: Buffer,
-    /// f32 [pairs]: angular frequency of each rotated pair.
+    /// f32 `[pairs]`: angular frequency of each rotated pair.
     pub inv_freq: Buffer,
     /// Pairs rotated: half the rotary width.
     pub pairs: usize,
@@ -14,7 +14,7 @@ pub struct RopeAngles {
     pub scale: f32,
     /// Rows.
     pub rows: usize,
-    /// f32 [rows][pairs][2].
+    /// f32 `[rows][pairs][2]`.
     pub out: Buffer,
 }
 
@@ -30,19 +30,19 @@ impl RopeAngles {
 /// causal attention of the query over its sequence's cache (grouped heads), rows of the same batch included.
 #[derive(Debug, Clone)]
 pub struct Attend {
-    /// f32 [rows][(heads + 2 · kv heads) · head_dim]: queries, keys, values.
+    /// f32 `[rows][(heads + 2 · kv heads) · head_dim]`: queries, keys, values.
     pub qkv: Buffer,
     /// Query heads; a multiple of `kv.heads`.
     pub heads: usize,
     /// Shape of the cache.
     pub kv: KvSpec,
-    /// Norm of each query head, f32 [head_dim].
+    /// Norm of each query head, f32 `[head_dim]`.
     pub q_norm: Option<Norm>,
-    /// Norm of each key head, f32 [head_dim].
+    /// Norm of each key head, f32 `[head_dim]`.
     pub k_norm: Option<Norm>,
-    /// f32 [rows][pairs][2] from [`RopeAngles`].
+    /// f32 `[rows][pairs][2]` from [`RopeAngles`].
     pub angles: Buffer,
-    /// Pairs rotated; pair i is (x[i], x[i + pairs]), or (x[2i], x[2i + 1]) when `interleaved`. The rest passes through.
+    /// Pairs rotated; pair i is (`x[i]`, `x[i + pairs]`), or (`x[2i]`, `x[2i + 1]`) when `interleaved`. The rest passes through.
     pub pairs: usize,
     /// Pairing of the rotated values.
     pub interleaved: bool,
@@ -54,7 +54,7 @@ pub struct Attend {
     pub scale: f32,
     /// A position sees itself and the `window − 1` before it; everything before it without.
     pub window: Option<usize>,
-    /// f32 [rows][heads · head_dim].
+    /// f32 `[rows][heads · head_dim]`.
     pub out: Buffer,
 }
 

@@ -28,9 +28,9 @@ pub struct Batch {
     pub sequences: usize,
     /// No position of the batch is at or beyond this.
     pub max_context: usize,
-    /// u32 [rows]: position of each row in its sequence.
+    /// u32 `[rows]`: position of each row in its sequence.
     pub positions: Buffer,
-    /// [`Span`] [sequences], in row order, covering all rows.
+    /// [`Span`] `[sequences]`, in row order, covering all rows.
     pub spans: Buffer,
     /// u32: indices of KV blocks, a run for each sequence, [`Span::table`] says where.
     pub block_tables: Buffer,

@@ -1,18 +1,18 @@
 use super::{holds, require};
 use crate::{Buffer, Result, Weight};
 
-/// out[r] = table[token(r)], dequantised to `f32`.
+/// `out[r]` = `table[token(r)]`, dequantised to `f32`.
 #[derive(Debug, Clone)]
 pub struct Embed {
     /// (vocabulary, width), possibly split by rows into several weights of the same width.
     pub table: Vec<Weight>,
-    /// u32 [rows]; see [`super::SAMPLED`].
+    /// u32 `[rows]`; see [`super::SAMPLED`].
     pub tokens: Buffer,
     /// u32: the previous step's sampled tokens, if any row refers to them.
     pub sampled: Option<Buffer>,
     /// Rows.
     pub rows: usize,
-    /// f32 [rows][width].
+    /// f32 `[rows][width]`.
     pub out: Buffer,
 }
 

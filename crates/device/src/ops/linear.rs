@@ -4,7 +4,7 @@ use crate::{Buffer, Result, Weight};
 /// RMS norm: x · weight / sqrt(mean(x²) + eps).
 #[derive(Debug, Clone)]
 pub struct Norm {
-    /// f32 [width].
+    /// f32 `[width]`.
     pub weight: Buffer,
     /// Added to the mean of squares.
     pub eps: f32,
@@ -15,7 +15,7 @@ pub struct Norm {
 pub struct Projection {
     /// (features out, features in).
     pub weight: Weight,
-    /// f32 [features out].
+    /// f32 `[features out]`.
     pub bias: Option<Buffer>,
 }
 
@@ -29,20 +29,20 @@ pub enum Activation {
 /// Where the products go.
 #[derive(Debug, Clone)]
 pub enum Epilogue {
-    /// out[r] = the projections' results side by side; f32 [rows][Σ features].
+    /// `out[r]` = the projections' results side by side; f32 `[rows][Σ features]`.
     Store(Buffer),
-    /// out[r] += the projections' results side by side; f32 [rows][Σ features].
+    /// `out[r]` += the projections' results side by side; f32 `[rows][Σ features]`.
     Add(Buffer),
-    /// Exactly two projections, gate and up: out[r] = activation(gate[r]) · up[r]; f32 [rows][features].
+    /// Exactly two projections, gate and up: `out[r]` = activation(`gate[r]`) · `up[r]`; f32 `[rows][features]`.
     Gated(Activation, Buffer),
 }
 
 /// y = W·norm(x) + bias for every row, with an epilogue.
 #[derive(Debug, Clone)]
 pub struct Linear {
-    /// f32 [input rows][features in].
+    /// f32 `[input rows][features in]`.
     pub input: Buffer,
-    /// u32 [rows]: which input row each output row takes; all in order without it.
+    /// u32 `[rows]`: which input row each output row takes; all in order without it.
     pub gather: Option<Buffer>,
     /// Rows out.
     pub rows: usize,

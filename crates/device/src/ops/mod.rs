@@ -20,7 +20,7 @@ use crate::{Buffer, DeviceError, Result};
 
 /// One recorded operation.
 #[derive(Debug, Clone)]
-#[allow(clippy::large_enum_variant, reason = "an op is recorded once and taken apart at once; most are the large ones")]
+#[allow(clippy::large_enum_variant, reason = "an op is moved once, from the model into the encoder")]
 pub enum Op {
     /// Token embedding.
     Embed(Embed),

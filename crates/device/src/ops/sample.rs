@@ -52,13 +52,13 @@ pub struct LogitBias {
 /// the prompt and counts the token's occurrences in the answer below it.
 #[derive(Debug, Clone)]
 pub struct Observe {
-    /// u32 [slots][vocabulary].
+    /// u32 `[slots][vocabulary]`.
     pub history: Buffer,
     /// Vocabulary.
     pub vocab: usize,
     /// The row to write; what it held is lost.
     pub slot: usize,
-    /// u32 [count]: prompt, then answer so far.
+    /// u32 `[count]`: prompt, then answer so far.
     pub tokens: Buffer,
     /// Tokens.
     pub count: usize,
@@ -79,19 +79,19 @@ impl Observe {
 /// Chooses one token for each row of logits and notes it in the history.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// f32 [rows][vocab].
+    /// f32 `[rows][vocab]`.
     pub logits: Buffer,
     /// Vocabulary.
     pub vocab: usize,
     /// Rows.
     pub rows: usize,
-    /// [`SampleParams`] [rows].
+    /// [`SampleParams`] `[rows]`.
     pub params: Buffer,
     /// [`LogitBias`], as many as the params refer to.
     pub biases: Buffer,
-    /// u32 [slots][vocab]; needed if any row has a slot.
+    /// u32 `[slots][vocab]`; needed if any row has a slot.
     pub history: Option<Buffer>,
-    /// u32 [rows]: the chosen tokens; `u32::MAX` where a row of logits held no finite value.
+    /// u32 `[rows]`: the chosen tokens; `u32::MAX` where a row of logits held no finite value.
     pub out: Buffer,
 }
 

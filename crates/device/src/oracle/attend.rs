@@ -6,7 +6,7 @@ use std::ops::Range;
 /// [`crate::ops::Attend`] on slices.
 #[derive(Debug, Clone, Copy)]
 pub struct Attend<'a> {
-    /// [rows][(heads + 2 · kv heads) · head_dim].
+    /// `[rows][(heads + 2 · kv heads) · head_dim]`.
     pub qkv: &'a [f32],
     /// Query heads.
     pub heads: usize,
@@ -16,7 +16,7 @@ pub struct Attend<'a> {
     pub q_norm: Option<Norm<'a>>,
     /// Norm of each key head.
     pub k_norm: Option<Norm<'a>>,
-    /// [rows][pairs][2].
+    /// `[rows][pairs][2]`.
     pub angles: &'a [f32],
     /// Pairs rotated.
     pub pairs: usize,
@@ -34,12 +34,12 @@ pub struct Attend<'a> {
     pub window: Option<usize>,
 }
 
-/// Values of one block of the oracle's cache: [keys, values][kv heads][block tokens][head_dim].
+/// Values of one block of the oracle's cache: `[keys, values][kv heads][block tokens][head_dim]`.
 pub fn kv_block_values(kv: &KvSpec) -> usize {
     2 * kv.heads * kv.block_tokens * kv.head_dim
 }
 
-/// Writes the rows' keys and values to `cache`, then attends: `out` is [rows][heads · head_dim].
+/// Writes the rows' keys and values to `cache`, then attends: `out` is `[rows][heads · head_dim]`.
 ///
 /// Fails if a span or a block table leads outside of rows, context or cache.
 pub fn attend(op: &Attend<'_>, cache: &mut [f32], out: &mut [f32]) -> Result<()> {

@@ -2,7 +2,7 @@ use super::{Matrix, broken};
 use crate::Result;
 use crate::ops::SAMPLED;
 
-/// [`crate::ops::Embed`] on slices: the table's row of each token, [rows][width]. A sampled token of `u32::MAX` (a sequence
+/// [`crate::ops::Embed`] on slices: the table's row of each token, `[rows][width]`. A sampled token of `u32::MAX` (a sequence
 /// whose logits were not finite) stands for token 0, so that it does not fail its neighbours.
 ///
 /// Fails on a token outside of the table, and on a reference to a sampled token that is not there.

@@ -7,7 +7,7 @@ use crate::ops::Activation;
 pub struct Projection<'a> {
     /// (features out, features in).
     pub weight: &'a Matrix,
-    /// [features out].
+    /// `[features out]`.
     pub bias: Option<&'a [f32]>,
 }
 
@@ -25,9 +25,9 @@ pub enum Finish {
 /// [`crate::ops::Linear`] on slices.
 #[derive(Debug, Clone, Copy)]
 pub struct Linear<'a> {
-    /// [input rows][features in].
+    /// `[input rows][features in]`.
     pub input: &'a [f32],
-    /// [rows].
+    /// `[rows]`.
     pub gather: Option<&'a [u32]>,
     /// Rows out.
     pub rows: usize,
@@ -39,7 +39,7 @@ pub struct Linear<'a> {
     pub finish: Finish,
 }
 
-/// Computes all rows into `out`: [rows][features]. Fails if `gather` names a row that the input lacks.
+/// Computes all rows into `out`: `[rows][features]`. Fails if `gather` names a row that the input lacks.
 pub fn linear(op: &Linear<'_>, out: &mut [f32]) -> Result<()> {
     let cols = op.projections[0].weight.cols;
     let stride = out.len() / op.rows;

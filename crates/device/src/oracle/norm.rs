@@ -1,7 +1,7 @@
 /// An RMS norm's parameters.
 #[derive(Debug, Clone, Copy)]
 pub struct Norm<'a> {
-    /// [width].
+    /// `[width]`.
     pub weight: &'a [f32],
     /// Added to the mean of squares.
     pub eps: f32,

@@ -1,4 +1,4 @@
-/// [`crate::ops::RopeAngles`] on slices: (cos, sin) · scale of position · frequency, [positions][frequencies][2]. The angle is
+/// [`crate::ops::RopeAngles`] on slices: (cos, sin) · scale of position · frequency, `[positions][frequencies][2]`. The angle is
 /// rounded to `f32`, as models are trained with.
 pub fn rope_angles(positions: &[u32], inv_freq: &[f32], scale: f32) -> Vec<f32> {
     let turn = |position: u32, freq: f32| {
@@ -8,7 +8,7 @@ pub fn rope_angles(positions: &[u32], inv_freq: &[f32], scale: f32) -> Vec<f32> 
     positions.iter().flat_map(|position| inv_freq.iter().flat_map(move |freq| turn(*position, *freq))).collect()
 }
 
-/// Turns the pairs of one head by `angles`, [pairs][2]. Pair i is (x[i], x[i + pairs]), or (x[2i], x[2i + 1]) when
+/// Turns the pairs of one head by `angles`, `[pairs][2]`. Pair i is (`x[i]`, `x[i + pairs]`), or (`x[2i]`, `x[2i + 1]`) when
 /// `interleaved`; what lies beyond the pairs stays as it is.
 pub fn rotate(head: &mut [f32], angles: &[f32], interleaved: bool) {
     let pairs = angles.len() / 2;

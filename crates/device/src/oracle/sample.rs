@@ -3,8 +3,8 @@ use super::{broken, gumbel, threefry};
 use crate::Result;
 use crate::ops::{LogitBias, NO_SLOT, SampleParams};
 
-/// [`crate::ops::Sample`] on slices: one token for each of `params`, from its row of `logits` ([rows][vocabulary]); every choice is
-/// noted in `history` ([slots][vocabulary], empty for none) if the row has a slot. `u32::MAX` where nothing is left to choose.
+/// [`crate::ops::Sample`] on slices: one token for each of `params`, from its row of `logits` (`[rows][vocabulary]`); every choice is
+/// noted in `history` (`[slots][vocabulary]`, empty for none) if the row has a slot. `u32::MAX` where nothing is left to choose.
 ///
 /// Fails on a slot or a bias that is not there.
 pub fn sample(logits: &[f32], params: &[SampleParams], biases: &[LogitBias], history: &mut [u32]) -> Result<Vec<u32>> {

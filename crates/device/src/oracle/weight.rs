@@ -7,7 +7,7 @@ pub struct Matrix {
     pub rows: usize,
     /// Input features.
     pub cols: usize,
-    /// [rows][cols].
+    /// `[rows][cols]`.
     pub values: Vec<f32>,
 }
 

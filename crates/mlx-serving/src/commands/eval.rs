@@ -34,7 +34,7 @@ impl Bench {
         let mut engine = context.config.engine.clone();
         engine.arithmetic = arithmetic.unwrap_or(engine.arithmetic);
         let device = device::open(&engine)?;
-        let layer = MetalLayer::plain(device.clone()).map_err(Failure::failed)?;
+        let layer = MetalLayer::new(device.clone(), &context.config.metal_optimizations).map_err(Failure::failed)?;
         let checkpoint = Arc::new(Checkpoint::open(&dir).map_err(Failure::failed)?);
         let model = load::load_weights(checkpoint, &device, &layer, &name)?;
         Ok(Self { device, layer, model })

@@ -1,6 +1,7 @@
 //! One module a command.
 
 mod chat;
+mod compare;
 mod config;
 mod doctor;
 mod eval;
@@ -9,6 +10,7 @@ mod models;
 mod serve;
 mod synth;
 mod throughput;
+mod workload;
 
 use crate::args::{Bench, Cli, Command, Eval};
 use crate::config::{Config, Loaded};
@@ -46,6 +48,7 @@ pub(crate) fn run(cli: &Cli, loaded: Loaded) -> Result<(), Failure> {
         Command::List(args) => models::list(&context, args),
         Command::Rm(args) => models::remove(&context, args),
         Command::Bench(Bench::Throughput(args)) => throughput::run(&context, args),
+        Command::Bench(Bench::Compare(args)) => compare::run(&context, args),
         Command::Bench(Bench::Synth(args)) => synth::run(args),
         Command::Eval(Eval::Logits(args)) => eval::logits(&context, args),
         Command::Eval(Eval::Perplexity(args)) => eval::perplexity(&context, args),

@@ -3,6 +3,7 @@
 use super::Context;
 use crate::args::Serve;
 use crate::failure::Failure;
+use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_server::{AppState, Settings};
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
         let loaded = tokio::task::spawn_blocking(move || load_all(&loader.0, &loader.1, &models)).await;
         loaded.map_err(|e| Failure::failed(format!("loading ended early: {e}")))??;
         let names: Vec<String> = state.models().iter().map(|m| m.id.clone()).collect();
+        tracing::info!("{}", optimizations(&context.config.metal_optimizations, &names));
         tracing::info!("serving {} on http://{address} (POST /v1/chat/completions)", names.join(", "));
         server.await.map_err(Failure::failed)?.map_err(|e| Failure::failed(format!("the server ended: {e}")))?;
         tracing::info!("stopped");
@@ -46,6 +48,17 @@ pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
 fn models(context: &Context, named: &[String]) -> Vec<Option<String>> {
     let named = if named.is_empty() { &context.config.models.serve } else { named };
     if named.is_empty() { vec![None] } else { named.iter().cloned().map(Some).collect() }
+}
+
+/// Which optimisations are on, and what measures them on this machine.
+fn optimizations(config: &MetalOptimizations, models: &[String]) -> String {
+    let active = config.active().join(",");
+    let model = models.first().map_or("MODEL", String::as_str);
+    let measure = |list| format!("mlx-serving bench compare -m {model} --optimizations {list} -o compare.json");
+    match active.is_empty() {
+        true => format!("optimisations: none (--metal-opts); to measure them on this machine: {}", measure("all")),
+        false => format!("optimisations: {active}; to measure them on this machine: {}", measure(&active)),
+    }
 }
 
 fn load_all(context: &Context, state: &Arc<AppState>, models: &[Option<String>]) -> Result<(), Failure> {
@@ -82,4 +95,23 @@ async fn stop_signal() {
     #[cfg(not(unix))]
     interrupt.await;
     tracing::info!("stopping: accepted requests end first");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_at_start_says_what_is_on_and_how_to_measure_it() {
+        let mut config = MetalOptimizations::default();
+        assert!(
+            optimizations(&config, &["m".into()]).ends_with("bench compare -m m --optimizations all -o compare.json")
+        );
+        config.select("memory_pool,command_buffer_ring").unwrap();
+        let line = optimizations(&config, &["m".into()]);
+        assert!(line.starts_with("optimisations: memory_pool,command_buffer_ring;"), "{line}");
+        assert!(line.contains("-m m --optimizations memory_pool,command_buffer_ring "), "{line}");
+        config.enabled = false;
+        assert!(optimizations(&config, &[]).starts_with("optimisations: none"), "the master switch rules");
+    }
 }

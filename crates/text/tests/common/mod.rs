@@ -1,4 +1,5 @@
 //! Checkpoint folders for tests.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 use mlx_serving_text::Tokenizer;
 use std::path::{Path, PathBuf};
 

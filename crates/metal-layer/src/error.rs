@@ -1,0 +1,19 @@
+use mlx_serving_device::DeviceError;
+
+/// Why a layer could not be built.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum MetalLayerError {
+    /// An optimisation that is on did not start, and may not fall back.
+    #[error(
+        "the optimisation {name} could not start: {source}; leave it out of --metal-opts, or set metal_optimizations.graceful_fallback to go on without it"
+    )]
+    Optimization {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        source: DeviceError,
+    },
+    /// The device refused what every layer needs.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}

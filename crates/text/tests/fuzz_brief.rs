@@ -1,0 +1,56 @@
+//! The fuzz target on the stable toolchain: templates and messages, mutated from fixed seeds. It returns, whatever the bytes.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use mlx_serving_text::fuzz;
+
+const ROUNDS: u64 = 3_000;
+
+/// xorshift64.
+fn next(state: &mut u64) -> usize {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    (*state >> 16) as usize
+}
+
+/// One to four edits: a piece doubled, moved or removed, or a byte replaced by a telling one.
+fn mutate(valid: &[u8], seed: u64) -> Vec<u8> {
+    const TELLING: &[u8] = b"{}[]()%-|.,:'~+*09 \0\xff";
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = valid.to_vec();
+    for _ in 0..1 + next(&mut state) % 4 {
+        if bytes.is_empty() {
+            break;
+        }
+        let at = next(&mut state) % bytes.len();
+        let end = (at + 1 + next(&mut state) % 40).min(bytes.len());
+        match next(&mut state) % 4 {
+            0 => bytes[at] = TELLING[next(&mut state) % TELLING.len()],
+            1 => drop(bytes.drain(at..end)),
+            2 => drop(bytes.splice(at..at, bytes[at..end].to_vec())),
+            _ => {
+                let piece: Vec<u8> = bytes.drain(at..end).collect();
+                let to = next(&mut state) % (bytes.len() + 1);
+                bytes.splice(to..to, piece);
+            }
+        }
+    }
+    bytes
+}
+
+#[test]
+fn mutated_templates_and_messages_are_rendered_or_refused() {
+    let config = std::fs::read(common::bundled_dir().join("tokenizer_config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    let bundled = config["chat_template"].as_str().unwrap().as_bytes();
+    let busy = b"{% set n = namespace(x=[]) %}{% macro m(a, b) %}{{ a ~ b | tojson }}{% endmacro %}{% for m in messages[1:] %}\
+        {% set n.x = n.x + [m, m] %}{% if m.role == 'user' and 'x' in m.content %}{{ m.content.strip().split(' ')[::-1] | join(',') }}\
+        {% elif loop.last %}{% continue %}{% else %}{{ m(m, n.x) }}{% endif %}{% endfor %}{{ n.x | map(attribute='role') | list }}";
+    let messages = br#"[{"role":"system","content":"be brief"},{"role":"user","content":"x y"},{"role":"assistant","content":[{"type":"text","text":"z"}]}]"#;
+    for template in [bundled, &busy[..]] {
+        let valid = [template, b"\0", messages].concat();
+        (0..ROUNDS).for_each(|seed| fuzz::chat_template(&mutate(&valid, seed)));
+    }
+}
