@@ -11,7 +11,6 @@ use std::time::Duration;
 
 /// Encodes steps, submits them, and reads what they sampled.
 pub(crate) struct Stepper {
-    layer: MetalLayer,
     model: Model,
     cache: KvCache,
     scratch: Scratch,
@@ -19,6 +18,8 @@ pub(crate) struct Stepper {
     /// Token counts of the sequences that penalise, allocated when the first of them comes.
     history: Option<Allocation>,
     free_slots: Vec<u32>,
+    /// Last, because its allocator says at its end what the others have not let go.
+    layer: MetalLayer,
 }
 
 /// A submitted step.

@@ -1,5 +1,6 @@
 //! Heaps with sub-allocation: after warm-up nothing is asked of the device.
 
+mod fit;
 mod heaps;
 mod whole_heap;
 
@@ -9,6 +10,7 @@ use crate::config::MemoryPoolConfig;
 use crate::frontier::Frontier;
 use crate::stats::PoolStats;
 use crate::sync::{Mutex, MutexGuard};
+pub use fit::WorkingSet;
 use garde::Validate;
 use heaps::{Heaps, Range, Role};
 use mlx_serving_device::{Device, DeviceError, Heap, Point, Result, Storage};
