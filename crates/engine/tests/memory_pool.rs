@@ -7,10 +7,8 @@ use mlx_serving_cpu::{CpuDevice, CpuOptions};
 use mlx_serving_device::fake::{FakeDevice, FakeOptions};
 use mlx_serving_device::{Arithmetic, Device};
 use mlx_serving_engine::{Engine, Event, Options, Parts, Request, Sampling, Stream};
-use mlx_serving_metal_layer::config::MemoryPoolConfig;
-use mlx_serving_metal_layer::{
-    Allocate, Frontier, InlineTransfer, MemoryPool, MetalLayer, PoolStats, SingleSubmission,
-};
+use mlx_serving_metal_layer::config::MetalOptimizations;
+use mlx_serving_metal_layer::{Allocate, MetalLayer, PoolStats};
 use mlx_serving_model::{Model, Source};
 use mlx_serving_text::Tokenizer;
 use std::collections::VecDeque;
@@ -43,24 +41,19 @@ fn fake(unified_memory: bool) -> Arc<dyn Device> {
 /// An engine and the pool that serves it.
 struct Rig {
     device: Arc<dyn Device>,
-    pool: Arc<MemoryPool>,
+    pool: Arc<dyn Allocate>,
     engine: Engine,
 }
 
-fn start(dir: &Path, device: Arc<dyn Device>) -> Rig {
-    let config = MemoryPoolConfig {
-        heap_size_mb: 64,
-        num_heaps: 2,
-        warmup_buffer_sizes_mb: vec![8],
-        ..MemoryPoolConfig::default()
-    };
-    let frontier = Frontier::default();
-    let compute = frontier.lane(device.new_timeline().unwrap());
-    let pool = Arc::new(MemoryPool::new(device.clone(), frontier, &config).unwrap());
-    let mut layer = MetalLayer::plain(device.clone()).unwrap();
-    layer.allocate = pool.clone();
-    layer.transfer = Arc::new(InlineTransfer::new(device.clone(), pool.clone(), compute.clone()));
-    layer.submit = Box::new(SingleSubmission::new(device.clone(), pool.clone(), compute));
+/// Starts an engine with the pool and with what else `optimisations` names.
+fn start(dir: &Path, device: Arc<dyn Device>, optimisations: &str) -> Rig {
+    let mut config = MetalOptimizations::default();
+    config.select(optimisations).unwrap();
+    let pool = &mut config.memory_pool;
+    (pool.heap_size_mb, pool.num_heaps, pool.warmup_buffer_sizes_mb) = (64, 2, vec![8]);
+    config.blit_queue.staging_buffer_size_mb = 4;
+    let layer = MetalLayer::new(device.clone(), &config).unwrap();
+    let pool = layer.allocate.clone();
     let model = Model::load(Source {
         checkpoint: Arc::new(Checkpoint::open(dir).unwrap()),
         device: &device,
@@ -153,25 +146,29 @@ fn serve(rig: &Rig, count: usize) {
 #[test]
 fn a_step_asks_nothing_of_the_device_once_the_engine_runs() {
     let dir = checkpoint(|_| {});
-    for device in [cpu(), fake(true), fake(false)] {
-        let name = device.info().name.clone();
-        let rig = start(dir.path(), device);
-        let before = rig.allocations();
-        let long = Request {
-            prompt: (0..300).collect(),
-            max_tokens: Some(200),
-            ignore_eos: true,
-            sampling: Sampling { presence_penalty: 0.5, seed: Some(1), ..Sampling::default() },
-            ..Request::default()
-        };
-        let stream = rig.engine.submit(long).unwrap();
-        serve(&rig, 100);
-        finish(stream);
-        assert_eq!(rig.allocations(), before, "{name}");
-        let stats = rig.pool.stats();
-        assert_eq!((stats.fallback_events, stats.exhaustion_events), (0, 0), "{name}");
-        let end = rig.end();
-        assert_eq!(end.total_acquired, end.total_released, "{name}");
+    let devices: [(&str, fn() -> Arc<dyn Device>); 3] =
+        [("cpu", cpu), ("unified", || fake(true)), ("discrete", || fake(false))];
+    for (name, device) in devices {
+        for optimisations in ["memory_pool", "memory_pool,command_buffer_ring", "all"] {
+            let rig = start(dir.path(), device(), optimisations);
+            let (before, acquired) = (rig.allocations(), rig.pool.stats().total_acquired);
+            let long = Request {
+                prompt: (0..300).collect(),
+                max_tokens: Some(200),
+                ignore_eos: true,
+                sampling: Sampling { presence_penalty: 0.5, seed: Some(1), ..Sampling::default() },
+                ..Request::default()
+            };
+            let stream = rig.engine.submit(long).unwrap();
+            serve(&rig, 100);
+            finish(stream);
+            assert_eq!(rig.allocations(), before, "{name} with {optimisations}");
+            let stats = rig.pool.stats();
+            assert!(stats.total_acquired > acquired + 30, "penalties allocate: {stats:?}");
+            assert_eq!((stats.fallback_events, stats.exhaustion_events), (0, 0), "{name} with {optimisations}");
+            let end = rig.end();
+            assert_eq!(end.total_acquired, end.total_released, "{name} with {optimisations}");
+        }
     }
 }
 
@@ -181,7 +178,7 @@ fn rope_frequencies_of_long_sequences_come_from_the_pool_too() {
         config["max_position_embeddings"] = 32.into();
         config["rope_scaling"] = serde_json::json!({ "type": "dynamic", "factor": 8.0 });
     });
-    let rig = start(dir.path(), cpu());
+    let rig = start(dir.path(), cpu(), "memory_pool");
     let (before, acquired) = (rig.allocations(), rig.pool.stats().total_acquired);
     let long = Request { prompt: (0..40).collect(), max_tokens: Some(60), ignore_eos: true, ..Request::default() };
     let streams: Vec<_> = (0..4).map(|_| rig.engine.submit(long.clone()).unwrap()).collect();
@@ -195,7 +192,7 @@ fn rope_frequencies_of_long_sequences_come_from_the_pool_too() {
 /// Many requests on one engine: nothing grows, and nothing is left.
 fn endure(device: Arc<dyn Device>) {
     let dir = checkpoint(|_| {});
-    let rig = start(dir.path(), device);
+    let rig = start(dir.path(), device, "memory_pool,command_buffer_ring");
     let (before, reserved) = (rig.allocations(), rig.pool.stats().bytes_reserved);
     serve(&rig, 10_000);
     assert_eq!(rig.allocations(), before);
