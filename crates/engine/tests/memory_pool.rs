@@ -4,8 +4,8 @@
 use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_checkpoint::synth::{Synth, write};
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
-use mlx_serving_device::fake::{FakeDevice, FakeOptions};
-use mlx_serving_device::{Arithmetic, Device};
+use mlx_serving_device::fake::{FakeDevice, FakeOptions, Fault};
+use mlx_serving_device::{Arithmetic, Device, Storage};
 use mlx_serving_engine::{Engine, Event, Options, Parts, Request, Sampling, Stream};
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_metal_layer::{Allocate, MetalLayer, PoolStats};
@@ -114,6 +114,11 @@ fn request(i: usize) -> Request {
     }
 }
 
+/// A request that only its length ends.
+fn endless() -> Request {
+    Request { prompt: vec![5, 6, 7], max_tokens: Some(40), ignore_eos: true, ..Request::default() }
+}
+
 /// Reads an answer to its end.
 fn finish(mut stream: Stream) {
     while let Some(event) = stream.next_blocking() {
@@ -187,6 +192,41 @@ fn rope_frequencies_of_long_sequences_come_from_the_pool_too() {
     assert!(rig.pool.stats().total_acquired > acquired + 60, "every step allocates");
     let end = rig.end();
     assert_eq!(end.total_acquired, end.total_released);
+}
+
+#[test]
+fn a_request_that_gets_no_memory_fails_alone() {
+    let dir = checkpoint(|_| {});
+    let device = FakeDevice::new(FakeOptions { compute: false, ..FakeOptions::default() }).unwrap();
+    let control = device.control();
+    let rig = start(dir.path(), device, "memory_pool,command_buffer_ring");
+    // Somebody takes all that is left of the heaps, and the device gives no more.
+    let mut taken = Vec::new();
+    for bytes in [1 << 20, 16 << 10, 256] {
+        let fallbacks = rig.pool.stats().fallback_events;
+        while rig.pool.stats().fallback_events == fallbacks {
+            taken.push(rig.pool.allocate(bytes, Storage::Shared, "test").unwrap());
+        }
+        drop(taken.pop());
+    }
+    control.refuse_allocations(Fault::ALWAYS);
+    rig.pool.trim();
+    let plain = |i| Request { sampling: Sampling { seed: Some(i), ..Sampling::default() }, ..endless() };
+    let others: Vec<_> = (0..8).map(|i| rig.engine.submit(plain(i)).unwrap()).collect();
+    let penalising = |count: usize| -> Vec<Stream> {
+        let sampling = Sampling { presence_penalty: 1.0, ..Sampling::default() };
+        (0..count).map(|_| rig.engine.submit(Request { sampling: sampling.clone(), ..endless() }).unwrap()).collect()
+    };
+    for mut stream in penalising(3) {
+        match stream.next_blocking() {
+            Some(Event::Failed(error)) => assert!(error.to_string().contains("memory"), "{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    others.into_iter().for_each(finish);
+    drop(taken);
+    penalising(3).into_iter().for_each(finish);
+    assert!(rig.engine.health().alive);
 }
 
 /// Many requests on one engine: nothing grows, and nothing is left.
