@@ -170,9 +170,9 @@ impl Runner {
         for taken in 0.. {
             let Some(entry) = self.inbox.next(taken) else { return };
             let (outcome, times) = self.run(&entry);
-            entry.submission.end(outcome, times);
             // The memory that the ops use is let go before anybody learns that they are done.
             drop(entry.commands);
+            entry.submission.end(outcome, times);
             if let Some(point) = entry.signal {
                 point.timeline.signal(point.value);
             }
