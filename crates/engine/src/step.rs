@@ -22,6 +22,20 @@ pub(crate) struct Stepper {
     layer: MetalLayer,
 }
 
+/// Why a step was not submitted.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub error: DeviceError,
+    /// The sequence that alone asked for what was refused.
+    pub sequence: Option<u64>,
+}
+
+impl From<DeviceError> for Refusal {
+    fn from(error: DeviceError) -> Self {
+        Self { error, sequence: None }
+    }
+}
+
 /// A submitted step.
 pub(crate) struct Submitted {
     in_flight: InFlight,
@@ -77,7 +91,7 @@ impl Stepper {
         plan: &Plan,
         scheduler: &mut Scheduler<Client>,
         previous: Option<&Submitted>,
-    ) -> Result<Submitted> {
+    ) -> Result<Submitted, Refusal> {
         let (params, biases) = self.sampling(plan, scheduler)?;
         let mut slot = self.layer.submit.acquire()?;
         let inputs = uniforms::pack(&slot.uniforms, plan, &params, &biases)?;
@@ -139,7 +153,7 @@ impl Stepper {
         &mut self,
         plan: &Plan,
         scheduler: &mut Scheduler<Client>,
-    ) -> Result<(Vec<SampleParams>, Vec<LogitBias>)> {
+    ) -> Result<(Vec<SampleParams>, Vec<LogitBias>), Refusal> {
         let mut params = Vec::with_capacity(plan.logit_rows.len());
         let mut biases = Vec::new();
         for (part, span) in plan.parts.iter().zip(&plan.spans).filter(|(p, _)| p.sample.is_some()) {
@@ -148,7 +162,7 @@ impl Stepper {
             let client = &mut sequence.rest;
             if client.request.sampling.penalises() && client.slot.is_none() {
                 client.slot = self.free_slots.pop();
-                self.reserve_history()?;
+                self.reserve_history().map_err(|error| Refusal { error, sequence: Some(part.id) })?;
             }
             let s = &client.request.sampling;
             params.push(SampleParams {
@@ -186,7 +200,7 @@ impl Stepper {
         encoder: &mut dyn Encoder,
         plan: &Plan,
         scheduler: &mut Scheduler<Client>,
-    ) -> Result<Vec<Allocation>> {
+    ) -> Result<Vec<Allocation>, Refusal> {
         let mut buffers = Vec::new();
         for part in plan.parts.iter().filter(|p| p.sample.is_some()) {
             let Some(sequence) = scheduler.get(part.id) else { continue };
@@ -194,7 +208,11 @@ impl Stepper {
                 continue;
             };
             let tokens = &sequence.progress.tokens;
-            let buffer = self.layer.allocate.allocate(4 * tokens.len() as u64, Storage::Shared, "prompt tokens")?;
+            let buffer = self
+                .layer
+                .allocate
+                .allocate(4 * tokens.len() as u64, Storage::Shared, "prompt tokens")
+                .map_err(|error| Refusal { error, sequence: Some(part.id) })?;
             buffer.write(0, tokens)?;
             encoder.record(Op::Observe(Observe {
                 history: (**history).clone(),

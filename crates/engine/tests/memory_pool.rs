@@ -4,13 +4,11 @@
 use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_checkpoint::synth::{Synth, write};
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
-use mlx_serving_device::fake::{FakeDevice, FakeOptions};
-use mlx_serving_device::{Arithmetic, Device};
+use mlx_serving_device::fake::{FakeDevice, FakeOptions, Fault};
+use mlx_serving_device::{Arithmetic, Device, Storage};
 use mlx_serving_engine::{Engine, Event, Options, Parts, Request, Sampling, Stream};
-use mlx_serving_metal_layer::config::MemoryPoolConfig;
-use mlx_serving_metal_layer::{
-    Allocate, Frontier, InlineTransfer, MemoryPool, MetalLayer, PoolStats, SingleSubmission,
-};
+use mlx_serving_metal_layer::config::MetalOptimizations;
+use mlx_serving_metal_layer::{Allocate, MetalLayer, PoolStats};
 use mlx_serving_model::{Model, Source};
 use mlx_serving_text::Tokenizer;
 use std::collections::VecDeque;
@@ -43,24 +41,19 @@ fn fake(unified_memory: bool) -> Arc<dyn Device> {
 /// An engine and the pool that serves it.
 struct Rig {
     device: Arc<dyn Device>,
-    pool: Arc<MemoryPool>,
+    pool: Arc<dyn Allocate>,
     engine: Engine,
 }
 
-fn start(dir: &Path, device: Arc<dyn Device>) -> Rig {
-    let config = MemoryPoolConfig {
-        heap_size_mb: 64,
-        num_heaps: 2,
-        warmup_buffer_sizes_mb: vec![8],
-        ..MemoryPoolConfig::default()
-    };
-    let frontier = Frontier::default();
-    let compute = frontier.lane(device.new_timeline().unwrap());
-    let pool = Arc::new(MemoryPool::new(device.clone(), frontier, &config).unwrap());
-    let mut layer = MetalLayer::plain(device.clone()).unwrap();
-    layer.allocate = pool.clone();
-    layer.transfer = Arc::new(InlineTransfer::new(device.clone(), pool.clone(), compute.clone()));
-    layer.submit = Box::new(SingleSubmission::new(device.clone(), pool.clone(), compute));
+/// Starts an engine with the pool and with what else `optimisations` names.
+fn start(dir: &Path, device: Arc<dyn Device>, optimisations: &str) -> Rig {
+    let mut config = MetalOptimizations::default();
+    config.select(optimisations).unwrap();
+    let pool = &mut config.memory_pool;
+    (pool.heap_size_mb, pool.num_heaps, pool.warmup_buffer_sizes_mb) = (64, 2, vec![8]);
+    config.blit_queue.staging_buffer_size_mb = 4;
+    let layer = MetalLayer::new(device.clone(), &config).unwrap();
+    let pool = layer.allocate.clone();
     let model = Model::load(Source {
         checkpoint: Arc::new(Checkpoint::open(dir).unwrap()),
         device: &device,
@@ -121,6 +114,11 @@ fn request(i: usize) -> Request {
     }
 }
 
+/// A request that only its length ends.
+fn endless() -> Request {
+    Request { prompt: vec![5, 6, 7], max_tokens: Some(40), ignore_eos: true, ..Request::default() }
+}
+
 /// Reads an answer to its end.
 fn finish(mut stream: Stream) {
     while let Some(event) = stream.next_blocking() {
@@ -153,25 +151,29 @@ fn serve(rig: &Rig, count: usize) {
 #[test]
 fn a_step_asks_nothing_of_the_device_once_the_engine_runs() {
     let dir = checkpoint(|_| {});
-    for device in [cpu(), fake(true), fake(false)] {
-        let name = device.info().name.clone();
-        let rig = start(dir.path(), device);
-        let before = rig.allocations();
-        let long = Request {
-            prompt: (0..300).collect(),
-            max_tokens: Some(200),
-            ignore_eos: true,
-            sampling: Sampling { presence_penalty: 0.5, seed: Some(1), ..Sampling::default() },
-            ..Request::default()
-        };
-        let stream = rig.engine.submit(long).unwrap();
-        serve(&rig, 100);
-        finish(stream);
-        assert_eq!(rig.allocations(), before, "{name}");
-        let stats = rig.pool.stats();
-        assert_eq!((stats.fallback_events, stats.exhaustion_events), (0, 0), "{name}");
-        let end = rig.end();
-        assert_eq!(end.total_acquired, end.total_released, "{name}");
+    let devices: [(&str, fn() -> Arc<dyn Device>); 3] =
+        [("cpu", cpu), ("unified", || fake(true)), ("discrete", || fake(false))];
+    for (name, device) in devices {
+        for optimisations in ["memory_pool", "memory_pool,command_buffer_ring", "all"] {
+            let rig = start(dir.path(), device(), optimisations);
+            let (before, acquired) = (rig.allocations(), rig.pool.stats().total_acquired);
+            let long = Request {
+                prompt: (0..300).collect(),
+                max_tokens: Some(200),
+                ignore_eos: true,
+                sampling: Sampling { presence_penalty: 0.5, seed: Some(1), ..Sampling::default() },
+                ..Request::default()
+            };
+            let stream = rig.engine.submit(long).unwrap();
+            serve(&rig, 100);
+            finish(stream);
+            assert_eq!(rig.allocations(), before, "{name} with {optimisations}");
+            let stats = rig.pool.stats();
+            assert!(stats.total_acquired > acquired + 30, "penalties allocate: {stats:?}");
+            assert_eq!((stats.fallback_events, stats.exhaustion_events), (0, 0), "{name} with {optimisations}");
+            let end = rig.end();
+            assert_eq!(end.total_acquired, end.total_released, "{name} with {optimisations}");
+        }
     }
 }
 
@@ -181,7 +183,7 @@ fn rope_frequencies_of_long_sequences_come_from_the_pool_too() {
         config["max_position_embeddings"] = 32.into();
         config["rope_scaling"] = serde_json::json!({ "type": "dynamic", "factor": 8.0 });
     });
-    let rig = start(dir.path(), cpu());
+    let rig = start(dir.path(), cpu(), "memory_pool");
     let (before, acquired) = (rig.allocations(), rig.pool.stats().total_acquired);
     let long = Request { prompt: (0..40).collect(), max_tokens: Some(60), ignore_eos: true, ..Request::default() };
     let streams: Vec<_> = (0..4).map(|_| rig.engine.submit(long.clone()).unwrap()).collect();
@@ -192,10 +194,45 @@ fn rope_frequencies_of_long_sequences_come_from_the_pool_too() {
     assert_eq!(end.total_acquired, end.total_released);
 }
 
+#[test]
+fn a_request_that_gets_no_memory_fails_alone() {
+    let dir = checkpoint(|_| {});
+    let device = FakeDevice::new(FakeOptions { compute: false, ..FakeOptions::default() }).unwrap();
+    let control = device.control();
+    let rig = start(dir.path(), device, "memory_pool,command_buffer_ring");
+    // Somebody takes all that is left of the heaps, and the device gives no more.
+    let mut taken = Vec::new();
+    for bytes in [1 << 20, 16 << 10, 256] {
+        let fallbacks = rig.pool.stats().fallback_events;
+        while rig.pool.stats().fallback_events == fallbacks {
+            taken.push(rig.pool.allocate(bytes, Storage::Shared, "test").unwrap());
+        }
+        drop(taken.pop());
+    }
+    control.refuse_allocations(Fault::ALWAYS);
+    rig.pool.trim();
+    let plain = |i| Request { sampling: Sampling { seed: Some(i), ..Sampling::default() }, ..endless() };
+    let others: Vec<_> = (0..8).map(|i| rig.engine.submit(plain(i)).unwrap()).collect();
+    let penalising = |count: usize| -> Vec<Stream> {
+        let sampling = Sampling { presence_penalty: 1.0, ..Sampling::default() };
+        (0..count).map(|_| rig.engine.submit(Request { sampling: sampling.clone(), ..endless() }).unwrap()).collect()
+    };
+    for mut stream in penalising(3) {
+        match stream.next_blocking() {
+            Some(Event::Failed(error)) => assert!(error.to_string().contains("memory"), "{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    others.into_iter().for_each(finish);
+    drop(taken);
+    penalising(3).into_iter().for_each(finish);
+    assert!(rig.engine.health().alive);
+}
+
 /// Many requests on one engine: nothing grows, and nothing is left.
 fn endure(device: Arc<dyn Device>) {
     let dir = checkpoint(|_| {});
-    let rig = start(dir.path(), device);
+    let rig = start(dir.path(), device, "memory_pool,command_buffer_ring");
     let (before, reserved) = (rig.allocations(), rig.pool.stats().bytes_reserved);
     serve(&rig, 10_000);
     assert_eq!(rig.allocations(), before);
