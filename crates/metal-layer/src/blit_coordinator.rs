@@ -3,11 +3,13 @@ use crate::blit_worker::{Filler, Finisher, Job, Work};
 use crate::config::BlitQueueConfig;
 use crate::frontier::{Frontier, Lane};
 use crate::inline_transfer::{InlineTransfer, within_reach};
+use crate::metrics::LayerMetrics;
 use crate::overlap::Overlap;
 use crate::staging::Gate;
 use crate::stats::BlitStats;
 use crate::transfer::{Fill, Outcome, Sink, Ticket, Transfer};
 use mlx_serving_device::{Buffer, Device, DeviceError, Point, Result, Storage};
+use prometheus_client::metrics::histogram::Histogram;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -47,6 +49,8 @@ pub(crate) struct Shared {
     staging: Mutex<Option<Allocation>>,
     pending: AtomicUsize,
     stats: Mutex<BlitStats>,
+    /// Seconds of uploads and of downloads.
+    durations: [Histogram; 2],
 }
 
 #[derive(Debug)]
@@ -67,13 +71,14 @@ impl Lanes {
 
 impl BlitCoordinator {
     /// Takes the staging memory, unless host and device share theirs, and starts the threads. `compute` is the lane that
-    /// submissions to the compute queue signal; the transfers' own lanes are added to `frontier`.
+    /// submissions to the compute queue signal; the transfers' own lanes are added to `frontier`. Durations go to `metrics`.
     pub fn new(
         device: Arc<dyn Device>,
         allocate: Arc<dyn Allocate>,
         frontier: &Frontier,
         compute: &Lane,
         config: &BlitQueueConfig,
+        metrics: &LayerMetrics,
     ) -> Result<Self> {
         let lane = || device.new_timeline().map(|timeline| frontier.lane(timeline));
         let lanes = Lanes { compute: compute.clone(), uploads: lane()?, downloads: lane()?, streamed: lane()? };
@@ -89,6 +94,7 @@ impl BlitCoordinator {
             device: device.clone(),
             allocate: allocate.clone(),
             config: config.clone(),
+            durations: [metrics.blit_upload.clone(), metrics.blit_download.clone()],
         });
         if !device.info().unified_memory {
             shared.staging(true, 0..0)?;
@@ -164,8 +170,8 @@ impl Transfer for BlitCoordinator {
 impl BlitCoordinator {
     /// The plain way, after the transfers under way.
     fn in_line(&self, work: Work) -> Result<Ticket> {
-        let (after, began, bytes) = (self.shared.lanes.before(), Instant::now(), work.bytes());
-        let uploads = work.uploads();
+        let (uploads, bytes) = (work.uploads(), work.bytes());
+        let (after, began) = (self.shared.lanes.before(), Instant::now());
         let ticket = match work {
             Work::Upload { to, fill } => self.inline.scatter_after(&to, fill, &after),
             Work::Download { from, sink } => self.inline.gather_after(&from, sink, &after),
@@ -249,7 +255,19 @@ impl Shared {
     /// Tells the end of a transfer.
     pub(crate) fn end(&self, uploads: bool, bytes: u64, took: Duration) {
         self.pending.fetch_sub(1, Ordering::Relaxed);
-        self.note(|s| if uploads { s.upload(bytes, took) } else { s.download(bytes, took) });
+        self.note_end(uploads, bytes, took);
+    }
+
+    fn note_end(&self, uploads: bool, bytes: u64, took: Duration) {
+        let [upload, download] = &self.durations;
+        self.note(|s| {
+            if uploads {
+                s.upload(bytes, took)
+            } else {
+                s.download(bytes, took)
+            }
+            if uploads { upload } else { download }.observe(took.as_secs_f64());
+        });
     }
 
     pub(crate) fn note(&self, note: impl FnOnce(&mut BlitStats)) {

@@ -1,4 +1,5 @@
 use crate::allocate::Allocate;
+use crate::blit_coordinator::BlitCoordinator;
 use crate::caching_allocator::CachingAllocator;
 use crate::command_buffer_ring::CommandBufferRing;
 use crate::config::{FallbackPolicy, MetalOptimizations};
@@ -112,8 +113,12 @@ impl MetalLayer {
         let inline =
             || Arc::new(InlineTransfer::new(device.clone(), allocate.clone(), compute.clone())) as Arc<dyn Transfer>;
         let wanted = config.enabled && config.blit_queue.enabled;
-        // Branch `blit`: BlitCoordinator::new in place of the first closure.
-        let (transfer, blit_queue) = Switch::start("blit_queue", wanted, policy, || Ok(inline()), inline)?;
+        let blit = || {
+            let (device, config) = (device.clone(), &config.blit_queue);
+            let blit = BlitCoordinator::new(device, allocate.clone(), &frontier, &compute, config, &metrics)?;
+            Ok(Arc::new(blit) as Arc<dyn Transfer>)
+        };
+        let (transfer, blit_queue) = Switch::start("blit_queue", wanted, policy, blit, inline)?;
 
         let ring = || {
             let (config, wait) = (&config.command_buffer_ring, metrics.ring_wait.clone());
