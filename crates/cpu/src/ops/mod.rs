@@ -7,6 +7,7 @@ mod embed;
 mod linear;
 mod rope;
 mod sample;
+mod weight;
 
 use crate::kernels::Isa;
 use crate::pool::Worker;
