@@ -5,7 +5,7 @@ use super::Lowering;
 use super::weight::PackedWeight;
 use crate::kernels::Isa;
 use crate::kernels::gate::Gate;
-use crate::kernels::matmul::{InputFormat, Prepare, Product, TILE, multiply, widths};
+use crate::kernels::matmul::{InputFormat, Prepare, Product, RowNorm, TILE, multiply, widths};
 use crate::pool::Worker;
 use crate::scratch::Carver;
 use crate::share::{Share, part};
@@ -22,6 +22,8 @@ const SEGMENT: usize = 1024;
 /// Bytes of weights that a worker takes at a time: of a stream, and for several passes over them.
 const RUN: usize = 48 << 10;
 const KEPT: usize = 192 << 10;
+/// Bytes of a weight that are asked for ahead: what memory delivers while a worker waits for another.
+const AHEAD: usize = 16 << 10;
 /// Runs of each worker, at least: what is left at the end is short.
 const RUNS: usize = 6;
 
@@ -148,6 +150,20 @@ impl LinearStep {
         4 * self.words * if self.alone { self.workers } else { 1 }
     }
 
+    /// Asks memory for the first weights of a worker's own part.
+    pub(super) fn ask_ahead(&self, worker: usize) {
+        let first = part(self.tiles().div_ceil(self.run), worker, self.workers).start * self.run;
+        let mut before = 0;
+        for matrix in &self.matrices {
+            let tiles = matrix.weight.layout.tiles();
+            if (before..before + tiles).contains(&first) {
+                matrix.weight.ask_ahead(self.isa, first - before, AHEAD);
+            }
+            // The two of a gate are walked through side by side, others one after the other.
+            before += if matches!(self.finish, Finish::Gated(_)) { 0 } else { tiles };
+        }
+    }
+
     pub(super) fn run(&self, worker: &mut Worker) -> Result<()> {
         let copy = if self.alone { 4 * worker.index * self.words } else { 0 };
         let ready = worker.arena::<u32>(copy, self.words)?;
@@ -196,8 +212,8 @@ impl LinearStep {
         word(steps.start)..word(steps.end)
     }
 
-    /// Row `row` of the input, and the norm's weight and eps.
-    fn row(&self, row: usize) -> Result<(&[f32], Option<(&[f32], f32)>)> {
+    /// Row `row` of the input, and its norm.
+    fn row(&self, row: usize) -> Result<(&[f32], Option<RowNorm<'_>>)> {
         // SAFETY: the host or an earlier op wrote the row numbers.
         let from = self.gather.as_ref().map_or(row, |gather| unsafe { gather.item(row) } as usize);
         let have = self.input.len() / self.cols;
@@ -206,7 +222,7 @@ impl LinearStep {
         }
         // SAFETY: an earlier op wrote the input, which the output does not overlap; nothing writes norms while ops run.
         Ok(unsafe {
-            let norm = self.norm.as_ref().map(|(weight, eps)| (weight.all(), *eps));
+            let norm = self.norm.as_ref().map(|(weight, eps)| RowNorm { weight: weight.all(), eps: *eps });
             (self.input.get(from * self.cols..(from + 1) * self.cols), norm)
         })
     }

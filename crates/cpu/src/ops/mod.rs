@@ -69,6 +69,18 @@ impl Step {
         }
     }
 
+    /// Whether it reads a weight as a whole.
+    pub(crate) fn has_weights(&self) -> bool {
+        matches!(self, Step::Linear(_))
+    }
+
+    /// Asks memory for what worker `worker` will read first.
+    pub(crate) fn ask_ahead(&self, worker: usize) {
+        if let Step::Linear(step) = self {
+            step.ask_ahead(worker);
+        }
+    }
+
     /// This worker's part.
     pub(crate) fn run(&self, worker: &mut Worker) -> Result<()> {
         match self {

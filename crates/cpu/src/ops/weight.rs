@@ -1,4 +1,6 @@
-use crate::kernels::matmul::{Line, TILE, TileLayout};
+use crate::kernels::Isa;
+use crate::kernels::matmul::{AskAhead, Line, TILE, TileLayout};
+use crate::simd::vectorise;
 use crate::view::View;
 use mlx_serving_device::{Result, Weight};
 use std::ops::Range;
@@ -23,6 +25,12 @@ impl PackedWeight {
     pub(super) fn tiles(&self, tiles: Range<usize>) -> &[Line] {
         // SAFETY: a weight; nothing writes it while ops run.
         unsafe { self.lines.get(tiles.start * self.layout.lines..tiles.end * self.layout.lines) }
+    }
+
+    /// Asks memory for up to `bytes` bytes from tile `tile` on.
+    pub(super) fn ask_ahead(&self, isa: Isa, tile: usize, bytes: usize) {
+        let lines = self.tiles(tile..self.layout.tiles());
+        vectorise(isa, AskAhead(&lines[..lines.len().min(bytes / size_of::<Line>())]));
     }
 
     /// Row `row`, dequantised.

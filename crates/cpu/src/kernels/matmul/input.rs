@@ -74,13 +74,19 @@ impl InputFormat {
     }
 }
 
+/// RMS norm of a token.
+#[derive(Clone, Copy)]
+pub(crate) struct RowNorm<'a> {
+    pub(crate) weight: &'a [f32],
+    pub(crate) eps: f32,
+}
+
 /// Makes some steps of one token ready.
 pub(crate) struct Prepare<'a> {
     pub(crate) format: InputFormat,
     /// The whole token.
     pub(crate) row: &'a [f32],
-    /// RMS norm: weight and eps.
-    pub(crate) norm: Option<(&'a [f32], f32)>,
+    pub(crate) norm: Option<RowNorm<'a>>,
     pub(crate) steps: Range<usize>,
     /// Which of the `width` tokens of the pass it is.
     pub(crate) token: usize,
@@ -97,17 +103,14 @@ impl Kernel for Prepare<'_> {
         let Self { format, row, norm, steps, token, width, to } = self;
         let step = format.step();
         // No closure: it would be compiled without the instruction set.
-        let norm = match norm {
-            None => None,
-            Some((weight, eps)) => Some((weight, norm_factor(simd, row, eps))),
-        };
+        let factor = if let Some(norm) = norm { norm_factor(simd, row, norm.eps) } else { 1.0 };
         let range = steps.start * step..(steps.end * step).min(row.len());
         let mut buffer = [0.0; LONGEST];
         let steps = row[range.clone()].chunks(step).zip(to.chunks_mut(format.step_words() * width));
         for (i, (x, to)) in steps.enumerate() {
             let x = match norm {
                 None => x,
-                Some((weight, factor)) => {
+                Some(RowNorm { weight, .. }) => {
                     let weight = &weight[range.start + i * step..][..x.len()];
                     for ((to, x), w) in buffer.iter_mut().zip(x).zip(weight) {
                         *to = x * factor * w;

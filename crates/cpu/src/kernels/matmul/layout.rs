@@ -7,6 +7,7 @@
 //! Dense: for each feature the values of the 16 rows, two features a line where values have 16 bits.
 
 use crate::simd::Simd;
+use half::{bf16, f16};
 use mlx_serving_device::{DeviceError, Float, Result, WeightFormat, WeightLayout, WeightSpec};
 use std::ops::Range;
 
@@ -120,11 +121,7 @@ impl TileLayout {
             WeightFormat::Dense(float) => {
                 let per_line = 4 / float.size();
                 for (to, line) in to.chunks_mut(per_line).zip(tile) {
-                    let values: [f32; TILE] = values(line, float, 0);
-                    to[0] = values[row];
-                    if let Some(second) = to.get_mut(1) {
-                        *second = self::values(line, float, 1)[row];
-                    }
+                    to.iter_mut().enumerate().for_each(|(at, to)| *to = value(line, float, at * TILE + row));
                 }
             }
             WeightFormat::Affine { bits, group, scale } => {
@@ -132,7 +129,10 @@ impl TileLayout {
                 let code_lines = group / CHUNK * bits;
                 for (to, lines) in to.chunks_exact_mut(group).zip(tile.chunks_exact(step_lines(self.spec.format))) {
                     let (codes, sides) = lines.split_at(code_lines);
-                    let (s, b) = (side(sides, scale, 0)[row], side(sides, scale, 1)[row]);
+                    let (s, b) = match scale {
+                        Float::F32 => (value(&sides[0], scale, row), value(&sides[1], scale, row)),
+                        _ => (value(&sides[0], scale, row), value(&sides[0], scale, TILE + row)),
+                    };
                     for (to, chunk) in to.chunks_exact_mut(CHUNK).zip(codes.chunks_exact(bits)) {
                         row_codes(chunk, bits, row, |k, q| to[k] = s * q as f32 + b);
                     }
@@ -150,20 +150,14 @@ pub(super) fn step_lines(format: WeightFormat) -> usize {
     }
 }
 
-/// The scales (0) or biases (1) of a group.
-fn side(lines: &[Line], scale: Float, which: usize) -> [f32; TILE] {
-    match scale {
-        Float::F32 => values(&lines[which], scale, 0),
-        Float::F16 | Float::Bf16 => values(&lines[0], scale, which),
+/// Value `at` of a line.
+fn value(line: &Line, float: Float, at: usize) -> f32 {
+    let halves: &[u16; 2 * TILE] = bytemuck::cast_ref(line);
+    match float {
+        Float::F32 => f32::from_bits(line[at]),
+        Float::F16 => f16::from_bits(halves[at]).to_f32(),
+        Float::Bf16 => bf16::from_bits(halves[at]).to_f32(),
     }
-}
-
-/// The 16 values from `16 · at` of a line.
-fn values(line: &Line, float: Float, at: usize) -> [f32; TILE] {
-    let bytes = &bytemuck::bytes_of(line)[at * TILE * float.size()..][..TILE * float.size()];
-    let mut out = [0.0; TILE];
-    out.copy_from_slice(&float.widen(bytes));
-    out
 }
 
 /// Gives `each` every (feature, code) of row `row` of a chunk.

@@ -10,7 +10,7 @@ mod product;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use input::{InputFormat, Prepare};
+pub(crate) use input::{InputFormat, Prepare, RowNorm};
 pub(crate) use layout::{Line, TILE, TileLayout};
 pub(crate) use pack::pack;
-pub(crate) use product::{Product, multiply, widths};
+pub(crate) use product::{AskAhead, Product, multiply, widths};

@@ -336,3 +336,15 @@ fn ask_ahead<S: Simd>(simd: S, lines: &[Line]) {
         simd.prefetch(line.as_ptr().cast::<u8>().wrapping_add(AHEAD));
     }
 }
+
+/// Asks for lines that will be read soon.
+pub(crate) struct AskAhead<'a>(pub(crate) &'a [Line]);
+
+impl Kernel for AskAhead<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        self.0.iter().for_each(|line| simd.prefetch(line.as_ptr().cast()));
+    }
+}

@@ -176,6 +176,8 @@ fn every_format_on_every_instruction_set_at_every_width() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn rows_come_back(spec in specs(), seed: u32) {
         let weight = Weight::random(spec, seed);
