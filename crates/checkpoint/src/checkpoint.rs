@@ -175,7 +175,8 @@ impl Checkpoint {
         }
     }
 
-    fn path_of(&self, name: &str) -> &Path {
+    /// The file that holds a tensor; the folder where there is no such tensor.
+    pub fn path_of(&self, name: &str) -> &Path {
         self.tensors.get(name).map_or(self.dir.as_path(), |&i| self.shards[i].path())
     }
 }

@@ -13,8 +13,8 @@ use mlx_serving_device::{
 };
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How to make a [`CpuDevice`].
@@ -49,7 +49,7 @@ impl CpuDevice {
         }
         let workers = options.threads.unwrap_or_else(machine::threads).max(1);
         let activity =
-            Arc::new(Activity { epoch: Instant::now(), submissions: AtomicU64::new(0), busy: AtomicU64::new(0) });
+            Arc::new(Activity { epoch: Instant::now(), submissions: AtomicU64::new(0), compute: Mutex::default() });
         let queue = |kind, workers| {
             let pool = Pool::new(workers).map_err(|e| DeviceError::Lost(format!("no worker threads: {e}")))?;
             let lowering = Lowering { isa, arithmetic: options.arithmetic, workers };
@@ -87,7 +87,7 @@ impl Device for CpuDevice {
             allocations: self.tally.allocations.load(Relaxed),
             bytes_allocated: self.tally.bytes.load(Relaxed),
             submissions: self.activity.submissions.load(Relaxed),
-            busy: Duration::from_nanos(self.activity.busy.load(Relaxed)),
+            busy: self.activity.compute().until_now(),
         }
     }
 

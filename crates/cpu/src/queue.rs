@@ -7,7 +7,7 @@ use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Point, Queue, Resu
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,36 @@ use std::time::{Duration, Instant};
 pub(crate) struct Activity {
     pub(crate) epoch: Instant,
     pub(crate) submissions: AtomicU64,
-    /// Nanoseconds for which the compute queue ran ops.
-    pub(crate) busy: AtomicU64,
+    pub(crate) compute: Mutex<Busy>,
+}
+
+/// For how long a queue ran ops, and since when it does.
+#[derive(Debug, Default)]
+pub(crate) struct Busy {
+    total: Duration,
+    since: Option<Instant>,
+}
+
+impl Busy {
+    fn begin(&mut self) {
+        self.since = Some(Instant::now());
+    }
+
+    fn end(&mut self) {
+        self.total = self.until_now();
+        self.since = None;
+    }
+
+    /// The run that goes on included.
+    pub(crate) fn until_now(&self) -> Duration {
+        self.total + self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+impl Activity {
+    pub(crate) fn compute(&self) -> MutexGuard<'_, Busy> {
+        self.compute.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Entry {
@@ -142,9 +170,9 @@ impl Runner {
         for taken in 0.. {
             let Some(entry) = self.inbox.next(taken) else { return };
             let (outcome, times) = self.run(&entry);
-            entry.submission.end(outcome, times);
             // The memory that the ops use is let go before anybody learns that they are done.
             drop(entry.commands);
+            entry.submission.end(outcome, times);
             if let Some(point) = entry.signal {
                 point.timeline.signal(point.value);
             }
@@ -163,8 +191,10 @@ impl Runner {
         if segment.steps.is_empty() {
             return Ok(());
         }
-        let began = Instant::now();
         self.pool.reserve(segment.steps.iter().map(Step::shared_bytes).max().unwrap_or(0))?;
+        if self.kind == Kind::Compute {
+            self.activity.compute().begin();
+        }
         let outcome = self.pool.run(&|worker| {
             for (i, step) in segment.steps.iter().enumerate() {
                 step.run(worker)?;
@@ -175,7 +205,7 @@ impl Runner {
             Ok(())
         });
         if self.kind == Kind::Compute {
-            self.activity.busy.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            self.activity.compute().end();
         }
         outcome
     }

@@ -44,7 +44,7 @@ pub struct Counters {
     pub bytes_allocated: u64,
     /// Command buffers submitted.
     pub submissions: u64,
-    /// Time during which the compute queue ran ops.
+    /// Time during which the compute queue ran ops; a run that goes on counts up to now where the device can tell.
     pub busy: Duration,
 }
 

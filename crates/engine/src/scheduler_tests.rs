@@ -78,6 +78,22 @@ fn a_step_ahead_refers_to_the_sampled_token_of_the_step_before() {
 }
 
 #[test]
+fn three_steps_in_flight_each_refer_to_the_one_before() {
+    let mut s = scheduler(8, 4, 16);
+    submit(&mut s, 1, prompt(3, 0), 9);
+    submit(&mut s, 2, prompt(4, 1), 2);
+    submit(&mut s, 3, prompt(1, 2), 9);
+    let first = step(&mut s, 0);
+    let second = step(&mut s, 1);
+    assert_eq!(second.tokens, [SAMPLED, SAMPLED | 1, SAMPLED | 2]);
+    // The second sequence is at its length, so the third's row moves up among the samples.
+    let third = step(&mut s, 2);
+    assert_eq!((third.tokens.clone(), third.positions.clone()), (vec![SAMPLED, SAMPLED | 2], vec![4, 2]));
+    complete(&mut s, &first, |_, _| 5);
+    assert_eq!(step(&mut s, 2).tokens, [SAMPLED, SAMPLED | 1]);
+}
+
+#[test]
 fn no_step_is_planned_beyond_the_end_of_an_answer() {
     let mut s = scheduler(8, 4, 16);
     submit(&mut s, 1, prompt(3, 0), 2);
@@ -126,11 +142,12 @@ fn a_prompt_seen_before_is_not_computed_again() {
 
 proptest! {
     /// Whatever the load, the row budget, the pool and the depth: every sequence ends with the tokens that it would have had
-    /// alone, each position is computed in order, no two sequences write one block, and all blocks come back.
+    /// alone, each position is computed in order, a sampled token is taken from where the step before writes it, no two sequences
+    /// write one block, and all blocks come back.
     #[test]
     fn every_answer_is_complete_and_right(
         requests in prop::collection::vec((1usize..50, 1usize..30, 0u32..3), 1..8),
-        rows in 1usize..40, sequences in 1usize..5, blocks in 5usize..24, depth in 1usize..4,
+        rows in 1usize..40, sequences in 1usize..5, blocks in 5usize..24, depth in 1usize..5,
     ) {
         let token = |id: u64, position: usize| (id as u32) * 7919 + position as u32;
         let mut s = scheduler(rows.max(sequences), sequences, blocks);
@@ -154,6 +171,14 @@ proptest! {
                         prop_assert!(writes.iter().all(|(b, i)| b != block || i == id), "block {} written by two", block);
                     }
                     prop_assert!(plan.tokens.len() <= rows.max(sequences));
+                    for (span, part) in plan.spans.iter().zip(&plan.parts) {
+                        let word = plan.tokens[span.first_row as usize];
+                        if word & SAMPLED != 0 {
+                            let previous = flight.back().expect("the step before is in flight");
+                            let source = previous.parts.iter().find(|p| p.id == part.id).and_then(|p| p.sample);
+                            prop_assert_eq!(source, Some(word & !SAMPLED), "sequence {}", part.id);
+                        }
+                    }
                     flight.push_back(plan);
                 }
                 Next::Drain => {

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 /// Encodes steps, submits them, and reads what they sampled.
 pub(crate) struct Stepper {
-    layer: MetalLayer,
     model: Model,
     cache: KvCache,
     scratch: Scratch,
@@ -19,6 +18,8 @@ pub(crate) struct Stepper {
     /// Token counts of the sequences that penalise, allocated when the first of them comes.
     history: Option<Allocation>,
     free_slots: Vec<u32>,
+    /// Last, because its allocator says at its end what the others have not let go.
+    layer: MetalLayer,
 }
 
 /// A submitted step.
@@ -116,8 +117,10 @@ impl Stepper {
 
     /// Waits for a step; the tokens that it sampled.
     pub(crate) fn complete(&mut self, step: &Submitted, limit: Duration) -> Result<Vec<u32>> {
+        // While weights arrive one after the other, the step has not begun to be late.
+        let resident = self.model.wait_resident(limit).map_err(|e| DeviceError::CommandFailed(e.to_string()));
         self.layer.submit.complete(&step.in_flight, limit)?;
-        self.model.check_resident().map_err(|e| DeviceError::CommandFailed(e.to_string()))?;
+        resident?;
         let mut tokens = vec![0u32; step.samples];
         step.sampled.read(0, &mut tokens)?;
         Ok(tokens)

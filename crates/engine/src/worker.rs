@@ -115,12 +115,6 @@ impl Worker {
             let _ = self.stepper.complete(&flight.step, self.step_limit);
         }
         let error = EngineError::Stopped(reason);
-        while let Ok(command) = self.inbox.try_recv() {
-            if let Command::Submit { events, .. } = command {
-                // A receiver that has gone away need not know.
-                let _ = events.send(Event::Failed(error.clone()));
-            }
-        }
         let rest = self.scheduler.running.drain(..).chain(self.scheduler.waiting.drain(..));
         rest.for_each(|s| s.rest.fail(error.clone(), &self.shared.metrics));
         self.publish_gauges();

@@ -5,6 +5,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Tag of a model's weights, for which an allocator may set memory of their own aside.
+pub const WEIGHTS: &str = "weights";
+
 /// Hands out device memory.
 pub trait Allocate: fmt::Debug + Send + Sync {
     /// `len` bytes (at least 1) for `tag`; their content is undefined.
@@ -15,6 +18,8 @@ pub trait Allocate: fmt::Debug + Send + Sync {
     fn leaks(&self) -> Vec<Leak>;
     /// Gives memory that is not in use back to the device.
     fn trim(&self);
+    /// Says that about `bytes` will be allocated for [`WEIGHTS`], so that they can be taken from the device in few pieces.
+    fn expect_weights(&self, _bytes: u64) {}
 }
 
 /// Takes ranges back. A range may still be used by what was submitted before.

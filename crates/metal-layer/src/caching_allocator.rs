@@ -1,9 +1,10 @@
 use crate::allocate::{Allocate, Allocation, Leak, Reclaim};
 use crate::frontier::Frontier;
 use crate::stats::PoolStats;
+use crate::sync::{Mutex, MutexGuard};
 use mlx_serving_device::{Buffer, Device, Point, Result, Storage};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 /// Keep at most this many bytes for reuse.

@@ -79,7 +79,7 @@ pub struct MemoryPoolConfig {
     /// No heap is larger than this, MiB.
     #[garde(range(min = 256, max = 4096))]
     pub max_heap_size_mb: u64,
-    /// No fewer heaps than this.
+    /// The pool does not start with fewer heaps than this; above it, heaps that the device refuses are done without.
     #[garde(range(min = 1, max = 8))]
     pub min_heaps: usize,
 }
@@ -95,6 +95,32 @@ impl Default for MemoryPoolConfig {
             log_pool_exhaustion: true,
             max_heap_size_mb: 2048,
             min_heaps: 2,
+        }
+    }
+}
+
+impl MemoryPoolConfig {
+    /// Rules between keys; the rest is in the ranges. The message names keys and values.
+    pub fn check_across(&self) -> Result<(), String> {
+        const SECTION: &str = "metal_optimizations.memory_pool";
+        if self.heap_size_mb > self.max_heap_size_mb {
+            return Err(format!(
+                "{SECTION}.heap_size_mb is {}, above max_heap_size_mb, which is {}",
+                self.heap_size_mb, self.max_heap_size_mb
+            ));
+        }
+        if self.num_heaps < self.min_heaps {
+            return Err(format!(
+                "{SECTION}.num_heaps is {}, below min_heaps, which is {}",
+                self.num_heaps, self.min_heaps
+            ));
+        }
+        match self.warmup_buffer_sizes_mb.iter().find(|&&size| size > self.max_heap_size_mb) {
+            Some(size) => Err(format!(
+                "{SECTION}.warmup_buffer_sizes_mb has {size}, above max_heap_size_mb, which is {}",
+                self.max_heap_size_mb
+            )),
+            None => Ok(()),
         }
     }
 }
@@ -173,26 +199,7 @@ const NAMES: [&str; 3] = ["memory_pool", "blit_queue", "command_buffer_ring"];
 impl MetalOptimizations {
     /// Rules between keys; the rest is in the ranges. The message names keys and values.
     pub fn check_across(&self) -> Result<(), String> {
-        let p = &self.memory_pool;
-        if p.heap_size_mb > p.max_heap_size_mb {
-            return Err(format!(
-                "metal_optimizations.memory_pool.heap_size_mb is {}, above max_heap_size_mb, which is {}",
-                p.heap_size_mb, p.max_heap_size_mb
-            ));
-        }
-        if p.num_heaps < p.min_heaps {
-            return Err(format!(
-                "metal_optimizations.memory_pool.num_heaps is {}, below min_heaps, which is {}",
-                p.num_heaps, p.min_heaps
-            ));
-        }
-        match p.warmup_buffer_sizes_mb.iter().find(|&&size| size > p.max_heap_size_mb) {
-            Some(size) => Err(format!(
-                "metal_optimizations.memory_pool.warmup_buffer_sizes_mb has {size}, above max_heap_size_mb, which is {}",
-                p.max_heap_size_mb
-            )),
-            None => Ok(()),
-        }
+        self.memory_pool.check_across()
     }
 
     /// What happens when an optimisation fails.

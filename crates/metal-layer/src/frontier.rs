@@ -1,6 +1,7 @@
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use mlx_serving_device::{Point, Timeline};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 /// One timeline with the highest value handed out on it.
 #[derive(Debug, Clone)]

@@ -3,14 +3,71 @@ use crate::frontier::Lane;
 use crate::stats::BlitStats;
 use crate::transfer::{Fill, Sink, Ticket, Transfer};
 use mlx_serving_device::ops::Copy;
-use mlx_serving_device::{Buffer, Device, DeviceError, Op, Point, Result, Storage};
+use mlx_serving_device::{Buffer, Device, DeviceError, Encoder, Op, Point, Result, Storage, Submission};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a download waits for the device.
+/// How long a transfer waits for the device.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of one staging buffer at most.
 const MAX_CHUNK: u64 = 64 << 20;
+
+/// Bytes of several buffers.
+pub(crate) fn total(buffers: &[Buffer]) -> u64 {
+    buffers.iter().map(Buffer::len).sum()
+}
+
+/// True if the host reaches all of them.
+pub(crate) fn within_reach(buffers: &[Buffer]) -> bool {
+    buffers.iter().all(|b| b.memory().storage() == Storage::Shared)
+}
+
+/// Runs `fill` on the memory of `to` itself, or beside it where that is in several pieces.
+pub(crate) fn fill_directly(to: &[Buffer], fill: Fill) -> Result<()> {
+    if let [to] = to {
+        let mut fill = Some(fill);
+        let mut filled = Ok(());
+        to.lend(&mut |bytes| {
+            if let Some(fill) = fill.take() {
+                filled = fill(bytes).map_err(DeviceError::CommandFailed);
+            }
+        })?;
+        return filled;
+    }
+    let mut bytes = vec![0; total(to) as usize];
+    fill(&mut bytes).map_err(DeviceError::CommandFailed)?;
+    let mut rest = &bytes[..];
+    for to in to {
+        let (part, behind) = rest.split_at(to.len() as usize);
+        to.write(0, part)?;
+        rest = behind;
+    }
+    Ok(())
+}
+
+/// Gives `sink` the bytes of `from`.
+pub(crate) fn drain_directly(from: &[Buffer], sink: Sink) -> Result<()> {
+    let mut bytes = vec![0; total(from) as usize];
+    let mut rest = &mut bytes[..];
+    for from in from {
+        let (part, behind) = rest.split_at_mut(from.len() as usize);
+        from.read(0, part)?;
+        rest = behind;
+    }
+    sink(&bytes).map_err(DeviceError::CommandFailed)
+}
+
+/// Records copies between `parts` and `whole`, which holds them one behind the other.
+pub(crate) fn record_copies(encoder: &mut dyn Encoder, parts: &[Buffer], whole: &Buffer, to_parts: bool) -> Result<()> {
+    let mut at = 0;
+    for part in parts {
+        let piece = whole.slice(at..at + part.len())?;
+        at += part.len();
+        let (from, to) = if to_parts { (piece, part.clone()) } else { (part.clone(), piece) };
+        encoder.record(Op::Copy(Copy { from, to }))?;
+    }
+    Ok(())
+}
 
 /// The plain way: the calling thread writes the bytes, and where the host does not reach the destination, a copy follows on the
 /// compute queue.
@@ -28,14 +85,60 @@ impl InlineTransfer {
         Self { device, allocate, compute, stats: Mutex::default() }
     }
 
-    /// Copies on the compute queue.
-    fn copy(&self, from: &Buffer, to: &Buffer) -> Result<(Point, Arc<dyn mlx_serving_device::Submission>)> {
+    /// Copies on the compute queue, after `after`.
+    fn copy(
+        &self,
+        parts: &[Buffer],
+        staging: &Buffer,
+        to_parts: bool,
+        after: &[Point],
+    ) -> Result<(Point, Arc<dyn Submission>)> {
         let queue = self.device.compute_queue();
         let mut encoder = queue.encoder()?;
-        encoder.record(Op::Copy(Copy { from: from.clone(), to: to.clone() }))?;
+        record_copies(encoder.as_mut(), parts, staging, to_parts)?;
         let point = self.compute.issue();
-        let submission = queue.submit(encoder.finish()?, &[], Some(point.clone()))?;
+        let submission = queue.submit(encoder.finish()?, after, Some(point.clone()))?;
         Ok((point, submission))
+    }
+
+    fn wait_for_compute(&self, after: &[Point]) -> Result<()> {
+        after.iter().chain([&self.compute.latest()]).try_for_each(|point| point.wait(LIMIT))
+    }
+
+    /// [`Transfer::scatter`], after `after` too.
+    pub(crate) fn scatter_after(&self, to: &[Buffer], fill: Fill, after: &[Point]) -> Result<Ticket> {
+        let start = Instant::now();
+        let ticket = if within_reach(to) {
+            self.wait_for_compute(after)?;
+            Ticket::done(fill_directly(to, fill))
+        } else {
+            let staging = self.allocate.allocate(total(to), Storage::Shared, "staging")?;
+            match fill_directly(std::slice::from_ref(&*staging), fill) {
+                Err(error) => Ticket::done(Err(error)),
+                Ok(()) => {
+                    let (point, submission) = self.copy(to, &staging, true, after)?;
+                    Ticket::submitted(point, submission)
+                }
+            }
+        };
+        self.note(|s| s.upload(total(to), start.elapsed()));
+        Ok(ticket)
+    }
+
+    /// [`Transfer::gather`], after `after` too.
+    pub(crate) fn gather_after(&self, from: &[Buffer], sink: Sink, after: &[Point]) -> Result<Ticket> {
+        let start = Instant::now();
+        let result = if within_reach(from) {
+            self.wait_for_compute(after)?;
+            drain_directly(from, sink)
+        } else {
+            let staging = self.allocate.allocate(total(from), Storage::Shared, "staging")?;
+            let (_, submission) = self.copy(from, &staging, false, after)?;
+            submission.wait(LIMIT)?;
+            drain_directly(std::slice::from_ref(&*staging), sink)
+        };
+        self.note(|s| s.download(total(from), start.elapsed()));
+        Ok(Ticket::done(result))
     }
 
     fn note(&self, note: impl FnOnce(&mut BlitStats)) {
@@ -44,48 +147,12 @@ impl InlineTransfer {
 }
 
 impl Transfer for InlineTransfer {
-    fn upload(&self, to: &Buffer, fill: Fill) -> Result<Ticket> {
-        let start = Instant::now();
-        let mut fill = Some(fill);
-        let mut filled = Ok(());
-        let mut run = |bytes: &mut [u8]| {
-            if let Some(fill) = fill.take() {
-                filled = fill(bytes).map_err(DeviceError::CommandFailed);
-            }
-        };
-        let ticket = if to.memory().storage() == Storage::Shared {
-            to.lend(&mut run)?;
-            Ticket::done(filled)
-        } else {
-            let staging = self.allocate.allocate(to.len(), Storage::Shared, "staging")?;
-            staging.lend(&mut run)?;
-            match filled {
-                Err(error) => Ticket::done(Err(error)),
-                Ok(()) => {
-                    let (point, submission) = self.copy(&staging, to)?;
-                    Ticket::submitted(point, submission)
-                }
-            }
-        };
-        self.note(|s| s.upload(to.len(), start.elapsed()));
-        Ok(ticket)
+    fn scatter(&self, to: &[Buffer], fill: Fill) -> Result<Ticket> {
+        self.scatter_after(to, fill, &[])
     }
 
-    fn download(&self, from: &Buffer, sink: Sink) -> Result<Ticket> {
-        let start = Instant::now();
-        let mut bytes = vec![0u8; from.len() as usize];
-        if from.memory().storage() == Storage::Shared {
-            self.compute.latest().wait(LIMIT)?;
-            from.read(0, &mut bytes)?;
-        } else {
-            let staging = self.allocate.allocate(from.len(), Storage::Shared, "staging")?;
-            let (_, submission) = self.copy(from, &staging)?;
-            submission.wait(LIMIT)?;
-            staging.read(0, &mut bytes)?;
-        }
-        let result = sink(&bytes).map_err(DeviceError::CommandFailed);
-        self.note(|s| s.download(from.len(), start.elapsed()));
-        Ok(Ticket::done(result))
+    fn gather(&self, from: &[Buffer], sink: Sink) -> Result<Ticket> {
+        self.gather_after(from, sink, &[])
     }
 
     fn max_chunk(&self) -> u64 {

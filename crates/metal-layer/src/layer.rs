@@ -1,10 +1,12 @@
 use crate::allocate::Allocate;
+use crate::blit_coordinator::BlitCoordinator;
 use crate::caching_allocator::CachingAllocator;
 use crate::command_buffer_ring::CommandBufferRing;
 use crate::config::{FallbackPolicy, MetalOptimizations};
 use crate::error::MetalLayerError;
 use crate::frontier::Frontier;
 use crate::inline_transfer::InlineTransfer;
+use crate::memory_pool::MemoryPool;
 use crate::metrics::LayerMetrics;
 use crate::single_submission::SingleSubmission;
 use crate::stats::{DeviceStats, LayerStats, Switched};
@@ -106,14 +108,27 @@ impl MetalLayer {
 
         let caching = || Arc::new(plain_allocator(device.clone(), frontier.clone())) as Arc<dyn Allocate>;
         let wanted = config.enabled && config.memory_pool.enabled;
-        // Branch `pool`: MemoryPool::new in place of the first closure.
-        let (allocate, memory_pool) = Switch::start("memory_pool", wanted, policy, || Ok(caching()), caching)?;
+        let pool = || {
+            let pool = MemoryPool::new(device.clone(), frontier.clone(), &config.memory_pool)?;
+            pool.note_durations(metrics.pool_acquire.clone());
+            if !policy.graceful {
+                pool.refuse_when_exhausted();
+            }
+            Ok(Arc::new(pool) as Arc<dyn Allocate>)
+        };
+        let (allocate, memory_pool) = Switch::start("memory_pool", wanted, policy, pool, caching)?;
 
         let inline =
             || Arc::new(InlineTransfer::new(device.clone(), allocate.clone(), compute.clone())) as Arc<dyn Transfer>;
         let wanted = config.enabled && config.blit_queue.enabled;
-        // Branch `blit`: BlitCoordinator::new in place of the first closure.
-        let (transfer, blit_queue) = Switch::start("blit_queue", wanted, policy, || Ok(inline()), inline)?;
+        let blit = || {
+            let (device, allocate) = (device.clone(), allocate.clone());
+            let blit = BlitCoordinator::new(device, allocate, &frontier, &compute, &config.blit_queue)?;
+            blit.set_fallback(policy);
+            blit.note_durations(metrics.blit_upload.clone(), metrics.blit_download.clone());
+            Ok(Arc::new(blit) as Arc<dyn Transfer>)
+        };
+        let (transfer, blit_queue) = Switch::start("blit_queue", wanted, policy, blit, inline)?;
 
         let ring = || {
             let (config, wait) = (&config.command_buffer_ring, metrics.ring_wait.clone());
@@ -146,7 +161,7 @@ impl MetalLayer {
         let info = self.device.info();
         LayerStats {
             memory_pool: self.switches.memory_pool.show(self.allocate.stats(), None),
-            blit_queue: self.switches.blit_queue.show(self.transfer.stats(), None),
+            blit_queue: self.switches.blit_queue.show(self.transfer.stats(), self.transfer.fallen_back()),
             command_buffer_ring: self.switches.command_buffer_ring.show(self.submit.stats(), self.submit.fallen_back()),
             device: DeviceStats {
                 name: info.name.clone(),

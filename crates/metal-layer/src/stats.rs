@@ -13,11 +13,11 @@ pub struct PoolStats {
     pub exhaustion_events: u64,
     /// Allocations that a dedicated buffer served instead.
     pub fallback_events: u64,
-    /// Heaps.
+    /// Heaps of the configured size.
     pub pool_size: usize,
-    /// Heaps without live allocations.
+    /// Of these, without live allocations.
     pub available_count: usize,
-    /// Share of the heaps' bytes in use.
+    /// Share of the heaps' bytes in use, without the weights'.
     pub utilization: f64,
     /// Bytes taken from the device.
     pub bytes_reserved: u64,
@@ -25,7 +25,7 @@ pub struct PoolStats {
     pub bytes_in_use: u64,
     /// The most bytes of live allocations so far.
     pub peak_bytes_in_use: u64,
-    /// 1 − largest free range / free bytes.
+    /// 1 − the largest free range of each heap / all free bytes, without the weights' heaps. The ranges are known to an eighth.
     pub fragmentation: f64,
 }
 
@@ -46,9 +46,10 @@ pub struct BlitStats {
     pub avg_upload_ms: f64,
     /// Mean time of a download.
     pub avg_download_ms: f64,
-    /// Share of the copies' time during which the compute queue ran ops, from timestamps.
+    /// Share of the time in which bytes moved during which the compute queue ran ops, from the device's clock and its counter of
+    /// busy time.
     pub overlap_ratio: f64,
-    /// Times the host waited for a transfer.
+    /// Times the host waited for room in the staging ring.
     pub sync_wait_count: u64,
     /// Mean of these waits.
     pub avg_sync_wait_ms: f64,
@@ -64,6 +65,12 @@ impl BlitStats {
         self.total_uploads += 1;
         self.bytes_uploaded += bytes;
         self.avg_upload_ms += (took.as_secs_f64() * 1e3 - self.avg_upload_ms) / self.total_uploads as f64;
+    }
+
+    /// Notes a wait of the host.
+    pub(crate) fn sync_wait(&mut self, waited: Duration) {
+        self.sync_wait_count += 1;
+        self.avg_sync_wait_ms += (waited.as_secs_f64() * 1e3 - self.avg_sync_wait_ms) / self.sync_wait_count as f64;
     }
 
     /// Notes a download.

@@ -1,5 +1,5 @@
 use crate::stats::BlitStats;
-use mlx_serving_device::{Buffer, DeviceError, Point, Result, Status, Submission};
+use mlx_serving_device::{Buffer, DeviceError, Encoder, Point, Result, Status, Submission};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,14 +9,32 @@ pub type Fill = Box<dyn FnOnce(&mut [u8]) -> Result<(), String> + Send>;
 /// Takes the bytes of a download; called once. An error is reported by the ticket.
 pub type Sink = Box<dyn FnOnce(&[u8]) -> Result<(), String> + Send>;
 
-/// Copies between host and device.
+/// Copies between host and device. The bytes of several buffers are one run of bytes to `fill` and `sink`, buffer after buffer.
 pub trait Transfer: fmt::Debug + Send + Sync {
-    /// Fills `to`. `fill` gets staging memory, or the destination itself where the host reaches it.
-    fn upload(&self, to: &Buffer, fill: Fill) -> Result<Ticket>;
+    /// Fills `to` once everything submitted before this call has completed. `fill` gets staging memory, or the destination itself
+    /// where the host reaches it.
+    fn scatter(&self, to: &[Buffer], fill: Fill) -> Result<Ticket>;
     /// Reads `from` once everything submitted before this call has completed.
-    fn download(&self, from: &Buffer, sink: Sink) -> Result<Ticket>;
-    /// The longest upload or download, bytes; callers split longer ones.
+    fn gather(&self, from: &[Buffer], sink: Sink) -> Result<Ticket>;
+    /// Fills one buffer.
+    fn upload(&self, to: &Buffer, fill: Fill) -> Result<Ticket> {
+        self.scatter(std::slice::from_ref(to), fill)
+    }
+    /// Reads one buffer.
+    fn download(&self, from: &Buffer, sink: Sink) -> Result<Ticket> {
+        self.gather(std::slice::from_ref(from), sink)
+    }
+    /// Fills fresh memory when nothing more urgent is to be done, in the order of these calls: a model's weights. Nothing that was
+    /// submitted may use `to` yet. Does not wait for room where the transfer is asynchronous.
+    fn stream(&self, to: &Buffer, fill: Fill) -> Result<Ticket> {
+        self.upload(to, fill)
+    }
+    /// The longest transfer, bytes; callers split longer ones.
     fn max_chunk(&self) -> u64;
+    /// Why it works as the baseline does, although it is an optimisation.
+    fn fallen_back(&self) -> Option<String> {
+        None
+    }
     /// Counters.
     fn stats(&self) -> BlitStats;
 }
@@ -36,10 +54,14 @@ impl Outcome {
     }
 }
 
+/// How long the host waits in the place of a device that shall not ([`Ticket::order`]).
+const HOST_LIMIT: Duration = Duration::from_secs(600);
+
 /// A transfer on its way.
 #[derive(Debug, Clone)]
 pub struct Ticket {
-    /// Reached once the transfer has ended, however it ended: what the device waits for.
+    /// Reached once the transfer has ended, however it ended: what the device waits for. Without one, and while the transfer is
+    /// pending, the host waits.
     pub point: Option<Point>,
     outcome: Arc<Outcome>,
     submission: Option<Arc<dyn Submission>>,
@@ -54,8 +76,8 @@ impl Ticket {
     }
 
     /// A transfer whose end `outcome` will tell.
-    pub(crate) fn pending(point: Point, outcome: Arc<Outcome>) -> Self {
-        Self { point: Some(point), outcome, submission: None }
+    pub(crate) fn pending(point: Option<Point>, outcome: Arc<Outcome>) -> Self {
+        Self { point, outcome, submission: None }
     }
 
     /// A transfer that ends with a submission.
@@ -70,6 +92,19 @@ impl Ticket {
             None => Status::Pending,
             Some(Err(error)) => Status::Failed(error.clone()),
             Some(Ok(())) => self.submission.as_ref().map_or(Status::Completed, |s| s.status()),
+        }
+    }
+
+    /// Makes the ops that follow in `encoder` come after the transfer: the device waits, or the host where there is no point.
+    /// Whether the transfer succeeded is known later ([`Self::wait`]).
+    pub fn order(&self, encoder: &mut dyn Encoder) -> Result<()> {
+        match &self.point {
+            Some(point) if point.reached() => Ok(()),
+            Some(point) => encoder.wait(point.clone()),
+            None => match self.wait(HOST_LIMIT) {
+                Err(timeout @ DeviceError::Timeout { .. }) => Err(timeout),
+                _ => Ok(()),
+            },
         }
     }
 

@@ -70,10 +70,12 @@ pub enum ModelError {
         other: usize,
     },
     /// A transfer of weights failed.
-    #[error("loading {module} failed: {source}")]
+    #[error("loading {module} from {path} failed: {source}; load the model again")]
     Upload {
         /// Which weights.
         module: String,
+        /// Their file.
+        path: PathBuf,
         /// Why.
         source: DeviceError,
     },

@@ -118,7 +118,7 @@ impl<'a> Evaluator<'a> {
         let in_flight: InFlight = self.layer.submit.submit(slot, &[])?;
         drop(temporaries);
         self.layer.submit.complete(&in_flight, LIMIT)?;
-        self.model.check_resident()
+        self.model.wait_resident(LIMIT)
     }
 }
 

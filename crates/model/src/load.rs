@@ -1,12 +1,13 @@
 use crate::ModelError;
 use mlx_serving_checkpoint::{Checkpoint, Dtype, LinearTensors};
 use mlx_serving_device::ops::{Norm, Projection};
-use mlx_serving_device::{
-    Buffer, Device, Float, Point, Status, Storage, Weight, WeightFormat, WeightSource, WeightSpec,
-};
-use mlx_serving_metal_layer::{Allocate, Allocation, Ticket, Transfer};
+use mlx_serving_device::{Buffer, Device, Encoder, Float, Storage, Weight, WeightFormat, WeightSource, WeightSpec};
+use mlx_serving_metal_layer::{Allocate, Allocation, Fill, Ticket, Transfer, WEIGHTS};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// How far loading has come, in bytes of the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub(crate) struct Loader<'a> {
     total: u64,
     used: BTreeSet<String>,
     held: Vec<Allocation>,
-    pending: Vec<(String, Ticket)>,
+    pending: Vec<Upload>,
     /// Where weights lie: memory that the host reaches too, if that is the same memory, so that nothing is staged and copied.
     storage: Storage,
     /// Where small tensors go, and how much of it is taken.
@@ -63,22 +64,42 @@ pub(crate) struct Loaded {
 /// Transfers that a part of the model waits for.
 #[derive(Debug, Default)]
 pub(crate) struct Residency {
-    tickets: Vec<(String, Ticket)>,
+    uploads: Vec<Upload>,
+    /// All have succeeded: nothing is to be looked at any more.
+    arrived: AtomicBool,
+}
+
+/// A transfer of weights.
+#[derive(Debug)]
+struct Upload {
+    module: String,
+    path: PathBuf,
+    ticket: Ticket,
 }
 
 impl Residency {
-    /// Points that are not reached yet: what the device must wait for before it computes this part.
-    pub(crate) fn points(&self) -> impl Iterator<Item = Point> + '_ {
-        self.tickets.iter().filter_map(|(_, t)| t.point.clone()).filter(|p| !p.reached())
+    /// Makes the ops that follow wait for what is not there yet.
+    pub(crate) fn order(&self, encoder: &mut dyn Encoder) -> mlx_serving_device::Result<()> {
+        if self.arrived.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.uploads.iter().try_for_each(|upload| upload.ticket.order(encoder))
     }
 
-    /// The first transfer that failed.
-    pub(crate) fn check(&self) -> Result<(), ModelError> {
-        for (module, ticket) in &self.tickets {
-            if let Status::Failed(source) = ticket.status() {
-                return Err(ModelError::Upload { module: module.clone(), source });
-            }
+    /// Blocks until all have ended, at most `limit` for each; the first that failed.
+    pub(crate) fn wait(&self, limit: Duration) -> Result<(), ModelError> {
+        if self.arrived.load(Ordering::Relaxed) {
+            return Ok(());
         }
+        for Upload { module, path, ticket } in &self.uploads {
+            let ended = ticket.point.as_ref().map_or(Ok(()), |point| point.wait(limit));
+            ended.and_then(|()| ticket.wait(limit)).map_err(|source| ModelError::Upload {
+                module: module.clone(),
+                path: path.clone(),
+                source,
+            })?;
+        }
+        self.arrived.store(true, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -118,6 +139,7 @@ impl<'a> Loader<'a> {
         if total > budget {
             return Err(ModelError::TooLarge { needed: total, budget });
         }
+        source.allocate.expect_weights(total);
         Ok(Self {
             source,
             done: 0,
@@ -139,8 +161,6 @@ impl<'a> Loader<'a> {
         }
         let bias = if bias { Some(self.vector(&name, rows)?) } else { None };
         let (whole, _) = spec_and_source(&checkpoint.linear(module, rows, cols)?, rows, cols);
-        // The file is read ahead in one go rather than page by page.
-        TENSORS.iter().for_each(|tensor| checkpoint.prefetch(&format!("{module}.{tensor}")));
         let mut parts = Module::new();
         for range in self.row_parts(&whole)? {
             let spec = WeightSpec { rows: range.len(), ..whole };
@@ -196,8 +216,13 @@ impl<'a> Loader<'a> {
             let bytes = (blocks.start * layout.bytes_per_block) as u64..(blocks.end * layout.bytes_per_block) as u64;
             let (checkpoint, device) = (self.source.checkpoint.clone(), self.source.device.clone());
             let (name, whole, range) = (module.to_owned(), *whole, range.clone());
+            let first = blocks.start == 0 && range.start == 0;
             let last = blocks.end == layout.blocks && range.end == whole.rows;
             let fill = move |out: &mut [u8]| {
+                if first {
+                    // The file is read ahead in one go rather than page by page.
+                    TENSORS.iter().for_each(|tensor| checkpoint.prefetch(&format!("{name}.{tensor}")));
+                }
                 let tensors = checkpoint.linear(&name, whole.rows, whole.cols).map_err(|e| e.to_string())?;
                 let (_, source) = spec_and_source(&tensors, whole.rows, whole.cols);
                 device.pack_weight(&spec, &source.rows(&whole, range), blocks, out).map_err(|e| e.to_string())?;
@@ -206,8 +231,7 @@ impl<'a> Loader<'a> {
                 }
                 Ok(())
             };
-            let ticket = self.source.transfer.upload(&buffer.slice(bytes)?, Box::new(fill))?;
-            self.pending.push((module.to_owned(), ticket));
+            self.stream(module, &buffer.slice(bytes)?, Box::new(fill))?;
         }
         Ok(buffer)
     }
@@ -220,17 +244,26 @@ impl<'a> Loader<'a> {
 
     /// Loads a vector, widened to f32.
     fn vector(&mut self, name: &str, len: usize) -> Result<Buffer, ModelError> {
-        let view = self.source.checkpoint.vector(name, len)?;
-        let values = float(view.dtype).widen(view.bytes);
+        let checkpoint = self.source.checkpoint.clone();
+        checkpoint.vector(name, len)?;
         let buffer = self.room(4 * len as u64)?;
+        let tensor = name.to_owned();
         let fill = move |out: &mut [u8]| {
-            out.copy_from_slice(bytemuck::cast_slice(&values));
+            let view = checkpoint.vector(&tensor, len).map_err(|e| e.to_string())?;
+            out.copy_from_slice(bytemuck::cast_slice(&float(view.dtype).widen(view.bytes)));
             Ok(())
         };
-        let ticket = self.source.transfer.upload(&buffer, Box::new(fill))?;
-        self.pending.push((name.to_owned(), ticket));
+        self.stream(name, &buffer, Box::new(fill))?;
         self.note(name);
         Ok(buffer)
+    }
+
+    /// Hands over one transfer of `module`, which a step will wait for.
+    fn stream(&mut self, module: &str, to: &Buffer, fill: Fill) -> Result<(), ModelError> {
+        let ticket = self.source.transfer.stream(to, fill)?;
+        let path = self.source.checkpoint.path_of(&format!("{module}.weight")).to_owned();
+        self.pending.push(Upload { module: module.to_owned(), path, ticket });
+        Ok(())
     }
 
     /// Memory for one tensor; small ones share an allocation.
@@ -241,8 +274,7 @@ impl<'a> Loader<'a> {
             Some((buffer, used)) if used + need <= buffer.len() => (buffer, used),
             open => {
                 let small = need <= BLOCK / 4;
-                let memory =
-                    self.source.allocate.allocate(if small { BLOCK } else { need }, self.storage, "weights")?;
+                let memory = self.source.allocate.allocate(if small { BLOCK } else { need }, self.storage, WEIGHTS)?;
                 let buffer = (*memory).clone();
                 self.held.push(memory);
                 if !small {
@@ -268,7 +300,7 @@ impl<'a> Loader<'a> {
 
     /// What was uploaded since the last call.
     pub(crate) fn residency(&mut self) -> Residency {
-        Residency { tickets: std::mem::take(&mut self.pending) }
+        Residency { uploads: std::mem::take(&mut self.pending), arrived: AtomicBool::new(false) }
     }
 
     pub(crate) fn finish(mut self) -> Result<Loaded, ModelError> {

@@ -1,5 +1,5 @@
 use crate::load::{Loader, Module, Residency, Source};
-use crate::memory::{KvCache, Scratch};
+use crate::memory::{self, KvCache, Scratch};
 use crate::pass::{Pass, Shape};
 use crate::rope::{Rope, Scaling};
 use crate::{ModelError, llama, mistral, qwen2, qwen3};
@@ -7,6 +7,7 @@ use mlx_serving_checkpoint::{Config, RopeScaling};
 use mlx_serving_device::ops::{Batch, Embed, Epilogue, Linear, Norm, RopeAngles, Span};
 use mlx_serving_device::{Buffer, Encoder, KvSpec, Op, Result, Storage};
 use mlx_serving_metal_layer::{Allocate, Allocation};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Tokens of one KV block.
@@ -27,6 +28,8 @@ pub struct Model {
     /// f32 [pairs], for lengths at which scaling does not change it.
     inv_freq: Buffer,
     unused: Vec<String>,
+    /// All weights have arrived.
+    resident: AtomicBool,
     /// The weights' memory.
     _held: Vec<Allocation>,
     _inv_freq: Allocation,
@@ -104,6 +107,7 @@ impl Model {
             rope,
             inv_freq: (*memory).clone(),
             unused: loaded.unused,
+            resident: AtomicBool::new(false),
             _held: loaded.held,
             _inv_freq: memory,
             config,
@@ -127,7 +131,7 @@ impl Model {
 
     /// Shape of a layer's KV cache.
     pub fn kv_spec(&self) -> KvSpec {
-        KvSpec { heads: self.config.num_key_value_heads, head_dim: self.config.head_dim, block_tokens: BLOCK_TOKENS }
+        memory::kv_spec(&self.config)
     }
 
     /// Tensors of the checkpoint that the model does not use.
@@ -141,21 +145,16 @@ impl Model {
         self.rope.fixed_up_to().is_none()
     }
 
-    /// Fails if a transfer of weights has failed: nothing computed with them is to be trusted.
-    pub fn check_resident(&self) -> Result<(), ModelError> {
-        self.embed_ready.check()?;
-        self.layers.iter().try_for_each(|l| l.ready.check())?;
-        self.head_ready.check()
-    }
-
-    /// Blocks until all weights have arrived.
+    /// Blocks until all weights have arrived, at most `limit` for each transfer of them. Costs nothing once they have. Fails if a
+    /// transfer has: nothing computed with its weights is to be trusted.
     pub fn wait_resident(&self, limit: Duration) -> Result<(), ModelError> {
-        let all =
-            std::iter::once(&self.embed_ready).chain(self.layers.iter().map(|l| &l.ready)).chain([&self.head_ready]);
-        for point in all.flat_map(Residency::points) {
-            point.wait(limit)?;
+        if self.resident.load(Ordering::Relaxed) {
+            return Ok(());
         }
-        self.check_resident()
+        let layers = self.layers.iter().map(|l| &l.ready);
+        [&self.embed_ready].into_iter().chain(layers).chain([&self.head_ready]).try_for_each(|r| r.wait(limit))?;
+        self.resident.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Records a step: logits of the wanted rows end in [`Scratch::logits`], keys and values in `cache`. What it returns is to be
@@ -169,7 +168,7 @@ impl Model {
         allocate: &dyn Allocate,
     ) -> Result<Vec<Allocation>> {
         let x = &scratch.activations;
-        wait(encoder, &self.embed_ready)?;
+        self.embed_ready.order(encoder)?;
         encoder.record(Op::Embed(Embed {
             table: self.embed_tokens.iter().map(|p| p.weight.clone()).collect(),
             tokens: step.tokens.clone(),
@@ -185,12 +184,12 @@ impl Model {
             interleaved: self.rope.interleaved,
         };
         for (i, LoadedLayer { layer, ready }) in self.layers.iter().enumerate() {
-            wait(encoder, ready)?;
+            ready.order(encoder)?;
             let (batch, window) = (&step.batch, self.config.windows[i]);
             layer.forward(&mut Pass { encoder, batch, x, shape, cache: cache.layer(i), window })?;
         }
         if step.logit_count > 0 {
-            wait(encoder, &self.head_ready)?;
+            self.head_ready.order(encoder)?;
             encoder.record(Op::Linear(Linear {
                 input: x.residual.clone(),
                 gather: Some(step.logit_rows.clone()),
@@ -236,11 +235,6 @@ impl Model {
         }
         Ok(temporaries)
     }
-}
-
-/// Makes the ops that follow wait for what is not there yet.
-fn wait(encoder: &mut dyn Encoder, ready: &Residency) -> Result<()> {
-    ready.points().try_for_each(|point| encoder.wait(point))
 }
 
 impl Layer {

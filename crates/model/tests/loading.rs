@@ -159,7 +159,15 @@ impl Late {
 }
 
 impl Transfer for Late {
-    fn upload(&self, to: &Buffer, fill: Fill) -> DeviceResult<Ticket> {
+    fn scatter(&self, to: &[Buffer], fill: Fill) -> DeviceResult<Ticket> {
+        self.inner.scatter(to, fill)
+    }
+
+    fn gather(&self, from: &[Buffer], sink: Sink) -> DeviceResult<Ticket> {
+        self.inner.gather(from, sink)
+    }
+
+    fn stream(&self, to: &Buffer, fill: Fill) -> DeviceResult<Ticket> {
         let mut put_off = self.put_off.lock().unwrap();
         let number = put_off.len();
         let result = if self.failing == Some(number) { Err("the disk went away".to_owned()) } else { Ok(()) };
@@ -168,10 +176,6 @@ impl Transfer for Late {
         put_off.push((to.clone(), fill, value));
         ticket.point = Some(Point { timeline: self.timeline.clone(), value });
         Ok(ticket)
-    }
-
-    fn download(&self, from: &Buffer, sink: Sink) -> DeviceResult<Ticket> {
-        self.inner.download(from, sink)
     }
 
     fn max_chunk(&self) -> u64 {

@@ -1,1 +1,95 @@
-//! The suite that every backend runs against the oracle.
+//! The suite that every backend runs: memory, order, and every op against the oracle.
+//!
+//! A backend's test file calls [`crate::conformance!`] with a function that makes devices; every case becomes a `#[test]` that
+//! runs on each of them. Shapes are drawn from a seeded generator, so that a failure comes back.
+//!
+//! Results may differ from the oracle's by a relative L2 error that depends on [`Arithmetic`]; sampled tokens may not differ at
+//! all, and neither may a row's bits when the rows around it change.
+
+pub mod attend;
+mod data;
+pub mod embed;
+pub mod linear;
+pub mod memory;
+pub mod order;
+mod rig;
+pub mod sample;
+pub mod weights;
+
+use crate::{Arithmetic, Device};
+use std::sync::Arc;
+
+/// Runs `case` on each device, saying on which for the report of a failure.
+pub fn on_each(devices: Vec<Arc<dyn Device>>, case: fn(&Arc<dyn Device>)) {
+    for device in devices {
+        eprintln!("on {device:?}, {:?}", device.info());
+        case(&device);
+    }
+}
+
+/// The relative L2 error that matrix products and attention may have.
+fn tolerance(device: &Arc<dyn Device>) -> f64 {
+    match device.info().arithmetic {
+        Arithmetic::Exact => 1e-5,
+        Arithmetic::Fast => 2e-2,
+    }
+}
+
+/// Instantiates the suite: one `#[test]` a case. `$devices` is a function without arguments that makes the
+/// `Vec<Arc<dyn Device>>` to test; cases count what a device
+/// did, so it makes new ones each time.
+#[macro_export]
+macro_rules! conformance {
+    ($devices:path) => {
+        $crate::conformance! { $devices;
+            memory::heaps_place_what_fits_and_is_aligned,
+            memory::views_keep_their_memory_and_share_its_bytes,
+            memory::host_access_stays_within_a_view,
+            memory::private_memory_is_reached_through_either_queue,
+            memory::touching_keeps_the_contents,
+            memory::counters_follow_allocations,
+            memory::too_much_is_refused,
+            order::ops_and_command_buffers_run_in_order,
+            order::queues_wait_for_each_other,
+            order::a_wait_between_ops_holds_what_follows,
+            order::a_failure_signals_and_the_next_one_runs,
+            order::a_reached_point_means_that_the_submission_has_ended,
+            order::waits_have_limits,
+            order::timelines_never_fall_and_wake_everybody,
+            order::each_queue_takes_its_own_command_buffers_only,
+            order::memory_of_others_is_refused,
+            order::an_ended_submission_holds_no_memory,
+            order::timestamps_and_counters_follow_the_work,
+            weights::layouts_cover_every_row,
+            weights::blocks_are_packed_one_by_one,
+            weights::wrong_sources_and_specs_are_refused,
+            embed::tokens_of_every_format,
+            embed::sampled_tokens_and_split_tables,
+            embed::unknown_tokens_fail,
+            embed::angles_turn_with_position,
+            embed::copies_copy_and_refuse_overlap,
+            embed::history_is_written_and_unknown_tokens_fail,
+            linear::every_format,
+            linear::any_shape,
+            linear::a_row_depends_on_itself_only,
+            linear::gathered_rows_stay_within_the_input,
+            attend::any_batch,
+            attend::long_contexts,
+            attend::company_and_cuts_change_no_bit,
+            attend::blocks_and_rows_outside_are_refused,
+            sample::any_row_is_drawn_as_the_oracle_draws,
+            sample::penalties_and_biases_change_the_choice_alike,
+            sample::company_changes_no_choice,
+            sample::rows_without_a_finite_value_have_no_token,
+            sample::slots_and_biases_outside_are_refused,
+        }
+    };
+    ($devices:path; $($room:ident::$case:ident),* $(,)?) => {
+        $(
+            #[test]
+            fn $case() {
+                $crate::conformance::on_each($devices(), $crate::conformance::$room::$case);
+            }
+        )*
+    };
+}

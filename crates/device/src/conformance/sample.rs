@@ -1,0 +1,176 @@
+//! [`Sample`] against the oracle: the same tokens and the same history, always.
+
+use super::data::{Noise, for_all};
+use super::rig::{download, room, try_run, upload};
+use crate::ops::{LogitBias, NO_SLOT, Sample, SampleParams};
+use crate::oracle::{self, PROMPT};
+use crate::{Device, DeviceError, Op, Result};
+use proptest::prelude::*;
+use std::sync::Arc;
+
+const GREEDY: SampleParams = SampleParams {
+    temperature: 0.0,
+    top_k: 0,
+    top_p: 1.0,
+    min_p: 0.0,
+    repetition: 1.0,
+    presence: 0.0,
+    frequency: 0.0,
+    seed_low: 1,
+    seed_high: 2,
+    position: 3,
+    slot: NO_SLOT,
+    bias_first: 0,
+    bias_count: 0,
+};
+
+/// What sampling takes.
+#[derive(Debug, Clone)]
+struct Rows {
+    vocab: usize,
+    logits: Vec<f32>,
+    params: Vec<SampleParams>,
+    biases: Vec<LogitBias>,
+    /// Empty for none.
+    history: Vec<u32>,
+}
+
+impl Rows {
+    /// Tokens and history afterwards.
+    fn run(&self, device: &Arc<dyn Device>) -> Result<(Vec<u32>, Vec<u32>)> {
+        let rows = self.params.len();
+        let history = upload(device, &self.history);
+        let op = Sample {
+            logits: upload(device, &self.logits),
+            vocab: self.vocab,
+            rows,
+            params: upload(device, &self.params),
+            biases: upload(device, &self.biases),
+            history: (!self.history.is_empty()).then(|| history.clone()),
+            out: room(device, 4 * rows),
+        };
+        let out = op.out.clone();
+        try_run(device, Op::Sample(op))?;
+        Ok((download(&out, rows), download(&history, self.history.len())))
+    }
+
+    fn expected(&self) -> (Vec<u32>, Vec<u32>) {
+        let mut history = self.history.clone();
+        let tokens = oracle::sample(&self.logits, &self.params, &self.biases, &mut history).expect("valid rows");
+        (tokens, history)
+    }
+
+    fn compare(&self, device: &Arc<dyn Device>) {
+        let (got, want) = (self.run(device).expect("valid rows"), self.expected());
+        assert_eq!(got.0, want.0, "tokens of {:?} over {} logits", self.params, self.vocab);
+        assert!(got.1 == want.1, "history of {:?} over {} logits", self.params, self.vocab);
+    }
+
+    /// The first of the rows alone.
+    fn first(&self) -> Self {
+        Self { logits: self.logits[..self.vocab].to_vec(), params: self.params[..1].to_vec(), ..self.clone() }
+    }
+}
+
+fn params() -> impl Strategy<Value = SampleParams> {
+    let temperature = prop::sample::select(vec![0.0f32, 0.1, 0.7, 1.0, 1.7]);
+    let top_k = prop::sample::select(vec![0u32, 1, 2, 40, 5000]);
+    let top_p = prop::sample::select(vec![1.0f32, 0.05, 0.5, 0.9, 0.999]);
+    let min_p = prop::sample::select(vec![0.0f32, 0.05, 0.7, 1.0]);
+    (temperature, top_k, top_p, min_p, any::<[u32; 3]>()).prop_map(
+        |(temperature, top_k, top_p, min_p, [seed_low, seed_high, position])| SampleParams {
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            seed_low,
+            seed_high,
+            position,
+            ..GREEDY
+        },
+    )
+}
+
+fn rows() -> impl Strategy<Value = Rows> {
+    let vocab = prop::sample::select(vec![1usize, 7, 50, 1000, 17_000]);
+    // Few steps make ties.
+    let logits = (0.0f32..12.0, prop::sample::select(vec![3.0f32, 1e9]), any::<u32>());
+    (vocab, prop::collection::vec(params(), 1..6), logits).prop_map(|(vocab, params, (spread, steps, seed))| {
+        let mut noise = Noise::new(seed);
+        let mut logits = noise.units(vocab * params.len());
+        logits.iter_mut().for_each(|z| *z = (*z * steps).round() / steps * spread);
+        Rows { vocab, logits, params, biases: Vec::new(), history: Vec::new() }
+    })
+}
+
+/// Every filter and temperature, alone and together, on flat, steep and tied distributions.
+pub fn any_row_is_drawn_as_the_oracle_draws(device: &Arc<dyn Device>) {
+    for_all(40, rows(), |rows| rows.compare(device));
+}
+
+/// Histories of prompts and answers, biases of some tokens, forbidden ones among them.
+pub fn penalties_and_biases_change_the_choice_alike(device: &Arc<dyn Device>) {
+    let penalties = (0.5f32..2.0, -1.0f32..1.0, -1.0f32..1.0);
+    for_all(24, (rows(), penalties, any::<u32>()), |(mut rows, (repetition, presence, frequency), seed)| {
+        let mut noise = Noise::new(seed);
+        let slots = noise.shuffled(rows.params.len() + 1);
+        let entry = |noise: &mut Noise| match noise.below(3) {
+            0 => 0,
+            _ => (noise.word() & PROMPT) | noise.below(4) as u32,
+        };
+        rows.history = (0..slots.len() * rows.vocab).map(|_| entry(&mut noise)).collect();
+        for (params, slot) in rows.params.iter_mut().zip(slots) {
+            let bias_first = rows.biases.len() as u32;
+            for _ in 0..noise.below(5) {
+                let bias = if noise.below(3) == 0 { f32::NEG_INFINITY } else { 4.0 * noise.unit() };
+                rows.biases.push(LogitBias { token: noise.below(rows.vocab) as u32, bias });
+            }
+            let bias_count = rows.biases.len() as u32 - bias_first;
+            let slot = if noise.below(4) == 0 { NO_SLOT } else { slot };
+            *params = SampleParams { repetition, presence, frequency, slot, bias_first, bias_count, ..*params };
+        }
+        rows.compare(device);
+    });
+}
+
+/// A row among others and alone: the same token.
+pub fn company_changes_no_choice(device: &Arc<dyn Device>) {
+    for_all(16, rows(), |rows| {
+        let (all, alone) = (rows.run(device).expect("valid rows"), rows.first().run(device).expect("valid rows"));
+        assert_eq!(all.0[0], alone.0[0], "{:?} over {} logits", rows.params, rows.vocab);
+    });
+}
+
+/// NaN and −∞ are never chosen, and a row of nothing else is noted nowhere.
+pub fn rows_without_a_finite_value_have_no_token(device: &Arc<dyn Device>) {
+    let mut logits = vec![f32::NAN; 3 * 9000];
+    logits[9000..18_000].fill(f32::NEG_INFINITY);
+    logits[18_000 + 8500] = -3.0;
+    let drawn = SampleParams { temperature: 1.0, top_k: 3, top_p: 0.9, min_p: 0.1, ..GREEDY };
+    for params in [GREEDY, SampleParams { temperature: 1.0, ..GREEDY }, drawn] {
+        let params = [0, 1, 2].map(|slot| SampleParams { slot, ..params }).to_vec();
+        let rows = Rows { vocab: 9000, logits: logits.clone(), params, biases: vec![], history: vec![0; 3 * 9000] };
+        let (tokens, history) = rows.run(device).expect("valid rows");
+        assert_eq!(tokens, [u32::MAX, u32::MAX, 8500]);
+        assert_eq!((history.iter().sum::<u32>(), history[2 * 9000 + 8500]), (1, 1));
+    }
+}
+
+/// What params refer to and is not there.
+pub fn slots_and_biases_outside_are_refused(device: &Arc<dyn Device>) {
+    let biases = vec![LogitBias { token: 0, bias: 1.0 }; 2];
+    let good = Rows { vocab: 4, logits: vec![0.0; 4], params: vec![GREEDY], biases, history: vec![0; 8] };
+    let with = |params: SampleParams, history: Vec<u32>| {
+        let outcome = Rows { params: vec![params], history, ..good.clone() }.run(device);
+        outcome.map(|(tokens, _)| tokens[0])
+    };
+    let biased = |bias_first, bias_count| SampleParams { bias_first, bias_count, ..GREEDY };
+    let slotted = |slot| SampleParams { slot, ..GREEDY };
+    assert_eq!(with(biased(0, 2), vec![]), Ok(0));
+    assert_eq!(with(slotted(1), vec![0; 8]), Ok(0));
+    for (params, history) in
+        [(biased(1, 2), vec![]), (biased(u32::MAX, u32::MAX), vec![]), (slotted(2), vec![0; 8]), (slotted(0), vec![])]
+    {
+        assert!(matches!(with(params, history), Err(DeviceError::Contract(_))), "{params:?}");
+    }
+}

@@ -1,0 +1,113 @@
+//! Engines of the bundled model on a device of the test's choice.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+
+use mlx_serving_checkpoint::Checkpoint;
+use mlx_serving_device::Device;
+use mlx_serving_device::fake::scripted_token;
+use mlx_serving_device::ops::{NO_SLOT, SampleParams};
+use mlx_serving_engine::{Engine, EngineError, Event, Finish, FinishReason, Options, Parts, Request, Stream};
+use mlx_serving_metal_layer::config::MetalOptimizations;
+use mlx_serving_metal_layer::{MetalLayer, RingStats, Switched};
+use mlx_serving_model::{Model, Source};
+use mlx_serving_text::Tokenizer;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Tokens that end an answer of the bundled model.
+const EOS: [u32; 2] = [0, 2];
+
+pub fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/rustbook-5m-4bit")
+}
+
+pub fn tokenizer() -> Tokenizer {
+    Tokenizer::from_dir(&folder()).unwrap()
+}
+
+/// With the ring on, of that size; all baselines for 1.
+pub fn ring(ring_size: usize) -> MetalOptimizations {
+    let mut config = MetalOptimizations::default();
+    if ring_size > 1 {
+        config.select("command_buffer_ring").unwrap();
+        config.command_buffer_ring.ring_size = ring_size;
+        // Longer than any test may be held up.
+        config.command_buffer_ring.max_wait_ms = 10_000;
+    }
+    config
+}
+
+pub fn start(device: Arc<dyn Device>, config: &MetalOptimizations, options: &Options) -> Result<Engine, EngineError> {
+    let layer = MetalLayer::new(device.clone(), config).unwrap();
+    let checkpoint = Arc::new(Checkpoint::open(&folder()).unwrap());
+    let model = Model::load(Source {
+        checkpoint,
+        device: &device,
+        allocate: layer.allocate.as_ref(),
+        transfer: layer.transfer.as_ref(),
+        progress: &mut |_| {},
+    });
+    let parts = Parts { device, layer, model: model.unwrap(), tokenizer: tokenizer(), eos: EOS.to_vec() };
+    Engine::start(parts, options)
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    pub tokens: Vec<u32>,
+    pub text: String,
+    pub reason: FinishReason,
+}
+
+/// Reads a stream to its end.
+pub fn read(mut stream: Stream) -> Result<Answer, EngineError> {
+    let (mut tokens, mut text) = (Vec::new(), String::new());
+    loop {
+        match stream.next_blocking().expect("a stream ends with its last event") {
+            Event::Token(token) => {
+                tokens.push(token.id);
+                text += &token.text;
+            }
+            Event::Finished(Finish { reason, text: rest, .. }) => {
+                return Ok(Answer { tokens, text: text + &rest, reason });
+            }
+            Event::Failed(error) => return Err(error),
+        }
+    }
+}
+
+/// A request that only its length ends.
+pub fn endless(seed: u64, max_tokens: usize) -> Request {
+    let mut request =
+        Request { prompt: vec![5, 6, 7], max_tokens: Some(max_tokens), ignore_eos: true, ..Request::default() };
+    request.sampling.seed = Some(seed);
+    request
+}
+
+/// What a fake device that computes nothing answers to [`endless`].
+pub fn scripted(engine: &Engine, seed: u64, max_tokens: usize) -> Vec<u32> {
+    let params = |position| SampleParams {
+        seed_low: seed as u32,
+        seed_high: (seed >> 32) as u32,
+        position,
+        slot: NO_SLOT,
+        ..zeroed()
+    };
+    (3..3 + max_tokens as u32).map(|position| scripted_token(&params(position), engine.info().vocab)).collect()
+}
+
+fn zeroed() -> SampleParams {
+    bytemuck::Zeroable::zeroed()
+}
+
+/// The ring's counters, whether it still runs or has fallen back.
+pub fn ring_stats(engine: &Engine) -> RingStats {
+    engine.stats().command_buffer_ring.counters().expect("the ring was switched on").clone()
+}
+
+/// Why the ring fell back, if it did.
+pub fn fallback(engine: &Engine) -> Option<String> {
+    match engine.stats().command_buffer_ring {
+        Switched::Off { reason, .. } => reason,
+        Switched::On { .. } => None,
+    }
+}

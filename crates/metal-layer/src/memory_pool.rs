@@ -1,0 +1,386 @@
+//! Heaps with sub-allocation: after warm-up nothing is asked of the device.
+
+mod fit;
+mod heaps;
+mod whole_heap;
+
+use crate::allocate::{Allocate, Allocation, Leak, Reclaim, WEIGHTS};
+use crate::caching_allocator::CachingAllocator;
+use crate::config::MemoryPoolConfig;
+use crate::frontier::Frontier;
+use crate::stats::PoolStats;
+use crate::sync::{Mutex, MutexGuard};
+pub use fit::WorkingSet;
+use garde::Validate;
+use heaps::{Heaps, Range, Role};
+use mlx_serving_device::{Device, DeviceError, Heap, Point, Result, Storage};
+use prometheus_client::metrics::histogram::Histogram;
+use slab::Slab;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+pub use whole_heap::WholeHeap;
+
+/// Leaks that are reported one by one.
+const LEAKS_NAMED: usize = 16;
+
+/// Sub-allocates heaps that were taken from the device beforehand, in constant time. A range that is let go is reused once all that
+/// had been submitted by then has completed. What the heaps cannot serve, the plain allocator does.
+#[derive(Debug)]
+pub struct MemoryPool {
+    shared: Arc<Shared>,
+    warmup_bytes: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    device: Arc<dyn Device>,
+    frontier: Frontier,
+    /// Serves what the heaps cannot.
+    plain: CachingAllocator,
+    track: bool,
+    log_exhaustion: bool,
+    refuse: AtomicBool,
+    durations: OnceLock<Histogram>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    heaps: Heaps,
+    live: Slab<Live>,
+    /// Let go, waiting for submissions that may use them; in the order in which those complete.
+    limbo: VecDeque<(Vec<Point>, Held)>,
+    /// Live allocations that the heaps could not serve.
+    fallbacks: usize,
+    /// The heaps ran out, and what they could not serve is not all let go yet.
+    exhausted: bool,
+    stats: PoolStats,
+}
+
+#[derive(Debug)]
+struct Live {
+    held: Held,
+    bytes: u64,
+    tag: &'static str,
+    since: Option<Instant>,
+}
+
+/// What stands behind an allocation.
+#[derive(Debug)]
+enum Held {
+    Range(Range),
+    /// A heap of the pool as a whole.
+    Whole(usize),
+    /// The plain allocator's.
+    Plain(Allocation),
+    /// A heap that only this allocation has.
+    Temporary(Arc<dyn Heap>),
+}
+
+impl Held {
+    fn is_fallback(&self) -> bool {
+        matches!(self, Held::Plain(_) | Held::Temporary(_))
+    }
+}
+
+impl MemoryPool {
+    /// Takes the heaps from the device and warms them up. `frontier` knows what has been submitted.
+    ///
+    /// # Errors
+    /// The device gives fewer than `min_heaps` heaps, or none for a warm-up size larger than one heap; or the configuration
+    /// is out of its ranges.
+    pub fn new(device: Arc<dyn Device>, frontier: Frontier, config: &MemoryPoolConfig) -> Result<Self> {
+        config.validate().map_err(|e| DeviceError::Contract(format!("memory_pool: {e}")))?;
+        config.check_across().map_err(DeviceError::Contract)?;
+        let heaps = Heaps::new(device.as_ref(), config)?;
+        let shared = Arc::new(Shared {
+            plain: CachingAllocator::new(device.clone(), frontier.clone()),
+            device,
+            frontier,
+            track: config.track_statistics,
+            log_exhaustion: config.log_pool_exhaustion,
+            refuse: AtomicBool::new(false),
+            durations: OnceLock::new(),
+            state: Mutex::new(State {
+                heaps,
+                live: Slab::new(),
+                limbo: VecDeque::new(),
+                fallbacks: 0,
+                exhausted: false,
+                stats: PoolStats::default(),
+            }),
+        });
+        let pool = Self { shared, warmup_bytes: config.warmup_buffer_sizes_mb.iter().map(|mb| mb << 20).collect() };
+        pool.warmup()?;
+        Ok(pool)
+    }
+
+    /// Refuses what the heaps cannot serve, instead of taking dedicated buffers for it.
+    pub fn refuse_when_exhausted(&self) {
+        self.shared.refuse.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes the seconds that each allocation takes, unless statistics are off.
+    pub fn note_durations(&self, seconds: Histogram) {
+        // Whoever comes second changes nothing.
+        let _ = self.shared.durations.set(seconds);
+    }
+
+    /// Has the system back the warm-up sizes with memory, side by side, where the next allocations will lie. A size larger than one
+    /// heap gets a heap of its own, which stays.
+    ///
+    /// # Errors
+    /// The device refuses such a heap.
+    pub fn warmup(&self) -> Result<()> {
+        let device = self.shared.device.as_ref();
+        let mut state = self.shared.lock();
+        state.settle();
+        let mut sizes = self.warmup_bytes.clone();
+        sizes.sort_unstable_by_key(|&bytes| std::cmp::Reverse(bytes));
+        let (mut warmed, mut outcome) = (Vec::new(), Ok(()));
+        for bytes in sizes {
+            let large = bytes > state.heaps.heap_bytes();
+            let role = if large { Role::Large { kept: true } } else { Role::Working };
+            let found = state.heaps.allocate(device, bytes, Storage::Private, role).and_then(|found| match found {
+                Some((_, range)) => state.heaps.touch(&range).map(|()| warmed.push(range)),
+                None if large => Err(DeviceError::OutOfMemory {
+                    requested: bytes,
+                    what: "warming the memory pool up",
+                    detail: "no heap of that size was given; lower memory_pool.warmup_buffer_sizes_mb".into(),
+                }),
+                None => {
+                    tracing::warn!(mib = bytes >> 20, "a warm-up size finds no room beside the others");
+                    Ok(())
+                }
+            });
+            outcome = outcome.and(found);
+        }
+        warmed.into_iter().for_each(|range| state.heaps.free(range));
+        outcome
+    }
+
+    /// A heap that nothing lies in, for the caller alone; a temporary one if there is none.
+    ///
+    /// # Errors
+    /// The device refuses the temporary heap.
+    pub fn acquire_heap(&self) -> Result<WholeHeap> {
+        let shared = &self.shared;
+        let mut state = shared.lock();
+        state.settle();
+        let (heap, held) = match state.heaps.lend() {
+            Some((slot, heap)) => (heap, Held::Whole(slot)),
+            None => {
+                let len = state.heaps.heap_bytes();
+                shared.note_exhausted(&mut state, len, "heap");
+                let heap = shared.device.new_heap(len, state.heaps.storage(Storage::Private))?;
+                (heap.clone(), Held::Temporary(heap))
+            }
+        };
+        let id = shared.admit(&mut state, held, heap.len(), "heap");
+        Ok(WholeHeap::new(heap, id, shared.clone()))
+    }
+
+    /// Gives a heap back; dropping it does the same.
+    ///
+    /// # Errors
+    /// The heap is another pool's, to which it has now gone back.
+    pub fn release_heap(&self, heap: WholeHeap) -> Result<()> {
+        if heap.is_of(&self.shared) {
+            return Ok(());
+        }
+        Err(DeviceError::Contract("the heap is of another memory pool; it went back to that one".into()))
+    }
+
+    /// Counts anew. What is held now counts as acquired, so that once it is let go the two totals agree.
+    pub fn reset_statistics(&self) {
+        let mut state = self.shared.lock();
+        let bytes = state.stats.bytes_in_use;
+        let total_acquired = if self.shared.track { state.live.len() as u64 } else { 0 };
+        state.stats =
+            PoolStats { total_acquired, bytes_in_use: bytes, peak_bytes_in_use: bytes, ..PoolStats::default() };
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes an allocation; its id.
+    fn admit(&self, state: &mut State, held: Held, bytes: u64, tag: &'static str) -> u64 {
+        let fallback = held.is_fallback();
+        state.fallbacks += usize::from(fallback);
+        if self.track {
+            let stats = &mut state.stats;
+            stats.total_acquired += 1;
+            stats.fallback_events += u64::from(fallback);
+            stats.bytes_in_use += bytes;
+            stats.peak_bytes_in_use = stats.peak_bytes_in_use.max(stats.bytes_in_use);
+        }
+        let since = self.track.then(Instant::now);
+        state.live.insert(Live { held, bytes, tag, since }) as u64
+    }
+
+    /// Counts and logs that the heaps ran out, once until all that they could not serve is let go.
+    fn note_exhausted(&self, state: &mut State, bytes: u64, tag: &'static str) {
+        if std::mem::replace(&mut state.exhausted, true) {
+            return;
+        }
+        if self.track {
+            state.stats.exhaustion_events += 1;
+        }
+        if self.log_exhaustion {
+            tracing::warn!(
+                bytes,
+                tag,
+                "the memory pool's heaps are exhausted and dedicated buffers serve instead: raise \
+                 metal_optimizations.memory_pool.num_heaps or heap_size_mb, or lower engine.kv_cache_tokens"
+            );
+        }
+    }
+}
+
+impl State {
+    /// Frees what was let go and is no longer used. Who let go later waits for no less, so the first that still waits ends it.
+    fn settle(&mut self) {
+        while self.limbo.front().is_some_and(|(points, _)| points.iter().all(Point::reached)) {
+            if let Some((_, held)) = self.limbo.pop_front() {
+                self.free(held);
+            }
+        }
+    }
+
+    fn free(&mut self, held: Held) {
+        match held {
+            Held::Range(range) => self.heaps.free(range),
+            Held::Whole(slot) => self.heaps.unlend(slot),
+            // The plain allocator waits for whoever still uses it.
+            Held::Plain(allocation) => drop(allocation),
+            // Whoever still uses it holds views of its memory.
+            Held::Temporary(heap) => drop(heap),
+        }
+    }
+}
+
+impl Allocate for MemoryPool {
+    fn allocate(&self, len: u64, storage: Storage, tag: &'static str) -> Result<Allocation> {
+        let shared = &self.shared;
+        let began = shared.durations.get().filter(|_| shared.track).map(|seconds| (seconds, Instant::now()));
+        let role = if tag == WEIGHTS { Role::Weights } else { Role::Working };
+        let mut state = shared.lock();
+        state.settle();
+        let (buffer, held) = match state.heaps.allocate(shared.device.as_ref(), len.max(1), storage, role)? {
+            Some((buffer, range)) => (buffer, Held::Range(range)),
+            None => {
+                // Weights are no part of the configured heaps.
+                if role == Role::Working {
+                    shared.note_exhausted(&mut state, len, tag);
+                    if shared.refuse.load(Ordering::Relaxed) {
+                        return Err(refusal(len));
+                    }
+                }
+                let plain = shared.plain.allocate(len, state.heaps.storage(storage), tag)?;
+                ((*plain).clone(), Held::Plain(plain))
+            }
+        };
+        let id = shared.admit(&mut state, held, len, tag);
+        if let Some((seconds, began)) = began {
+            seconds.observe(began.elapsed().as_secs_f64());
+        }
+        Ok(Allocation::new(buffer, id, shared.clone()))
+    }
+
+    fn stats(&self) -> PoolStats {
+        let mut state = self.shared.lock();
+        state.settle();
+        let mut stats = state.stats.clone();
+        stats.bytes_reserved = self.shared.plain.stats().bytes_reserved;
+        state.heaps.report(&mut stats);
+        stats
+    }
+
+    /// Without `track_statistics`, ages are zero.
+    fn leaks(&self) -> Vec<Leak> {
+        let state = self.shared.lock();
+        let age = |since: Option<Instant>| since.map_or(Duration::ZERO, |s| s.elapsed());
+        let mut leaks: Vec<Leak> =
+            state.live.iter().map(|(_, l)| Leak { tag: l.tag, bytes: l.bytes, age: age(l.since) }).collect();
+        leaks.sort_by_key(|l| std::cmp::Reverse(l.age));
+        leaks
+    }
+
+    /// The configured heaps stay.
+    fn trim(&self) {
+        let mut state = self.shared.lock();
+        state.settle();
+        state.heaps.drop_idle();
+        self.shared.plain.trim();
+    }
+
+    fn expect_weights(&self, bytes: u64) {
+        self.shared.lock().heaps.expect_weights(bytes);
+    }
+}
+
+impl Reclaim for Shared {
+    fn reclaim(&self, id: u64) {
+        let mut state = self.lock();
+        let Some(live) = state.live.try_remove(id as usize) else { return };
+        if self.track {
+            state.stats.total_released += 1;
+            state.stats.bytes_in_use -= live.bytes;
+        }
+        state.fallbacks -= usize::from(live.held.is_fallback());
+        state.exhausted &= state.fallbacks > 0;
+        // Under the lock, so that the limbo is in order.
+        let points = self.frontier.pending();
+        if points.is_empty() || live.held.is_fallback() {
+            state.free(live.held);
+        } else {
+            state.limbo.push_back((points, live.held));
+        }
+    }
+}
+
+impl Drop for MemoryPool {
+    fn drop(&mut self) {
+        if let Some(report) = leak_report(&self.leaks()) {
+            tracing::warn!("{report}");
+        }
+    }
+}
+
+/// What an exhausted pool says that takes no dedicated buffers.
+fn refusal(len: u64) -> DeviceError {
+    let detail = "the memory pool's heaps are exhausted and graceful_fallback is off; raise \
+                  metal_optimizations.memory_pool.num_heaps or heap_size_mb";
+    DeviceError::OutOfMemory { requested: len, what: "an allocation from the memory pool", detail: detail.into() }
+}
+
+/// What is still held: tags, sizes and ages, oldest first. `None` for nothing.
+fn leak_report(leaks: &[Leak]) -> Option<String> {
+    if leaks.is_empty() {
+        return None;
+    }
+    let bytes: u64 = leaks.iter().map(|l| l.bytes).sum();
+    let named = leaks.iter().take(LEAKS_NAMED).map(|l| format!("{} ({} bytes, {:.1?})", l.tag, l.bytes, l.age));
+    let rest = leaks.len().saturating_sub(LEAKS_NAMED);
+    let more = (rest > 0).then(|| format!("{rest} more"));
+    let list: Vec<String> = named.chain(more).collect();
+    Some(format!(
+        "the memory pool ends while {} allocations of {bytes} bytes are held: {}",
+        leaks.len(),
+        list.join(", ")
+    ))
+}
+
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
+mod model_tests;
+#[cfg(test)]
+mod test_device;
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,42 @@
+use super::Shared;
+use crate::allocate::Reclaim;
+use mlx_serving_device::Heap;
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// A heap taken as a whole with [`super::MemoryPool::acquire_heap`]. Dropping it gives it back.
+pub struct WholeHeap {
+    heap: Arc<dyn Heap>,
+    id: u64,
+    owner: Arc<Shared>,
+}
+
+impl WholeHeap {
+    pub(super) fn new(heap: Arc<dyn Heap>, id: u64, owner: Arc<Shared>) -> Self {
+        Self { heap, id, owner }
+    }
+
+    pub(super) fn is_of(&self, owner: &Arc<Shared>) -> bool {
+        Arc::ptr_eq(&self.owner, owner)
+    }
+}
+
+impl Deref for WholeHeap {
+    type Target = dyn Heap;
+    fn deref(&self) -> &Self::Target {
+        self.heap.as_ref()
+    }
+}
+
+impl Drop for WholeHeap {
+    fn drop(&mut self) {
+        self.owner.reclaim(self.id);
+    }
+}
+
+impl fmt::Debug for WholeHeap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WholeHeap({} bytes)", self.heap.len())
+    }
+}
