@@ -1,4 +1,5 @@
 //! The bundled model against mlx-lm in float32: see tools/goldens/README.md.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -45,7 +45,7 @@ pub(crate) struct CompletionRequest {
 
 /// A text, its token ids, or several texts, answered in order.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a string, a list of strings, a list of token ids, or a list of such lists")]
 pub(crate) enum Prompt {
     Text(String),
     Tokens(Vec<u32>),
