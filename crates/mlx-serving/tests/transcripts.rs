@@ -14,11 +14,24 @@ fn transcript(path: &str, body: &Value) -> String {
             for key in ["id", "created"] {
                 chunk[key] = json!(format!("[{key}]"));
             }
+            round(&mut chunk);
             chunk.to_string()
         }
         Err(_) => data,
     };
     server.stream(path, body).into_iter().map(|data| format!("data: {}\n\n", blot(data))).collect()
+}
+
+/// Log-probabilities agree between machines to a few digits.
+fn round(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            *value = json!((number.as_f64().unwrap_or_default() * 100.0).round() / 100.0);
+        }
+        Value::Array(items) => items.iter_mut().for_each(round),
+        Value::Object(map) => map.values_mut().for_each(round),
+        _ => {}
+    }
 }
 
 #[test]
