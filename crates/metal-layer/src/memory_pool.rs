@@ -376,6 +376,8 @@ fn leak_report(leaks: &[Leak]) -> Option<String> {
     ))
 }
 
+#[cfg(all(test, not(loom)))]
+mod log_tests;
 #[cfg(all(test, loom))]
 mod loom_tests;
 #[cfg(all(test, not(loom)))]
