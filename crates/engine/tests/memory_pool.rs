@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 
 const VOCAB: u32 = 512;
 
+/// Makes a device.
+type Opener = fn() -> Arc<dyn Device>;
+
 /// A random checkpoint of two layers; `change` may alter its configuration.
 fn checkpoint(change: impl FnOnce(&mut serde_json::Value)) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -151,8 +154,7 @@ fn serve(rig: &Rig, count: usize) {
 #[test]
 fn a_step_asks_nothing_of_the_device_once_the_engine_runs() {
     let dir = checkpoint(|_| {});
-    let devices: [(&str, fn() -> Arc<dyn Device>); 3] =
-        [("cpu", cpu), ("unified", || fake(true)), ("discrete", || fake(false))];
+    let devices: [(&str, Opener); 3] = [("cpu", cpu), ("unified", || fake(true)), ("discrete", || fake(false))];
     for (name, device) in devices {
         for optimisations in ["memory_pool", "memory_pool,command_buffer_ring", "all"] {
             let rig = start(dir.path(), device(), optimisations);

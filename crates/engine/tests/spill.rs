@@ -35,7 +35,7 @@ fn optimized(names: &str, change: impl Fn(&mut MetalOptimizations)) -> MetalOpti
 
 fn request(which: u32) -> Request {
     let prompt = (0..70).map(|i| 300 + (i * 7 + which * 131) % 3000).collect();
-    let mut request = Request { prompt, max_tokens: Some(10), ignore_eos: true, ..Request::default() };
+    let mut request = Request { prompt, max_tokens: Some(4), ignore_eos: true, ..Request::default() };
     request.sampling.seed = Some(u64::from(which));
     request.sampling.temperature = 0.8;
     request
@@ -47,7 +47,7 @@ fn rounds(engine: &Engine) -> Vec<Answer> {
 }
 
 fn cpu() -> Arc<dyn Device> {
-    CpuDevice::new(&CpuOptions { threads: Some(2), ..CpuOptions::default() }).unwrap()
+    CpuDevice::new(&CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap()
 }
 
 /// The value of a counter on the page of metrics.
@@ -94,9 +94,9 @@ fn prompts_come_back_from_memory_and_file_with_the_same_answers_however_they_are
 #[test]
 fn sequences_at_once_with_preemption_answer_as_without_spilling() {
     let ask = |engine: &Engine| -> Vec<Answer> {
-        let requests = (0..24).map(|i| {
+        let requests = (0..12).map(|i| {
             let mut request = request(i % 5);
-            request.max_tokens = Some(40);
+            request.max_tokens = Some(20);
             request
         });
         let streams: Vec<_> = requests.map(|r| engine.submit(r).unwrap()).collect();

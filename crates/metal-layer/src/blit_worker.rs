@@ -257,7 +257,7 @@ impl Finisher {
                     (result, Some(copying))
                 }
             };
-            end.tell(&self.shared, result);
+            end.tell(&self.shared, result.map_err(|error| self.late(error)));
             match copying {
                 Some(copying) if copying.submission.status() == Status::Pending => {
                     self.stuck.push((copying, room));
@@ -266,6 +266,17 @@ impl Finisher {
                 _ => self.shared.gate.give_back(&room),
             }
             self.look_at_stuck();
+        }
+    }
+
+    /// A copy that takes too long has failed; the device has not, as far as anybody knows.
+    fn late(&self, error: DeviceError) -> DeviceError {
+        match error {
+            DeviceError::Timeout { .. } => {
+                let limit = self.shared.limit();
+                DeviceError::CommandFailed(format!("a copy did not end within {limit:?}, blit_queue.timeout_ms"))
+            }
+            other => other,
         }
     }
 

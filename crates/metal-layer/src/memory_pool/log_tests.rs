@@ -1,4 +1,5 @@
 //! What the pool writes to the log, and how often.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::test_device::TestDevice;
 use super::tests::small;

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use super::test_device::{TestDevice, TestTimeline};
 use super::*;
 use crate::frontier::Lane;
