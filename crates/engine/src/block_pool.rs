@@ -1,4 +1,6 @@
+use crate::spill::{SpillStore, Spilled};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 pub(crate) use mlx_serving_model::BLOCK_TOKENS;
 
@@ -28,11 +30,19 @@ struct Block {
     idle_since: u64,
 }
 
-#[derive(Debug, Clone)]
-struct Content {
-    prefix: Prefix,
-    parent: Prefix,
-    tokens: [u32; BLOCK_TOKENS],
+/// What a full block holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Content {
+    pub prefix: Prefix,
+    pub parent: Prefix,
+    pub tokens: [u32; BLOCK_TOKENS],
+}
+
+/// Blocks that move between the device and the spill store before the next step, those that leave first.
+#[derive(Debug, Default)]
+pub(crate) struct Moves {
+    pub out: Vec<(u32, Content)>,
+    pub back: Vec<(u32, Content, Spilled)>,
 }
 
 /// The KV cache's blocks: reference-counted, shared between sequences with a common prefix, kept after use until the room is
@@ -44,13 +54,22 @@ pub(crate) struct BlockPool {
     idle: BTreeMap<u64, u32>,
     by_prefix: HashMap<Prefix, u32>,
     clock: u64,
+    /// Where content goes when its room is needed.
+    spill: Option<Arc<SpillStore>>,
+    moves: Moves,
 }
 
 impl BlockPool {
     /// A pool of `count` blank blocks.
-    pub(crate) fn new(count: usize) -> Self {
-        let mut pool =
-            Self { blocks: vec![Block::default(); count], idle: BTreeMap::new(), by_prefix: HashMap::new(), clock: 0 };
+    pub(crate) fn new(count: usize, spill: Option<Arc<SpillStore>>) -> Self {
+        let mut pool = Self {
+            blocks: vec![Block::default(); count],
+            idle: BTreeMap::new(),
+            by_prefix: HashMap::new(),
+            clock: 0,
+            spill,
+            moves: Moves::default(),
+        };
         for id in 0..count as u32 {
             pool.make_idle(id);
         }
@@ -68,32 +87,60 @@ impl BlockPool {
         if self.blocks.is_empty() { 0.0 } else { 1.0 - self.idle.len() as f64 / self.blocks.len() as f64 }
     }
 
-    /// Takes a block for writing; its old content is forgotten. `None` when all are held.
+    /// Takes a block for writing; its old content is spilled or forgotten. `None` when all are held.
     pub(crate) fn take(&mut self) -> Option<u32> {
         let (_, id) = self.idle.pop_first()?;
         let block = &mut self.blocks[id as usize];
         block.references = 1;
         if let Some(content) = block.content.take() {
             self.by_prefix.remove(&content.prefix);
+            let pending = self.moves.back.iter().position(|(back, ..)| *back == id);
+            if let Some(pending) = pending {
+                // It never came back, and is spilled still.
+                self.moves.back.swap_remove(pending);
+            } else if self.spill.as_ref().is_some_and(|spill| !spill.contains(&content)) {
+                self.moves.out.push((id, content));
+            }
         }
         Some(id)
     }
 
-    /// The longest run of cached blocks at the head of `tokens`, each now held once more. Stops short of the last token, which
-    /// must be computed to have logits.
-    pub(crate) fn take_prefix(&mut self, tokens: &[u32]) -> Vec<u32> {
-        let mut prefix = Prefix::ROOT;
+    /// What is to move before the next step is submitted.
+    pub(crate) fn take_moves(&mut self) -> Moves {
+        std::mem::take(&mut self.moves)
+    }
+
+    /// A block for spilled content, to be filled before the next step.
+    fn bring_back(&mut self, content: Content) -> Option<u32> {
+        let spilled = self.spill.as_ref()?.fetch(&content)?;
+        let id = self.take()?;
+        self.by_prefix.insert(content.prefix, id);
+        self.blocks[id as usize].content = Some(content.clone());
+        self.moves.back.push((id, content, spilled));
+        Some(id)
+    }
+
+    /// The longest run of cached blocks at the head of `tokens`, each now held once more; spilled ones are brought back if
+    /// `restore`. Stops short of the last token, which must be computed to have logits.
+    pub(crate) fn take_prefix(&mut self, tokens: &[u32], restore: bool) -> Vec<u32> {
+        let mut parent = Prefix::ROOT;
         let mut found = Vec::new();
-        for chunk in tokens[..tokens.len().saturating_sub(1)].chunks_exact(BLOCK_TOKENS) {
-            let parent = prefix;
-            prefix = prefix.extend(chunk);
-            let Some(&id) = self.by_prefix.get(&prefix) else { break };
-            let same =
-                self.blocks[id as usize].content.as_ref().is_some_and(|c| c.parent == parent && c.tokens == chunk);
-            if !same {
-                break;
-            }
-            self.hold(id);
+        let (chunks, _) = tokens[..tokens.len().saturating_sub(1)].as_chunks::<BLOCK_TOKENS>();
+        for chunk in chunks {
+            let content = Content { prefix: parent.extend(chunk), parent, tokens: *chunk };
+            parent = content.prefix;
+            let id = match self.by_prefix.get(&content.prefix) {
+                Some(&id) if self.blocks[id as usize].content.as_ref() == Some(&content) => {
+                    self.hold(id);
+                    id
+                }
+                Some(_) => break,
+                None if restore => match self.bring_back(content) {
+                    Some(id) => id,
+                    None => break,
+                },
+                None => break,
+            };
             found.push(id);
         }
         found
@@ -125,6 +172,7 @@ impl BlockPool {
     /// Forgets all content: nothing computed so far is shared any more.
     pub(crate) fn forget(&mut self) {
         self.by_prefix.clear();
+        self.moves = Moves::default();
         self.blocks.iter_mut().for_each(|b| b.content = None);
     }
 
@@ -169,59 +217,59 @@ mod tests {
 
     #[test]
     fn a_second_prompt_shares_the_full_blocks_of_the_first() {
-        let mut pool = BlockPool::new(8);
+        let mut pool = BlockPool::new(8, None);
         let prompt = tokens(40, 0);
         let held = fill(&mut pool, &prompt);
-        assert_eq!(pool.take_prefix(&prompt), held[..2]);
+        assert_eq!(pool.take_prefix(&prompt, true), held[..2]);
         let mut other = prompt.clone();
         other[20] += 1;
-        assert_eq!(pool.take_prefix(&other), held[..1]);
+        assert_eq!(pool.take_prefix(&other, true), held[..1]);
     }
 
     #[test]
     fn the_last_token_is_never_served_from_the_cache() {
-        let mut pool = BlockPool::new(8);
+        let mut pool = BlockPool::new(8, None);
         let prompt = tokens(32, 0);
         let held = fill(&mut pool, &prompt);
-        assert_eq!(pool.take_prefix(&prompt), held[..1]);
+        assert_eq!(pool.take_prefix(&prompt, true), held[..1]);
     }
 
     #[test]
     fn released_blocks_keep_their_content_until_the_room_is_needed() {
-        let mut pool = BlockPool::new(2);
+        let mut pool = BlockPool::new(2, None);
         let prompt = tokens(17, 0);
         for id in fill(&mut pool, &prompt) {
             pool.release(id);
         }
         assert_eq!(pool.available(), 2);
-        let shared = pool.take_prefix(&prompt);
+        let shared = pool.take_prefix(&prompt, true);
         assert_eq!(shared.len(), 1);
         pool.release(shared[0]);
         assert!(pool.take().is_some() && pool.take().is_some());
         assert_eq!(pool.take(), None);
-        assert!(pool.take_prefix(&prompt).is_empty(), "taken blocks must forget");
+        assert!(pool.take_prefix(&prompt, true).is_empty(), "taken blocks must forget");
     }
 
     #[test]
     fn equal_content_is_published_once() {
-        let mut pool = BlockPool::new(4);
+        let mut pool = BlockPool::new(4, None);
         let prompt = tokens(16, 3);
         let first = fill(&mut pool, &prompt);
         let second = fill(&mut pool, &prompt);
         pool.release(second[0]);
-        assert_eq!(pool.take_prefix(&tokens(17, 3)), first);
+        assert_eq!(pool.take_prefix(&tokens(17, 3), true), first);
     }
 
     proptest! {
         #[test]
         fn blocks_are_conserved_and_never_held_by_two_writers(steps in prop::collection::vec((0u8..3, 1usize..60, 0u32..3), 1..80)) {
-            let mut pool = BlockPool::new(12);
+            let mut pool = BlockPool::new(12, None);
             let mut held: Vec<Vec<u32>> = Vec::new();
             for (action, n, salt) in steps {
                 match action {
                     0 => {
                         let prompt = tokens(n, salt);
-                        let mut ids = pool.take_prefix(&prompt);
+                        let mut ids = pool.take_prefix(&prompt, true);
                         let mut prefix = prompt.chunks_exact(BLOCK_TOKENS).take(ids.len()).fold(Prefix::ROOT, |p, c| p.extend(c));
                         for chunk in prompt.chunks(BLOCK_TOKENS).skip(ids.len()) {
                             let Some(id) = pool.take() else { break };

@@ -1,3 +1,4 @@
+use crate::spill::SpillOptions;
 use crate::uniforms::MAX_BIASES;
 use crate::worker::{self, Command, Parts};
 use crate::{EngineError, Event, Metrics, Request};
@@ -25,6 +26,8 @@ pub struct Options {
     pub max_waiting: usize,
     /// A step that takes longer is a failure of the device.
     pub step_limit: Duration,
+    /// Where blocks of the prefix cache go when the KV cache is full.
+    pub spill: SpillOptions,
 }
 
 impl Default for Options {
@@ -35,6 +38,7 @@ impl Default for Options {
             kv_tokens: 16_384,
             max_waiting: 256,
             step_limit: Duration::from_secs(120),
+            spill: SpillOptions::default(),
         }
     }
 }

@@ -64,8 +64,23 @@ pub struct Metrics {
     queue: Histogram,
     prefill: Histogram,
     decode: Histogram,
+    /// Spilled KV blocks.
+    pub(crate) spill: SpillMetrics,
     finished: Family<Finished, Counter>,
     cache_config: Family<CacheConfig, Gauge>,
+}
+
+/// What became of KV blocks of the prefix cache that the device had no more room for. Clones share their counts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SpillMetrics {
+    /// Blocks that were copied out.
+    pub stored: Counter,
+    /// Blocks that were copied back in the place of computing them again.
+    pub restored: Counter,
+    /// Blocks that were given up: no room, or the disk is full.
+    pub dropped: Counter,
+    /// Blocks that came back different or not at all, and were computed again.
+    pub damaged: Counter,
 }
 
 const FIRST_TOKEN_S: [f64; 18] =
@@ -91,6 +106,7 @@ impl Default for Metrics {
             queue: Histogram::new(REQUEST_S),
             prefill: Histogram::new(REQUEST_S),
             decode: Histogram::new(REQUEST_S),
+            spill: SpillMetrics::default(),
             finished: Family::default(),
             cache_config: Family::default(),
         }
@@ -133,6 +149,10 @@ impl Metrics {
         );
         r.register("vllm:prefix_cache_hits", "Prompt tokens found in the prefix cache", self.prefix_hits.clone());
         r.register("vllm:num_preemptions", "Sequences that gave their blocks back", self.preemptions.clone());
+        r.register("kv_spill_stored_blocks", "KV blocks copied out of the device", self.spill.stored.clone());
+        r.register("kv_spill_restored_blocks", "KV blocks copied back", self.spill.restored.clone());
+        r.register("kv_spill_dropped_blocks", "Spilled KV blocks given up", self.spill.dropped.clone());
+        r.register("kv_spill_damaged_blocks", "Spilled KV blocks that came back wrong", self.spill.damaged.clone());
         r.register("vllm:request_success", "Answers by why they ended", self.finished.clone());
         r.register("vllm:time_to_first_token_seconds", "Arrival to first token", self.time_to_first_token.clone());
         r.register("vllm:inter_token_latency_seconds", "Token to token", self.inter_token.clone());

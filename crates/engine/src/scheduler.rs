@@ -28,6 +28,8 @@ pub(crate) struct Progress {
     pub blocks: Vec<u32>,
     /// Found in the prefix cache when it was last admitted.
     pub cached: usize,
+    /// Spilled blocks may be brought back for it.
+    pub restore: bool,
     published: Prefix,
     published_blocks: usize,
     /// Its row in the previous step's sampled tokens.
@@ -45,6 +47,7 @@ impl Progress {
             end,
             blocks: Vec::new(),
             cached: 0,
+            restore: true,
             published: Prefix::ROOT,
             published_blocks: 0,
             last_sample: None,
@@ -89,7 +92,7 @@ impl Progress {
     }
 
     fn admit(&mut self, pool: &mut BlockPool) -> bool {
-        let mut blocks = pool.take_prefix(&self.tokens);
+        let mut blocks = pool.take_prefix(&self.tokens, self.restore);
         let cached = blocks.len();
         while blocks.len() * BLOCK_TOKENS < self.tokens.len() {
             match pool.take() {
@@ -179,11 +182,11 @@ pub(crate) struct Scheduler<T> {
 }
 
 impl<T> Scheduler<T> {
-    pub(crate) fn new(limits: Limits, blocks: usize) -> Self {
+    pub(crate) fn new(limits: Limits, pool: BlockPool) -> Self {
         Self {
             waiting: VecDeque::new(),
             running: Vec::new(),
-            pool: BlockPool::new(blocks),
+            pool,
             preemptions: 0,
             prefix_queries: 0,
             prefix_hits: 0,

@@ -2,7 +2,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn scheduler(rows: usize, sequences: usize, blocks: usize) -> Scheduler<()> {
-    Scheduler::new(Limits { rows, sequences }, blocks)
+    Scheduler::new(Limits { rows, sequences }, BlockPool::new(blocks, None))
 }
 
 fn prompt(n: usize, salt: u32) -> Vec<u32> {

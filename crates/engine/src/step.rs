@@ -1,10 +1,12 @@
 use crate::Logprobs;
+use crate::block_pool::Moves;
 use crate::client::Client;
 use crate::scheduler::{Limits, Plan, Scheduler};
+use crate::spill::SpillStore;
 use crate::uniforms::{self, Bounds, StepInputs};
 use mlx_serving_device::ops::{LogitBias, NO_SLOT, Observe, Sample, SampleParams};
 use mlx_serving_device::{Buffer, Device, DeviceError, Encoder, Op, Result, Storage};
-use mlx_serving_metal_layer::{Allocation, InFlight, LayerStats, MetalLayer};
+use mlx_serving_metal_layer::{Allocation, InFlight, LayerStats, MetalLayer, Ticket};
 use mlx_serving_model::{KvCache, Model, Scratch, Step};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +20,8 @@ pub(crate) struct Stepper {
     /// Token counts of the sequences that penalise, allocated when the first of them comes.
     history: Option<Allocation>,
     free_slots: Vec<u32>,
+    /// Where evicted blocks go.
+    spill: Option<Arc<SpillStore>>,
     /// Last, because its allocator says at its end what the others have not let go.
     layer: MetalLayer,
 }
@@ -38,6 +42,8 @@ impl From<DeviceError> for Refusal {
 
 /// A submitted step.
 pub(crate) struct Submitted {
+    /// Blocks that came back for it.
+    restored: Vec<Ticket>,
     in_flight: InFlight,
     /// u32 [samples].
     sampled: Buffer,
@@ -62,11 +68,16 @@ impl Stepper {
         let scratch = Scratch::new(&model, layer.allocate.as_ref(), limits.rows, limits.sequences)?;
         layer.submit.reserve_uniforms(bounds.bytes())?;
         let free_slots = (0..limits.sequences as u32).rev().collect();
-        Ok(Self { layer, model, cache, scratch, bounds, history: None, free_slots })
+        Ok(Self { layer, model, cache, scratch, bounds, history: None, free_slots, spill: None })
     }
 
     pub(crate) fn kv_bytes(&self) -> u64 {
         self.cache.bytes()
+    }
+
+    /// Evicted blocks go to `store` from now on.
+    pub(crate) fn spill_to(&mut self, store: Option<Arc<SpillStore>>) {
+        self.spill = store;
     }
 
     pub(crate) fn depth(&self) -> usize {
@@ -97,6 +108,7 @@ impl Stepper {
         let inputs = uniforms::pack(&slot.uniforms, plan, &params, &biases)?;
         let sampled = self.bounds.sampled(&slot.uniforms)?;
         let encoder = slot.encoder.as_mut();
+        let restored = self.move_blocks(encoder, scheduler.pool.take_moves())?;
         let observed = self.observe(encoder, plan, scheduler)?;
         let StepInputs { batch, tokens, logit_rows, params, biases } = inputs;
         let logit_count = plan.logit_rows.len();
@@ -126,7 +138,7 @@ impl Stepper {
         let in_flight = self.layer.submit.submit(slot, &[])?;
         // Submitted: whoever reuses these ranges waits for the step.
         drop((observed, rope));
-        Ok(Submitted { in_flight, sampled, samples: logit_count })
+        Ok(Submitted { restored, in_flight, sampled, samples: logit_count })
     }
 
     /// Waits for a step; the tokens that it sampled.
@@ -135,9 +147,51 @@ impl Stepper {
         let resident = self.model.wait_resident(limit).map_err(|e| DeviceError::CommandFailed(e.to_string()));
         self.layer.submit.complete(&step.in_flight, limit)?;
         resident?;
+        for ticket in &step.restored {
+            ticket.wait(limit)?;
+        }
         let mut tokens = vec![0u32; step.samples];
         step.sampled.read(0, &mut tokens)?;
         Ok(tokens)
+    }
+
+    /// Copies evicted blocks out and spilled ones back in; the ops that follow wait for both. Returns what brings blocks back.
+    fn move_blocks(&self, encoder: &mut dyn Encoder, moves: Moves) -> Result<Vec<Ticket>> {
+        let Some(spill) = &self.spill else { return Ok(Vec::new()) };
+        let block_bytes: u64 = self.cache.block(0)?.iter().map(Buffer::len).sum();
+        let at_once = (self.layer.transfer.max_chunk() / block_bytes).max(1) as usize;
+        let buffers = |ids: &mut dyn Iterator<Item = u32>| -> Result<Vec<Buffer>> {
+            Ok(ids.map(|id| self.cache.block(id)).collect::<Result<Vec<_>>>()?.concat())
+        };
+        for chunk in moves.out.chunks(at_once) {
+            let from = buffers(&mut chunk.iter().map(|(id, _)| *id))?;
+            let (store, contents) = (spill.clone(), chunk.iter().map(|(_, content)| content.clone()).collect());
+            let sink = move |bytes: &[u8]| {
+                store.insert(contents, bytes);
+                Ok(())
+            };
+            match self.layer.transfer.gather(&from, Box::new(sink)) {
+                Ok(ticket) => ticket.order(encoder)?,
+                Err(error) => tracing::warn!(%error, "evicted KV blocks could not be spilled"),
+            }
+        }
+        let mut tickets = Vec::new();
+        for chunk in moves.back.chunks(at_once) {
+            let to = buffers(&mut chunk.iter().map(|(id, ..)| *id))?;
+            let (store, blocks) = (spill.clone(), chunk.to_vec());
+            let fill = move |bytes: &mut [u8]| {
+                let outs = bytes.chunks_exact_mut(block_bytes as usize);
+                blocks.iter().zip(outs).try_for_each(|((_, content, spilled), out)| {
+                    spilled.read(out).inspect_err(|_| store.discard(content))
+                })?;
+                store.note_restored(blocks.len());
+                Ok(())
+            };
+            let ticket = self.layer.transfer.scatter(&to, Box::new(fill))?;
+            ticket.order(encoder)?;
+            tickets.push(ticket);
+        }
+        Ok(tickets)
     }
 
     /// Log-probabilities from the logits of the last completed step.

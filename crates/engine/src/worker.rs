@@ -1,7 +1,8 @@
-use crate::block_pool::BLOCK_TOKENS;
+use crate::block_pool::{BLOCK_TOKENS, BlockPool};
 use crate::client::Client;
 use crate::handle::{Info, Live, Options, Shared};
 use crate::scheduler::{Limits, Next, Plan, Progress, Scheduled, Scheduler};
+use crate::spill::SpillStore;
 use crate::step::{Stepper, Submitted};
 use crate::{EngineError, Event, FinishReason, Request};
 use mlx_serving_device::{Device, DeviceError};
@@ -76,13 +77,15 @@ impl Worker {
         let limits =
             Limits { rows: options.max_batch_rows.max(options.max_sequences), sequences: options.max_sequences };
         let (vocab, share) = (parts.model.vocab(), parts.model.prefixes_are_shareable());
-        let stepper = Stepper::new(&parts.device, parts.layer, parts.model, limits, max_context, blocks)?;
+        let mut stepper = Stepper::new(&parts.device, parts.layer, parts.model, limits, max_context, blocks)?;
+        let spill = SpillStore::open(&options.spill, stepper.kv_bytes() / blocks as u64, shared.metrics.spill.clone())?;
+        stepper.spill_to(spill.clone());
         shared.metrics.configure(BLOCK_TOKENS, blocks);
         let info = Info { vocab, max_context, kv_bytes: stepper.kv_bytes() };
         let worker = Worker {
             inbox,
             shared,
-            scheduler: Scheduler::new(limits, blocks),
+            scheduler: Scheduler::new(limits, BlockPool::new(blocks, spill)),
             stepper,
             flight: VecDeque::new(),
             tokenizer: parts.tokenizer,
@@ -317,6 +320,8 @@ impl Worker {
             let Some(mut s) = self.scheduler.finish(id) else { continue };
             s.progress.pending = 0;
             s.rest.retries += u32::from(counted);
+            // What came back may be what failed it.
+            s.progress.restore = false;
             if s.rest.retries > RETRIES {
                 self.stepper.release_slot(s.rest.slot);
                 s.rest.fail(error.clone().into(), &metrics);

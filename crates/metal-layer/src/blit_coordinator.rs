@@ -3,6 +3,7 @@ use crate::blit_worker::{Filler, Finisher, Job, Work};
 use crate::config::{BlitQueueConfig, FallbackPolicy};
 use crate::frontier::{Frontier, Lane};
 use crate::inline_transfer::{InlineTransfer, within_reach};
+use crate::metrics::LayerMetrics;
 use crate::overlap::Overlap;
 use crate::staging::Gate;
 use crate::stats::BlitStats;
@@ -49,7 +50,7 @@ pub(crate) struct Shared {
     pending: AtomicUsize,
     stats: Mutex<BlitStats>,
     /// Seconds of uploads and of downloads.
-    durations: OnceLock<[Histogram; 2]>,
+    durations: [Histogram; 2],
     policy: OnceLock<FallbackPolicy>,
     /// Why transfers go in line: there was no room in time, and none since.
     stalled: Mutex<Option<String>>,
@@ -73,13 +74,14 @@ impl Lanes {
 
 impl BlitCoordinator {
     /// Takes the staging memory, unless host and device share theirs, and starts the threads. `compute` is the lane that
-    /// submissions to the compute queue signal; the transfers' own lanes are added to `frontier`.
+    /// submissions to the compute queue signal; the transfers' own lanes are added to `frontier`. Durations go to `metrics`.
     pub fn new(
         device: Arc<dyn Device>,
         allocate: Arc<dyn Allocate>,
         frontier: &Frontier,
         compute: &Lane,
         config: &BlitQueueConfig,
+        metrics: &LayerMetrics,
     ) -> Result<Self> {
         let lane = || device.new_timeline().map(|timeline| frontier.lane(timeline));
         let lanes = Lanes { compute: compute.clone(), uploads: lane()?, downloads: lane()?, streamed: lane()? };
@@ -92,12 +94,12 @@ impl BlitCoordinator {
             staging: Mutex::default(),
             pending: AtomicUsize::new(0),
             stats: Mutex::default(),
-            durations: OnceLock::new(),
             policy: OnceLock::new(),
             stalled: Mutex::default(),
             device: device.clone(),
             allocate: allocate.clone(),
             config: config.clone(),
+            durations: [metrics.blit_upload.clone(), metrics.blit_download.clone()],
         });
         if !device.info().unified_memory {
             shared.staging(true, 0..0)?;
@@ -115,12 +117,6 @@ impl BlitCoordinator {
     pub fn set_fallback(&self, policy: FallbackPolicy) {
         // Whoever comes second changes nothing.
         let _ = self.shared.policy.set(policy);
-    }
-
-    /// Notes the seconds that transfers take, unless metrics are off.
-    pub fn note_durations(&self, uploads: Histogram, downloads: Histogram) {
-        // Whoever comes second changes nothing.
-        let _ = self.shared.durations.set([uploads, downloads]);
     }
 
     fn start(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
@@ -193,8 +189,8 @@ impl BlitCoordinator {
             let reason = self.fallen_back().unwrap_or_else(|| "no room in the staging ring".into());
             return Err(DeviceError::CommandFailed(format!("{reason}, and graceful_fallback is off")));
         }
-        let (after, began, bytes) = (self.shared.lanes.before(), Instant::now(), work.bytes());
-        let uploads = work.uploads();
+        let (uploads, bytes) = (work.uploads(), work.bytes());
+        let (after, began) = (self.shared.lanes.before(), Instant::now());
         let ticket = match work {
             Work::Upload { to, fill } => self.inline.scatter_after(&to, fill, &after),
             Work::Download { from, sink } => self.inline.gather_after(&from, sink, &after),
@@ -295,11 +291,19 @@ impl Shared {
     /// Tells the end of a transfer.
     pub(crate) fn end(&self, uploads: bool, bytes: u64, took: Duration) {
         self.pending.fetch_sub(1, Ordering::Relaxed);
-        if let Some([upload, download]) = self.durations.get().filter(|_| self.config.track_metrics) {
-            let seconds = if uploads { upload } else { download };
-            seconds.observe(took.as_secs_f64());
-        }
-        self.note(|s| if uploads { s.upload(bytes, took) } else { s.download(bytes, took) });
+        self.note_end(uploads, bytes, took);
+    }
+
+    fn note_end(&self, uploads: bool, bytes: u64, took: Duration) {
+        let [upload, download] = &self.durations;
+        self.note(|s| {
+            if uploads {
+                s.upload(bytes, took)
+            } else {
+                s.download(bytes, took)
+            }
+            if uploads { upload } else { download }.observe(took.as_secs_f64());
+        });
     }
 
     pub(crate) fn note(&self, note: impl FnOnce(&mut BlitStats)) {

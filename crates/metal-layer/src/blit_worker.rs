@@ -7,6 +7,7 @@ use crate::staging::{Room, Taken};
 use crate::transfer::{Fill, Outcome, Sink};
 use mlx_serving_device::{Buffer, DeviceError, Point, Result, Status, Storage, Submission};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -125,8 +126,9 @@ impl Filler {
                 outcome: job.outcome,
             };
             let Some(room) = room else {
-                let error = "the engine was shut down before this transfer began".to_owned();
-                end.tell(&self.shared, Err(DeviceError::CommandFailed(error)));
+                let closing = self.shared.closing.load(Ordering::Acquire);
+                let why = if closing { "the engine was shut down" } else { "earlier copies hang" };
+                end.tell(&self.shared, Err(DeviceError::CommandFailed(format!("{why} before this transfer began"))));
                 continue;
             };
             let begin = || self.begin(job.work, &job.after, &end, &room);
@@ -257,17 +259,28 @@ impl Finisher {
             };
             end.tell(&self.shared, result);
             match copying {
-                Some(copying) if copying.submission.status() == Status::Pending => self.stuck.push((copying, room)),
+                Some(copying) if copying.submission.status() == Status::Pending => {
+                    self.stuck.push((copying, room));
+                    self.shared.gate.set_stuck(true);
+                }
                 _ => self.shared.gate.give_back(&room),
             }
-            self.stuck.retain(|(copying, room)| {
-                let over = copying.submission.status() != Status::Pending;
-                if over {
-                    self.shared.gate.give_back(room);
-                }
-                !over
-            });
+            self.look_at_stuck();
         }
+    }
+
+    fn look_at_stuck(&mut self) {
+        if self.stuck.is_empty() {
+            return;
+        }
+        self.stuck.retain(|(copying, room)| {
+            let over = copying.submission.status() != Status::Pending;
+            if over {
+                self.shared.gate.give_back(room);
+            }
+            !over
+        });
+        self.shared.gate.set_stuck(!self.stuck.is_empty());
     }
 
     fn read(&self, from: &[Buffer], sink: Sink, after: &[Point]) -> Result<()> {

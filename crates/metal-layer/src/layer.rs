@@ -122,10 +122,9 @@ impl MetalLayer {
             || Arc::new(InlineTransfer::new(device.clone(), allocate.clone(), compute.clone())) as Arc<dyn Transfer>;
         let wanted = config.enabled && config.blit_queue.enabled;
         let blit = || {
-            let (device, allocate) = (device.clone(), allocate.clone());
-            let blit = BlitCoordinator::new(device, allocate, &frontier, &compute, &config.blit_queue)?;
+            let (device, config) = (device.clone(), &config.blit_queue);
+            let blit = BlitCoordinator::new(device, allocate.clone(), &frontier, &compute, config, &metrics)?;
             blit.set_fallback(policy);
-            blit.note_durations(metrics.blit_upload.clone(), metrics.blit_download.clone());
             Ok(Arc::new(blit) as Arc<dyn Transfer>)
         };
         let (transfer, blit_queue) = Switch::start("blit_queue", wanted, policy, blit, inline)?;

@@ -106,6 +106,8 @@ struct State<J> {
     due: VecDeque<(Room, J)>,
     streamed: VecDeque<(u64, J)>,
     closed: bool,
+    /// Copies hang: room may never come.
+    stuck: bool,
 }
 
 impl<J> Gate<J> {
@@ -118,6 +120,7 @@ impl<J> Gate<J> {
             due: VecDeque::new(),
             streamed: VecDeque::new(),
             closed: false,
+            stuck: false,
         };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
@@ -179,8 +182,19 @@ impl<J> Gate<J> {
             {
                 return Taken::Run(room, job);
             }
+            if state.stuck
+                && let Some((_, job)) = state.streamed.pop_front()
+            {
+                return Taken::Abandon(job);
+            }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Whether copies hang. While they do, the stream does not wait for room.
+    pub(crate) fn set_stuck(&self, stuck: bool) {
+        self.lock().stuck = stuck;
+        self.changed.notify_all();
     }
 
     /// Frees a place.
@@ -260,6 +274,16 @@ mod tests {
         assert!(matches!(gate.take(|_| false), Taken::Run(_, 1)));
         assert_eq!(gate.take(|_| false), Taken::Abandon(10));
         assert_eq!(gate.take(|_| false), Taken::End);
+    }
+
+    #[test]
+    fn the_stream_does_not_wait_for_room_that_copies_which_hang_hold() {
+        let gate = Gate::new(1024, 1);
+        gate.stream(1024, || (1, ()));
+        gate.stream(1024, || (2, ()));
+        assert!(matches!(gate.take(|_| true), Taken::Run(_, 1)));
+        gate.set_stuck(true);
+        assert_eq!(gate.take(|_| true), Taken::Abandon(2));
     }
 
     proptest! {

@@ -6,7 +6,7 @@ use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Buffer, Device, DeviceError, Op, Point, Status, Storage, Submission};
 use mlx_serving_metal_layer::config::BlitQueueConfig;
 use mlx_serving_metal_layer::{
-    Allocate, BlitCoordinator, CachingAllocator, Frontier, InlineTransfer, Lane, Ticket, Transfer,
+    Allocate, BlitCoordinator, CachingAllocator, Frontier, InlineTransfer, Lane, LayerMetrics, Ticket, Transfer,
 };
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,7 +33,8 @@ impl Bench {
     }
 
     fn coordinator(&self, config: &BlitQueueConfig) -> BlitCoordinator {
-        BlitCoordinator::new(self.device.clone(), self.allocate.clone(), &self.frontier, &self.compute, config).unwrap()
+        let (device, allocate, metrics) = (self.device.clone(), self.allocate.clone(), LayerMetrics::default());
+        BlitCoordinator::new(device, allocate, &self.frontier, &self.compute, config, &metrics).unwrap()
     }
 
     fn inline(&self) -> InlineTransfer {

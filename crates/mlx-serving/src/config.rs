@@ -88,6 +88,15 @@ pub struct Engine {
     /// Seconds after which a step counts as failed.
     #[garde(range(min = 1, max = 3600))]
     pub step_limit_s: u64,
+    /// Host memory for KV blocks of earlier prompts that the KV cache has no room for, MiB; 0 for none.
+    #[garde(range(min = 0, max = 1_048_576))]
+    pub kv_spill_mb: u64,
+    /// A file for those that host memory has no room for; the model's name is appended. Made at the start, removed at the end.
+    #[garde(skip)]
+    pub kv_spill_file: Option<PathBuf>,
+    /// Size of the file, MiB.
+    #[garde(range(min = 1, max = 16_777_216))]
+    pub kv_spill_file_mb: u64,
 }
 
 impl Default for Engine {
@@ -102,6 +111,9 @@ impl Default for Engine {
             kv_cache_tokens: options.kv_tokens,
             max_waiting: options.max_waiting,
             step_limit_s: options.step_limit.as_secs(),
+            kv_spill_mb: options.spill.memory_bytes >> 20,
+            kv_spill_file: options.spill.file,
+            kv_spill_file_mb: 4096,
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use crate::commands::Context;
 use crate::failure::Failure;
-use crate::{device, fit, progress};
+use crate::{config, device, fit, progress};
 use mlx_serving_checkpoint::{Checkpoint, GenerationDefaults};
 use mlx_serving_device::Device;
-use mlx_serving_engine::{Engine, Options, Parts, Sampling};
+use mlx_serving_engine::{Engine, Options, Parts, Sampling, SpillOptions};
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_model::{Model, Source};
 use mlx_serving_server::ServedModel;
@@ -94,6 +94,7 @@ pub(crate) fn start(
         kv_tokens: e.kv_cache_tokens,
         max_waiting: e.max_waiting,
         step_limit: Duration::from_secs(e.step_limit_s),
+        spill: spill(e, &id),
     };
     let parts = Parts { device, layer, model: weights, tokenizer: tokenizer.clone(), eos };
     let engine = Engine::start(parts, &options).map_err(Failure::failed)?;
@@ -107,6 +108,17 @@ pub(crate) fn start(
     );
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     Ok(ServedModel { id, engine, tokenizer, template, defaults, created })
+}
+
+/// Where KV blocks go that the cache has no room for. Every model has a file of its own, named after the configured one.
+fn spill(engine: &config::Engine, model: &str) -> SpillOptions {
+    let name: String = model.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    let file = engine.kv_spill_file.as_ref().map(|path| {
+        let mut file = path.clone().into_os_string();
+        file.push(format!(".{name}"));
+        PathBuf::from(file)
+    });
+    SpillOptions { memory_bytes: engine.kv_spill_mb << 20, file, file_bytes: engine.kv_spill_file_mb << 20 }
 }
 
 /// The model's own defaults; greedy where it says that it does not sample.

@@ -1,4 +1,5 @@
 //! Commands as users run them.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

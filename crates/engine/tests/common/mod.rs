@@ -38,6 +38,11 @@ pub fn ring(ring_size: usize) -> MetalOptimizations {
 
 pub fn start(device: Arc<dyn Device>, config: &MetalOptimizations, options: &Options) -> Result<Engine, EngineError> {
     let layer = MetalLayer::new(device.clone(), config).unwrap();
+    start_on(device, layer, options)
+}
+
+/// An engine whose allocations, copies and submissions go through `layer`.
+pub fn start_on(device: Arc<dyn Device>, layer: MetalLayer, options: &Options) -> Result<Engine, EngineError> {
     let checkpoint = Arc::new(Checkpoint::open(&folder()).unwrap());
     let model = Model::load(Source {
         checkpoint,
@@ -73,6 +78,13 @@ pub fn read(mut stream: Stream) -> Result<Answer, EngineError> {
             Event::Failed(error) => return Err(error),
         }
     }
+}
+
+/// With the blit queue on.
+pub fn blit() -> MetalOptimizations {
+    let mut config = MetalOptimizations::default();
+    config.select("blit_queue").unwrap();
+    config
 }
 
 /// A request that only its length ends.

@@ -1,0 +1,197 @@
+//! KV blocks that leave the device and come back: the answers stay the same, prompts are not computed again, and what goes wrong
+//! on the way costs time only.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use common::{Answer, read, start};
+use mlx_serving_cpu::{CpuDevice, CpuOptions};
+use mlx_serving_device::Device;
+use mlx_serving_device::fake::{FakeControl, FakeDevice, FakeOptions, Fault, QueueKind};
+use mlx_serving_engine::{Engine, Options, Request, SpillOptions};
+use mlx_serving_metal_layer::config::MetalOptimizations;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A cache of 12 blocks: room for two of the prompts.
+fn options(spill: SpillOptions) -> Options {
+    Options { kv_tokens: 192, max_sequences: 2, max_batch_rows: 64, spill, ..Options::default() }
+}
+
+fn in_memory() -> SpillOptions {
+    SpillOptions { memory_bytes: 64 << 20, ..SpillOptions::default() }
+}
+
+fn in_file(path: &Path) -> SpillOptions {
+    SpillOptions { file: Some(path.to_owned()), file_bytes: 64 << 20, ..SpillOptions::default() }
+}
+
+fn optimized(names: &str, change: impl Fn(&mut MetalOptimizations)) -> MetalOptimizations {
+    let mut config = MetalOptimizations::default();
+    config.select(names).unwrap();
+    change(&mut config);
+    config
+}
+
+fn request(which: u32) -> Request {
+    let prompt = (0..70).map(|i| 300 + (i * 7 + which * 131) % 3000).collect();
+    let mut request = Request { prompt, max_tokens: Some(10), ignore_eos: true, ..Request::default() };
+    request.sampling.seed = Some(u64::from(which));
+    request.sampling.temperature = 0.8;
+    request
+}
+
+/// Four prompts in turn, three times: each has been evicted by the others when it comes again.
+fn rounds(engine: &Engine) -> Vec<Answer> {
+    (0..12).map(|i| read(engine.submit(request(i % 4)).unwrap()).unwrap()).collect()
+}
+
+fn cpu() -> Arc<dyn Device> {
+    CpuDevice::new(&CpuOptions { threads: Some(2), ..CpuOptions::default() }).unwrap()
+}
+
+/// The value of a counter on the page of metrics.
+fn counter(engine: &Engine, name: &str) -> u64 {
+    let mut registry = prometheus_client::registry::Registry::default();
+    engine.metrics().register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let line = text.lines().find(|l| l.starts_with(name) && !l.starts_with('#')).unwrap_or_else(|| panic!("{text}"));
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+fn hits(engine: &Engine) -> u64 {
+    counter(engine, "vllm:prefix_cache_hits_total")
+}
+
+#[test]
+fn prompts_come_back_from_memory_and_file_with_the_same_answers_however_they_are_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain = start(cpu(), &MetalOptimizations::default(), &options(SpillOptions::default())).unwrap();
+    let expected = rounds(&plain);
+    assert_eq!(hits(&plain), 0, "the cache is too large for this test");
+    let configs = [
+        MetalOptimizations::default(),
+        optimized("blit_queue", |_| ()),
+        optimized("blit_queue", |c| c.blit_queue.use_shared_events = false),
+        optimized("blit_queue,command_buffer_ring", |_| ()),
+        optimized("all", |c| c.memory_pool.heap_size_mb = 64),
+    ];
+    for (i, config) in configs.iter().enumerate() {
+        let both = SpillOptions { memory_bytes: 300 << 10, ..in_file(&dir.path().join(format!("both-{i}"))) };
+        for spill in [in_memory(), in_file(&dir.path().join(format!("file-{i}"))), both] {
+            let engine = start(cpu(), config, &options(spill.clone())).unwrap();
+            assert!(rounds(&engine) == expected, "{config:?}, {spill:?}");
+            // Every prompt but the first four finds its 64 tokens in whole blocks.
+            assert_eq!(hits(&engine), 8 * 64, "{config:?}, {spill:?}");
+            assert_eq!(counter(&engine, "kv_spill_restored_blocks_total"), 8 * 4);
+            assert_eq!(counter(&engine, "kv_spill_damaged_blocks_total"), 0);
+        }
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "spill files are left behind");
+}
+
+#[test]
+fn sequences_at_once_with_preemption_answer_as_without_spilling() {
+    let ask = |engine: &Engine| -> Vec<Answer> {
+        let requests = (0..24).map(|i| {
+            let mut request = request(i % 5);
+            request.max_tokens = Some(40);
+            request
+        });
+        let streams: Vec<_> = requests.map(|r| engine.submit(r).unwrap()).collect();
+        streams.into_iter().map(|s| read(s).unwrap()).collect()
+    };
+    let expected = ask(&start(cpu(), &MetalOptimizations::default(), &options(SpillOptions::default())).unwrap());
+    for config in [MetalOptimizations::default(), optimized("blit_queue,command_buffer_ring", |_| ())] {
+        let engine = start(cpu(), &config, &options(in_memory())).unwrap();
+        assert!(ask(&engine) == expected, "{config:?}");
+        assert!(counter(&engine, "kv_spill_restored_blocks_total") > 0);
+    }
+}
+
+#[test]
+fn a_block_that_was_damaged_on_disk_is_computed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kv");
+    let expected = rounds(&start(cpu(), &MetalOptimizations::default(), &options(SpillOptions::default())).unwrap());
+    for config in [MetalOptimizations::default(), optimized("blit_queue", |_| ())] {
+        let engine = start(cpu(), &config, &options(in_file(&path))).unwrap();
+        assert!(rounds(&engine) == expected);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.iter_mut().skip(16).for_each(|b| *b = !*b);
+        std::fs::write(&path, bytes).unwrap();
+        assert!(rounds(&engine) == expected);
+        assert!(counter(&engine, "kv_spill_damaged_blocks_total") > 0);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_costs_the_cache_and_nothing_else() {
+    let expected = rounds(&start(cpu(), &MetalOptimizations::default(), &options(SpillOptions::default())).unwrap());
+    let config = optimized("blit_queue", |_| ());
+    let engine = start(cpu(), &config, &options(in_file(&PathBuf::from("/dev/full")))).unwrap();
+    assert!(rounds(&engine) == expected);
+    assert_eq!(hits(&engine), 0);
+    assert!(counter(&engine, "kv_spill_dropped_blocks_total") > 0);
+}
+
+#[test]
+fn a_spill_file_that_cannot_be_used_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("no/such/folder/kv");
+    let error = start(cpu(), &MetalOptimizations::default(), &options(in_file(&path))).unwrap_err().to_string();
+    assert!(error.contains("no/such/folder/kv") && error.contains("engine.kv_spill_file"), "{error}");
+}
+
+/// A discrete device that computes nothing, so that only the copies are on trial.
+fn discrete(config: &MetalOptimizations) -> (FakeControl, Engine) {
+    let device =
+        FakeDevice::new(FakeOptions { compute: false, unified_memory: false, ..FakeOptions::default() }).unwrap();
+    let control = device.control();
+    (control, start(device, config, &options(in_memory())).unwrap())
+}
+
+/// Prompts that evict each other while copies go wrong, and after that.
+fn survives(config: &MetalOptimizations, fault: impl Fn(&FakeControl)) -> Engine {
+    let (_, sound) = discrete(config);
+    let expected = rounds(&sound);
+    let (control, engine) = discrete(config);
+    assert!(rounds(&engine) == expected);
+    fault(&control);
+    assert!(rounds(&engine) == expected);
+    control.release();
+    assert!(rounds(&engine) == expected);
+    assert!(engine.health().alive);
+    engine
+}
+
+#[test]
+fn copies_of_blocks_that_fail_are_made_up_for_by_computing_again() {
+    for nth in [1, 3, 20] {
+        let fault = |control: &FakeControl| control.fail_copies(QueueKind::Transfer, Fault::nth(nth));
+        survives(&optimized("blit_queue", |_| ()), fault);
+    }
+}
+
+#[test]
+fn copies_of_blocks_that_arrive_different_are_noticed_with_checksums() {
+    for nth in [1, 3, 20] {
+        let fault = |control: &FakeControl| control.corrupt_copies(QueueKind::Transfer, Fault::nth(nth));
+        let engine = survives(&optimized("blit_queue", |c| c.blit_queue.verify_checksums = true), fault);
+        let stats = engine.stats().blit_queue.counters().unwrap().clone();
+        assert_eq!(stats.checksum_failures, 1, "{stats:?}");
+    }
+}
+
+#[test]
+fn a_staging_ring_that_stays_full_sends_blocks_in_line() {
+    let config = optimized("blit_queue", |c| {
+        c.blit_queue.max_pending_ops = 1;
+        c.blit_queue.timeout_ms = 100;
+    });
+    let engine = survives(&config, |control| control.hang_submissions(QueueKind::Transfer, Fault::nth(1)));
+    let stats = engine.stats().blit_queue.counters().unwrap().clone();
+    assert!(stats.fallback_events > 0, "{stats:?}");
+}
