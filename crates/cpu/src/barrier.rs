@@ -25,6 +25,11 @@ impl Barrier {
 
     /// Waits for all members: what each wrote before is visible to all after. Fails if a member broke it.
     pub(crate) fn wait(&self) -> Result<()> {
+        self.wait_doing(|| ())
+    }
+
+    /// As [`Self::wait`]; does something of use first, once all can see that this member has arrived, unless it is the last.
+    pub(crate) fn wait_doing(&self, idle: impl FnOnce()) -> Result<()> {
         if self.members > 1 {
             let round = self.round.0.load(Ordering::Relaxed);
             // Acquire and release: the last to arrive collects what all wrote, and hands it on with the round.
@@ -32,6 +37,7 @@ impl Barrier {
                 self.arrived.0.store(0, Ordering::Relaxed);
                 self.round.0.store(round.wrapping_add(1), Ordering::Release);
             } else {
+                idle();
                 wait_until(|| self.round.0.load(Ordering::Acquire) != round || self.is_broken());
             }
         }

@@ -1,6 +1,7 @@
 use crate::encoder::Kind;
 use crate::heap::{CpuHeap, CpuMemory, Tally};
-use crate::kernels::{Isa, plain};
+use crate::kernels::Isa;
+use crate::kernels::matmul::{TileLayout, pack};
 use crate::machine;
 use crate::ops::Lowering;
 use crate::pool::Pool;
@@ -30,6 +31,7 @@ pub struct CpuOptions {
 /// The processor as a device.
 pub struct CpuDevice {
     info: DeviceInfo,
+    isa: Isa,
     tally: Arc<Tally>,
     activity: Arc<Activity>,
     compute: Arc<CpuQueue>,
@@ -66,6 +68,7 @@ impl CpuDevice {
         };
         Ok(Arc::new(Self {
             info,
+            isa,
             tally: Arc::default(),
             compute: queue(Kind::Compute, workers)?,
             transfer: queue(Kind::Transfer, 1)?,
@@ -117,7 +120,7 @@ impl Device for CpuDevice {
     }
 
     fn weight_layout(&self, spec: &WeightSpec) -> Result<WeightLayout> {
-        plain::layout(spec)
+        Ok(TileLayout::new(spec)?.weight_layout())
     }
 
     fn pack_weight(
@@ -127,7 +130,7 @@ impl Device for CpuDevice {
         blocks: Range<usize>,
         out: &mut [u8],
     ) -> Result<()> {
-        plain::pack(spec, source, blocks, out)
+        pack(self.isa, spec, source, blocks, out)
     }
 
     fn kv_block_bytes(&self, spec: &KvSpec) -> usize {

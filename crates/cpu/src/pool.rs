@@ -29,6 +29,11 @@ impl Worker {
         self.shared.barrier.wait()
     }
 
+    /// As [`Self::barrier`]; who has to wait does something of use first.
+    pub(crate) fn barrier_doing(&self, idle: impl FnOnce()) -> Result<()> {
+        self.shared.barrier.wait_doing(idle)
+    }
+
     /// `len` values of the scratch that all workers share, from byte `offset`. Its contents mean nothing at the start of an op.
     pub(crate) fn arena<T: Pod>(&self, offset: usize, len: usize) -> Result<View<T>> {
         let arena = self.shared.arena.lock().unwrap_or_else(PoisonError::into_inner);

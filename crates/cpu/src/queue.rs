@@ -170,9 +170,9 @@ impl Runner {
         for taken in 0.. {
             let Some(entry) = self.inbox.next(taken) else { return };
             let (outcome, times) = self.run(&entry);
-            entry.submission.end(outcome, times);
             // The memory that the ops use is let go before anybody learns that they are done.
             drop(entry.commands);
+            entry.submission.end(outcome, times);
             if let Some(point) = entry.signal {
                 point.timeline.signal(point.value);
             }
@@ -196,9 +196,11 @@ impl Runner {
             self.activity.compute().begin();
         }
         let outcome = self.pool.run(&|worker| {
-            for step in &segment.steps {
+            for (i, step) in segment.steps.iter().enumerate() {
                 step.run(worker)?;
-                worker.barrier()?;
+                // Weights do not depend on what the others are still computing.
+                let ahead = segment.steps[i + 1..].iter().take(2).find(|step| step.has_weights());
+                worker.barrier_doing(|| ahead.iter().for_each(|step| step.ask_ahead(worker.index)))?;
             }
             Ok(())
         });

@@ -8,7 +8,8 @@
 //!    sub-allocates a heap reuses a range only after the last submission that used it has completed.
 //! 3. An [`Encoder`] records [`Op`]s and finishes into a [`CommandBuffer`], which is submitted once ([`Queue::submit`] takes
 //!    it by value).
-//! 4. A [`Submission`] reports how its command buffer ended and when it ran.
+//! 4. A [`Submission`] reports how its command buffer ended and when it ran. Before its end shows, it has let go of the memory
+//!    that its ops used; before its point is reached, its end shows.
 //!
 //! # Ordering
 //!

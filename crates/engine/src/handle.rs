@@ -157,6 +157,9 @@ impl Engine {
     /// Queues a request. Refuses what can never be served, and what exceeds the queue.
     pub fn submit(&self, request: Request) -> Result<Stream, EngineError> {
         let stops = self.check(&request)?;
+        if let Some(reason) = self.shared.reason() {
+            return Err(EngineError::Stopped(reason));
+        }
         let live = self.shared.live.fetch_add(1, Ordering::AcqRel);
         let guard = Live(self.shared.clone());
         if live >= self.shared.max_live {
@@ -169,7 +172,7 @@ impl Engine {
         self.commands
             .send(Command::Submit { request: Box::new(request), stops, events, live: guard, arrived: Instant::now() })
             .map_err(|_| EngineError::Stopped(self.shared.reason().unwrap_or_else(|| "its thread has ended".into())))?;
-        Ok(Stream { receiver })
+        Ok(Stream { receiver, ended: false, shared: self.shared.clone() })
     }
 
     fn check(&self, request: &Request) -> Result<StopMatcher, EngineError> {
@@ -293,17 +296,22 @@ impl Drop for Live {
 #[derive(Debug)]
 pub struct Stream {
     receiver: UnboundedReceiver<Event>,
+    /// The last event has come.
+    ended: bool,
+    shared: Arc<Shared>,
 }
 
 impl Stream {
     /// The next event; `None` after the last.
     pub async fn next(&mut self) -> Option<Event> {
-        self.receiver.recv().await
+        let event = self.receiver.recv().await;
+        self.follow(event)
     }
 
     /// The next event, blocking the thread; `None` after the last. Not for asynchronous callers.
     pub fn next_blocking(&mut self) -> Option<Event> {
-        self.receiver.blocking_recv()
+        let event = self.receiver.blocking_recv();
+        self.follow(event)
     }
 
     /// The next event if it comes within `limit`, `Err` otherwise. Blocks the thread; not for asynchronous callers.
@@ -311,10 +319,26 @@ impl Stream {
         let deadline = Instant::now() + limit;
         loop {
             match self.receiver.try_recv() {
-                Ok(event) => return Ok(Some(event)),
-                Err(TryRecvError::Disconnected) => return Ok(None),
+                Ok(event) => return Ok(self.follow(Some(event))),
+                Err(TryRecvError::Disconnected) => return Ok(self.follow(None)),
                 Err(TryRecvError::Empty) if Instant::now() >= deadline => return Err(Late),
                 Err(TryRecvError::Empty) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }
+
+    /// Adds the last event where the engine ended without sending one.
+    fn follow(&mut self, event: Option<Event>) -> Option<Event> {
+        match event {
+            Some(event) => {
+                self.ended = !matches!(event, Event::Token(_));
+                Some(event)
+            }
+            None if self.ended => None,
+            None => {
+                self.ended = true;
+                let reason = self.shared.reason().unwrap_or_else(|| "its thread has ended".into());
+                Some(Event::Failed(EngineError::Stopped(reason)))
             }
         }
     }

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 /// Encodes steps, submits them, and reads what they sampled.
 pub(crate) struct Stepper {
-    layer: MetalLayer,
     model: Model,
     cache: KvCache,
     scratch: Scratch,
@@ -23,6 +22,22 @@ pub(crate) struct Stepper {
     free_slots: Vec<u32>,
     /// Where evicted blocks go.
     spill: Option<Arc<SpillStore>>,
+    /// Last, because its allocator says at its end what the others have not let go.
+    layer: MetalLayer,
+}
+
+/// Why a step was not submitted.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub error: DeviceError,
+    /// The sequence that alone asked for what was refused.
+    pub sequence: Option<u64>,
+}
+
+impl From<DeviceError> for Refusal {
+    fn from(error: DeviceError) -> Self {
+        Self { error, sequence: None }
+    }
 }
 
 /// A submitted step.
@@ -87,7 +102,7 @@ impl Stepper {
         plan: &Plan,
         scheduler: &mut Scheduler<Client>,
         previous: Option<&Submitted>,
-    ) -> Result<Submitted> {
+    ) -> Result<Submitted, Refusal> {
         let (params, biases) = self.sampling(plan, scheduler)?;
         let mut slot = self.layer.submit.acquire()?;
         let inputs = uniforms::pack(&slot.uniforms, plan, &params, &biases)?;
@@ -192,7 +207,7 @@ impl Stepper {
         &mut self,
         plan: &Plan,
         scheduler: &mut Scheduler<Client>,
-    ) -> Result<(Vec<SampleParams>, Vec<LogitBias>)> {
+    ) -> Result<(Vec<SampleParams>, Vec<LogitBias>), Refusal> {
         let mut params = Vec::with_capacity(plan.logit_rows.len());
         let mut biases = Vec::new();
         for (part, span) in plan.parts.iter().zip(&plan.spans).filter(|(p, _)| p.sample.is_some()) {
@@ -201,7 +216,7 @@ impl Stepper {
             let client = &mut sequence.rest;
             if client.request.sampling.penalises() && client.slot.is_none() {
                 client.slot = self.free_slots.pop();
-                self.reserve_history()?;
+                self.reserve_history().map_err(|error| Refusal { error, sequence: Some(part.id) })?;
             }
             let s = &client.request.sampling;
             params.push(SampleParams {
@@ -239,7 +254,7 @@ impl Stepper {
         encoder: &mut dyn Encoder,
         plan: &Plan,
         scheduler: &mut Scheduler<Client>,
-    ) -> Result<Vec<Allocation>> {
+    ) -> Result<Vec<Allocation>, Refusal> {
         let mut buffers = Vec::new();
         for part in plan.parts.iter().filter(|p| p.sample.is_some()) {
             let Some(sequence) = scheduler.get(part.id) else { continue };
@@ -247,7 +262,11 @@ impl Stepper {
                 continue;
             };
             let tokens = &sequence.progress.tokens;
-            let buffer = self.layer.allocate.allocate(4 * tokens.len() as u64, Storage::Shared, "prompt tokens")?;
+            let buffer = self
+                .layer
+                .allocate
+                .allocate(4 * tokens.len() as u64, Storage::Shared, "prompt tokens")
+                .map_err(|error| Refusal { error, sequence: Some(part.id) })?;
             buffer.write(0, tokens)?;
             encoder.record(Op::Observe(Observe {
                 history: (**history).clone(),

@@ -118,12 +118,6 @@ impl Worker {
             let _ = self.stepper.complete(&flight.step, self.step_limit);
         }
         let error = EngineError::Stopped(reason);
-        while let Ok(command) = self.inbox.try_recv() {
-            if let Command::Submit { events, .. } = command {
-                // A receiver that has gone away need not know.
-                let _ = events.send(Event::Failed(error.clone()));
-            }
-        }
         let rest = self.scheduler.running.drain(..).chain(self.scheduler.waiting.drain(..));
         rest.for_each(|s| s.rest.fail(error.clone(), &self.shared.metrics));
         self.publish_gauges();
@@ -210,7 +204,13 @@ impl Worker {
                 self.flight.push_back(Flight { plan, step });
                 Ok(())
             }
-            Err(error) => self.recover(&error, vec![plan]),
+            Err(refusal) => {
+                if let Some(id) = refusal.sequence {
+                    let metrics = self.shared.metrics.clone();
+                    self.end(id, |client| client.fail(refusal.error.clone().into(), &metrics));
+                }
+                self.recover(&refusal.error, vec![plan], refusal.sequence.is_none())
+            }
         }
     }
 
@@ -222,7 +222,7 @@ impl Worker {
                 self.deliver(&flight.plan, &tokens);
                 Ok(())
             }
-            Err(error) => self.recover(&error, vec![flight.plan]),
+            Err(error) => self.recover(&error, vec![flight.plan], true),
         }
     }
 
@@ -299,8 +299,8 @@ impl Worker {
     }
 
     /// After a failed step: waits for the rest in flight, forgets what they computed, and computes the sequences again, or fails
-    /// them if that was tried. A device that is lost or hangs ends the engine.
-    fn recover(&mut self, error: &DeviceError, mut plans: Vec<Plan>) -> Result<(), EngineError> {
+    /// them if that was tried; a failure that is not `counted` was another's fault. A device that is lost or hangs ends the engine.
+    fn recover(&mut self, error: &DeviceError, mut plans: Vec<Plan>, counted: bool) -> Result<(), EngineError> {
         self.check_device(error)?;
         tracing::warn!(%error, "a step failed; its requests are computed again");
         for flight in std::mem::take(&mut self.flight) {
@@ -319,9 +319,9 @@ impl Worker {
         for id in ids.into_iter().rev() {
             let Some(mut s) = self.scheduler.finish(id) else { continue };
             s.progress.pending = 0;
+            s.rest.retries += u32::from(counted);
             // What came back may be what failed it.
             s.progress.restore = false;
-            s.rest.retries += 1;
             if s.rest.retries > RETRIES {
                 self.stepper.release_slot(s.rest.slot);
                 s.rest.fail(error.clone().into(), &metrics);

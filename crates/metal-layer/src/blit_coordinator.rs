@@ -1,6 +1,6 @@
 use crate::allocate::{Allocate, Allocation};
 use crate::blit_worker::{Filler, Finisher, Job, Work};
-use crate::config::BlitQueueConfig;
+use crate::config::{BlitQueueConfig, FallbackPolicy};
 use crate::frontier::{Frontier, Lane};
 use crate::inline_transfer::{InlineTransfer, within_reach};
 use crate::metrics::LayerMetrics;
@@ -12,7 +12,7 @@ use mlx_serving_device::{Buffer, Device, DeviceError, Point, Result, Storage};
 use prometheus_client::metrics::histogram::Histogram;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,9 @@ pub(crate) struct Shared {
     stats: Mutex<BlitStats>,
     /// Seconds of uploads and of downloads.
     durations: [Histogram; 2],
+    policy: OnceLock<FallbackPolicy>,
+    /// Why transfers go in line: there was no room in time, and none since.
+    stalled: Mutex<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -91,6 +94,8 @@ impl BlitCoordinator {
             staging: Mutex::default(),
             pending: AtomicUsize::new(0),
             stats: Mutex::default(),
+            policy: OnceLock::new(),
+            stalled: Mutex::default(),
             device: device.clone(),
             allocate: allocate.clone(),
             config: config.clone(),
@@ -108,6 +113,12 @@ impl BlitCoordinator {
         Ok(coordinator)
     }
 
+    /// What happens to a transfer that there is no room for; without this, it goes in line and no line is logged.
+    pub fn set_fallback(&self, policy: FallbackPolicy) {
+        // Whoever comes second changes nothing.
+        let _ = self.shared.policy.set(policy);
+    }
+
     fn start(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
         let thread = std::thread::Builder::new().name(name.into()).spawn(run);
         self.threads.push(thread.map_err(|e| DeviceError::Lost(format!("no thread for transfers: {e}")))?);
@@ -117,13 +128,13 @@ impl BlitCoordinator {
     /// Queues what is due; gives it back when there was no room in time.
     fn put(&self, work: Work) -> Result<Ticket, Work> {
         let shared = &self.shared;
-        let limit = Duration::from_millis(shared.config.timeout_ms);
+        // While it is stalled, one transfer after the other must not wait for as long again.
+        let limit = if self.fallen_back().is_some() { Duration::ZERO } else { shared.limit() };
         let lane = if work.uploads() { &shared.lanes.uploads } else { &shared.lanes.downloads };
         let admit = |work| shared.admit(work, lane, shared.lanes.before());
-        let (ticket, waited) = shared.gate.put(shared.room_for(&work), limit, work, admit).inspect_err(|_| {
-            tracing::debug!(?limit, "no room in the staging ring in time; a transfer goes in line");
-            shared.note(|s| s.fallback_events += 1);
-        })?;
+        let put = shared.gate.put(shared.room_for(&work), limit, work, admit);
+        shared.note_room(put.is_ok());
+        let (ticket, waited) = put?;
         if let Some(waited) = waited {
             shared.note(|s| s.sync_wait(waited));
         }
@@ -157,6 +168,10 @@ impl Transfer for BlitCoordinator {
         ring_bytes(&self.shared.config) / CHUNKS / copies
     }
 
+    fn fallen_back(&self) -> Option<String> {
+        self.shared.stalled.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn stats(&self) -> BlitStats {
         let stats = self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone();
         BlitStats {
@@ -170,6 +185,10 @@ impl Transfer for BlitCoordinator {
 impl BlitCoordinator {
     /// The plain way, after the transfers under way.
     fn in_line(&self, work: Work) -> Result<Ticket> {
+        if self.shared.policy.get().is_some_and(|policy| !policy.graceful) {
+            let reason = self.fallen_back().unwrap_or_else(|| "no room in the staging ring".into());
+            return Err(DeviceError::CommandFailed(format!("{reason}, and graceful_fallback is off")));
+        }
         let (uploads, bytes) = (work.uploads(), work.bytes());
         let (after, began) = (self.shared.lanes.before(), Instant::now());
         let ticket = match work {
@@ -245,6 +264,23 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Whether there was room for a transfer in time: decides how the next one goes.
+    fn note_room(&self, found: bool) {
+        let mut stalled = self.stalled.lock().unwrap_or_else(PoisonError::into_inner);
+        if found {
+            *stalled = None;
+            return;
+        }
+        self.note(|s| s.fallback_events += 1);
+        if stalled.is_none() {
+            let reason = format!("no room in the staging ring within timeout_ms, {} ms", self.config.timeout_ms);
+            if self.policy.get().is_some_and(|policy| policy.log) {
+                tracing::warn!(reason, "the blit queue is full; transfers go in line until there is room");
+            }
+            *stalled = Some(reason);
+        }
     }
 
     /// A copy that takes longer has failed.

@@ -20,11 +20,12 @@ const STEPS_TO_RECOVER: u32 = 256;
 #[derive(Debug)]
 pub struct CommandBufferRing {
     device: Arc<dyn Device>,
+    /// Before the allocator, which says at its end what is not let go.
+    slots: Vec<RingSlot>,
     allocate: Arc<dyn Allocate>,
     compute: Lane,
     config: CommandBufferRingConfig,
     policy: FallbackPolicy,
-    slots: Vec<RingSlot>,
     /// The slot to hand out next, if it is free.
     next: usize,
     /// Oldest first: slots complete in the order of submission.

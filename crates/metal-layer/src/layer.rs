@@ -6,6 +6,7 @@ use crate::config::{FallbackPolicy, MetalOptimizations};
 use crate::error::MetalLayerError;
 use crate::frontier::Frontier;
 use crate::inline_transfer::InlineTransfer;
+use crate::memory_pool::MemoryPool;
 use crate::metrics::LayerMetrics;
 use crate::single_submission::SingleSubmission;
 use crate::stats::{DeviceStats, LayerStats, Switched};
@@ -107,8 +108,15 @@ impl MetalLayer {
 
         let caching = || Arc::new(plain_allocator(device.clone(), frontier.clone())) as Arc<dyn Allocate>;
         let wanted = config.enabled && config.memory_pool.enabled;
-        // Branch `pool`: MemoryPool::new in place of the first closure.
-        let (allocate, memory_pool) = Switch::start("memory_pool", wanted, policy, || Ok(caching()), caching)?;
+        let pool = || {
+            let pool = MemoryPool::new(device.clone(), frontier.clone(), &config.memory_pool)?;
+            pool.note_durations(metrics.pool_acquire.clone());
+            if !policy.graceful {
+                pool.refuse_when_exhausted();
+            }
+            Ok(Arc::new(pool) as Arc<dyn Allocate>)
+        };
+        let (allocate, memory_pool) = Switch::start("memory_pool", wanted, policy, pool, caching)?;
 
         let inline =
             || Arc::new(InlineTransfer::new(device.clone(), allocate.clone(), compute.clone())) as Arc<dyn Transfer>;
@@ -116,6 +124,7 @@ impl MetalLayer {
         let blit = || {
             let (device, config) = (device.clone(), &config.blit_queue);
             let blit = BlitCoordinator::new(device, allocate.clone(), &frontier, &compute, config, &metrics)?;
+            blit.set_fallback(policy);
             Ok(Arc::new(blit) as Arc<dyn Transfer>)
         };
         let (transfer, blit_queue) = Switch::start("blit_queue", wanted, policy, blit, inline)?;
@@ -151,7 +160,7 @@ impl MetalLayer {
         let info = self.device.info();
         LayerStats {
             memory_pool: self.switches.memory_pool.show(self.allocate.stats(), None),
-            blit_queue: self.switches.blit_queue.show(self.transfer.stats(), None),
+            blit_queue: self.switches.blit_queue.show(self.transfer.stats(), self.transfer.fallen_back()),
             command_buffer_ring: self.switches.command_buffer_ring.show(self.submit.stats(), self.submit.fallen_back()),
             device: DeviceStats {
                 name: info.name.clone(),

@@ -37,7 +37,7 @@ pub use error::MetalLayerError;
 pub use frontier::{Frontier, Lane};
 pub use inline_transfer::InlineTransfer;
 pub use layer::MetalLayer;
-pub use memory_pool::{MemoryPool, WholeHeap};
+pub use memory_pool::{MemoryPool, WholeHeap, WorkingSet};
 pub use metrics::LayerMetrics;
 pub use single_submission::SingleSubmission;
 pub use stats::{BlitStats, DeviceStats, LayerStats, PoolStats, RingStats, Switched};

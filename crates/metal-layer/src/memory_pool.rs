@@ -1,5 +1,6 @@
 //! Heaps with sub-allocation: after warm-up nothing is asked of the device.
 
+mod fit;
 mod heaps;
 mod whole_heap;
 
@@ -9,12 +10,15 @@ use crate::config::MemoryPoolConfig;
 use crate::frontier::Frontier;
 use crate::stats::PoolStats;
 use crate::sync::{Mutex, MutexGuard};
+pub use fit::WorkingSet;
 use garde::Validate;
 use heaps::{Heaps, Range, Role};
 use mlx_serving_device::{Device, DeviceError, Heap, Point, Result, Storage};
+use prometheus_client::metrics::histogram::Histogram;
 use slab::Slab;
 use std::collections::VecDeque;
-use std::sync::{Arc, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 pub use whole_heap::WholeHeap;
 
@@ -37,6 +41,8 @@ struct Shared {
     plain: CachingAllocator,
     track: bool,
     log_exhaustion: bool,
+    refuse: AtomicBool,
+    durations: OnceLock<Histogram>,
     state: Mutex<State>,
 }
 
@@ -95,6 +101,8 @@ impl MemoryPool {
             frontier,
             track: config.track_statistics,
             log_exhaustion: config.log_pool_exhaustion,
+            refuse: AtomicBool::new(false),
+            durations: OnceLock::new(),
             state: Mutex::new(State {
                 heaps,
                 live: Slab::new(),
@@ -107,6 +115,17 @@ impl MemoryPool {
         let pool = Self { shared, warmup_bytes: config.warmup_buffer_sizes_mb.iter().map(|mb| mb << 20).collect() };
         pool.warmup()?;
         Ok(pool)
+    }
+
+    /// Refuses what the heaps cannot serve, instead of taking dedicated buffers for it.
+    pub fn refuse_when_exhausted(&self) {
+        self.shared.refuse.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes the seconds that each allocation takes, unless statistics are off.
+    pub fn note_durations(&self, seconds: Histogram) {
+        // Whoever comes second changes nothing.
+        let _ = self.shared.durations.set(seconds);
     }
 
     /// Has the system back the warm-up sizes with memory, side by side, where the next allocations will lie. A size larger than one
@@ -248,6 +267,7 @@ impl State {
 impl Allocate for MemoryPool {
     fn allocate(&self, len: u64, storage: Storage, tag: &'static str) -> Result<Allocation> {
         let shared = &self.shared;
+        let began = shared.durations.get().filter(|_| shared.track).map(|seconds| (seconds, Instant::now()));
         let role = if tag == WEIGHTS { Role::Weights } else { Role::Working };
         let mut state = shared.lock();
         state.settle();
@@ -257,12 +277,18 @@ impl Allocate for MemoryPool {
                 // Weights are no part of the configured heaps.
                 if role == Role::Working {
                     shared.note_exhausted(&mut state, len, tag);
+                    if shared.refuse.load(Ordering::Relaxed) {
+                        return Err(refusal(len));
+                    }
                 }
                 let plain = shared.plain.allocate(len, state.heaps.storage(storage), tag)?;
                 ((*plain).clone(), Held::Plain(plain))
             }
         };
         let id = shared.admit(&mut state, held, len, tag);
+        if let Some((seconds, began)) = began {
+            seconds.observe(began.elapsed().as_secs_f64());
+        }
         Ok(Allocation::new(buffer, id, shared.clone()))
     }
 
@@ -326,6 +352,13 @@ impl Drop for MemoryPool {
     }
 }
 
+/// What an exhausted pool says that takes no dedicated buffers.
+fn refusal(len: u64) -> DeviceError {
+    let detail = "the memory pool's heaps are exhausted and graceful_fallback is off; raise \
+                  metal_optimizations.memory_pool.num_heaps or heap_size_mb";
+    DeviceError::OutOfMemory { requested: len, what: "an allocation from the memory pool", detail: detail.into() }
+}
+
 /// What is still held: tags, sizes and ages, oldest first. `None` for nothing.
 fn leak_report(leaks: &[Leak]) -> Option<String> {
     if leaks.is_empty() {
@@ -343,6 +376,8 @@ fn leak_report(leaks: &[Leak]) -> Option<String> {
     ))
 }
 
+#[cfg(all(test, not(loom)))]
+mod log_tests;
 #[cfg(all(test, loom))]
 mod loom_tests;
 #[cfg(all(test, not(loom)))]

@@ -10,9 +10,10 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct SingleSubmission {
     device: Arc<dyn Device>,
+    /// Before the allocator, which says at its end what is not let go.
+    uniforms: Option<Allocation>,
     allocate: Arc<dyn Allocate>,
     compute: Lane,
-    uniforms: Option<Allocation>,
     lease: Lease,
     in_flight: bool,
     stats: RingStats,

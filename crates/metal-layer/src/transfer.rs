@@ -31,6 +31,10 @@ pub trait Transfer: fmt::Debug + Send + Sync {
     }
     /// The longest transfer, bytes; callers split longer ones.
     fn max_chunk(&self) -> u64;
+    /// Why it works as the baseline does, although it is an optimisation.
+    fn fallen_back(&self) -> Option<String> {
+        None
+    }
     /// Counters.
     fn stats(&self) -> BlitStats;
 }

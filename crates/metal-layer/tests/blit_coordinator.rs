@@ -1,4 +1,5 @@
 //! Asynchronous transfers on the CPU device: the bytes, the order, the bounds, and what is told when something fails.
+#![allow(clippy::unit_arg, reason = "a closure of one expression is the plainest")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use mlx_serving_cpu::{CpuDevice, CpuOptions};

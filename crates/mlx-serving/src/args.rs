@@ -76,11 +76,11 @@ pub enum Command {
     Chat(Chat),
     /// Complete one prompt
     Generate(Generate),
-    /// Download a model
+    /// Download a model, or what is missing of its newest revision
     Pull(ModelId),
-    /// List the models on this machine
+    /// List the models that were downloaded
     List(List),
-    /// Remove a downloaded model
+    /// Remove a downloaded model, all its revisions
     Rm(ModelId),
     /// Measure
     #[command(subcommand)]

@@ -7,6 +7,7 @@ mod commands;
 pub mod config;
 mod device;
 mod failure;
+mod fit;
 mod load;
 mod machine;
 mod progress;

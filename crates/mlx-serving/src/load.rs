@@ -2,7 +2,7 @@
 
 use crate::commands::Context;
 use crate::failure::Failure;
-use crate::{config, device, progress};
+use crate::{config, device, fit, progress};
 use mlx_serving_checkpoint::{Checkpoint, GenerationDefaults};
 use mlx_serving_device::Device;
 use mlx_serving_engine::{Engine, Options, Parts, Sampling, SpillOptions};
@@ -81,6 +81,9 @@ pub(crate) fn start(
     let checkpoint = Arc::new(Checkpoint::open(&dir).map_err(Failure::failed)?);
     let tokenizer = Tokenizer::from_dir(&dir).map_err(Failure::failed)?;
     let template = ChatTemplate::from_dir(&dir).map_err(Failure::failed)?;
+    if let Some(misfit) = fit::misfit(&context.config, &checkpoint, device.as_ref()) {
+        tracing::warn!(model = id, "{misfit}");
+    }
     let layer = layer(device.clone())?;
     let (defaults, eos) = (sampling(&checkpoint.generation), eos(&checkpoint, &tokenizer));
     let weights = load_weights(checkpoint, &device, &layer, &id)?;

@@ -1,4 +1,5 @@
 //! Commands as users run them.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
@@ -130,4 +131,25 @@ fn configuration_is_checked_shown_and_described() {
     assert_eq!(output.status.code(), Some(2));
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(message.contains("prot") && message.contains("line 2"), "{message}");
+}
+
+#[test]
+fn config_check_says_when_heaps_and_cache_do_not_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("runtime.yaml");
+    let check = |tokens: usize, pool: bool| {
+        let pool =
+            format!("memory_pool: {{ enabled: {pool}, heap_size_mb: 64, num_heaps: 2, warmup_buffer_sizes_mb: [] }}");
+        let text =
+            format!("engine: {{ kv_cache_tokens: {tokens} }}\nmetal_optimizations:\n  enabled: true\n  {pool}\n");
+        std::fs::write(&path, text).unwrap();
+        stdout(&["config", "check", "--config", path.to_str().unwrap()])
+    };
+    assert_eq!(check(4096, true).lines().count(), 1);
+    assert_eq!(check(65_536, false).lines().count(), 1);
+    let told = check(65_536, true);
+    let line = told.lines().nth(1).expect(&told);
+    for part in ["rustbook-5m-4bit", "2 heaps of 64 MiB", "dedicated", "memory_pool.num_heaps"] {
+        assert!(line.contains(part), "{part} is not in: {line}");
+    }
 }

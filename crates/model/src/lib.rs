@@ -18,5 +18,5 @@ mod rope;
 
 pub use error::ModelError;
 pub use load::{LoadProgress, Source};
-pub use memory::{KvCache, Scratch};
+pub use memory::{KvCache, Scratch, working_set};
 pub use model::{BLOCK_TOKENS, Model, Step};

@@ -2,7 +2,7 @@ use crate::ModelError;
 use mlx_serving_checkpoint::{Checkpoint, Dtype, LinearTensors};
 use mlx_serving_device::ops::{Norm, Projection};
 use mlx_serving_device::{Buffer, Device, Encoder, Float, Storage, Weight, WeightFormat, WeightSource, WeightSpec};
-use mlx_serving_metal_layer::{Allocate, Allocation, Fill, Ticket, Transfer};
+use mlx_serving_metal_layer::{Allocate, Allocation, Fill, Ticket, Transfer, WEIGHTS};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -139,6 +139,7 @@ impl<'a> Loader<'a> {
         if total > budget {
             return Err(ModelError::TooLarge { needed: total, budget });
         }
+        source.allocate.expect_weights(total);
         Ok(Self {
             source,
             done: 0,
@@ -273,8 +274,7 @@ impl<'a> Loader<'a> {
             Some((buffer, used)) if used + need <= buffer.len() => (buffer, used),
             open => {
                 let small = need <= BLOCK / 4;
-                let memory =
-                    self.source.allocate.allocate(if small { BLOCK } else { need }, self.storage, "weights")?;
+                let memory = self.source.allocate.allocate(if small { BLOCK } else { need }, self.storage, WEIGHTS)?;
                 let buffer = (*memory).clone();
                 self.held.push(memory);
                 if !small {

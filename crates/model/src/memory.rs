@@ -1,7 +1,35 @@
 use crate::Model;
 use crate::pass::Activations;
-use mlx_serving_device::{Buffer, Device, DeviceError, Result, Storage};
-use mlx_serving_metal_layer::{Allocate, Allocation};
+use mlx_serving_checkpoint::Config;
+use mlx_serving_device::{Buffer, Device, DeviceError, KvSpec, Result, Storage};
+use mlx_serving_metal_layer::{Allocate, Allocation, WorkingSet};
+
+/// Shape of a layer's KV cache.
+pub(crate) fn kv_spec(c: &Config) -> KvSpec {
+    KvSpec { heads: c.num_key_value_heads, head_dim: c.head_dim, block_tokens: crate::BLOCK_TOKENS }
+}
+
+/// What [`KvCache::new`] and [`Scratch::new`] will allocate for a model of this configuration.
+pub fn working_set(config: &Config, device: &dyn Device, blocks: usize, rows: usize, logit_rows: usize) -> WorkingSet {
+    WorkingSet {
+        kv_layers: config.num_hidden_layers,
+        kv_layer_bytes: device.kv_block_bytes(&kv_spec(config)) as u64 * blocks as u64,
+        others: scratch(config, rows, logit_rows).map(|(floats, storage)| (4 * floats as u64, storage)).to_vec(),
+    }
+}
+
+/// Floats of residual, qkv, attended, gated, angles and logits.
+fn scratch(c: &Config, rows: usize, logit_rows: usize) -> [(usize, Storage); 6] {
+    let heads = c.num_attention_heads + 2 * c.num_key_value_heads;
+    [
+        (rows * c.hidden_size, Storage::Private),
+        (rows * heads * c.head_dim, Storage::Private),
+        (rows * c.num_attention_heads * c.head_dim, Storage::Private),
+        (rows * c.intermediate_size, Storage::Private),
+        (rows * c.head_dim, Storage::Private),
+        (logit_rows * c.vocab_size, Storage::Shared),
+    ]
+}
 
 /// The paged KV cache: one buffer a layer, each of the same number of blocks.
 #[derive(Debug)]
@@ -61,23 +89,22 @@ pub struct Scratch {
 impl Scratch {
     /// Room for steps of `rows` rows of which `logit_rows` need logits.
     pub fn new(model: &Model, allocate: &dyn Allocate, rows: usize, logit_rows: usize) -> Result<Self> {
-        let c = &model.config;
-        let heads = c.num_attention_heads + 2 * c.num_key_value_heads;
-        let mut held = Vec::new();
-        let mut floats = |count: usize, storage, tag| -> Result<Buffer> {
-            let memory = allocate.allocate(4 * count as u64, storage, tag)?;
-            let buffer = (*memory).clone();
-            held.push(memory);
-            Ok(buffer)
-        };
+        let held = scratch(&model.config, rows, logit_rows)
+            .into_iter()
+            .map(|(floats, storage)| {
+                let tag = if storage == Storage::Shared { "logits" } else { "activations" };
+                allocate.allocate(4 * floats as u64, storage, tag)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let buffer = |i: usize| (*held[i]).clone();
         let activations = Activations {
-            residual: floats(rows * c.hidden_size, Storage::Private, "activations")?,
-            qkv: floats(rows * heads * c.head_dim, Storage::Private, "activations")?,
-            attended: floats(rows * c.num_attention_heads * c.head_dim, Storage::Private, "activations")?,
-            gated: floats(rows * c.intermediate_size, Storage::Private, "activations")?,
-            angles: floats(rows * c.head_dim, Storage::Private, "activations")?,
+            residual: buffer(0),
+            qkv: buffer(1),
+            attended: buffer(2),
+            gated: buffer(3),
+            angles: buffer(4),
         };
-        let logits = floats(logit_rows * c.vocab_size, Storage::Shared, "logits")?;
+        let logits = buffer(5);
         Ok(Self { activations, logits, _held: held })
     }
 }

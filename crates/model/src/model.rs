@@ -1,5 +1,5 @@
 use crate::load::{Loader, Module, Residency, Source};
-use crate::memory::{KvCache, Scratch};
+use crate::memory::{self, KvCache, Scratch};
 use crate::pass::{Pass, Shape};
 use crate::rope::{Rope, Scaling};
 use crate::{ModelError, llama, mistral, qwen2, qwen3};
@@ -131,7 +131,7 @@ impl Model {
 
     /// Shape of a layer's KV cache.
     pub fn kv_spec(&self) -> KvSpec {
-        KvSpec { heads: self.config.num_key_value_heads, head_dim: self.config.head_dim, block_tokens: BLOCK_TOKENS }
+        memory::kv_spec(&self.config)
     }
 
     /// Tensors of the checkpoint that the model does not use.

@@ -4,11 +4,13 @@
 mod common;
 
 use common::{cpu, goldens, load, read_npy, relative_l2};
-use mlx_serving_device::Arithmetic;
+use mlx_serving_device::fake::{FakeDevice, FakeOptions};
+use mlx_serving_device::{Arithmetic, Device};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Every case whose logits are further away than `limit`.
-fn misses(arithmetic: Arithmetic, limit: f64) -> Vec<(String, f64)> {
+fn misses(device: impl Fn() -> Arc<dyn Device>, limit: f64) -> Vec<(String, f64)> {
     let mut misses = Vec::new();
     let mut cases = 0;
     for entry in std::fs::read_dir(goldens()).unwrap() {
@@ -21,7 +23,7 @@ fn misses(arithmetic: Arithmetic, limit: f64) -> Vec<(String, f64)> {
         let prefill = json["prefill"].as_u64().unwrap() as usize;
         let (shape, expected) = read_npy(&dir.join("logits.npy"));
         assert_eq!(shape[0], tokens.len());
-        let found = load(&dir, cpu(arithmetic)).logits(&tokens, prefill, 64);
+        let found = load(&dir, device()).logits(&tokens, prefill, 64);
         let error = relative_l2(&found, &expected);
         cases += 1;
         if error.is_nan() || error > limit {
@@ -34,10 +36,16 @@ fn misses(arithmetic: Arithmetic, limit: f64) -> Vec<(String, f64)> {
 
 #[test]
 fn exact_logits_agree_with_mlx_lm() {
-    assert_eq!(misses(Arithmetic::Exact, 1e-4), []);
+    assert_eq!(misses(|| cpu(Arithmetic::Exact), 1e-4), []);
 }
 
 #[test]
 fn fast_logits_agree_with_mlx_lm() {
-    assert_eq!(misses(Arithmetic::Fast, 5e-2), []);
+    assert_eq!(misses(|| cpu(Arithmetic::Fast), 5e-2), []);
+}
+
+/// The fake device runs the oracle: what backends are held to is itself held to mlx-lm.
+#[test]
+fn the_oracles_logits_agree_with_mlx_lm() {
+    assert_eq!(misses(|| FakeDevice::new(FakeOptions::default()).unwrap(), 1e-4), []);
 }

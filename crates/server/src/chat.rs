@@ -10,7 +10,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use mlx_serving_engine::{Event, FinishReason, Request};
-use mlx_serving_text::ChatInput;
+use mlx_serving_text::{ChatInput, TemplateError};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -74,7 +74,10 @@ pub(crate) enum Role {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a string or a list of parts {\"type\": \"text\", \"text\": …}; other types are not taken"
+)]
 pub(crate) enum Content {
     Text(String),
     Parts(Vec<Part>),
@@ -147,14 +150,32 @@ impl ChatRequest {
             // Refusals are as good as requests here: neither may panic.
             let _ = params.requests(vec![1], &mlx_serving_engine::Sampling::default());
         }
+        let _ = self.check_messages();
         self.messages.iter().for_each(|m| drop(m.for_template()));
+    }
+
+    /// What the engine knows by other names than this route.
+    fn named(&self, error: ApiError) -> ApiError {
+        let limit = if self.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" };
+        error.renamed("prompt", "messages").renamed("max_tokens", limit)
+    }
+
+    fn check_messages(&self) -> Result<(), ApiError> {
+        if self.messages.is_empty() {
+            return Err(ApiError::invalid("messages", "messages is empty; send at least one"));
+        }
+        // Only an assistant may have said nothing.
+        match self.messages.iter().position(|m| m.content.is_none() && !matches!(m.role, Role::Assistant)) {
+            Some(i) => {
+                Err(ApiError::invalid(format!("messages[{i}].content"), format!("messages[{i}] has no content")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Renders and tokenises.
     fn requests(&self, model: &ServedModel) -> Result<Vec<Request>, ApiError> {
-        if self.messages.is_empty() {
-            return Err(ApiError::invalid("messages", "messages is empty; send at least one"));
-        }
+        self.check_messages()?;
         let Some(template) = &model.template else {
             let message = format!("{} has no chat template; use /v1/completions", model.id);
             return Err(ApiError::invalid("messages", message));
@@ -164,9 +185,10 @@ impl ChatRequest {
         if let Some(kwargs) = &self.chat_template_kwargs {
             input.kwargs = Some(kwargs);
         }
-        let prompt = template.render(&input).map_err(|e| match e.is_client_error() {
-            true => ApiError::invalid("messages", e.to_string()),
-            false => ApiError::internal(e.to_string()),
+        let prompt = template.render(&input).map_err(|e| match e {
+            TemplateError::Reserved { .. } => ApiError::invalid("chat_template_kwargs", e.to_string()),
+            _ if e.is_client_error() => ApiError::invalid("messages", e.to_string()),
+            _ => ApiError::internal(e.to_string()),
         })?;
         let ids = model.tokenizer.encode(&prompt, false).map_err(|e| ApiError::invalid("messages", e.to_string()))?;
         self.sampling()?.requests(ids, &model.defaults)
@@ -184,8 +206,10 @@ pub(crate) async fn chat_completions(
     }
     let streaming = envelope::streaming(request.stream, request.stream_options.as_ref(), request.n)?;
     let n = request.n.map_or(1, |n| n.max(1) as usize);
-    let requests = answer::off_thread(&model, move |m| request.requests(m)).await?;
-    let streams = answer::submit(&model, requests)?;
+    let request = Arc::new(request);
+    let asked = request.clone();
+    let requests = answer::off_thread(&model, move |m| asked.requests(m)).await.map_err(|e| request.named(e))?;
+    let streams = answer::submit(&model, requests).map_err(|e| request.named(e))?;
     let envelope = Envelope::new("chatcmpl", &model);
     if let Some(options) = streaming {
         let writer = move |envelope: &Envelope, index, event: Option<&Event>| chunk(envelope, &model, index, event);

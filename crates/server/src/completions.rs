@@ -45,7 +45,7 @@ pub(crate) struct CompletionRequest {
 
 /// A text, its token ids, or several texts, answered in order.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a string, a list of strings, a list of token ids, or a list of such lists")]
 pub(crate) enum Prompt {
     Text(String),
     Tokens(Vec<u32>),
@@ -143,7 +143,15 @@ pub(crate) async fn completions(
     let streams = answer::submit(&model, requests)?;
     let envelope = Envelope::new("cmpl", &model);
     if let Some(options) = streaming {
-        let writer = move |_: &Envelope, index: usize, event: Option<&Event>| chunk(&model, &echoes, index, event);
+        // Where each choice's next token begins, in characters.
+        let mut offsets: Vec<usize> = echoes.iter().map(|echo| echo.chars().count()).collect();
+        let writer = move |_: &Envelope, index: usize, event: Option<&Event>| {
+            let choice = chunk(&model, &echoes[index], index, event, offsets[index]);
+            if let Some(Event::Token(token)) = event {
+                offsets[index] += token.text.chars().count();
+            }
+            choice
+        };
         return Ok(envelope.stream("text_completion", streams, options, writer));
     }
     let answers = answer::collect(streams).await?;
@@ -164,13 +172,15 @@ fn choice(model: &ServedModel, index: usize, answer: &Answer, echo: &str) -> Val
 }
 
 /// The choice of one streamed chunk: the echo before anything else, then text, then the reason.
-fn chunk(model: &ServedModel, echoes: &[String], index: usize, event: Option<&Event>) -> Option<Value> {
+fn chunk(model: &ServedModel, echo: &str, index: usize, event: Option<&Event>, offset: usize) -> Option<Value> {
     let (text, finish, logprobs) = match event {
-        None if echoes[index].is_empty() => return None,
-        None => (echoes[index].as_str(), None, None),
+        None if echo.is_empty() => return None,
+        None => (echo, None, None),
         Some(Event::Token(token)) => {
-            let logprobs =
-                token.logprobs.is_some().then(|| answer::completion_logprobs(model, std::slice::from_ref(token), 0));
+            let logprobs = token
+                .logprobs
+                .is_some()
+                .then(|| answer::completion_logprobs(model, std::slice::from_ref(token), offset));
             if token.text.is_empty() && logprobs.is_none() {
                 return None;
             }

@@ -69,9 +69,15 @@ impl Envelope {
 
     /// The answer as server-sent events. `choice` writes the choice of one chunk: first with `None` for each choice, then with
     /// each event. An error ends the stream with an error object. Dropping the body cancels the requests.
-    pub(crate) fn stream<F>(self, kind: &'static str, streams: Vec<Stream>, options: Streaming, choice: F) -> Response
+    pub(crate) fn stream<F>(
+        self,
+        kind: &'static str,
+        streams: Vec<Stream>,
+        options: Streaming,
+        mut choice: F,
+    ) -> Response
     where
-        F: Fn(&Envelope, usize, Option<&Event>) -> Option<Value> + Send + 'static,
+        F: FnMut(&Envelope, usize, Option<&Event>) -> Option<Value> + Send + 'static,
     {
         let choices = streams.len();
         let opening: Vec<Value> = (0..choices).filter_map(|i| choice(&self, i, None)).collect();
@@ -106,7 +112,7 @@ struct State<F> {
     open: usize,
 }
 
-impl<F: Fn(&Envelope, usize, Option<&Event>) -> Option<Value>> State<F> {
+impl<F: FnMut(&Envelope, usize, Option<&Event>) -> Option<Value>> State<F> {
     /// The chunks for one event; `None` (no more) after the end.
     fn next(&mut self, event: Option<(usize, Event)>) -> Option<Vec<sse::Event>> {
         let Some((index, event)) = event else {

@@ -37,6 +37,14 @@ impl ApiError {
         error.coded("invalid_value")
     }
 
+    /// The same with another name for the parameter at fault: the one that this route gives it.
+    pub(crate) fn renamed(mut self, from: &str, to: &str) -> Self {
+        if self.body.param.as_deref() == Some(from) {
+            self.body.param = Some(to.to_owned());
+        }
+        self
+    }
+
     /// 404 for a model that is not served.
     pub(crate) fn unknown_model(model: &str, served: &[&str]) -> Self {
         let message =

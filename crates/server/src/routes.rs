@@ -6,6 +6,7 @@ use crate::error::ApiError;
 use crate::metrics;
 use crate::state::{AppState, Condition};
 use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -20,7 +21,11 @@ pub(crate) async fn models(State(state): State<Arc<AppState>>) -> Json<Value> {
 }
 
 /// `GET /v1/models/{id}`
-pub(crate) async fn model(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+pub(crate) async fn model(
+    State(state): State<Arc<AppState>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Path(id) = id.map_err(|e| ApiError::invalid("model", e.body_text()))?;
     Ok(Json(describe(&*state.model(Some(&id))?)))
 }
 
@@ -125,8 +130,9 @@ pub(crate) struct WhichModel {
 /// `GET /v1/metal/stats`: of the model named, or the first.
 pub(crate) async fn metal_stats(
     State(state): State<Arc<AppState>>,
-    Query(which): Query<WhichModel>,
+    which: Result<Query<WhichModel>, QueryRejection>,
 ) -> Result<Response, ApiError> {
+    let Query(which) = which.map_err(|e| ApiError::invalid("model", e.body_text()))?;
     let model = match (which.model, state.models().first()) {
         (Some(name), _) => state.model(Some(&name))?,
         (None, Some(first)) => first.clone(),

@@ -1,9 +1,10 @@
 //! Computation on slices, one thread at a time; who calls splits the work.
 
 pub(crate) mod attention;
+pub(crate) mod gate;
 mod isa;
+pub(crate) mod matmul;
 pub(crate) mod norm;
-pub(crate) mod plain;
 pub(crate) mod rope;
 pub(crate) mod sampling;
 

@@ -16,11 +16,17 @@ impl Kernel for RmsNorm<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let Self { row, weight, eps, to } = self;
-        let factor = 1.0 / (sum_of_squares(simd, row) / row.len() as f32 + eps).sqrt();
+        let factor = norm_factor(simd, row, eps);
         for ((to, x), w) in to.iter_mut().zip(row).zip(weight) {
             *to = x * factor * w;
         }
     }
+}
+
+/// 1 / sqrt(mean(row²) + eps).
+#[inline(always)]
+pub(crate) fn norm_factor<S: Simd>(simd: S, row: &[f32], eps: f32) -> f32 {
+    1.0 / (sum_of_squares(simd, row) / row.len() as f32 + eps).sqrt()
 }
 
 /// Two interleaved accumulators, folded at the end; the tail in order.

@@ -1,5 +1,5 @@
 use super::Lowering;
-use crate::kernels::plain::PackedWeight;
+use super::weight::PackedWeight;
 use crate::pool::Worker;
 use crate::share::Share;
 use crate::view::View;

@@ -1,26 +1,57 @@
-//! [`Linear`]: rows made ready once, then tiles of 16 output features shared over the workers, each finished where it is computed.
+//! [`Linear`]: tokens made ready once for all matrices, then tiles of 16 output features shared over the workers, each finished
+//! where it is computed.
 
 use super::Lowering;
+use super::weight::PackedWeight;
 use crate::kernels::Isa;
-use crate::kernels::norm::RmsNorm;
-use crate::kernels::plain::PackedWeight;
+use crate::kernels::gate::Gate;
+use crate::kernels::matmul::{InputFormat, Prepare, Product, RowNorm, TILE, multiply, widths};
 use crate::pool::Worker;
 use crate::scratch::Carver;
 use crate::share::{Share, part};
 use crate::simd::vectorise;
 use crate::view::View;
 use mlx_serving_device::ops::{Activation, Epilogue, Linear};
-use mlx_serving_device::{DeviceError, Result};
+use mlx_serving_device::{Arithmetic, DeviceError, Result};
 use std::ops::Range;
 
-/// Output features of a tile.
-const TILE: usize = 16;
+/// Up to so many values every worker makes all tokens ready for itself, which is quicker than to meet.
+const ALONE: usize = 8192;
+/// Features that are made ready, or multiplied by several tiles, at a time: few enough for the nearest cache.
+const SEGMENT: usize = 1024;
+/// Bytes of weights that a worker takes at a time: of a stream, and for several passes over them.
+const RUN: usize = 48 << 10;
+const KEPT: usize = 192 << 10;
+/// Bytes of a weight that are asked for ahead: what memory delivers while a worker waits for another.
+const AHEAD: usize = 16 << 10;
+/// Runs of each worker, at least: what is left at the end is short.
+const RUNS: usize = 6;
 
 struct Matrix {
     weight: PackedWeight,
     bias: Option<View<f32>>,
     /// Where its features begin in a row of the output.
     first: usize,
+    /// Which of the inputs it takes.
+    input: usize,
+}
+
+/// Tokens in one format.
+struct Input {
+    format: InputFormat,
+    /// Words of a token.
+    words: usize,
+    /// Where they begin.
+    start: usize,
+}
+
+/// Rows that are multiplied together.
+struct Pass {
+    rows: Range<usize>,
+    /// Rows that the kernel takes; those beyond `rows` are nobody's.
+    width: usize,
+    /// Widths of the passes before.
+    start: usize,
 }
 
 enum Finish {
@@ -32,29 +63,46 @@ enum Finish {
 /// A [`Linear`] ready to run.
 pub(crate) struct LinearStep {
     isa: Isa,
+    arithmetic: Arithmetic,
+    workers: usize,
     input: View<f32>,
     gather: Option<View<u32>>,
-    rows: usize,
     cols: usize,
     norm: Option<(View<f32>, f32)>,
+    passes: Vec<Pass>,
+    inputs: Vec<Input>,
+    /// Words of all inputs.
+    words: usize,
+    /// Whether every worker makes the tokens ready for itself.
+    alone: bool,
     matrices: Vec<Matrix>,
     finish: Finish,
     out: View<f32>,
     /// Values of a row of `out`.
     stride: usize,
+    /// Tiles that a worker takes at a time.
+    run: usize,
     share: Share,
 }
 
 impl LinearStep {
     pub(super) fn new(op: Linear, lowering: &Lowering) -> Result<Self> {
         let (cols, features) = (op.cols(), op.features());
+        let passes = passes(op.rows, widths(lowering.isa));
+        let width = passes.last().map_or(0, |pass| pass.start + pass.width);
+        let (mut inputs, mut words) = (Vec::<Input>::new(), 0);
         let mut first = 0;
         let mut matrices = Vec::with_capacity(op.projections.len());
         for p in &op.projections {
-            let rows = p.weight.spec.rows;
-            let bias = p.bias.as_ref().map(|bias| View::new(bias, rows)).transpose()?;
-            matrices.push(Matrix { weight: PackedWeight::new(&p.weight)?, bias, first });
-            first += rows;
+            let format = InputFormat::of(p.weight.spec.format, lowering.arithmetic);
+            let input = inputs.iter().position(|input| input.format == format).unwrap_or_else(|| {
+                inputs.push(Input { format, words: format.words(cols), start: words });
+                words += (format.words(cols) * width).next_multiple_of(TILE);
+                inputs.len() - 1
+            });
+            let bias = p.bias.as_ref().map(|bias| View::new(bias, p.weight.spec.rows)).transpose()?;
+            matrices.push(Matrix { weight: PackedWeight::new(&p.weight)?, bias, first, input });
+            first += p.weight.spec.rows;
         }
         let (finish, out, stride) = match &op.epilogue {
             Epilogue::Store(out) => (Finish::Store, out, features),
@@ -67,44 +115,105 @@ impl LinearStep {
             return Err(DeviceError::Contract("linear: the output overlaps the input".into()));
         }
         let norm = op.norm.as_ref().map(|n| View::new(&n.weight, cols).map(|weight| (weight, n.eps))).transpose()?;
-        Ok(Self {
+        let mut step = Self {
             isa: lowering.isa,
+            arithmetic: lowering.arithmetic,
+            workers: lowering.workers,
             input,
             gather: op.gather.as_ref().map(|gather| View::new(gather, op.rows)).transpose()?,
-            rows: op.rows,
             cols,
             norm,
+            passes,
+            inputs,
+            words,
+            alone: op.rows * cols <= ALONE,
             matrices,
             finish,
             out,
             stride,
+            run: 1,
             share: Share::new(lowering.workers),
-        })
+        };
+        step.run = step.run_length();
+        Ok(step)
+    }
+
+    /// Tiles that a worker takes at a time.
+    fn run_length(&self) -> usize {
+        let lines = self.matrices.iter().map(|m| m.weight.layout.lines).max().unwrap_or(1);
+        let bytes = lines * 4 * TILE * if matches!(self.finish, Finish::Gated(_)) { 2 } else { 1 };
+        let most = if self.passes.len() > 1 { KEPT } else { RUN };
+        (most / bytes).min(self.tiles() / (RUNS * self.workers)).max(1)
     }
 
     pub(super) fn shared_bytes(&self) -> usize {
-        4 * self.rows * self.cols
+        4 * self.words * if self.alone { self.workers } else { 1 }
+    }
+
+    /// Asks memory for the first weights of a worker's own part.
+    pub(super) fn ask_ahead(&self, worker: usize) {
+        let first = part(self.tiles().div_ceil(self.run), worker, self.workers).start * self.run;
+        let mut before = 0;
+        for matrix in &self.matrices {
+            let tiles = matrix.weight.layout.tiles();
+            if (before..before + tiles).contains(&first) {
+                matrix.weight.ask_ahead(self.isa, first - before, AHEAD);
+            }
+            // The two of a gate are walked through side by side, others one after the other.
+            before += if matches!(self.finish, Finish::Gated(_)) { 0 } else { tiles };
+        }
     }
 
     pub(super) fn run(&self, worker: &mut Worker) -> Result<()> {
-        let ready = worker.arena::<f32>(0, self.rows * self.cols)?;
-        for row in part(self.rows, worker.index, worker.count) {
-            // SAFETY: each row is one worker's own until the barrier.
-            self.prepare(row, unsafe { ready.get_mut(row * self.cols..(row + 1) * self.cols) })?;
+        let copy = if self.alone { 4 * worker.index * self.words } else { 0 };
+        let ready = worker.arena::<u32>(copy, self.words)?;
+        let pieces = self.passes.len() * self.cols.div_ceil(SEGMENT);
+        for input in &self.inputs {
+            let mine = if self.alone { 0..pieces } else { part(pieces, worker.index, worker.count) };
+            for piece in mine {
+                self.prepare(input, piece, &ready)?;
+            }
         }
-        worker.barrier()?;
-        // SAFETY: all rows are written; from here they are only read.
-        let x = unsafe { ready.all() };
-        for tiles in self.share.take(worker.index, self.tiles(), 1) {
-            for tile in tiles {
-                self.tile(worker, tile, x);
+        if !self.alone {
+            worker.barrier()?;
+        }
+        // SAFETY: all inputs are written, by this worker or before the barrier; from here they are only read.
+        let ready = unsafe { ready.all() };
+        for tiles in self.share.take(worker.index, self.tiles(), self.run) {
+            for pass in &self.passes {
+                self.multiply(worker, tiles.clone(), pass, ready);
             }
         }
         Ok(())
     }
 
-    /// Row `row` of the input as the matrices take it.
-    fn prepare(&self, row: usize, to: &mut [f32]) -> Result<()> {
+    /// Makes ready one piece of `input`: some features of one pass.
+    fn prepare(&self, input: &Input, piece: usize, ready: &View<u32>) -> Result<()> {
+        let segments = self.cols.div_ceil(SEGMENT);
+        let pass = &self.passes[piece / segments];
+        let first = piece % segments * SEGMENT;
+        let step = input.format.step();
+        let steps = first / step..(first + SEGMENT).min(self.cols).div_ceil(step);
+        let words = self.words_of(input, pass, steps.clone());
+        // SAFETY: the steps of a pass are one worker's own, or the copy is.
+        let to = unsafe { ready.get_mut(words) };
+        for (token, row) in pass.rows.clone().enumerate() {
+            let (row, norm) = self.row(row)?;
+            let steps = steps.clone();
+            vectorise(self.isa, Prepare { format: input.format, row, norm, steps, token, width: pass.width, to });
+        }
+        Ok(())
+    }
+
+    /// Where some steps of a pass lie.
+    fn words_of(&self, input: &Input, pass: &Pass, steps: Range<usize>) -> Range<usize> {
+        let start = input.start + pass.start * input.words;
+        let word = |step: usize| start + (step * input.format.step_words()).min(input.words) * pass.width;
+        word(steps.start)..word(steps.end)
+    }
+
+    /// Row `row` of the input, and its norm.
+    fn row(&self, row: usize) -> Result<(&[f32], Option<RowNorm<'_>>)> {
         // SAFETY: the host or an earlier op wrote the row numbers.
         let from = self.gather.as_ref().map_or(row, |gather| unsafe { gather.item(row) } as usize);
         let have = self.input.len() / self.cols;
@@ -112,82 +221,94 @@ impl LinearStep {
             return Err(DeviceError::Contract(format!("linear: input row {from} of {have}")));
         }
         // SAFETY: an earlier op wrote the input, which the output does not overlap; nothing writes norms while ops run.
-        let (x, norm) = unsafe {
-            let norm = self.norm.as_ref().map(|(weight, eps)| (weight.all(), *eps));
+        Ok(unsafe {
+            let norm = self.norm.as_ref().map(|(weight, eps)| RowNorm { weight: weight.all(), eps: *eps });
             (self.input.get(from * self.cols..(from + 1) * self.cols), norm)
-        };
-        match norm {
-            None => to.copy_from_slice(x),
-            Some((weight, eps)) => vectorise(self.isa, RmsNorm { row: x, weight, eps, to }),
-        }
-        Ok(())
+        })
     }
 
     fn tiles(&self) -> usize {
         match self.finish {
-            Finish::Gated(_) => self.matrices[0].weight.rows().div_ceil(TILE),
-            _ => self.matrices.iter().map(|m| m.weight.rows().div_ceil(TILE)).sum(),
+            Finish::Gated(_) => self.matrices[0].weight.layout.tiles(),
+            _ => self.matrices.iter().map(|m| m.weight.layout.tiles()).sum(),
         }
     }
 
-    fn tile(&self, worker: &mut Worker, tile: usize, x: &[f32]) {
-        let len = self.rows * TILE;
-        let mut carver = worker.scratch.carve(2 * Carver::bytes::<f32>(len));
-        let (product, gate) = (carver.take::<f32>(len), carver.take::<f32>(len));
+    /// One pass through `tiles`, counted over all matrices, or over each of two.
+    fn multiply(&self, worker: &mut Worker, tiles: Range<usize>, pass: &Pass, ready: &[u32]) {
+        let len = tiles.len() * pass.width;
+        let mut carver = worker.scratch.carve(2 * Carver::bytes::<[f32; TILE]>(len));
+        let (products, gates) = (carver.take::<[f32; TILE]>(len), carver.take::<[f32; TILE]>(len));
         if let Finish::Gated(activation) = self.finish {
-            self.multiply(&self.matrices[0], tile, x, gate);
-            self.multiply(&self.matrices[1], tile, x, product);
-            for (up, gate) in product.iter_mut().zip(&*gate) {
-                *up *= activate(activation, *gate);
+            self.product(&self.matrices[0], tiles.clone(), pass, ready, gates);
+            self.product(&self.matrices[1], tiles.clone(), pass, ready, products);
+            vectorise(self.isa, Gate { activation, gate: gates, up: products });
+            return self.write(&self.matrices[0], tiles, pass, products);
+        }
+        let mut before = 0;
+        for matrix in &self.matrices {
+            let count = matrix.weight.layout.tiles();
+            let own = tiles.start.max(before)..tiles.end.min(before + count);
+            if own.start < own.end {
+                let own = own.start - before..own.end - before;
+                let products = &mut products[..own.len() * pass.width];
+                self.product(matrix, own.clone(), pass, ready, products);
+                self.write(matrix, own, pass, products);
             }
-            self.write(features(&self.matrices[0], tile), product);
-        } else {
-            let mut tile = tile;
-            for matrix in &self.matrices {
-                let tiles = matrix.weight.rows().div_ceil(TILE);
-                if tile < tiles {
-                    self.multiply(matrix, tile, x, product);
-                    return self.write(features(matrix, tile), product);
-                }
-                tile -= tiles;
-            }
+            before += count;
         }
     }
 
-    /// The products of a tile with every row, biases added: [rows][16].
-    fn multiply(&self, matrix: &Matrix, tile: usize, x: &[f32], to: &mut [f32]) {
-        matrix.weight.multiply(tile, x, self.cols, to);
-        if let Some(bias) = &matrix.bias {
-            let local = tile * TILE..((tile + 1) * TILE).min(bias.len());
+    /// to = the products of some tiles of a matrix with a pass, biases added: [tiles][width][16].
+    fn product(&self, matrix: &Matrix, tiles: Range<usize>, pass: &Pass, ready: &[u32], to: &mut [[f32; TILE]]) {
+        to.fill([0.0; TILE]);
+        let (layout, input) = (&matrix.weight.layout, &self.inputs[matrix.input]);
+        let steps = self.cols.div_ceil(layout.step());
+        // One token reads its weights as one stream; several share a segment of them.
+        let segment = if pass.width == 1 { steps } else { SEGMENT / layout.step() };
+        for first in (0..steps).step_by(segment) {
+            let steps = first..(first + segment).min(steps);
+            let x = &ready[self.words_of(input, pass, steps.clone())];
+            let tiles = matrix.weight.tiles(tiles.clone());
+            let (arithmetic, width) = (self.arithmetic, pass.width);
+            multiply(self.isa, Product { layout, arithmetic, tiles, steps, x, width, y: to });
+        }
+        let Some(bias) = &matrix.bias else { return };
+        for (tile, to) in tiles.zip(to.chunks_exact_mut(pass.width)) {
             // SAFETY: a bias; nothing writes it while ops run.
-            let bias = unsafe { bias.get(local) };
-            for to in to.chunks_exact_mut(TILE) {
+            let bias = unsafe { bias.get(tile * TILE..((tile + 1) * TILE).min(bias.len())) };
+            for to in to {
                 to.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
             }
         }
     }
 
-    /// Stores or adds [rows][16] finished values to the features `at` of every row.
-    fn write(&self, at: Range<usize>, values: &[f32]) {
-        for (row, values) in values.chunks_exact(TILE).enumerate() {
-            // SAFETY: the features of a tile are written by the one worker that took it.
-            let to = unsafe { self.out.get_mut(row * self.stride + at.start..row * self.stride + at.end) };
-            match self.finish {
-                Finish::Add => to.iter_mut().zip(values).for_each(|(to, y)| *to += y),
-                Finish::Store | Finish::Gated(_) => to.iter_mut().zip(values).for_each(|(to, y)| *to = *y),
+    /// Stores or adds finished values, [tiles][width][16], to the features of every row.
+    fn write(&self, matrix: &Matrix, tiles: Range<usize>, pass: &Pass, values: &[[f32; TILE]]) {
+        for (tile, values) in tiles.zip(values.chunks_exact(pass.width)) {
+            let features = tile * TILE..((tile + 1) * TILE).min(matrix.weight.rows());
+            for (row, values) in pass.rows.clone().zip(values) {
+                let at = row * self.stride + matrix.first;
+                // SAFETY: the features of a tile are written by the one worker that took it.
+                let to = unsafe { self.out.get_mut(at + features.start..at + features.end) };
+                match self.finish {
+                    Finish::Add => to.iter_mut().zip(values).for_each(|(to, y)| *to += y),
+                    Finish::Store | Finish::Gated(_) => to.iter_mut().zip(values).for_each(|(to, y)| *to = *y),
+                }
             }
         }
     }
 }
 
-/// The features of the output that a matrix's tile makes.
-fn features(matrix: &Matrix, tile: usize) -> Range<usize> {
-    let local = tile * TILE..((tile + 1) * TILE).min(matrix.weight.rows());
-    matrix.first + local.start..matrix.first + local.end
-}
-
-fn activate(activation: Activation, x: f32) -> f32 {
-    match activation {
-        Activation::Silu => x / (1.0 + (-x).exp()),
+/// Cuts `rows` into passes of the widths that kernels have: the widest, then the narrowest that takes the rest.
+fn passes(rows: usize, widths: &[usize]) -> Vec<Pass> {
+    let (mut passes, mut row, mut start) = (Vec::new(), 0, 0);
+    while row < rows {
+        let left = rows - row;
+        let width = *widths.iter().rev().find(|&&width| width >= left).unwrap_or(&widths[0]);
+        let count = width.min(left);
+        passes.push(Pass { rows: row..row + count, width, start });
+        (row, start) = (row + count, start + width);
     }
+    passes
 }

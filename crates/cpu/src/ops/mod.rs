@@ -7,6 +7,7 @@ mod embed;
 mod linear;
 mod rope;
 mod sample;
+mod weight;
 
 use crate::kernels::Isa;
 use crate::pool::Worker;
@@ -65,6 +66,18 @@ impl Step {
             Step::AttendFull(step) => step.shared_bytes(),
             Step::Sample(step) => step.shared_bytes(),
             Step::Embed(_) | Step::Rope(_) | Step::Observe(_) | Step::Copy(_) => 0,
+        }
+    }
+
+    /// Whether it reads a weight as a whole.
+    pub(crate) fn has_weights(&self) -> bool {
+        matches!(self, Step::Linear(_))
+    }
+
+    /// Asks memory for what worker `worker` will read first.
+    pub(crate) fn ask_ahead(&self, worker: usize) {
+        if let Step::Linear(step) = self {
+            step.ask_ahead(worker);
         }
     }
 

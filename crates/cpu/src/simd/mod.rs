@@ -1,4 +1,4 @@
-//! Sixteen lanes of `f32`, whatever the machine calls them.
+//! Sixteen lanes of `f32` or of 32-bit words, whatever the machine calls them.
 //!
 //! A [`Kernel`] is written once against [`Simd`]; [`vectorise`] compiles it for each instruction set and runs the right one. A
 //! value of a type that implements [`Simd`] is the proof that the processor has its instructions. Lanes never mix unless a method says so,
@@ -21,6 +21,8 @@ pub(crate) const LANES: usize = 16;
 pub(crate) trait Simd: Copy {
     /// Sixteen `f32`.
     type F: Copy;
+    /// Sixteen 32-bit words.
+    type I: Copy;
     /// How many `F` fit the registers.
     const REGISTERS: usize;
 
@@ -28,12 +30,15 @@ pub(crate) trait Simd: Copy {
     fn load(self, from: &[f32; LANES]) -> Self::F;
     /// Widens IEEE binary16.
     fn load_f16(self, from: &[u16; LANES]) -> Self::F;
+    /// Widens the upper halves of binary32.
+    fn load_bf16(self, from: &[u16; LANES]) -> Self::F;
     fn store(self, to: &mut [f32; LANES], x: Self::F);
     /// Narrows to IEEE binary16, rounding to nearest even.
     fn store_f16(self, to: &mut [u16; LANES], x: Self::F);
     fn add(self, a: Self::F, b: Self::F) -> Self::F;
     fn sub(self, a: Self::F, b: Self::F) -> Self::F;
     fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
     /// a · b + c, fused where the hardware can.
     fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     /// The larger; `b` where either is NaN or both are equal, on x86.
@@ -42,6 +47,25 @@ pub(crate) trait Simd: Copy {
     fn scale(self, p: Self::F, shifted: Self::F) -> Self::F;
     /// `x` where `test` ≥ `limit`, 0 elsewhere.
     fn keep_from(self, x: Self::F, test: Self::F, limit: Self::F) -> Self::F;
+
+    fn load_words(self, from: &[u32; LANES]) -> Self::I;
+    fn store_words(self, to: &mut [u32; LANES], x: Self::I);
+    fn zero(self) -> Self::I;
+    fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    /// x / 2^`shift` & `mask`, of words without a sign; a negative shift is to the left. Both are constants once inlined.
+    fn field(self, x: Self::I, shift: i32, mask: u32) -> Self::I;
+    /// acc + Σ code · x over the four bytes of a word, for two words: codes of at most 63, four signed bytes `x` for all lanes.
+    fn dot(self, acc: Self::I, codes: [Self::I; 2], x: [u32; 2]) -> Self::I;
+    /// As [`Self::dot`], with codes of up to 255.
+    fn dot_wide(self, acc: Self::I, codes: [Self::I; 2], x: [u32; 2]) -> Self::I;
+    /// Signed words to `f32`.
+    fn float(self, x: Self::I) -> Self::F;
+    /// Byte `at` of every word, times 256^at, so that it can stay where it is.
+    fn byte(self, x: Self::I, at: usize) -> Self::F;
+    /// Nearest integers, ties to even.
+    fn round(self, x: Self::F) -> Self::I;
+    /// Asks for the cache line at `from`, which need not be memory.
+    fn prefetch(self, from: *const u8);
 
     /// Sum of the lanes, in a fixed order: halves folded onto each other.
     #[inline(always)]

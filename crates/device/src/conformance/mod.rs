@@ -78,6 +78,7 @@ macro_rules! conformance {
             attend::company_and_cuts_change_no_bit,
             attend::blocks_and_rows_outside_are_refused,
             sample::any_row_is_drawn_as_the_oracle_draws,
+            sample::filters_cut_where_the_oracle_cuts,
             sample::penalties_and_biases_change_the_choice_alike,
             sample::company_changes_no_choice,
             sample::rows_without_a_finite_value_have_no_token,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// No case takes so long.
-pub(super) const LIMIT: Duration = Duration::from_secs(120);
+pub(super) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Shared memory for `values`; 4 bytes at least.
 pub(super) fn upload<T: bytemuck::NoUninit>(device: &Arc<dyn Device>, values: &[T]) -> Buffer {

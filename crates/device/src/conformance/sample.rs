@@ -62,7 +62,10 @@ impl Rows {
 
     fn compare(&self, device: &Arc<dyn Device>) {
         let (got, want) = (self.run(device).expect("valid rows"), self.expected());
-        assert_eq!(got.0, want.0, "tokens of {:?} over {} logits", self.params, self.vocab);
+        if let Some(row) = got.0.iter().zip(&want.0).position(|(got, want)| got != want) {
+            let (got, want, params) = (got.0[row], want.0[row], self.params[row]);
+            panic!("token {got} and not {want} in row {row} for {params:?} over {} logits", self.vocab);
+        }
         assert!(got.1 == want.1, "history of {:?} over {} logits", self.params, self.vocab);
     }
 
@@ -106,6 +109,20 @@ fn rows() -> impl Strategy<Value = Rows> {
 /// Every filter and temperature, alone and together, on flat, steep and tied distributions.
 pub fn any_row_is_drawn_as_the_oracle_draws(device: &Arc<dyn Device>) {
     for_all(40, rows(), |rows| rows.compare(device));
+}
+
+/// Many draws from one nearly flat row, so that the last survivor and the first token cut off would both be seen.
+pub fn filters_cut_where_the_oracle_cuts(device: &Arc<dyn Device>) {
+    const DRAWS: u32 = 1000;
+    const VOCAB: usize = 300;
+    let filter = |top_k, top_p, min_p| SampleParams { temperature: 0.9, top_k, top_p, min_p, ..GREEDY };
+    let filters = [filter(90, 1.0, 0.0), filter(0, 0.6, 0.0), filter(0, 1.0, 0.5), filter(150, 0.4, 0.3)];
+    for (params, seed) in filters.into_iter().zip(0..) {
+        let logits = Noise::new(seed).units(VOCAB);
+        let params: Vec<_> = (0..DRAWS).map(|position| SampleParams { position, ..params }).collect();
+        let logits = logits.repeat(params.len());
+        Rows { vocab: VOCAB, logits, params, biases: Vec::new(), history: Vec::new() }.compare(device);
+    }
 }
 
 /// Histories of prompts and answers, biases of some tokens, forbidden ones among them.

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Heaps are divided into units of this many bytes.
-const UNIT: u64 = 256;
+pub(super) const UNIT: u64 = 256;
 /// Ranges that one heap may be cut into, free ones included.
 const MAX_RANGES: u32 = 16 << 10;
 /// The least by which the weights' memory grows once what was expected has come.
@@ -90,14 +90,19 @@ impl Slot {
 }
 
 /// The smallest heap in which a range of `units` is sure to be found: the sub-allocator sorts free ranges by their four highest bits.
-fn heap_units(units: u64) -> u64 {
+pub(super) fn heap_units(units: u64) -> u64 {
     let step = 1 << (u64::BITS - units.leading_zeros()).saturating_sub(4);
     units.next_multiple_of(step)
 }
 
+/// Where the `i`-th working heap lies on a device without unified memory: the second is for what passes between host and device.
+pub(super) fn working_storage(i: usize) -> Storage {
+    if i == 1 { Storage::Shared } else { Storage::Private }
+}
+
 impl Heaps {
     /// Takes the configured heaps from the device: all of them, or where it refuses, at least `min_heaps`. On unified memory all are
-    /// shared; on other devices the second is, for what passes between host and device, and the rest are private.
+    /// shared.
     pub(super) fn new(device: &dyn Device, config: &MemoryPoolConfig) -> Result<Self> {
         let mut heaps = Self {
             slots: Slab::new(),
@@ -107,7 +112,7 @@ impl Heaps {
             expected_weights: 0,
         };
         for i in 0..config.num_heaps {
-            let storage = heaps.storage(if i == 1 { Storage::Shared } else { Storage::Private });
+            let storage = heaps.storage(working_storage(i));
             match device.new_heap(heaps.heap_bytes, storage) {
                 Ok(heap) => drop(heaps.slots.insert(Slot::new(heap, storage, Role::Working))),
                 Err(error) if i >= config.min_heaps => {

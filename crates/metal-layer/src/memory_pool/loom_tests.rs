@@ -1,5 +1,4 @@
-//! Every interleaving of small histories. Run with
-//! `RUSTFLAGS="--cfg loom" cargo test -p mlx-serving-metal-layer --lib --release loom`.
+//! Every interleaving of small histories. `./test` runs them, with `RUSTFLAGS="--cfg loom"`.
 
 use super::test_device::{TestDevice, TestTimeline};
 use super::*;

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use super::test_device::{TestDevice, TestTimeline};
 use super::*;
 use crate::frontier::Lane;
@@ -392,4 +394,34 @@ fn a_panic_while_allocating_poisons_nobody() {
     assert!(panicked.join().is_err());
     drop(rig.take(100));
     assert_eq!(rig.pool.stats().total_released, 1);
+}
+
+#[test]
+fn allocations_are_timed_unless_statistics_are_off() {
+    for (track, timed) in [(true, "m_count 3"), (false, "m_count 0")] {
+        let seconds = Histogram::new([1.0]);
+        let config = MemoryPoolConfig { track_statistics: track, ..small() };
+        let pool = MemoryPool::new(TestDevice::new(true, 64), Frontier::default(), &config).unwrap();
+        pool.note_durations(seconds.clone());
+        (0..3).for_each(|_| drop(pool.allocate(100, Storage::Shared, "test").unwrap()));
+        let mut registry = prometheus_client::registry::Registry::default();
+        registry.register("m", "seconds", seconds);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        assert!(text.contains(timed), "{text}");
+    }
+}
+
+#[test]
+fn a_pool_that_may_not_fall_back_refuses_what_the_heaps_cannot_serve() {
+    let rig = rig(&small());
+    rig.pool.refuse_when_exhausted();
+    let whole = rig.take(64 * MIB);
+    let _rest = rig.take(64 * MIB);
+    let error = rig.pool.allocate(100, Storage::Private, "test").unwrap_err().to_string();
+    assert!(error.contains("graceful_fallback") && error.contains("num_heaps"), "{error}");
+    drop(whole);
+    drop(rig.take(100));
+    let stats = rig.pool.stats();
+    assert_eq!((stats.exhaustion_events, stats.fallback_events, stats.total_acquired), (1, 0, 3));
 }

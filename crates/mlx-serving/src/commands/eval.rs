@@ -23,8 +23,9 @@ const WINDOW: usize = 512;
 /// A model without an engine.
 struct Bench {
     device: Arc<dyn Device>,
-    layer: MetalLayer,
     model: Model,
+    /// After the model, whose memory its allocator has.
+    layer: MetalLayer,
 }
 
 impl Bench {

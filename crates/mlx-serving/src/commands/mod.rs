@@ -52,7 +52,7 @@ pub(crate) fn run(cli: &Cli, loaded: Loaded) -> Result<(), Failure> {
         Command::Bench(Bench::Synth(args)) => synth::run(args),
         Command::Eval(Eval::Logits(args)) => eval::logits(&context, args),
         Command::Eval(Eval::Perplexity(args)) => eval::perplexity(&context, args),
-        Command::Config(args) => config::run(&loaded, args),
+        Command::Config(args) => config::run(&context, &loaded, args),
         Command::Doctor(args) => doctor::run(&context, &loaded, args),
     }
 }

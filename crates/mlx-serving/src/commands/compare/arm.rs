@@ -8,6 +8,10 @@ use mlx_serving_metal_layer::{LayerStats, MetalLayer};
 use serde::Serialize;
 use std::time::Instant;
 
+const BLIT: &str = "blit_queue";
+/// Host memory for blocks that are pushed out, MiB: more than any prompt here needs.
+const SPILL_MB: u64 = 2048;
+
 /// What an engine runs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Arm {
@@ -28,6 +32,14 @@ impl Arm {
             Arm::Direct => "direct allocation",
             Arm::One(name) => name,
             Arm::All(_) => "all together",
+        }
+    }
+
+    fn blits(&self) -> bool {
+        match self {
+            Arm::Plain | Arm::Direct => false,
+            Arm::One(name) => *name == BLIT,
+            Arm::All(names) => names.contains(&BLIT),
         }
     }
 
@@ -91,6 +103,8 @@ impl Run {
         // A benchmark of something that was switched off on the way would be a lie.
         options.graceful_fallback = false;
         context.config.engine.kv_cache_tokens = q.kv_tokens();
+        // What the blit queue brings back, the plain arm computes again.
+        context.config.engine.kv_spill_mb = if arm.blits() { SPILL_MB } else { 0 };
         let start = Instant::now();
         let served = match arm {
             Arm::Direct => load::start(&context, model, &|device| MetalLayer::direct(device).map_err(Failure::failed))?,

@@ -1,0 +1,41 @@
+use crate::kernels::Isa;
+use crate::kernels::matmul::{AskAhead, Line, TILE, TileLayout};
+use crate::simd::vectorise;
+use crate::view::View;
+use mlx_serving_device::{Result, Weight};
+use std::ops::Range;
+
+/// A packed weight in device memory.
+pub(super) struct PackedWeight {
+    pub(super) layout: TileLayout,
+    lines: View<Line>,
+}
+
+impl PackedWeight {
+    pub(super) fn new(weight: &Weight) -> Result<Self> {
+        let layout = TileLayout::new(&weight.spec)?;
+        Ok(Self { layout, lines: View::new(&weight.buffer, layout.tiles() * layout.lines)? })
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.layout.spec.rows
+    }
+
+    /// Some tiles.
+    pub(super) fn tiles(&self, tiles: Range<usize>) -> &[Line] {
+        // SAFETY: a weight; nothing writes it while ops run.
+        unsafe { self.lines.get(tiles.start * self.layout.lines..tiles.end * self.layout.lines) }
+    }
+
+    /// Asks memory for up to `bytes` bytes from tile `tile` on.
+    pub(super) fn ask_ahead(&self, isa: Isa, tile: usize, bytes: usize) {
+        let lines = self.tiles(tile..self.layout.tiles());
+        vectorise(isa, AskAhead(&lines[..lines.len().min(bytes / size_of::<Line>())]));
+    }
+
+    /// Row `row`, dequantised.
+    pub(super) fn row(&self, row: usize, to: &mut [f32]) {
+        let tile = row / TILE;
+        self.layout.row(self.tiles(tile..tile + 1), row % TILE, to);
+    }
+}

@@ -1,0 +1,128 @@
+//! What can go wrong between here and the hub, in words for the person who has to mend it.
+
+use crate::ModelId;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// Why a model cannot be found, downloaded, listed or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// No name of a model.
+    #[error(
+        "{id:?} is neither a folder nor the id of a model on the hub; an id looks like mlx-community/Qwen2.5-0.5B-Instruct-4bit"
+    )]
+    Id {
+        /// What was given.
+        id: String,
+    },
+    /// The hub may not be asked.
+    #[error(
+        "{id} is not in the cache {cache}, and HF_HUB_OFFLINE forbids downloading it: unset that, or name a folder"
+    )]
+    Offline {
+        /// The model.
+        id: ModelId,
+        /// Where it was looked for.
+        cache: PathBuf,
+    },
+    /// There is nothing to remove.
+    #[error("{id} is not in the cache {cache}; `mlx-serving list` shows what is")]
+    NotCached {
+        /// The model.
+        id: ModelId,
+        /// Where it was looked for.
+        cache: PathBuf,
+    },
+    /// 404, or the hub's way to say so.
+    #[error(
+        "{endpoint} has no model {id}, or does not show it to you: check the spelling; a private one needs HF_TOKEN"
+    )]
+    NotFound {
+        /// The model.
+        id: ModelId,
+        /// The hub.
+        endpoint: String,
+    },
+    /// 401 or 403: the model asks for more than was sent.
+    #[error(
+        "{endpoint} does not let you download {id}: open {endpoint}/{id}, accept its conditions, and set HF_TOKEN to a token of your account that may read it"
+    )]
+    Forbidden {
+        /// The model.
+        id: ModelId,
+        /// The hub.
+        endpoint: String,
+    },
+    /// Another answer than a good one.
+    #[error("{url} answered {status}{body}; try again later")]
+    Status {
+        /// What was asked.
+        url: String,
+        /// HTTP's number.
+        status: u16,
+        /// The start of the answer, if there was one.
+        body: String,
+    },
+    /// No answer, or one that broke off.
+    #[error("{url}: {reason}; check the network and HF_ENDPOINT, then try again: downloads go on where they stopped")]
+    Network {
+        /// What was asked.
+        url: String,
+        /// Why it failed.
+        reason: String,
+    },
+    /// An answer that cannot be understood.
+    #[error("{url} did not answer as a hub does: {reason}; check HF_ENDPOINT")]
+    Answer {
+        /// What was asked.
+        url: String,
+        /// What is wrong with the answer.
+        reason: String,
+    },
+    /// A repository without the files that a model needs.
+    #[error("{id} has no {missing}: it is not a model in safetensors format; look for an MLX conversion of it")]
+    NoModel {
+        /// The model.
+        id: ModelId,
+        /// What it lacks.
+        missing: &'static str,
+    },
+    /// A file that is not what the hub's index says.
+    #[error("{file} of {id} arrived damaged: expected {expected}, found {found}; it was deleted, try again")]
+    Damaged {
+        /// The model.
+        id: ModelId,
+        /// Its file.
+        file: String,
+        /// Size or hash.
+        expected: String,
+        /// Size or hash.
+        found: String,
+    },
+    /// The cache's disk is full.
+    #[error(
+        "{path}: the disk is full; free some space or set HF_HUB_CACHE to another disk, then try again: downloads go on where they stopped"
+    )]
+    DiskFull {
+        /// The file that was written.
+        path: PathBuf,
+    },
+    /// The cache cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl HubError {
+    /// For `map_err`: what happened to this path.
+    pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
+        |source| match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => HubError::DiskFull { path: path.to_owned() },
+            _ => HubError::Io { path: path.to_owned(), source },
+        }
+    }
+}

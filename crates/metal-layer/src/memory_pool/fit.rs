@@ -1,0 +1,151 @@
+use super::heaps::{UNIT, heap_units, working_storage};
+use crate::config::MemoryPoolConfig;
+use mlx_serving_device::{DeviceInfo, Storage};
+use offset_allocator::Allocator;
+
+const MIB: u64 = 1 << 20;
+
+/// What an engine holds while it runs, weights excepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkingSet {
+    /// Layers of the KV cache.
+    pub kv_layers: usize,
+    /// Bytes of each.
+    pub kv_layer_bytes: u64,
+    /// Activations, logits and the like: bytes of each, and where they lie.
+    pub others: Vec<(u64, Storage)>,
+}
+
+impl WorkingSet {
+    /// All buffers, in the order in which an engine takes them.
+    fn buffers(&self) -> impl Iterator<Item = (u64, Storage)> + '_ {
+        std::iter::repeat_n((self.kv_layer_bytes, Storage::Private), self.kv_layers).chain(self.others.iter().copied())
+    }
+}
+
+impl MemoryPoolConfig {
+    /// Why a working set and these heaps do not fit each other on such a device, and which key would change that; `None` if they
+    /// do.
+    pub fn fits(&self, device: &DeviceInfo, set: &WorkingSet) -> Option<String> {
+        let reserved = self.heap_size_mb * self.num_heaps as u64;
+        if reserved * MIB > device.memory_budget {
+            return Some(format!(
+                "the heaps of memory_pool take {reserved} MiB, but the device has {}: lower heap_size_mb or num_heaps",
+                device.memory_budget / MIB
+            ));
+        }
+        let outside = self.outside(device, set);
+        if outside == 0 {
+            return None;
+        }
+        let bytes: u64 = set.buffers().map(|(bytes, _)| bytes).sum();
+        let more_heaps = (self.num_heaps + 1..=16).map(|num_heaps| Self { num_heaps, ..self.clone() });
+        let larger = (1..=5).map(|doublings| Self { heap_size_mb: self.heap_size_mb << doublings, ..self.clone() });
+        let remedy = more_heaps
+            .chain(larger)
+            .filter(|c| c.heap_size_mb <= c.max_heap_size_mb.min(2048))
+            .filter(|c| c.heap_size_mb * c.num_heaps as u64 * MIB <= device.memory_budget)
+            .find(|c| c.outside(device, set) == 0);
+        let remedy = match remedy {
+            Some(c) if c.num_heaps > self.num_heaps => format!("raise memory_pool.num_heaps to {}", c.num_heaps),
+            Some(c) => format!("raise memory_pool.heap_size_mb to {}", c.heap_size_mb),
+            None => "lower engine.kv_cache_tokens".into(),
+        };
+        Some(format!(
+            "the KV cache ({} layers of {} MiB) and the activations, {} MiB together, do not fit the {} heaps of {} MiB of \
+             memory_pool: {outside} buffers would be dedicated; {remedy}",
+            set.kv_layers,
+            set.kv_layer_bytes.div_ceil(MIB),
+            bytes.div_ceil(MIB),
+            self.num_heaps,
+            self.heap_size_mb,
+        ))
+    }
+
+    /// Buffers that would get dedicated memory: what the heaps' sub-allocators say when they are asked in the same order.
+    fn outside(&self, device: &DeviceInfo, set: &WorkingSet) -> usize {
+        let asked = |storage| if device.unified_memory { Storage::Shared } else { storage };
+        let working = (0..self.num_heaps).map(|i| (working_storage(i), self.heap_size_mb));
+        let warm = self.warmup_buffer_sizes_mb.iter().filter(|&&mb| mb > self.heap_size_mb);
+        let mut heaps: Vec<(Storage, Allocator)> = working
+            .chain(warm.map(|&mb| (Storage::Private, mb)))
+            .map(|(storage, mb)| (asked(storage), Allocator::with_max_allocs((mb * MIB / UNIT) as u32, 1024)))
+            .collect();
+        let fits = |&(bytes, storage): &(u64, Storage)| {
+            let units = bytes.div_ceil(UNIT);
+            let mut room = |units| heaps.iter_mut().any(|(s, h)| *s == asked(storage) && h.allocate(units).is_some());
+            u32::try_from(units).is_ok_and(&mut room) || {
+                // Larger than a heap: it gets its own.
+                let own = heap_units(units) * UNIT;
+                own > self.heap_size_mb * MIB && own <= self.max_heap_size_mb * MIB
+            }
+        };
+        let buffers: Vec<_> = set.buffers().collect();
+        buffers.len() - buffers.iter().copied().filter(fits).count()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::super::test_device::TestDevice;
+    use super::*;
+    use crate::Allocate;
+    use crate::frontier::Frontier;
+    use crate::memory_pool::MemoryPool;
+    use mlx_serving_device::Device;
+
+    fn set(kv_layers: usize, kv_layer_mib: u64) -> WorkingSet {
+        let others = vec![(2 * MIB, Storage::Private), (19 * MIB, Storage::Shared)];
+        WorkingSet { kv_layers, kv_layer_bytes: kv_layer_mib * MIB, others }
+    }
+
+    fn told(config: &MemoryPoolConfig, set: &WorkingSet) -> Option<String> {
+        config.fits(TestDevice::new(true, 64).info(), set)
+    }
+
+    #[test]
+    fn the_default_heaps_hold_a_7b_models_default_cache() {
+        assert_eq!(told(&MemoryPoolConfig::default(), &set(28, 32)), None);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_with_the_key_that_helps() {
+        let config = MemoryPoolConfig { warmup_buffer_sizes_mb: vec![32], ..MemoryPoolConfig::default() };
+        for (set, parts) in [
+            (set(40, 32), ["40 layers of 32 MiB", "4 heaps of 256 MiB", "raise memory_pool.num_heaps to 6"]),
+            (set(40, 128), ["40 layers", "dedicated", "raise memory_pool.heap_size_mb to 2048"]),
+            (set(400, 128), ["400 layers", "dedicated", "lower engine.kv_cache_tokens"]),
+            (set(2, 2049), ["2 layers", "2 buffers", "lower engine.kv_cache_tokens"]),
+        ] {
+            let message = told(&config, &set).unwrap();
+            assert!(parts.iter().all(|part| message.contains(part)), "{parts:?} are not all in: {message}");
+        }
+        // Layers larger than a heap get their own.
+        assert_eq!(told(&config, &set(40, 300)), None);
+    }
+
+    #[test]
+    fn heaps_beyond_the_devices_memory_are_told() {
+        let mut info = TestDevice::new(true, 64).info().clone();
+        info.memory_budget = 1000 * MIB;
+        let message = MemoryPoolConfig::default().fits(&info, &set(1, 1)).unwrap();
+        assert!(message.contains("1024 MiB") && message.contains("1000"), "{message}");
+    }
+
+    #[test]
+    fn the_pool_does_what_was_told() {
+        for unified in [true, false] {
+            for (layers, mib) in [(1, 1), (7, 16), (9, 16), (3, 33), (2, 63), (5, 90), (3, 300), (40, 7)] {
+                let config =
+                    MemoryPoolConfig { heap_size_mb: 64, num_heaps: 3, max_heap_size_mb: 256, ..Default::default() };
+                let config = MemoryPoolConfig { warmup_buffer_sizes_mb: vec![16, 128], ..config };
+                let (device, set) = (TestDevice::new(unified, 64), set(layers, mib));
+                let pool = MemoryPool::new(device.clone(), Frontier::default(), &config).unwrap();
+                let held: Vec<_> = set.buffers().map(|(bytes, s)| pool.allocate(bytes, s, "test").unwrap()).collect();
+                let outside = pool.stats().fallback_events as usize;
+                assert_eq!(config.outside(device.info(), &set), outside, "{layers} layers of {mib} MiB, {unified}");
+                drop(held);
+            }
+        }
+    }
+}

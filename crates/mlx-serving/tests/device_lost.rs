@@ -1,0 +1,91 @@
+//! A device that is lost while it serves: clients, `/ready` and `/health` are told why.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use mlx_serving_checkpoint::Checkpoint;
+use mlx_serving_device::Device;
+use mlx_serving_device::fake::{FakeDevice, FakeOptions, Latency};
+use mlx_serving_engine::{Engine, Options, Parts, Sampling};
+use mlx_serving_metal_layer::MetalLayer;
+use mlx_serving_metal_layer::config::MetalOptimizations;
+use mlx_serving_model::{Model, Source};
+use mlx_serving_server::{AppState, ServedModel, Settings};
+use mlx_serving_text::Tokenizer;
+use serde_json::{Value, json};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+fn served(device: Arc<dyn Device>) -> ServedModel {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/rustbook-5m-4bit");
+    let mut config = MetalOptimizations::default();
+    config.select("command_buffer_ring").unwrap();
+    let layer = MetalLayer::new(device.clone(), &config).unwrap();
+    let source = Source {
+        checkpoint: Arc::new(Checkpoint::open(&folder).unwrap()),
+        device: &device,
+        allocate: layer.allocate.as_ref(),
+        transfer: layer.transfer.as_ref(),
+        progress: &mut |_| {},
+    };
+    let model = Model::load(source).unwrap();
+    let tokenizer = Tokenizer::from_dir(&folder).unwrap();
+    let parts = Parts { device, layer, model, tokenizer: tokenizer.clone(), eos: vec![2] };
+    let engine = Engine::start(parts, &Options::default()).unwrap();
+    let defaults = Sampling::default();
+    ServedModel { id: "m".into(), engine, tokenizer, template: None, defaults, created: 0 }
+}
+
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(60)))
+        .build()
+        .into()
+}
+
+fn get(url: &str) -> (u16, Value) {
+    let mut response = agent().get(url).call().unwrap();
+    (response.status().as_u16(), serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap())
+}
+
+fn post(url: &str, body: &Value) -> (u16, Value) {
+    let mut response = agent().post(url).send(body.to_string()).unwrap();
+    (response.status().as_u16(), serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap())
+}
+
+#[test]
+fn clients_and_probes_learn_that_the_device_is_lost() {
+    let latency = Latency { execute: Duration::from_millis(5), ..Latency::default() };
+    let device = FakeDevice::new(FakeOptions { compute: false, latency, ..FakeOptions::default() }).unwrap();
+    let control = device.control();
+    let state = AppState::new(Settings::default());
+    state.add(served(device));
+    state.loaded();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let shutdown = async { drop(stopped.await) };
+    let server = runtime.spawn(mlx_serving_server::serve(listener, state, shutdown, Duration::from_secs(1)));
+
+    assert_eq!(get(&format!("{base}/ready")).0, 200);
+    let body = json!({ "prompt": "Ownership", "max_tokens": 1900, "ignore_eos": true });
+    let url = format!("{base}/v1/completions");
+    std::thread::scope(|scope| {
+        let answer = scope.spawn(|| post(&url, &body));
+        std::thread::sleep(Duration::from_millis(100));
+        control.lose("unplugged");
+        let (status, error) = answer.join().unwrap();
+        assert!(status >= 500, "{status}: {error}");
+        assert!(error["error"]["message"].as_str().unwrap().contains("device lost: unplugged"), "{error}");
+    });
+    for probe in ["ready", "health"] {
+        let (status, answer) = get(&format!("{base}/{probe}"));
+        assert_eq!((status, &answer["status"]), (503, &json!("dead")), "{probe}");
+        assert!(answer["reason"].as_str().unwrap().contains("unplugged"), "{answer}");
+    }
+    let (status, refused) = post(&url, &body);
+    assert!(status >= 500 && refused["error"]["message"].as_str().unwrap().contains("unplugged"), "{refused}");
+    drop(stop);
+    runtime.block_on(server).unwrap().unwrap();
+}
