@@ -116,7 +116,7 @@ impl Cache {
         }
     }
 
-    /// Puts a blob into a snapshot under its file's name.
+    /// Puts a blob into a snapshot under its file's name. The blob's lock must be held.
     pub(crate) fn link(&self, id: &ModelId, commit: &str, name: &str, hash: &str) -> Result<(), HubError> {
         let folder = self.snapshot_dir(id, commit);
         std::fs::create_dir_all(&folder).map_err(HubError::io(&folder))?;
@@ -177,8 +177,7 @@ fn is_complete(snapshot: &Path) -> bool {
             // An index that cannot be read is for the loader to complain about.
             shards.is_none_or(|shards| shards.iter().all(|shard| snapshot.join(shard).is_file()))
         }
-        Err(_) => entries(snapshot)
-            .is_ok_and(|files| files.iter().any(|f| f.extension().is_some_and(|e| e == "safetensors") && f.is_file())),
+        Err(_) => snapshot.join("model.safetensors").is_file(),
     }
 }
 

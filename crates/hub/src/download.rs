@@ -35,7 +35,12 @@ fn is_needed(name: &str) -> bool {
         "chat_template.jinja",
         "chat_template.json",
     ];
-    NAMES.contains(&name) || name.starts_with("tokenizer") || name.ends_with(".safetensors")
+    NAMES.contains(&name) || name.starts_with("tokenizer") || is_weights(name)
+}
+
+/// Some repositories hold the same weights a second time under another name, such as `consolidated.safetensors`.
+fn is_weights(name: &str) -> bool {
+    name.starts_with("model") && name.ends_with(".safetensors")
 }
 
 /// Downloads the files that a model needs and links them; `refs/main` is written last.
@@ -47,10 +52,12 @@ pub(crate) fn snapshot(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<PathBuf, HubError> {
     let files: Vec<&RemoteFile> = repository.files.iter().filter(|file| is_needed(&file.name)).collect();
-    for (missing, suffix) in [("config.json", "config.json"), ("*.safetensors", ".safetensors")] {
-        if !files.iter().any(|file| file.name.ends_with(suffix)) {
-            return Err(HubError::NoModel { id: id.clone(), missing });
-        }
+    let lacks = |wanted: fn(&str) -> bool| !files.iter().any(|file| wanted(&file.name));
+    if lacks(|name| name == "config.json") {
+        return Err(HubError::NoModel { id: id.clone(), missing: "config.json" });
+    }
+    if lacks(is_weights) {
+        return Err(HubError::NoModel { id: id.clone(), missing: "model*.safetensors" });
     }
     // Sizes are claims; their sum is only shown.
     let total = files.iter().fold(0u64, |sum, file| sum.saturating_add(file.size));
@@ -59,7 +66,6 @@ pub(crate) fn snapshot(
         let transfer = Transfer { client, id, commit: &repository.commit, file };
         let mut report = |bytes| progress(Progress { file: &file.name, done: before.saturating_add(bytes), total });
         transfer.run(cache, &mut report)?;
-        cache.link(id, &repository.commit, &file.name, file.hash.hex())?;
         before = before.saturating_add(file.size);
     }
     cache.set_main(id, &repository.commit)?;
@@ -75,7 +81,7 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// Brings the file's content into `blobs`, unless it is there.
+    /// Brings the file's content into `blobs`, unless it is there, and links it into the snapshot.
     fn run(&self, cache: &Cache, report: &mut dyn FnMut(u64)) -> Result<(), HubError> {
         let blob = cache.blob(self.id, self.file.hash.hex());
         // Another process may be downloading the same file: wait for it, then find it done.
@@ -88,7 +94,7 @@ impl Transfer<'_> {
             std::fs::rename(&incomplete, &blob).map_err(HubError::io(&blob))?;
         }
         report(self.file.size);
-        Ok(())
+        cache.link(self.id, self.commit, &self.file.name, self.file.hash.hex())
     }
 
     /// Appends to `path` until it is as long as the file. What it holds already is kept.

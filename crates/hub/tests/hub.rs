@@ -19,6 +19,7 @@ fn stand_in() -> StandIn {
         ("model.safetensors", &weights()),
         ("README.md", b"# nobody runs this"),
         ("pytorch_model.bin", b"\x80"),
+        ("consolidated.safetensors", b"the same again"),
         ("onnx/model.safetensors", b"nested"),
         ("../../evil.safetensors", b"outside"),
     ])
@@ -220,6 +221,19 @@ fn a_full_disk_is_named() {
 }
 
 #[test]
+fn two_at_once_share_one_download() {
+    let (hub, dir) = (stand_in(), tempfile::tempdir().unwrap());
+    let options = options(&hub, dir.path());
+    let paths: Vec<PathBuf> = std::thread::scope(|scope| {
+        let pulls: Vec<_> = (0..4).map(|_| scope.spawn(|| pull(&options).unwrap())).collect();
+        pulls.into_iter().map(|pull| pull.join().unwrap()).collect()
+    });
+    assert!(paths.iter().all(|path| std::fs::read(path.join("model.safetensors")).unwrap() == weights()));
+    let downloads = hub.requests().iter().filter(|r| r.path.starts_with("/cdn/")).count();
+    assert_eq!(downloads, 1);
+}
+
+#[test]
 fn models_are_listed_with_their_sizes_and_removed_with_their_blobs() {
     let (hub, dir) = (stand_in(), tempfile::tempdir().unwrap());
     let cache = Hub::new(options(&hub, dir.path())).cache().clone();
@@ -241,15 +255,15 @@ fn a_snapshot_that_lacks_a_shard_is_pulled_again() {
     let (hub, dir) = (stand_in(), tempfile::tempdir().unwrap());
     hub.set_file(
         "model.safetensors.index.json",
-        br#"{"weight_map": {"a": "model.safetensors", "b": "second.safetensors"}}"#,
+        br#"{"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}"#,
     );
-    hub.set_file("second.safetensors", b"more");
+    hub.set_file("model-2.safetensors", b"more");
     let hub_here = Hub::new(options(&hub, dir.path()));
     let path = hub_here.pull(&id(), &mut |_| ()).unwrap();
     assert_eq!(hub_here.cache().snapshot(&id()).unwrap().as_ref(), Some(&path));
-    std::fs::remove_file(path.join("second.safetensors")).unwrap();
+    std::fs::remove_file(path.join("model-2.safetensors")).unwrap();
     assert!(hub_here.cache().snapshot(&id()).unwrap().is_none());
     assert!(!hub_here.cache().list().unwrap()[0].complete);
     hub_here.resolve(&id(), &mut |_| ()).unwrap();
-    assert_eq!(std::fs::read(path.join("second.safetensors")).unwrap(), b"more");
+    assert_eq!(std::fs::read(path.join("model-2.safetensors")).unwrap(), b"more");
 }
