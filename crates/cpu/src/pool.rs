@@ -211,7 +211,7 @@ mod tests {
                     worker.barrier()
                 })
                 .unwrap();
-                let each_once = (0..workers).map(|w| 1 << (8 * w)).sum();
+                let each_once: usize = (0..workers).map(|w| 1 << (8 * w)).sum();
                 assert_eq!(done.into_inner(), each_once);
                 if round % 100 == 0 {
                     std::thread::sleep(Duration::from_millis(2)); // Long enough for the workers to park.

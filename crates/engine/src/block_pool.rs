@@ -251,6 +251,44 @@ mod tests {
     }
 
     #[test]
+    fn evicted_content_leaves_before_what_is_wanted_again_comes_back() {
+        let options = crate::SpillOptions { memory_bytes: 1 << 10, ..crate::SpillOptions::default() };
+        let spill = SpillStore::open(&options, 16, Default::default()).unwrap().unwrap();
+        let mut pool = BlockPool::new(3, Some(spill.clone()));
+        let (first, second) = (tokens(33, 0), tokens(33, 1));
+        fill(&mut pool, &first).into_iter().for_each(|id| pool.release(id));
+        fill(&mut pool, &second).into_iter().for_each(|id| pool.release(id));
+        let moves = pool.take_moves();
+        assert_eq!((moves.out.len(), moves.back.len()), (2, 0));
+        moves.out.into_iter().for_each(|(_, content)| spill.insert(vec![content], &[7; 16]));
+        let back = pool.take_prefix(&first, true);
+        let moves = pool.take_moves();
+        assert_eq!(moves.back.iter().map(|(id, ..)| *id).collect::<Vec<_>>(), back);
+        assert_eq!((back.len(), moves.out.len()), (2, 1), "one of the second prompt's blocks made room");
+        assert!(pool.take_prefix(&second, false).len() < 2, "not restored where that is not wanted");
+    }
+
+    #[test]
+    fn a_block_that_is_taken_before_it_came_back_is_spilled_still() {
+        let options = crate::SpillOptions { memory_bytes: 1 << 10, ..crate::SpillOptions::default() };
+        let spill = SpillStore::open(&options, 16, Default::default()).unwrap().unwrap();
+        let mut pool = BlockPool::new(1, Some(spill.clone()));
+        let held = fill(&mut pool, &tokens(16, 0));
+        pool.release(held[0]);
+        assert!(pool.take().is_some());
+        let moves = pool.take_moves();
+        spill.insert(vec![moves.out[0].1.clone()], &[7; 16]);
+        pool.release(held[0]);
+        let back = pool.take_prefix(&tokens(17, 0), true);
+        pool.release(back[0]);
+        assert!(pool.take().is_some());
+        let moves = pool.take_moves();
+        assert!(moves.out.is_empty() && moves.back.is_empty(), "{moves:?}");
+        pool.release(back[0]);
+        assert_eq!(pool.take_prefix(&tokens(17, 0), true).len(), 1);
+    }
+
+    #[test]
     fn equal_content_is_published_once() {
         let mut pool = BlockPool::new(4, None);
         let prompt = tokens(16, 3);

@@ -1,12 +1,9 @@
 //! Who may use which bytes of the staging memory, and which transfer goes next.
 
-#[cfg(loom)]
-use loom::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::PoisonError;
-#[cfg(not(loom))]
-use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// Places begin at multiples of this, the strictest alignment of copies among the backends.

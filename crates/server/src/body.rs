@@ -20,17 +20,24 @@ impl<T: DeserializeOwned> FromRequest<Arc<AppState>> for Body<T> {
 
 /// Parses a body.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // A list would be taken for the fields in their order.
+    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        return Err(ApiError::invalid("", "the body is a JSON list; this route takes an object"));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value: T = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
-        let (mut path, inner) = (e.path().to_string(), e.inner().to_string());
-        let at = if path == "." { String::new() } else { format!("{path}: ") };
+        let (path, inner) = (e.path().to_string(), e.inner().to_string());
+        // `?` stands where the text broke off in the middle of a key, `.` for the whole body.
+        let path = path.trim_end_matches(['?', '.']);
+        let at = if path.is_empty() { String::new() } else { format!("{path}: ") };
         let message = format!("the body is not what this route takes: {at}{inner}");
         // A field that is not there has no place of its own.
-        let missing = inner.strip_prefix("missing field `").and_then(|rest| rest.split('`').next());
-        if let Some(field) = missing {
-            path = if path == "." { field.to_owned() } else { format!("{path}.{field}") };
-        }
-        ApiError::invalid(path, message)
+        let param = match inner.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
+            Some(field) if path.is_empty() => field.to_owned(),
+            Some(field) => format!("{path}.{field}"),
+            None => path.to_owned(),
+        };
+        ApiError::invalid(param, message)
     })?;
     deserializer.end().map_err(|e| ApiError::invalid("", format!("the body goes on after its JSON value: {e}")))?;
     Ok(value)
@@ -82,9 +89,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_has_no_field() {
-        let deep = "[".repeat(100_000);
-        for body in ["", "{", "null", "\u{0}", "{'messages': []}", "{\"messages\": []} x", &deep] {
+    fn what_is_no_object_has_no_field() {
+        let deep = format!("{{\"messages\": {}", "[".repeat(100_000));
+        assert!(parse::<ChatRequest>(deep.as_bytes()).is_err());
+        for body in [
+            "",
+            "{",
+            "[]",
+            "[[[[",
+            r#"["m", [{"role": "user", "content": "x"}]]"#,
+            "null",
+            "\u{0}",
+            "{'messages': []}",
+            "{\"messages\": []} x",
+        ] {
             let error = error::<ChatRequest>(body);
             assert_eq!(error["error"]["param"], serde_json::Value::Null, "{body:.20}: {error}");
         }

@@ -33,7 +33,7 @@ impl ApiError {
     /// 400 with the parameter at fault.
     pub(crate) fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
         let mut error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message);
-        error.body.param = Some(param.into()).filter(|p| !p.is_empty() && p != ".");
+        error.body.param = Some(param.into()).filter(|p| !p.is_empty());
         error.coded("invalid_value")
     }
 

@@ -17,18 +17,27 @@ const MAX_NODES: usize = 50_000;
 pub(crate) const MAX_DEPTH: usize = 200;
 /// Assignments to attributes of namespaces in one template: a namespace grows by one container with each.
 const MAX_MEMBERS: usize = 256;
-/// The values that one unit of fuel pays for.
-const NODES_PER_FUEL: usize = 4;
+/// The values that one unit of fuel pays for where they are only looked at.
+const SEEN_PER_FUEL: usize = 16;
+/// And where they are compared afterwards.
+const COMPARED_PER_FUEL: usize = 4;
 
 const CHECK: &str = " bounded";
 const CHECK_MEMBER: &str = " bounded member";
+const CHECK_COMPARED: &str = " bounded compared";
 /// No template can spell these names; requests may not give variables with them.
-pub(crate) const CHECKS: [&str; 2] = [CHECK, CHECK_MEMBER];
+pub(crate) const CHECKS: [&str; 3] = [CHECK, CHECK_MEMBER, CHECK_COMPARED];
 
 /// Adds the functions that [`insert_checks`] calls.
 pub(crate) fn add_checks(environment: &mut Environment) {
-    environment.add_function(CHECK, |state: &State, value: Value| bounded(state, value, false));
-    environment.add_function(CHECK_MEMBER, |state: &State, value: Value| bounded(state, value, true));
+    environment.add_function(CHECK, |state: &State, value: Value| bounded(state, value, SEEN_PER_FUEL));
+    environment.add_function(CHECK_COMPARED, |state: &State, value: Value| bounded(state, value, COMPARED_PER_FUEL));
+    environment.add_function(CHECK_MEMBER, |state: &State, value: Value| {
+        if value.as_object().is_some_and(is_namespace) {
+            return Err(too_large("a namespace inside another"));
+        }
+        bounded(state, value, SEEN_PER_FUEL)
+    });
 }
 
 /// Puts a check behind every instruction that builds values.
@@ -78,9 +87,9 @@ fn checks(instruction: &Instruction) -> (&'static [Instruction<'static>], &'stat
         &[Instruction::Swap, Instruction::CallFunction(CHECK_MEMBER, Some(1)), Instruction::Swap];
     // Comparing walks both sides; walking them here first pays for it.
     const BOTH: &[Instruction<'static>] = &[
-        Instruction::CallFunction(CHECK, Some(1)),
+        Instruction::CallFunction(CHECK_COMPARED, Some(1)),
         Instruction::Swap,
-        Instruction::CallFunction(CHECK, Some(1)),
+        Instruction::CallFunction(CHECK_COMPARED, Some(1)),
         Instruction::Swap,
     ];
     match instruction {
@@ -119,15 +128,12 @@ fn jump_target<'a>(instruction: &'a mut Instruction) -> Option<&'a mut u32> {
     }
 }
 
-/// The value, an iterator as a list, if it is small enough; `member` of a namespace, it may not be one itself.
-fn bounded(state: &State, value: Value, member: bool) -> Result<Value, Error> {
+/// The value, an iterator as a list, if it is small enough. Takes fuel: one unit for `per_fuel` values.
+fn bounded(state: &State, value: Value, per_fuel: usize) -> Result<Value, Error> {
     if value.as_object().is_none() {
         return Ok(value);
     }
     let value = if value.kind() == ValueKind::Iterable { list(&value)? } else { value };
-    if member && value.as_object().is_some_and(is_namespace) {
-        return Err(too_large("a namespace inside another"));
-    }
     let mut nodes = 0;
     let mut rest = vec![(value.clone(), 0)];
     while let Some((next, depth)) = rest.pop() {
@@ -141,7 +147,9 @@ fn bounded(state: &State, value: Value, member: bool) -> Result<Value, Error> {
         let before = nodes;
         let mut push = |value: Value| {
             nodes += 1;
-            rest.push((value, depth + 1));
+            if value.as_object().is_some() {
+                rest.push((value, depth + 1));
+            }
             nodes <= MAX_NODES
         };
         let small = match object.repr() {
@@ -154,7 +162,7 @@ fn bounded(state: &State, value: Value, member: bool) -> Result<Value, Error> {
         if !small {
             return Err(too_large(format!("a list or mapping of more than {MAX_NODES} values")));
         }
-        state.consume_fuel((nodes - before).div_ceil(NODES_PER_FUEL) as u64)?;
+        state.consume_fuel((nodes - before).div_ceil(per_fuel) as u64)?;
     }
     Ok(value)
 }

@@ -131,7 +131,8 @@ impl ChatTemplate {
         if source.len() > MAX_SOURCE {
             return Err(broken((1, format!("it has {} bytes, more than {MAX_SOURCE}", source.len()))));
         }
-        let source = without_generation_tags(source);
+        // As Jinja does it: the model was trained on prompts with plain line feeds.
+        let source = without_generation_tags(&source.replace("\r\n", "\n").replace('\r', "\n"));
         compile(name, &source).map_err(broken)?;
         self.sources.insert(name.to_owned(), source);
         Ok(())

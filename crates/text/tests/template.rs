@@ -29,6 +29,11 @@ fn whitespace_around_blocks_is_trimmed() {
 }
 
 #[test]
+fn line_ends_are_line_feeds_whoever_wrote_the_file() {
+    assert_eq!(text("a\r\n{% if true %}\r\nb\r\n{% endif %}\rc"), "a\nb\nc");
+}
+
+#[test]
 fn special_tokens_and_the_generation_prompt_are_variables() {
     let source = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}{% if add_generation_prompt %}A:{% endif %}";
     assert_eq!(text(source), "<s>hi</s>A:");

@@ -252,6 +252,30 @@ pub fn company_and_cuts_change_no_bit(device: &Arc<dyn Device>) {
     });
 }
 
+/// Two sequences that begin alike may read the same blocks: the same bits as with blocks of their own.
+pub fn a_shared_prefix_changes_no_bit(device: &Arc<dyn Device>) {
+    const SHARED: usize = 48;
+    for (window, seed) in [(None, 1), (Some(40), 2)] {
+        let kv = KvSpec { heads: 2, head_dim: 24, block_tokens: 16 };
+        let lengths = vec![70, 90];
+        let layer = Layer { heads: 4, kv, pairs: 12, interleaved: false, normed: true, window, lengths, seed };
+        let mut case = Case::new(layer);
+        for (rows, width) in [(&mut case.qkv, case.layer.width()), (&mut case.angles, 2 * case.layer.pairs)] {
+            let prefix = rows[0][..SHARED * width].to_vec();
+            rows[1][..SHARED * width].copy_from_slice(&prefix);
+        }
+        let cache = case.cache(device);
+        case.run(device, &[(1, 0, SHARED)], &cache);
+        let alone = case.run(device, &[(1, SHARED, 90)], &cache);
+        let prefix = case.tables[0][..SHARED / kv.block_tokens].to_vec();
+        case.tables[1][..prefix.len()].copy_from_slice(&prefix);
+        let cache = case.cache(device);
+        case.run(device, &[(0, 0, SHARED)], &cache);
+        let both = case.run(device, &[(0, SHARED, 70), (1, SHARED, 90)], &cache);
+        assert_same_bits(&both[both.len() - alone.len()..], &alone, &case.layer);
+    }
+}
+
 /// Tables, spans and contexts that lead elsewhere.
 pub fn blocks_and_rows_outside_are_refused(device: &Arc<dyn Device>) {
     let kv = KvSpec { heads: 1, head_dim: 8, block_tokens: 16 };
@@ -274,6 +298,7 @@ pub fn blocks_and_rows_outside_are_refused(device: &Arc<dyn Device>) {
     assert!(with(&|op| op.batch.spans = span(0, u32::MAX, u32::MAX, u32::MAX)), "nothing but overflow");
     assert!(with(&|op| op.cache = room(device, device.kv_block_bytes(&kv))), "a cache of one block");
     assert!(with(&|op| op.window = Some(0)), "an empty window");
+    assert!(with(&|op| op.heads = 0) && with(&|op| op.kv.block_tokens = 0), "nothing to attend");
     case.tables[0][2] = case.blocks as u32;
     assert!(refused(case.op(device, &[(0, 0, 40)], &cache)), "no such block");
 }

@@ -1,4 +1,4 @@
-//! [`Embed`], [`RopeAngles`], [`Copy`] and [`Observe`] against the oracle.
+//! [`Embed`], [`RopeAngles`], [`struct@Copy`] and [`Observe`] against the oracle.
 
 use super::data::{Noise, assert_close, for_all};
 use super::rig::{download, room, run, try_run, upload};

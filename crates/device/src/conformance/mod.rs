@@ -76,6 +76,7 @@ macro_rules! conformance {
             attend::any_batch,
             attend::long_contexts,
             attend::company_and_cuts_change_no_bit,
+            attend::a_shared_prefix_changes_no_bit,
             attend::blocks_and_rows_outside_are_refused,
             sample::any_row_is_drawn_as_the_oracle_draws,
             sample::filters_cut_where_the_oracle_cuts,

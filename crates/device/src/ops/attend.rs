@@ -68,9 +68,10 @@ impl Attend {
     pub(super) fn validate(&self) -> Result<()> {
         let rows = self.batch.rows;
         self.batch.validate()?;
-        require(self.kv.heads > 0 && self.heads.is_multiple_of(self.kv.heads), || {
+        require(self.kv.heads > 0 && self.heads > 0 && self.heads.is_multiple_of(self.kv.heads), || {
             format!("attend: {} heads over {} kv heads", self.heads, self.kv.heads)
         })?;
+        require(self.kv.head_dim > 0 && self.kv.block_tokens > 0, || format!("attend: nothing fits {:?}", self.kv))?;
         require(2 * self.pairs <= self.kv.head_dim, || format!("attend: {} pairs in {:?}", self.pairs, self.kv))?;
         require(self.window != Some(0), || "attend: empty window".into())?;
         holds("attend qkv", &self.qkv, rows * (self.heads + 2 * self.kv.heads) * self.kv.head_dim)?;
