@@ -70,9 +70,10 @@ impl Progress {
         self.tokens.push(token);
     }
 
-    /// Shares the blocks that are full and known.
-    pub(crate) fn publish(&mut self, pool: &mut BlockPool) {
-        let known = self.computed.min(self.tokens.len()) / BLOCK_TOKENS;
+    /// Shares the blocks that are full and known. `completed`: positions that completed steps have computed, not those in flight,
+    /// which may fail.
+    pub(crate) fn publish(&mut self, pool: &mut BlockPool, completed: usize) {
+        let known = completed.min(self.tokens.len()) / BLOCK_TOKENS;
         for i in self.published_blocks..known {
             let tokens = &self.tokens[i * BLOCK_TOKENS..(i + 1) * BLOCK_TOKENS];
             self.published = pool.publish(self.blocks[i], self.published, tokens);
@@ -270,6 +271,11 @@ impl<T> Scheduler<T> {
 }
 
 impl Plan {
+    /// Each part with the number of its sequence's positions that are computed once the step has completed.
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = (&Part, usize)> {
+        self.parts.iter().zip(self.spans.iter().map(|span| (span.start + span.rows) as usize))
+    }
+
     /// Adds up to `room` rows of a sequence.
     fn add(&mut self, id: u64, p: &mut Progress, room: usize, previous: u64, first: bool) {
         let start = p.computed;

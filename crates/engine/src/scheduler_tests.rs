@@ -23,11 +23,11 @@ fn step(s: &mut Scheduler<()>, in_flight: usize) -> Plan {
 
 /// Delivers a completed step's tokens; `token` decides each.
 fn complete(s: &mut Scheduler<()>, plan: &Plan, token: impl Fn(u64, usize) -> u32) {
-    for part in plan.parts.iter().filter(|p| p.sample.is_some()) {
+    for (part, completed) in plan.outcomes().filter(|(p, _)| p.sample.is_some()) {
         let Some(sequence) = s.running.iter_mut().find(|r| r.id == part.id) else { continue };
         let position = sequence.progress.tokens.len();
         sequence.progress.receive(token(part.id, position));
-        sequence.progress.publish(&mut s.pool);
+        sequence.progress.publish(&mut s.pool, completed);
         if sequence.progress.tokens.len() == sequence.progress.end {
             s.finish(part.id);
         }
@@ -75,6 +75,18 @@ fn a_step_ahead_refers_to_the_sampled_token_of_the_step_before() {
     complete(&mut s, &first, |_, _| 5);
     let third = step(&mut s, 1);
     assert_eq!((third.positions.clone(), third.continues), (vec![4, 5], true));
+}
+
+#[test]
+fn what_is_computed_ahead_is_shared_once_it_has_completed() {
+    let mut s = scheduler(16, 4, 16);
+    submit(&mut s, 1, prompt(40, 0), 2);
+    let chunks = [step(&mut s, 0), step(&mut s, 1), step(&mut s, 2)];
+    for (i, plan) in chunks.iter().enumerate() {
+        assert_eq!(s.pool.take_prefix(&prompt(40, 0), false).len(), i, "before chunk {i} has completed");
+        let (_, completed) = plan.outcomes().next().unwrap();
+        s.running[0].progress.publish(&mut s.pool, completed);
+    }
 }
 
 #[test]
@@ -183,11 +195,11 @@ proptest! {
                 }
                 Next::Drain => {
                     let plan = flight.pop_front().expect("nothing in flight to drain");
-                    for part in plan.parts.iter().filter(|p| p.sample.is_some()) {
+                    for (part, completed) in plan.outcomes().filter(|(p, _)| p.sample.is_some()) {
                         let Some(r) = s.running.iter_mut().find(|r| r.id == part.id) else { continue };
                         let position = r.progress.tokens.len();
                         r.progress.receive(token(part.id, position));
-                        r.progress.publish(&mut s.pool);
+                        r.progress.publish(&mut s.pool, completed);
                         if r.progress.tokens.len() == r.progress.end {
                             let (prompt, tokens) = (r.progress.prompt, r.progress.tokens.clone());
                             prop_assert_eq!(tokens.len(), expected[&part.id]);

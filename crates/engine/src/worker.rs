@@ -230,14 +230,14 @@ impl Worker {
     fn deliver(&mut self, plan: &Plan, tokens: &[u32]) {
         let metrics = self.shared.metrics.clone();
         let mut discarded = 0;
-        for part in &plan.parts {
+        for (part, completed) in plan.outcomes() {
             let Some(s) = self.scheduler.running.iter_mut().find(|s| s.id == part.id) else {
                 discarded += u64::from(part.sample.is_some());
                 continue;
             };
             let Some(row) = part.sample else {
                 if self.share {
-                    s.progress.publish(&mut self.scheduler.pool);
+                    s.progress.publish(&mut self.scheduler.pool, completed);
                 }
                 continue;
             };
@@ -250,7 +250,7 @@ impl Worker {
             }
             s.progress.receive(token);
             if self.share {
-                s.progress.publish(&mut self.scheduler.pool);
+                s.progress.publish(&mut self.scheduler.pool, completed);
             }
             let logprobs = s.rest.request.logprobs.map(|top| self.stepper.logprobs(row as usize, token, top));
             let at_end = s.progress.tokens.len() >= s.progress.end;

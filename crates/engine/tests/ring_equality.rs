@@ -22,7 +22,7 @@ const PROMPTS: [&str; 6] = [
 fn requests() -> Vec<Request> {
     let tokenizer = tokenizer();
     let greedy = Sampling::default;
-    (0..18u64)
+    (0..30u64)
         .map(|i| {
             let sampling = match i % 6 {
                 0 => greedy(),
@@ -35,7 +35,7 @@ fn requests() -> Vec<Request> {
             Request {
                 prompt: tokenizer.encode(PROMPTS[i as usize % PROMPTS.len()], false).unwrap(),
                 sampling,
-                max_tokens: Some(6 + 3 * (i as usize % 5)),
+                max_tokens: Some(14 + 7 * (i as usize % 5)),
                 stop: if i % 4 == 1 { vec![" the".into(), "\n\n".into()] } else { Vec::new() },
                 ignore_eos: i % 3 == 0,
                 logprobs: None,
@@ -71,7 +71,7 @@ fn same_with_a_ring_of(ring_size: usize, requests: &[Request]) -> (Vec<Answer>, 
         assert!(engine.metrics().preemptions.get() > 0, "the load preempts nobody");
     }
     let stats = ring_stats(&ringed);
-    assert!(stats.rotations > 3, "{stats:?}");
+    assert!(stats.rotations > 10, "{stats:?}");
     (expected, stats)
 }
 
@@ -97,7 +97,7 @@ fn a_stop_costs_at_most_one_row_in_vain() {
     let mut requests = requests();
     requests.iter_mut().for_each(|r| r.ignore_eos = false);
     let count = requests.len() as u64;
-    let engine = engine(&ring(8), &Options { max_sequences: 18, ..Options::default() });
+    let engine = engine(&ring(8), &Options { max_sequences: 30, ..Options::default() });
     let stopped = answers(&engine, requests).iter().filter(|a| a.reason == FinishReason::Stop).count() as u64;
     let discarded = ring_stats(&engine).discarded_steps;
     assert!(stopped > 0 && stopped < count);
@@ -117,7 +117,7 @@ fn neighbours_that_go_away_or_ask_for_logprobs_change_nothing() {
     let engine = engine(&ring(3), &tight());
     let mut streams = Vec::new();
     for (i, request) in requests().into_iter().enumerate() {
-        let disturbing = Request { logprobs: (i % 3 == 0).then_some(2), ..common::endless(i as u64, 30) };
+        let disturbing = Request { logprobs: (i % 3 == 0).then_some(2), ..common::endless(i as u64, 60) };
         let mut neighbour = engine.submit(disturbing).unwrap();
         streams.push(engine.submit(request).unwrap());
         if i % 2 == 0 {
