@@ -254,7 +254,6 @@ fn ten_thousand_mixed_requests_leave_nothing_behind() {
 }
 
 #[test]
-#[ignore = "takes minutes without optimisation"]
 fn ten_thousand_mixed_requests_leave_nothing_behind_on_the_cpu() {
     endure(cpu());
 }
