@@ -62,7 +62,8 @@ impl Matrix {
         let random = noise(seed, len.max(rows * COLS));
         let (values, side, dequantised) = match format {
             WeightFormat::Dense(_) => {
-                (random.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>(), vec![], random.clone())
+                let plain = random[..rows * COLS].to_vec();
+                (bytemuck::cast_slice(&plain).to_vec(), vec![], plain)
             }
             WeightFormat::Affine { bits, group, scale } => {
                 // Bytes that begin with 0x3c and 0xbc are about ±0.01 in bf16 and ±1 in f16: neither overflows.
