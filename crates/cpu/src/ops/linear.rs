@@ -17,8 +17,10 @@ use std::ops::Range;
 
 /// Up to so many values every worker makes all tokens ready for itself, which is quicker than to meet.
 const ALONE: usize = 8192;
-/// Features that are made ready, or multiplied by several tiles, at a time: few enough for the nearest cache.
+/// Features that several tiles are multiplied by at a time: few enough for the nearest cache.
 const SEGMENT: usize = 1024;
+/// Features that are made ready at a time.
+const PIECE: usize = 512;
 /// Bytes of weights that a worker takes at a time: of a stream, and for several passes over them.
 const RUN: usize = 48 << 10;
 const KEPT: usize = 192 << 10;
@@ -167,7 +169,7 @@ impl LinearStep {
     pub(super) fn run(&self, worker: &mut Worker) -> Result<()> {
         let copy = if self.alone { 4 * worker.index * self.words } else { 0 };
         let ready = worker.arena::<u32>(copy, self.words)?;
-        let pieces = self.passes.len() * self.cols.div_ceil(SEGMENT);
+        let pieces = self.passes.len() * self.cols.div_ceil(PIECE);
         for input in &self.inputs {
             let mine = if self.alone { 0..pieces } else { part(pieces, worker.index, worker.count) };
             for piece in mine {
@@ -189,11 +191,11 @@ impl LinearStep {
 
     /// Makes ready one piece of `input`: some features of one pass.
     fn prepare(&self, input: &Input, piece: usize, ready: &View<u32>) -> Result<()> {
-        let segments = self.cols.div_ceil(SEGMENT);
+        let segments = self.cols.div_ceil(PIECE);
         let pass = &self.passes[piece / segments];
-        let first = piece % segments * SEGMENT;
+        let first = piece % segments * PIECE;
         let step = input.format.step();
-        let steps = first / step..(first + SEGMENT).min(self.cols).div_ceil(step);
+        let steps = first / step..(first + PIECE).min(self.cols).div_ceil(step);
         let words = self.words_of(input, pass, steps.clone());
         // SAFETY: the steps of a pass are one worker's own, or the copy is.
         let to = unsafe { ready.get_mut(words) };

@@ -13,8 +13,8 @@ const AHEAD: usize = 4096;
 /// How many tokens `isa`'s registers serve at once: the widths of passes, widest first.
 pub(crate) fn widths(isa: Isa) -> &'static [usize] {
     match isa {
-        Isa::Avx512 => &[12, 8, 6, 4, 2, 1],
-        _ => &[4, 2, 1],
+        Isa::Avx512 => &[12, 8, 4, 1],
+        _ => &[4, 1],
     }
 }
 
@@ -64,9 +64,7 @@ macro_rules! by_width {
     ($width:expr, $function:ident::<$($type:tt),+>($($argument:expr),+)) => {
         match $width {
             1 => $function::<$($type),+, 1>($($argument),+),
-            2 => $function::<$($type),+, 2>($($argument),+),
             4 => $function::<$($type),+, 4>($($argument),+),
-            6 if S::REGISTERS >= 32 => $function::<$($type),+, 6>($($argument),+),
             8 if S::REGISTERS >= 32 => $function::<$($type),+, 8>($($argument),+),
             12 if S::REGISTERS >= 32 => $function::<$($type),+, 12>($($argument),+),
             width => unreachable!("a pass of {width} tokens"),
