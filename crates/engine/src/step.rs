@@ -5,7 +5,7 @@ use crate::scheduler::{Limits, Plan, Scheduler};
 use crate::spill::SpillStore;
 use crate::uniforms::{self, Bounds, StepInputs};
 use mlx_serving_device::ops::{LogitBias, NO_SLOT, Observe, Sample, SampleParams};
-use mlx_serving_device::{Buffer, Device, DeviceError, Encoder, Op, Result, Storage};
+use mlx_serving_device::{Buffer, Device, DeviceError, Encoder, Op, Result, Status, Storage};
 use mlx_serving_metal_layer::{Allocation, InFlight, LayerStats, MetalLayer, Ticket};
 use mlx_serving_model::{KvCache, Model, Scratch, Step};
 use std::sync::Arc;
@@ -22,9 +22,16 @@ pub(crate) struct Stepper {
     free_slots: Vec<u32>,
     /// Where evicted blocks go.
     spill: Option<Arc<SpillStore>>,
+    /// Copies of blocks that the next step comes after, whatever became of the step that they were made for.
+    moving: Vec<Ticket>,
+    /// Blocks of failed steps that a copy which took too long may still write.
+    lingering: Vec<Lingering>,
     /// Last, because its allocator says at its end what the others have not let go.
     layer: MetalLayer,
 }
+
+/// A copy that was given up, and the blocks that it may still write.
+pub(crate) type Lingering = (Ticket, Vec<u32>);
 
 /// Why a step was not submitted.
 #[derive(Debug)]
@@ -43,7 +50,7 @@ impl From<DeviceError> for Refusal {
 /// A submitted step.
 pub(crate) struct Submitted {
     /// Blocks that came back for it.
-    restored: Vec<Ticket>,
+    restored: Vec<(Ticket, Vec<u32>)>,
     in_flight: InFlight,
     /// u32 [samples].
     sampled: Buffer,
@@ -68,7 +75,18 @@ impl Stepper {
         let scratch = Scratch::new(&model, layer.allocate.as_ref(), limits.rows, limits.sequences)?;
         layer.submit.reserve_uniforms(bounds.bytes())?;
         let free_slots = (0..limits.sequences as u32).rev().collect();
-        Ok(Self { layer, model, cache, scratch, bounds, history: None, free_slots, spill: None })
+        Ok(Self {
+            layer,
+            model,
+            cache,
+            scratch,
+            bounds,
+            history: None,
+            free_slots,
+            spill: None,
+            moving: Vec::new(),
+            lingering: Vec::new(),
+        })
     }
 
     pub(crate) fn kv_bytes(&self) -> u64 {
@@ -108,7 +126,8 @@ impl Stepper {
         let inputs = uniforms::pack(&slot.uniforms, plan, &params, &biases)?;
         let sampled = self.bounds.sampled(&slot.uniforms)?;
         let encoder = slot.encoder.as_mut();
-        let restored = self.move_blocks(encoder, scheduler.pool.take_moves())?;
+        let restored = self.move_blocks(scheduler.pool.take_moves())?;
+        self.moving.iter().try_for_each(|ticket| ticket.order(encoder))?;
         let observed = self.observe(encoder, plan, scheduler)?;
         let StepInputs { batch, tokens, logit_rows, params, biases } = inputs;
         let logit_count = plan.logit_rows.len();
@@ -147,20 +166,31 @@ impl Stepper {
         let resident = self.model.wait_resident(limit).map_err(|e| DeviceError::CommandFailed(e.to_string()));
         self.layer.submit.complete(&step.in_flight, limit)?;
         resident?;
-        for ticket in &step.restored {
-            // A transfer that is late is no sign of a device that hangs: the step has completed.
-            ticket.wait(limit).map_err(|error| match error {
-                DeviceError::Timeout { .. } => DeviceError::CommandFailed(error.to_string()),
-                error => error,
-            })?;
+        let mut came_back = Ok(());
+        for (ticket, blocks) in &step.restored {
+            came_back = came_back.and(ticket.wait(limit));
+            if ticket.lingers() {
+                self.lingering.push((ticket.clone(), blocks.clone()));
+            }
         }
+        // A transfer that is late is no sign of a device that hangs: the step has completed.
+        came_back.map_err(|error| match error {
+            DeviceError::Timeout { .. } => DeviceError::CommandFailed(error.to_string()),
+            error => error,
+        })?;
         let mut tokens = vec![0u32; step.samples];
         step.sampled.read(0, &mut tokens)?;
         Ok(tokens)
     }
 
-    /// Copies evicted blocks out and spilled ones back in; the ops that follow wait for both. Returns what brings blocks back.
-    fn move_blocks(&self, encoder: &mut dyn Encoder, moves: Moves) -> Result<Vec<Ticket>> {
+    /// Blocks of failed steps that are not to be used yet; each is told once.
+    pub(crate) fn take_lingering(&mut self) -> Vec<Lingering> {
+        std::mem::take(&mut self.lingering)
+    }
+
+    /// Begins to copy evicted blocks out and spilled ones back in. Returns what brings blocks back, and which.
+    fn move_blocks(&mut self, moves: Moves) -> Result<Vec<(Ticket, Vec<u32>)>> {
+        self.moving.retain(|ticket| ticket.status() == Status::Pending);
         let Some(spill) = &self.spill else { return Ok(Vec::new()) };
         let block_bytes: u64 = self.cache.block(0)?.iter().map(Buffer::len).sum();
         let at_once = (self.layer.transfer.max_chunk() / block_bytes).max(1) as usize;
@@ -175,7 +205,7 @@ impl Stepper {
                 Ok(())
             };
             match self.layer.transfer.gather(&from, Box::new(sink)) {
-                Ok(ticket) => ticket.order(encoder)?,
+                Ok(ticket) => self.moving.push(ticket),
                 Err(error) => tracing::warn!(%error, "evicted KV blocks could not be spilled"),
             }
         }
@@ -192,8 +222,8 @@ impl Stepper {
                 Ok(())
             };
             let ticket = self.layer.transfer.scatter(&to, Box::new(fill))?;
-            ticket.order(encoder)?;
-            tickets.push(ticket);
+            self.moving.push(ticket.clone());
+            tickets.push((ticket, chunk.iter().map(|(id, ..)| *id).collect()));
         }
         Ok(tickets)
     }

@@ -3,7 +3,7 @@ use crate::client::Client;
 use crate::handle::{Info, Live, Options, Shared};
 use crate::scheduler::{Limits, Next, Plan, Progress, Scheduled, Scheduler};
 use crate::spill::SpillStore;
-use crate::step::{Stepper, Submitted};
+use crate::step::{Lingering, Stepper, Submitted};
 use crate::{EngineError, Event, FinishReason, Request};
 use mlx_serving_device::{Device, DeviceError};
 use mlx_serving_metal_layer::MetalLayer;
@@ -57,6 +57,8 @@ pub(crate) struct Worker {
     /// Blocks may be shared between sequences.
     share: bool,
     step_limit: Duration,
+    /// Blocks that the pool shall not hand out while a copy that was given up may still write them.
+    aside: Vec<Lingering>,
 }
 
 /// A submitted step.
@@ -94,6 +96,7 @@ impl Worker {
             next_id: 0,
             share,
             step_limit: options.step_limit,
+            aside: Vec::new(),
         };
         Ok((info, worker))
     }
@@ -162,6 +165,7 @@ impl Worker {
     /// One round: submit as many steps ahead as the submitter allows, then complete the oldest.
     fn turn(&mut self) -> Result<(), EngineError> {
         self.drop_gone();
+        self.take_back();
         while self.flight.len() < self.depth() {
             match self.scheduler.plan(self.flight.len()) {
                 Next::Step(plan) => self.submit(plan)?,
@@ -298,6 +302,18 @@ impl Worker {
         }
     }
 
+    /// Gives blocks back to the pool that nothing can write any more.
+    fn take_back(&mut self) {
+        let pool = &mut self.scheduler.pool;
+        self.aside.retain(|(copy, blocks)| {
+            let lingers = copy.lingers();
+            if !lingers {
+                blocks.iter().for_each(|&id| pool.release(id));
+            }
+            lingers
+        });
+    }
+
     /// After a failed step: waits for the rest in flight, forgets what they computed, and computes the sequences again, or fails
     /// them if that was tried; a failure that is not `counted` was another's fault. A device that is lost or hangs ends the engine.
     fn recover(&mut self, error: &DeviceError, mut plans: Vec<Plan>, counted: bool) -> Result<(), EngineError> {
@@ -309,6 +325,10 @@ impl Worker {
                 self.check_device(&error)?;
             }
             plans.push(flight.plan);
+        }
+        for lingering in self.stepper.take_lingering() {
+            lingering.1.iter().for_each(|&id| self.scheduler.pool.hold(id));
+            self.aside.push(lingering);
         }
         self.shared.end_step(false);
         let metrics = self.shared.metrics.clone();

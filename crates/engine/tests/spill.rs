@@ -197,3 +197,18 @@ fn a_staging_ring_that_stays_full_sends_blocks_in_line() {
     let stats = engine.stats().blit_queue.counters().unwrap().clone();
     assert!(stats.fallback_events > 0, "{stats:?}");
 }
+
+#[test]
+fn blocks_that_a_late_copy_may_still_write_are_set_aside_until_it_has_ended() {
+    let config = optimized("blit_queue", |c| c.blit_queue.timeout_ms = 100);
+    let (control, engine) = discrete(&config);
+    let expected = rounds(&engine);
+    // Whichever copy of the round hangs, those behind it hang too: some of them bring blocks back.
+    control.hang_submissions(QueueKind::Transfer, Fault::nth(2));
+    let held = |engine: &Engine| engine.metrics().kv_usage.get();
+    assert_eq!(read(engine.submit(request(0)).unwrap()).unwrap(), expected[0]);
+    assert!(held(&engine) > 0.0, "nothing is set aside");
+    control.release();
+    assert!(rounds(&engine) == expected);
+    assert_eq!(held(&engine), 0.0);
+}

@@ -257,6 +257,10 @@ impl Finisher {
                     (result, Some(copying))
                 }
             };
+            let stuck = copying.as_ref().filter(|copying| copying.submission.status() == Status::Pending);
+            if let Some(copying) = stuck {
+                end.outcome.give_up(copying.submission.clone());
+            }
             end.tell(&self.shared, result.map_err(|error| self.late(error)));
             match copying {
                 Some(copying) if copying.submission.status() == Status::Pending => {

@@ -45,12 +45,19 @@ pub(crate) struct Outcome {
     /// `None` while it goes on.
     result: Mutex<Option<Result<()>>>,
     ended: Condvar,
+    /// A copy that was given up and may still land.
+    given_up: Mutex<Option<Arc<dyn Submission>>>,
 }
 
 impl Outcome {
     pub(crate) fn set(&self, result: Result<()>) {
         *self.result.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
         self.ended.notify_all();
+    }
+
+    /// Before the result is set: `copy` was not waited for any longer.
+    pub(crate) fn give_up(&self, copy: Arc<dyn Submission>) {
+        *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
     }
 }
 
@@ -106,6 +113,12 @@ impl Ticket {
                 _ => Ok(()),
             },
         }
+    }
+
+    /// True while a copy that took too long may still land: its memory is not to be reused yet.
+    pub fn lingers(&self) -> bool {
+        let given_up = self.outcome.given_up.lock().unwrap_or_else(PoisonError::into_inner);
+        given_up.as_ref().is_some_and(|copy| copy.status() == Status::Pending)
     }
 
     /// Blocks until it has ended, at most `limit`.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
+use mlx_serving_device::fake::{FakeDevice, FakeOptions, Fault, QueueKind};
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Buffer, Device, DeviceError, Op, Point, Status, Storage, Submission};
 use mlx_serving_metal_layer::config::BlitQueueConfig;
@@ -25,8 +26,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
-        let device: Arc<dyn Device> =
-            CpuDevice::new(&CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap();
+        Self::on(CpuDevice::new(&CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap())
+    }
+
+    fn on(device: Arc<dyn Device>) -> Self {
         let frontier = Frontier::default();
         let compute = frontier.lane(device.new_timeline().unwrap());
         let allocate = Arc::new(CachingAllocator::new(device.clone(), frontier.clone()));
@@ -332,6 +335,23 @@ fn counters_can_be_switched_off() {
     let transfer = bench.coordinator(&BlitQueueConfig { track_metrics: false, ..small() });
     upload(&transfer, &bench.buffer(64, Storage::Shared), 1).wait(LONG).unwrap();
     assert_eq!(transfer.stats(), Default::default());
+}
+
+#[test]
+fn a_copy_that_was_given_up_lingers_until_it_has_ended() {
+    let device = FakeDevice::new(FakeOptions { unified_memory: false, ..FakeOptions::default() }).unwrap();
+    let control = device.control();
+    let bench = Bench::on(device);
+    let transfer = bench.coordinator(&BlitQueueConfig { timeout_ms: 100, ..small() });
+    control.hang_submissions(QueueKind::Transfer, Fault::nth(1));
+    let to = bench.device.new_buffer(64, Storage::Private).unwrap();
+    let ticket = upload(&transfer, &to, 1);
+    let error = ticket.wait(LONG).unwrap_err().to_string();
+    assert!(error.contains("timeout_ms") && ticket.lingers(), "{error}");
+    ticket.point.as_ref().unwrap().wait(LONG).unwrap();
+    control.release();
+    upload(&transfer, &to, 2).wait(LONG).unwrap();
+    assert!(!ticket.lingers());
 }
 
 #[test]
