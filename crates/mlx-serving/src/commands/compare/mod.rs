@@ -24,6 +24,8 @@ struct Comparison {
     model: String,
     questions: Questions,
     repetitions: usize,
+    /// As configured: of the CPU device, 0 for one a core.
+    threads: usize,
     device: Value,
     arms: Vec<Summary>,
     findings: Vec<Finding>,
@@ -97,6 +99,7 @@ pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
         model: name,
         questions,
         repetitions: args.repetitions,
+        threads: context.config.engine.threads,
         device: serde_json::to_value(&runs[0].stats.device).map_err(Failure::failed)?,
         arms: std::iter::once(&Arm::Plain).chain(&arms).map(|arm| summary(arm, &runs)).collect(),
         findings,
@@ -189,7 +192,9 @@ impl Comparison {
             "cold_ttft_ms": self.headline(Figure::ColdTtft),
             "device_utilization": self.headline(Figure::Utilization).as_f64().map(|percent| percent / 100.0),
             "outputs_equal": self.unequal().is_none(),
-            "settings": { "model": self.model, "repetitions": self.repetitions, "questions": self.questions },
+            "settings": {
+                "model": self.model, "repetitions": self.repetitions, "questions": self.questions, "threads": self.threads,
+            },
             "device": self.device,
             "machine": machine::describe(),
             "version": env!("CARGO_PKG_VERSION"),
