@@ -280,17 +280,20 @@ fn dropping_it_carries_out_what_is_due_and_fails_the_rest_of_the_stream() {
     let bench = Bench::new();
     let transfer = bench.coordinator(&small());
     let (go, gate) = mpsc::channel::<()>();
+    let (begin, begun) = mpsc::channel::<()>();
     let to = bench.buffer(64, Storage::Shared);
     let fill = move |bytes: &mut [u8]| {
+        begin.send(()).map_err(|e| e.to_string())?;
         gate.recv().map_err(|e| e.to_string())?;
         Ok(bytes.fill(1))
     };
     let first = transfer.stream(&to, Box::new(fill)).unwrap();
+    begun.recv().unwrap();
     let second = transfer.stream(&to, Box::new(|_| Ok(()))).unwrap();
     let due = upload(&transfer, &bench.buffer(64, Storage::Private), 2);
     std::thread::scope(|scope| {
         let dropped = scope.spawn(|| drop(transfer));
-        // The thread has the first in hand: let it go once the drop has had a chance to begin.
+        // Let the first go once the drop has had a chance to begin.
         std::thread::sleep(Duration::from_millis(20));
         go.send(()).unwrap();
         dropped.join().unwrap();

@@ -8,7 +8,7 @@ use mlx_serving_metal_layer::{LayerStats, MetalLayer};
 use serde::Serialize;
 use std::time::Instant;
 
-const BLIT: &str = "blit_queue";
+pub(crate) const BLIT: &str = "blit_queue";
 /// Host memory for blocks that are pushed out, MiB: more than any prompt here needs.
 const SPILL_MB: u64 = 2048;
 
@@ -19,6 +19,8 @@ pub(crate) enum Arm {
     Plain,
     /// The baselines, with every allocation made on the device.
     Direct,
+    /// The baselines, with KV blocks spilled and brought back in line.
+    SpillInLine,
     /// One optimisation.
     One(&'static str),
     /// Several at once.
@@ -30,14 +32,17 @@ impl Arm {
         match self {
             Arm::Plain => "plain",
             Arm::Direct => "direct allocation",
+            Arm::SpillInLine => "spilling in line",
             Arm::One(name) => name,
             Arm::All(_) => "all together",
         }
     }
 
-    fn blits(&self) -> bool {
+    /// Whether KV blocks that are pushed out go to host memory; without that they are computed again.
+    fn spills(&self) -> bool {
         match self {
             Arm::Plain | Arm::Direct => false,
+            Arm::SpillInLine => true,
             Arm::One(name) => *name == BLIT,
             Arm::All(names) => names.contains(&BLIT),
         }
@@ -46,7 +51,7 @@ impl Arm {
     /// As `--metal-opts` has it.
     fn list(&self) -> String {
         match self {
-            Arm::Plain | Arm::Direct => "none".into(),
+            Arm::Plain | Arm::Direct | Arm::SpillInLine => "none".into(),
             Arm::One(name) => (*name).into(),
             Arm::All(names) => names.join(","),
         }
@@ -103,8 +108,7 @@ impl Run {
         // A benchmark of something that was switched off on the way would be a lie.
         options.graceful_fallback = false;
         context.config.engine.kv_cache_tokens = q.kv_tokens();
-        // What the blit queue brings back, the plain arm computes again.
-        context.config.engine.kv_spill_mb = if arm.blits() { SPILL_MB } else { 0 };
+        context.config.engine.kv_spill_mb = if arm.spills() { SPILL_MB } else { 0 };
         let start = Instant::now();
         let served = match arm {
             Arm::Direct => load::start(&context, model, &|device| MetalLayer::direct(device).map_err(Failure::failed))?,

@@ -86,6 +86,7 @@ fn targets(arm: &Arm) -> Vec<Target> {
         Arm::One(_) => vec![target(Figure::Utilization, "+5 to +10 points", 5.0, true)],
         Arm::All(_) => vec![target(Figure::Throughput, "+40 to +60 %", 40.0, false)],
         Arm::Direct => vec![target(Figure::Throughput, "none: for comparison", f64::NAN, false)],
+        Arm::SpillInLine => vec![target(Figure::RestoreTtft, "none: for comparison", f64::NAN, false)],
         Arm::Plain => Vec::new(),
     }
 }

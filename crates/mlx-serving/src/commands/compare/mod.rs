@@ -10,7 +10,7 @@ use crate::args::Compare;
 use crate::commands::workload::Load;
 use crate::failure::Failure;
 use crate::{load, machine};
-use arm::{Arm, Questions, Run};
+use arm::{Arm, BLIT, Questions, Run};
 use finding::{Figure, Finding, Sandwich, findings};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -118,7 +118,7 @@ pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
     }
 }
 
-/// The arms that a list names, in the order of running; direct allocation beside the pool.
+/// The arms that a list names, in the order of running; direct allocation beside the pool, spilling in line beside the blit queue.
 fn arms(context: &Context, list: &str) -> Result<Vec<Arm>, Failure> {
     let mut options = context.config.metal_optimizations.clone();
     options.select(list).map_err(|message| Failure::usage(format!("--optimizations: {message}")))?;
@@ -131,6 +131,9 @@ fn arms(context: &Context, list: &str) -> Result<Vec<Arm>, Failure> {
     let mut arms = Vec::new();
     if active.contains(&"memory_pool") {
         arms.push(Arm::Direct);
+    }
+    if active.contains(&BLIT) {
+        arms.push(Arm::SpillInLine);
     }
     arms.extend(active.iter().map(|name| Arm::One(name)));
     if active.len() > 1 {
@@ -274,7 +277,14 @@ mod tests {
     #[test]
     fn all_runs_each_alone_and_then_together() {
         let names = |list| arms(&context(), list).unwrap().iter().map(Arm::name).collect::<Vec<_>>();
-        let each = ["direct allocation", "memory_pool", "blit_queue", "command_buffer_ring", "all together"];
+        let each = [
+            "direct allocation",
+            "spilling in line",
+            "memory_pool",
+            "blit_queue",
+            "command_buffer_ring",
+            "all together",
+        ];
         assert_eq!(names("all"), each);
         assert_eq!(names("command_buffer_ring"), ["command_buffer_ring"]);
         assert_eq!(names("memory_pool,blit_queue").last(), Some(&"all together"));
