@@ -141,13 +141,6 @@ impl<T> Switched<T> {
     pub fn on(stats: T) -> Self {
         Switched::On { enabled: true, stats }
     }
-    /// The counters of one that runs.
-    pub fn stats(&self) -> Option<&T> {
-        match self {
-            Switched::On { stats, .. } => Some(stats),
-            Switched::Off { .. } => None,
-        }
-    }
     /// One that does not.
     pub fn off(reason: Option<String>) -> Self {
         Switched::Off { enabled: false, reason, stats: None }

@@ -140,7 +140,7 @@ impl Run {
             restore_ttft_ms: restored.ttft_ms,
             all_outputs_hash: format!("{}{}", measured.output_hash, hash(tokens.iter())),
             measured,
-            overlap_ratio: stats.blit_queue.stats().map(|s| s.overlap_ratio),
+            overlap_ratio: stats.blit_queue.counters().map(|s| s.overlap_ratio),
             stats,
         })
     }
