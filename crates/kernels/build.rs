@@ -35,9 +35,10 @@ fn main() {
 /// Writes `{name}.spv` and `{name}.metal`; returns the kernel's line of the table.
 fn translate(name: &str, wgsl: &str, out: &Path) -> String {
     let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(wgsl)));
-    let info = Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES)
-        .validate(&module)
-        .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(wgsl)));
+    let info =
+        Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32)
+            .validate(&module)
+            .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(wgsl)));
     let entry = &module.entry_points[0];
 
     let options = spv::Options {

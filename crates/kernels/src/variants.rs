@@ -11,12 +11,35 @@ pub(crate) struct Variant {
 impl Variant {
     /// The kernel's name: the stem and its constants.
     pub(crate) fn name(&self) -> String {
-        let suffix: String = self.constants.iter().map(|(key, value)| format!("_{key}{value}")).collect();
+        let suffix: String =
+            self.constants.iter().map(|(key, value)| format!("_{}{value}", key.to_lowercase())).collect();
         format!("{}{suffix}", self.stem)
     }
 }
 
+/// Bits of a weight: codes of affine weights, 16 for f16 and bf16, 32 for f32.
+const BITS: [u32; 8] = [2, 3, 4, 5, 6, 8, 16, 32];
+
 /// All of them.
 pub(crate) fn all() -> Vec<Variant> {
-    vec![Variant { stem: "copy", constants: vec![] }]
+    let plain = |stem| Variant { stem, constants: vec![] };
+    let mut all: Vec<Variant> =
+        ["copy", "rope_angles", "gather_check", "linear_rows", "attend_merge"].map(plain).into();
+    for bits in BITS {
+        all.push(Variant { stem: "embed", constants: vec![("BITS", bits)] });
+        for gated in [0, 1] {
+            all.push(Variant { stem: "linear_many", constants: vec![("BITS", bits), ("GATED", gated)] });
+            for tile in [1, 2, 4, 8].into_iter().take(if gated == 1 { 3 } else { 4 }) {
+                let constants = vec![("BITS", bits), ("GATED", gated), ("TILE", tile)];
+                all.push(Variant { stem: "linear_few", constants });
+            }
+        }
+    }
+    for kv in [16, 32] {
+        all.push(Variant { stem: "attend_write", constants: vec![("KV", kv)] });
+        for (queries, items) in [(8, 1), (8, 2), (16, 1), (16, 2)] {
+            all.push(Variant { stem: "attend", constants: vec![("KV", kv), ("QUERIES", queries), ("ITEMS", items)] });
+        }
+    }
+    all
 }
