@@ -9,12 +9,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-#[path = "src/variants.rs"]
 mod variants;
 
 fn main() {
     println!("cargo::rerun-if-changed=src/wgsl");
-    println!("cargo::rerun-if-changed=src/variants.rs");
+    println!("cargo::rerun-if-changed=variants.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let mut templates = Environment::new();
     templates.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);

@@ -108,3 +108,73 @@ fn pack_row(spec: &WeightSpec, source: &WeightSource<'_>, row: usize, r: usize, 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mlx_serving_device::oracle::dequantise;
+    use proptest::prelude::*;
+
+    fn bits_at(bytes: &[u8], first: usize, count: usize) -> u32 {
+        (0..count).map(|i| u32::from(bytes[(first + i) / 8] >> ((first + i) % 8) & 1) << i).sum()
+    }
+
+    fn float(float: Float, bits: u32) -> f32 {
+        float.widen(&bits.to_le_bytes()[..float.size()])[0]
+    }
+
+    /// A value of a packed weight, found bit by bit as this file's docs say.
+    fn value(spec: &WeightSpec, packed: &[u8], row: usize, col: usize) -> f32 {
+        let p = Packed::new(spec).unwrap();
+        let (bits, r) = (p.bits as usize, row % ROWS);
+        let block = &packed[row / ROWS * p.block_words as usize * 4..];
+        let code = bits_at(block, 32 * bits * (col / CHUNK * ROWS + r) + col % CHUNK * bits, bits);
+        let sides = &block[ROWS * 4 * bits * p.chunks as usize..];
+        match spec.format {
+            WeightFormat::Dense(kind) => float(kind, code),
+            WeightFormat::Affine { group, scale, .. } => {
+                let bits = 8 * scale.size();
+                let first = col / usize::from(group) * ROWS * 2 * bits;
+                let (s, b) = if bits == 16 { (2 * r, 2 * r + 1) } else { (r, ROWS + r) };
+                let side = |i| float(scale, bits_at(sides, first + i * bits, bits));
+                side(s) * code as f32 + side(b)
+            }
+        }
+    }
+
+    fn formats() -> impl Strategy<Value = WeightFormat> {
+        let floats = || prop::sample::select(vec![Float::F32, Float::F16, Float::Bf16]);
+        let bits = prop::sample::select(vec![2u8, 3, 4, 5, 6, 8]);
+        let affine = (bits, prop::sample::select(vec![32u16, 64, 128]), floats())
+            .prop_map(|(bits, group, scale)| WeightFormat::Affine { bits, group, scale });
+        prop_oneof![floats().prop_map(WeightFormat::Dense), affine]
+    }
+
+    proptest! {
+        #[test]
+        fn every_value_is_where_the_layout_says(
+            format in formats(), rows in 1usize..11, width in 1usize..4, seed in any::<u64>()
+        ) {
+            let cols = match format {
+                WeightFormat::Dense(_) => width * 41,
+                WeightFormat::Affine { group, .. } => width * usize::from(group),
+            };
+            let spec = WeightSpec { rows, cols, format };
+            let (values, side, _) = spec.source_bytes();
+            // Bytes without the patterns of NaN, so that values can be compared.
+            let byte = |i: usize| (seed.rotate_left(i as u32 % 61).wrapping_mul(i as u64 | 1) >> 13) as u8 & 0x3f;
+            let bytes = |len: usize, salt: usize| (0..len).map(|i| byte(i + salt)).collect::<Vec<u8>>();
+            let (values, scales, biases) = (bytes(values, 1), bytes(side, 7), bytes(side, 11));
+            let source = WeightSource { values: &values, scales: &scales, biases: &biases };
+            let layout = weight_layout(&spec).unwrap();
+            let mut packed = vec![0xff; layout.bytes()];
+            pack(&spec, &source, 0..layout.blocks, &mut packed).unwrap();
+            let want = dequantise(&spec, &source).unwrap();
+            for row in 0..rows {
+                for col in 0..cols {
+                    prop_assert_eq!(value(&spec, &packed, row, col), want.row(row)[col], "{:?} {} {}", spec, row, col);
+                }
+            }
+        }
+    }
+}

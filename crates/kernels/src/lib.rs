@@ -13,8 +13,6 @@ mod layout;
 mod linear;
 mod lowering;
 mod rope;
-#[cfg_attr(not(test), expect(dead_code, reason = "the build script's, and the tests'"))]
-mod variants;
 
 pub use launch::{Access, Kernel, Launch};
 pub use lowering::{Lowering, Traits};
