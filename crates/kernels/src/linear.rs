@@ -64,7 +64,7 @@ fn few(op: &Linear, part: &[Projection], first: usize) -> Result<Launch> {
     let gated = part.len() == 2;
     // A gate's workgroup has two weights' results to keep.
     let most = if gated { 4 } else { 8 };
-    let tile = op.rows.next_power_of_two().min(most);
+    let tile = if op.rows == 1 { 1 } else { most };
     let packed = Packed::new(&part[0].weight.spec)?;
     let name = format!("linear_few_bits{}_gated{}_tile{tile}", packed.bits, u32::from(gated));
     let mut bindings = vec![

@@ -2,7 +2,7 @@
 {% include "weight.wgsl" %}
 {% include "linear.wgsl" %}
 // Few rows: the weights stream through once. 32 lanes share four features, each with a partition of the columns; a workgroup has 16
-// features, of both projections where they are gated, for {{ TILE }} rows.
+// features, of both projections where they are gated, for up to {{ TILE }} rows, which a lane takes {{ 2 if TILE > 1 else 1 }} at a time.
 {% set dense = BITS > 8 %}
 {% set weights = [0, 1] if GATED else [0] %}
 {% set pair = 2 if TILE > 1 else 1 %}
@@ -18,20 +18,19 @@
 {% endif %}
 @group(0) @binding({{ 8 if GATED else 6 }}) var<storage, read> fault: array<u32>;
 
-{# Partial sums by (weight, feature of four, row), lanes apart so that neither writing nor reading lanes meet in a bank. -#}
+// A lane's sums by (weight, feature of four, row); lanes apart so that neither writing nor reading lanes meet in a bank.
 const STRIDE: u32 = 133u;
 var<workgroup> partial: array<f32, {{ 133 * 4 * TILE * weights | length }}>;
-var<workgroup> squares: array<f32, {{ 32 * TILE }}>;
+var<workgroup> squares: array<f32, {{ 128 * TILE }}>;
 var<workgroup> factors: array<f32, {{ TILE }}>;
 
 {% macro code(w, r, i) -%}
-{%- set bit = (r * BITS + 0) * 32 + i * BITS -%}
-{%- set word = bit // 32 -%}
-{%- set shift = bit % 32 -%}
+{%- set word = r * BITS + i * BITS // 32 -%}
+{%- set shift = i * BITS % 32 -%}
 {%- if BITS == 32 -%}
 bitcast<f32>(w{{ w }}_{{ word // 4 }}[{{ word % 4 }}])
 {%- elif BITS == 16 -%}
-d{{ r }}_{{ i // 2 }}[{{ i % 2 }}]
+halves(params.kind, w{{ w }}_{{ word // 4 }}[{{ word % 4 }}])[{{ i % 2 }}]
 {%- elif shift + BITS <= 32 -%}
 f32((w{{ w }}_{{ word // 4 }}[{{ word % 4 }}] >> {{ shift }}u) & {{ 2 ** BITS - 1 }}u)
 {%- else -%}
@@ -39,6 +38,7 @@ f32(((w{{ w }}_{{ word // 4 }}[{{ word % 4 }}] >> {{ shift }}u) | (w{{ w }}_{{ (
 {%- endif -%}
 {%- endmacro %}
 
+// Four columns of a row of the input, and of the norm's weight.
 {% if dense %}
 fn column(first: u32, col: u32) -> f32 {
     if (col < params.cols) {
@@ -47,11 +47,31 @@ fn column(first: u32, col: u32) -> f32 {
     return 0.0;
 }
 
-fn norm_weight(col: u32) -> f32 {
-    if (has(HAS_NORM) && col < params.cols) {
+fn columns(row: u32, chunk: u32, j: u32) -> vec4<f32> {
+    // Dense rows may have any length.
+    let first = base(params.head, 0u) + row * params.cols;
+    let col = chunk * 32u + j * 4u;
+    return vec4<f32>(column(first, col), column(first, col + 1u), column(first, col + 2u), column(first, col + 3u));
+}
+
+fn weight_column(col: u32) -> f32 {
+    if (col < params.cols) {
         return norm[base(params.head, 1u) + col];
     }
-    return 1.0;
+    return 0.0;
+}
+
+fn norm_columns(chunk: u32, j: u32) -> vec4<f32> {
+    let col = chunk * 32u + j * 4u;
+    return vec4<f32>(weight_column(col), weight_column(col + 1u), weight_column(col + 2u), weight_column(col + 3u));
+}
+{% else %}
+fn columns(row: u32, chunk: u32, j: u32) -> vec4<f32> {
+    return input[base(params.head, 0u) / 4u + row * (params.cols / 4u) + chunk * 8u + j];
+}
+
+fn norm_columns(chunk: u32, j: u32) -> vec4<f32> {
+    return norm[base(params.head, 1u) / 4u + chunk * 8u + j];
 }
 {% endif %}
 
@@ -74,15 +94,17 @@ fn linear_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     // Blocks beyond the last compute the last again.
     let block = min(group.x * 4u + (lane >> 5u), blocks - 1u);
     let first_row = group.y * {{ TILE }}u;
-{% for m in range(TILE) %}
-    let x{{ m }} = {{ "" if dense else "base(params.head, 0u) / 4u + " }}input_row(first_row + {{ m }}u) * {{ "params.cols" if dense else "(params.cols / 4u)" }}{{ " + base(params.head, 0u)" if dense else "" }};
-    var squares{{ m }} = 0.0;
-{% endfor %}
-{% for w in weights %}{% for r in range(4) %}{% for m in range(TILE) %}
-    var y{{ w }}_{{ r }}_{{ m }} = 0.0;
-{% endfor %}{% endfor %}
+    let rows = min({{ TILE }}u, params.rows - first_row);
+    let slot = (lane >> 5u) * 33u + p;
+{% for w in weights %}
     let block{{ w }} = base(params.head, {{ 4 + 2 * w }}u) / 4u + block * (params.block_words / 4u);
 {% endfor %}
+    for (var i = 0u; i < {{ 4 * TILE * weights | length }}u; i++) {
+        partial[i * STRIDE + slot] = 0.0;
+    }
+    for (var m = 0u; m < {{ TILE }}u; m++) {
+        squares[m * 128u + lane] = 0.0;
+    }
 
     for (var chunk = p; chunk < params.chunks; chunk += 32u) {
 {% for w in weights %}
@@ -106,56 +128,25 @@ fn linear_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
         }
 {% endif %}
 {% endfor %}
-{% if dense %}
-        // Column by column: dense rows may have any length.
-{% for m in range(TILE) %}
-        var sum{{ m }} = 0.0;
-{% for w in weights %}{% for r in range(4) %}
-        var t{{ w }}_{{ r }}_{{ m }} = 0.0;
-{% endfor %}{% endfor %}
-{% endfor %}
-{% for i in range(32) %}
-        {
-            let weight = norm_weight(chunk * 32u + {{ i }}u);
-{% for m in range(TILE) %}
-            let x_{{ m }} = column(x{{ m }}, chunk * 32u + {{ i }}u);
-            squares{{ m }} = fma(x_{{ m }}, x_{{ m }}, squares{{ m }});
-            let u{{ m }} = x_{{ m }} * weight;
-{% endfor %}
-{% for w in weights %}{% for r in range(4) %}
-{% set word = r * BITS + i * BITS // 32 %}
-{% if BITS == 32 %}
-            let q{{ w }}_{{ r }} = bitcast<f32>(w{{ w }}_{{ word // 4 }}[{{ word % 4 }}]);
-{% else %}
-            let q{{ w }}_{{ r }} = halves(params.kind, w{{ w }}_{{ word // 4 }}[{{ word % 4 }}])[{{ i % 2 }}];
-{% endif %}
-{% for m in range(TILE) %}
-            t{{ w }}_{{ r }}_{{ m }} = fma(q{{ w }}_{{ r }}, u{{ m }}, t{{ w }}_{{ r }}_{{ m }});
-{% endfor %}
-{% endfor %}{% endfor %}
-        }
-{% endfor %}
-{% for w in weights %}{% for r in range(4) %}{% for m in range(TILE) %}
-        y{{ w }}_{{ r }}_{{ m }} += t{{ w }}_{{ r }}_{{ m }};
-{% endfor %}{% endfor %}{% endfor %}
-{% else %}
-{% for tile in range(TILE // pair) %}
-        {
-{% for k in range(pair) %}{% set m = tile * pair + k %}
-            var sum{{ m }} = 0.0;
+        for (var m = 0u; m < rows; m += {{ pair }}u) {
+{% for k in range(pair) %}
+            let row{{ k }} = input_row(first_row + m + {{ k }}u);
+            var sum{{ k }} = 0.0;
+            var squares{{ k }} = squares[(m + {{ k }}u) * 128u + lane];
 {% for j in range(8) %}
-            let x{{ m }}_{{ j }} = input[x{{ m }} + chunk * 8u + {{ j }}u];
-            var u{{ m }}_{{ j }} = x{{ m }}_{{ j }};
-            var g{{ m }}_{{ j }} = vec4<f32>(1.0);
+            let x{{ k }}_{{ j }} = columns(row{{ k }}, chunk, {{ j }}u);
+            var u{{ k }}_{{ j }} = x{{ k }}_{{ j }};
+            var g{{ k }}_{{ j }} = vec4<f32>(1.0);
             if (has(HAS_NORM)) {
-                g{{ m }}_{{ j }} = norm[base(params.head, 1u) / 4u + chunk * 8u + {{ j }}u];
-                u{{ m }}_{{ j }} = x{{ m }}_{{ j }} * g{{ m }}_{{ j }};
+                g{{ k }}_{{ j }} = norm_columns(chunk, {{ j }}u);
+                u{{ k }}_{{ j }} = x{{ k }}_{{ j }} * g{{ k }}_{{ j }};
             }
 {% for c in range(4) %}
-            squares{{ m }} = fma(x{{ m }}_{{ j }}[{{ c }}], x{{ m }}_{{ j }}[{{ c }}], squares{{ m }});
-            sum{{ m }} = fma(x{{ m }}_{{ j }}[{{ c }}], g{{ m }}_{{ j }}[{{ c }}], sum{{ m }});
+            squares{{ k }} = fma(x{{ k }}_{{ j }}[{{ c }}], x{{ k }}_{{ j }}[{{ c }}], squares{{ k }});
+            sum{{ k }} = fma(x{{ k }}_{{ j }}[{{ c }}], g{{ k }}_{{ j }}[{{ c }}], sum{{ k }});
 {% endfor %}
 {% endfor %}
+            squares[(m + {{ k }}u) * 128u + lane] = squares{{ k }};
 {% endfor %}
 {% for w in weights %}{% for r in range(4) %}
             {
@@ -164,28 +155,20 @@ fn linear_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
 {% endfor %}
 {% for i in range(32) %}
                 let q{{ i }} = {{ code(w, r, i) }};
-{% for k in range(pair) %}{% set m = tile * pair + k %}
-                t{{ k }} = fma(q{{ i }}, u{{ m }}_{{ i // 4 }}[{{ i % 4 }}], t{{ k }});
+{% for k in range(pair) %}
+                t{{ k }} = fma(q{{ i }}, u{{ k }}_{{ i // 4 }}[{{ i % 4 }}], t{{ k }});
 {% endfor %}
 {% endfor %}
-{% for k in range(pair) %}{% set m = tile * pair + k %}
-                y{{ w }}_{{ r }}_{{ m }} += fma(scale{{ w }}[{{ r }}], t{{ k }}, bias_{{ w }}[{{ r }}] * sum{{ m }});
+{% for k in range(pair) %}
+{% if dense %}
+                partial[({{ (w * 4 + r) * TILE + k }}u + m) * STRIDE + slot] += t{{ k }};
+{% else %}
+                partial[({{ (w * 4 + r) * TILE + k }}u + m) * STRIDE + slot] += fma(scale{{ w }}[{{ r }}], t{{ k }}, bias_{{ w }}[{{ r }}] * sum{{ k }});
+{% endif %}
 {% endfor %}
             }
 {% endfor %}{% endfor %}
         }
-{% endfor %}
-{% endif %}
-    }
-
-    let slot = (lane >> 5u) * 33u + p;
-{% for w in weights %}{% for r in range(4) %}{% for m in range(TILE) %}
-    partial[{{ (w * 4 + r) * TILE + m }}u * STRIDE + slot] = y{{ w }}_{{ r }}_{{ m }};
-{% endfor %}{% endfor %}{% endfor %}
-    if (lane < 32u) {
-{% for m in range(TILE) %}
-        squares[{{ m }}u * 32u + p] = squares{{ m }};
-{% endfor %}
     }
     workgroupBarrier();
     if (lane < {{ TILE }}u) {
@@ -193,7 +176,7 @@ fn linear_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
         if (has(HAS_NORM)) {
             var total = 0.0;
             for (var i = 0u; i < 32u; i++) {
-                total += squares[lane * 32u + i];
+                total += squares[lane * 128u + i];
             }
             factor = norm_factor(total);
         }
