@@ -31,19 +31,20 @@ impl Handover<'_> {
 
     fn submit(&mut self, tape: Option<&Tape>, ticket: Ticket, after: Option<u64>) -> Result<(), vk::Result> {
         let (own, other) = (ticket.lane as usize, ticket.lane.other() as usize);
-        let (waits, wait_values) = (after.map(|_| self.shared.semaphores[other]), after);
         let (signals, signal_values) = ([self.shared.semaphores[own]], [ticket.value]);
+        let (waits, stages) = ([self.shared.semaphores[other]], [vk::PipelineStageFlags::ALL_COMMANDS]);
+        let mut values = vk::TimelineSemaphoreSubmitInfo::default().signal_semaphore_values(&signal_values);
+        let mut info = vk::SubmitInfo::default().signal_semaphores(&signals);
+        // A list that is there and empty is bad style to the validation layer.
+        if after.is_some() {
+            values = values.wait_semaphore_values(after.as_slice());
+            info = info.wait_semaphores(&waits).wait_dst_stage_mask(&stages);
+        }
         let commands = tape.map(|tape| tape.commands);
-        let mut values = vk::TimelineSemaphoreSubmitInfo::default()
-            .wait_semaphore_values(wait_values.as_slice())
-            .signal_semaphore_values(&signal_values);
-        let stages = [vk::PipelineStageFlags::ALL_COMMANDS];
-        let info = vk::SubmitInfo::default()
-            .wait_semaphores(waits.as_slice())
-            .wait_dst_stage_mask(&stages[..waits.as_slice().len()])
-            .command_buffers(commands.as_slice())
-            .signal_semaphores(&signals)
-            .push_next(&mut values);
+        if commands.is_some() {
+            info = info.command_buffers(commands.as_slice());
+        }
+        let info = info.push_next(&mut values);
         // SAFETY: the lock keeps others from the queues; what the commands use is kept until they have ended.
         unsafe { self.shared.gpu.raw.queue_submit(self.shared.queues[own], &[info], vk::Fence::null()) }
     }
