@@ -8,6 +8,8 @@ mod copy;
 pub mod fault;
 mod launch;
 mod lowering;
+mod observe;
+mod sample;
 #[cfg_attr(not(test), expect(dead_code, reason = "the build script's, and the tests'"))]
 mod variants;
 

@@ -1,4 +1,4 @@
-use crate::{Launch, copy};
+use crate::{Launch, copy, observe, sample};
 use mlx_serving_device::{Arithmetic, Buffer, DeviceError, KvSpec, Op, Result, WeightLayout, WeightSource, WeightSpec};
 use std::ops::Range;
 
@@ -30,9 +30,11 @@ impl Lowering {
     ///
     /// # Errors
     /// What `scratch` says, and shapes that the kernels do not have.
-    pub fn lower(&self, op: &Op, _scratch: &mut dyn FnMut(u64) -> Result<Buffer>) -> Result<Vec<Launch>> {
+    pub fn lower(&self, op: &Op, scratch: &mut dyn FnMut(u64) -> Result<Buffer>) -> Result<Vec<Launch>> {
         match op {
             Op::Copy(op) => copy::lower(op),
+            Op::Observe(op) => observe::lower(op),
+            Op::Sample(op) => sample::lower(op, scratch),
             op => Err(DeviceError::Unsupported(format!("{} has no kernels ({:?})", op.name(), self.traits.arithmetic))),
         }
     }

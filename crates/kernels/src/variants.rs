@@ -18,5 +18,7 @@ impl Variant {
 
 /// All of them.
 pub(crate) fn all() -> Vec<Variant> {
-    vec![Variant { stem: "copy", constants: vec![] }]
+    ["copy", "observe_clear", "observe_mark", "sample_adjust", "sample_choose"]
+        .map(|stem| Variant { stem, constants: vec![] })
+        .into()
 }
