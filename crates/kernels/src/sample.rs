@@ -47,3 +47,49 @@ pub(crate) fn lower(op: &Sample, scratch: &mut dyn FnMut(u64) -> Result<Buffer>)
         },
     ])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mlx_serving_device::fake::{FakeDevice, FakeOptions};
+    use mlx_serving_device::{Device, Storage};
+
+    fn launches(rows: usize, vocab: usize, slots: Option<usize>) -> Result<Vec<Launch>> {
+        let device = FakeDevice::new(FakeOptions::default())?;
+        let room = |bytes: usize| device.new_buffer(bytes as u64, Storage::Private);
+        let op = Sample {
+            logits: room(4 * rows * vocab)?,
+            vocab,
+            rows,
+            params: room(52 * rows)?,
+            biases: room(8 * 3 + 4)?,
+            history: slots.map(|slots| room(4 * slots * vocab + 8)).transpose()?,
+            out: room(4 * rows)?,
+        };
+        lower(&op, &mut |bytes| room(bytes as usize))
+    }
+
+    #[test]
+    fn two_launches_whose_tiles_cover_the_vocabulary() {
+        let launches = launches(3, 151_936, Some(4)).unwrap();
+        let groups: Vec<_> = launches.iter().map(|launch| launch.groups).collect();
+        assert_eq!(groups, [[75, 3, 1], [3, 1, 1]]);
+        assert_eq!(launches[0].params, [151_936, 75, 4, 3, 0]);
+        for launch in &launches {
+            assert_eq!(launch.bindings.len() + 1, launch.kernel.bindings.len(), "{}", launch.kernel.name);
+        }
+        let (keys, bests) = (&launches[1].bindings[1], &launches[1].bindings[2]);
+        assert_eq!((keys.len(), bests.len()), (4 * 3 * 75 * 2048, 8 * 3 * 75));
+    }
+
+    #[test]
+    fn without_a_history_there_are_no_slots() {
+        assert_eq!(launches(1, 100, None).unwrap()[0].params, [100, 1, 0, 3, 0]);
+    }
+
+    #[test]
+    fn a_vocabulary_beyond_the_sums_is_refused() {
+        assert!(launches(1, MAX_VOCAB - 1, None).is_ok());
+        assert!(matches!(launches(1, MAX_VOCAB, None), Err(DeviceError::Unsupported(_))));
+    }
+}

@@ -1,5 +1,6 @@
 // Exponential and logarithm from additions and multiplications alone, so that their error does not depend on the driver: below
-// 2 ulp, whether or not a product and a sum are fused. tests/math.rs reads the constants below and measures.
+// 2 ulp, whether or not a product and a sum are fused; sums must not be reordered (on Metal: no fast math). tests/math.rs reads the
+// constants below and measures.
 
 // ln 2 in two parts; multiples of the upper one by an exponent are exact.
 const LN_2_HIGH: f32 = 0.693359375;

@@ -87,7 +87,8 @@ fn sample_adjust(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_
     let filtered = is_filtered(row);
     let tile = group.y * params.tiles + group.x;
     var own = vec2(0u, NO_TOKEN);
-    for (var i = lane; i < TILE; i += LANES) {
+    for (var step = 0u; step < TILE / LANES; step += 1u) {
+        let i = step * LANES + lane;
         let token = group.x * TILE + i;
         var key = 0u;
         if (token < params.vocab) {
