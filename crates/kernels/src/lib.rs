@@ -4,14 +4,17 @@
 //! Every sum is taken in one order that depends on neither batch nor device, so that a row's bits do not depend on its company.
 #![forbid(unsafe_code)]
 
+mod attend;
 mod copy;
+mod embed;
 pub mod fault;
 mod launch;
+mod layout;
+mod linear;
 mod lowering;
 mod observe;
+mod rope;
 mod sample;
-#[cfg_attr(not(test), expect(dead_code, reason = "the build script's, and the tests'"))]
-mod variants;
 
 pub use launch::{Access, Kernel, Launch};
 pub use lowering::{Lowering, Traits};
