@@ -1,4 +1,5 @@
 //! What every launch promises to a backend, over ops of many shapes. Buffers are the fake device's; nothing runs.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use mlx_serving_device::fake::{FakeDevice, FakeOptions};
 use mlx_serving_device::ops::{

@@ -1,5 +1,6 @@
 //! The scalar functions of `math.wgsl` and `divide.wgsl`, mirrored operation by operation with the constants of the WGSL itself, so
 //! that their error can be measured without a device: with every product fused into its sum, and with none.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use proptest::prelude::*;
 
