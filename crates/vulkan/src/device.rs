@@ -12,6 +12,7 @@ use crate::scratch::Scratch;
 use crate::select::DeviceKind;
 use crate::survey::Survey;
 use crate::timeline::VulkanTimeline;
+use crate::warm::WarmUp;
 use mlx_serving_device::{
     Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
     Timeline, WeightLayout, WeightSource, WeightSpec,
@@ -69,6 +70,7 @@ pub struct Found {
 /// A GPU, or a driver that plays one, through Vulkan.
 pub struct VulkanDevice {
     info: DeviceInfo,
+    warm: WarmUp,
     tally: Arc<Tally>,
     recorder: Arc<Recorder>,
     executor: Arc<Executor>,
@@ -123,6 +125,7 @@ impl VulkanDevice {
         let queue = |lane| Arc::new(VulkanQueue { lane, recorder: recorder.clone(), executor: executor.clone() });
         Ok(Arc::new(Self {
             info: info(&gpu, arithmetic),
+            warm: WarmUp::default(),
             tally: Arc::new(Tally { limit: options.memory_limit.unwrap_or(0), ..Tally::default() }),
             queues: Lane::ALL.map(queue),
             recorder,
@@ -141,9 +144,9 @@ impl VulkanDevice {
         ValidationLog(self.gpu.instance.messages.clone())
     }
 
-    /// Compiles every kernel in the background, so that none waits for its first use.
+    /// Compiles every kernel in the background, so that none waits for its first use; dropping the device ends that.
     pub fn warm(&self) {
-        self.recorder.pipelines.warm();
+        self.warm.begin(&self.recorder.pipelines);
     }
 
     /// Behaves from now on as after the loss of the device, for tests.
