@@ -111,7 +111,7 @@ pub(crate) fn end(gpu: &Gpu, tape: &Tape) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::Bundles;
+    use crate::bundle::{Bundles, Lease};
     use crate::counter::Lane;
     use crate::heap::{Tally, VulkanMemory};
     use crate::instance::Instance;
@@ -123,7 +123,7 @@ mod tests {
 
     /// Records with `f` into a command buffer; what the layer says.
     fn watched(
-        f: impl FnOnce(&Arc<Gpu>, &mut crate::bundle::Lease, &Tape, [&Arc<VulkanMemory>; 3]),
+        f: impl FnOnce(&Arc<Gpu>, &Pipelines, &mut Lease, &Tape, [&Arc<VulkanMemory>; 3]),
     ) -> Option<Vec<String>> {
         let instance = Instance::new(true).inspect_err(|error| eprintln!("skipped: {error}")).ok()?;
         let survey = Survey::all(&instance).unwrap().swap_remove(0);
@@ -132,7 +132,8 @@ mod tests {
         let (a, b, c) = (memory(), memory(), memory());
         let mut lease = Bundles::new(&gpu, Lane::Compute, &tally).take().unwrap();
         let tape = lease.begin().unwrap();
-        f(&gpu, &mut lease, &tape, [&a, &b, &c]);
+        let pipelines = Pipelines::new(&gpu, None).unwrap();
+        f(&gpu, &pipelines, &mut lease, &tape, [&a, &b, &c]);
         end(&gpu, &tape).unwrap();
         Some(instance.messages.all())
     }
@@ -146,7 +147,7 @@ mod tests {
     #[test]
     fn the_layer_sees_copies_without_a_barrier() {
         for with in [true, false] {
-            let messages = watched(|gpu, _, tape, [a, b, c]| {
+            let messages = watched(|gpu, _, _, tape, [a, b, c]| {
                 copy(gpu, tape, (a.raw, 0), (b.raw, 0), 64);
                 if with {
                     barrier(gpu, tape);
@@ -157,29 +158,27 @@ mod tests {
         }
     }
 
+    /// Layers up to 1.3.239 at least miss what a shader writes through the nested access chains of naga, so that this one reads.
     #[test]
-    fn the_layer_sees_launches_without_a_barrier() {
+    fn the_layer_sees_a_launch_without_a_barrier() {
         for with in [true, false] {
-            let messages = watched(|gpu, lease, tape, memory| {
-                let pipelines = Pipelines::new(gpu, None).unwrap();
+            let messages = watched(|gpu, pipelines, lease, tape, [a, b, c]| {
                 let traits = Traits { arithmetic: Arithmetic::Exact, workgroup_memory: 32 << 10 };
-                let [a, b, c] = memory.map(|memory| Buffer::whole(memory.clone()));
+                let [from, to] = [b, c].map(|memory| Buffer::whole(memory.clone()));
+                let op = Op::Copy(ops::Copy { from, to });
+                let launches = Lowering::new(traits).lower(&op, &mut |_| unreachable!("copies need none")).unwrap();
                 clear_fault(gpu, tape, &lease.fault);
-                barrier(gpu, tape);
-                for (from, to) in [(a, b.clone()), (b, c)] {
-                    let op = Op::Copy(ops::Copy { from, to });
-                    let launches = Lowering::new(traits).lower(&op, &mut |_| unreachable!("copies need none")).unwrap();
-                    launch(gpu, &pipelines, lease, tape, &launches[0]);
-                    if with {
-                        barrier(gpu, tape);
-                    }
+                copy(gpu, tape, (a.raw, 0), (b.raw, 0), 64);
+                if with {
+                    barrier(gpu, tape);
                 }
+                launch(gpu, pipelines, lease, tape, &launches[0]);
             });
             assert_hazard(messages, !with);
         }
     }
 
-    fn launch(gpu: &Arc<Gpu>, pipelines: &Pipelines, lease: &mut crate::bundle::Lease, tape: &Tape, launch: &Launch) {
+    fn launch(gpu: &Arc<Gpu>, pipelines: &Pipelines, lease: &mut Lease, tape: &Tape, launch: &Launch) {
         let touch = |buffer: &Buffer| {
             let raw = VulkanMemory::of(buffer, gpu).unwrap().raw;
             Touch { buffer: raw, start: 0, end: 256, writes: true }
