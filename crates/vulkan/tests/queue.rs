@@ -146,7 +146,7 @@ fn timelines_and_commands_of_another_device_are_refused() {
     let Some(other) = Watched::open(VulkanOptions::default()) else { return };
     let (queue, foreign) = (device.compute_queue(), point(&other));
     let commands = || queue.encoder().unwrap().finish().unwrap();
-    assert!(matches!(queue.submit(commands(), &[foreign.clone()], None), Err(DeviceError::Contract(_))));
+    assert!(matches!(queue.submit(commands(), std::slice::from_ref(&foreign), None), Err(DeviceError::Contract(_))));
     assert!(matches!(queue.submit(commands(), &[], Some(foreign)), Err(DeviceError::Contract(_))));
     let theirs = other.compute_queue().encoder().unwrap().finish().unwrap();
     assert!(matches!(queue.submit(theirs, &[], None), Err(DeviceError::Contract(_))));
