@@ -28,6 +28,7 @@ mod scratch;
 mod select;
 mod submission;
 mod survey;
+mod testing;
 mod timeline;
 mod warm;
 
