@@ -31,10 +31,7 @@ fn memory_ends_at_the_limit_and_what_is_given_back_is_free() {
     let Some(device) = Watched::open(limit) else { return };
     let first = device.new_buffer(1 << 19, Storage::Shared).unwrap();
     let refused = device.new_heap((1 << 19) + 1, Storage::Private).unwrap_err();
-    assert!(
-        matches!(refused, DeviceError::OutOfMemory { requested: 524_289, what: "a heap", .. }),
-        "{refused}"
-    );
+    assert!(matches!(refused, DeviceError::OutOfMemory { requested: 524_289, what: "a heap", .. }), "{refused}");
     assert_eq!((device.counters().allocations, device.counters().bytes_allocated), (1, 1 << 19));
     drop(first);
     device.new_heap(1 << 20, Storage::Private).unwrap();
