@@ -12,7 +12,7 @@ use crate::submission::VulkanSubmission;
 use ash::vk;
 use mlx_serving_device::{DeviceError, Result};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     epoch: Instant,
     submissions: AtomicU64,
     pub(crate) pieces: AtomicU64,
+    /// The next piece is to be refused: set by tests.
+    pub(crate) refuse: AtomicBool,
 }
 
 impl Shared {
@@ -88,6 +90,7 @@ impl Shared {
             epoch: Instant::now(),
             submissions: AtomicU64::new(0),
             pieces: AtomicU64::new(0),
+            refuse: AtomicBool::new(false),
         })
     }
 

@@ -30,6 +30,9 @@ impl Handover<'_> {
     }
 
     fn submit(&mut self, tape: Option<&Tape>, ticket: Ticket, after: Option<u64>) -> Result<(), vk::Result> {
+        if self.shared.refuse.swap(false, Relaxed) {
+            return Err(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
+        }
         let (own, other) = (ticket.lane as usize, ticket.lane.other() as usize);
         let (signals, signal_values) = ([self.shared.semaphores[own]], [ticket.value]);
         let (waits, stages) = ([self.shared.semaphores[other]], [vk::PipelineStageFlags::ALL_COMMANDS]);
