@@ -270,23 +270,23 @@ impl Shared {
     /// A thread's work: ends the submissions of a lane as the device gets through with them.
     fn serve(&self, lane: Lane, pipelines: &Weak<Pipelines>) {
         loop {
-            let mut state = self.state();
-            let Some(flight) = state.flights[lane as usize].front() else {
-                if state.closing {
-                    return;
+            let state = self.state();
+            match state.flights[lane as usize].front() {
+                Some(flight) => {
+                    let ticket = Ticket { lane, value: flight.ticket };
+                    drop(state);
+                    if self.wait_for(ticket, LOOK_UP) {
+                        self.retire();
+                    }
                 }
-                state =
-                    self.arrived[lane as usize].wait_timeout(state, LOOK_UP).unwrap_or_else(PoisonError::into_inner).0;
-                drop(state);
-                if let (Lane::Compute, Some(pipelines)) = (lane, pipelines.upgrade()) {
-                    pipelines.save_if_due();
+                None if state.closing => return,
+                None => {
+                    let arrived = self.arrived[lane as usize].wait_timeout(state, LOOK_UP);
+                    drop(arrived.unwrap_or_else(PoisonError::into_inner));
                 }
-                continue;
-            };
-            let ticket = Ticket { lane, value: flight.ticket };
-            drop(state);
-            if self.wait_for(ticket, LOOK_UP) {
-                self.retire();
+            }
+            if let (Lane::Compute, Some(pipelines)) = (lane, pipelines.upgrade()) {
+                pipelines.save_if_due();
             }
         }
     }

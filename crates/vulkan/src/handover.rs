@@ -16,11 +16,8 @@ pub(crate) struct Handover<'a> {
 
 impl Handover<'_> {
     /// The value of the other lane's semaphore to wait for. Also for what the host knows to have ended: only the semaphore makes
-    /// visible what the other queue wrote. One queue needs none, since every command buffer begins with a barrier.
+    /// visible what another queue wrote.
     fn after(&mut self, ticket: Ticket, after: Option<u64>) -> Option<u64> {
-        if self.shared.gpu.queues.shared() {
-            return None;
-        }
         let after = after.unwrap_or(0).max(self.state.reached[ticket.lane.other() as usize]);
         let waited = &mut self.state.waited[ticket.lane as usize];
         (after > *waited).then(|| {

@@ -8,6 +8,8 @@ use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Device, DeviceError, Op, Storage};
 use mlx_serving_vulkan::{VulkanDevice, VulkanOptions};
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 #[test]
@@ -88,4 +90,54 @@ fn warming_ends_with_the_device() {
     device.get().warm();
     device.get().warm();
     drop(device);
+}
+
+/// Set in a process that says what opening a device comes to, and does nothing else.
+const ASKED: &str = "TEST_ASKS_FOR_A_DEVICE";
+
+/// What opening a device comes to in a process of its own, with a variable set.
+fn opened_with(test: &str, variable: &str, value: &Path) -> String {
+    let program = std::env::current_exe().unwrap();
+    let output = Command::new(program)
+        .args(["--exact", test, "--nocapture"])
+        .env(ASKED, "1")
+        .env(variable, value)
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// True in the process that was asked.
+fn answered() -> bool {
+    let asked = std::env::var_os(ASKED).is_some();
+    if asked {
+        eprintln!("{:?}", VulkanDevice::open(&VulkanOptions::default()).map_err(|error| error.to_string()));
+    }
+    asked
+}
+
+#[test]
+fn without_a_driver_the_error_says_what_to_install() {
+    if answered() {
+        return;
+    }
+    let nowhere = Path::new("/nowhere/icd.json");
+    let answer = opened_with("without_a_driver_the_error_says_what_to_install", "VK_ICD_FILENAMES", nowhere);
+    let expected = ["no Vulkan driver; install", "no Vulkan loader"];
+    assert!(expected.iter().any(|expected| answer.contains(expected)), "{answer}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_loader_the_error_says_what_to_install() {
+    if answered() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["libvulkan.so.1", "libvulkan.so"] {
+        fs::write(folder.path().join(name), "no library").unwrap();
+    }
+    let test = "without_a_loader_the_error_says_what_to_install";
+    let answer = opened_with(test, "LD_LIBRARY_PATH", folder.path());
+    assert!(answer.contains("no Vulkan loader") && answer.contains("install it"), "{answer}");
 }
