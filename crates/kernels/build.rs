@@ -9,12 +9,11 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-#[path = "src/variants.rs"]
 mod variants;
 
 fn main() {
     println!("cargo::rerun-if-changed=src/wgsl");
-    println!("cargo::rerun-if-changed=src/variants.rs");
+    println!("cargo::rerun-if-changed=variants.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let mut templates = Environment::new();
     templates.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
@@ -35,9 +34,10 @@ fn main() {
 /// Writes `{name}.spv` and `{name}.metal`; returns the kernel's line of the table.
 fn translate(name: &str, wgsl: &str, out: &Path) -> String {
     let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(wgsl)));
-    let info = Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES)
-        .validate(&module)
-        .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(wgsl)));
+    let info =
+        Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32)
+            .validate(&module)
+            .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(wgsl)));
     let entry = &module.entry_points[0];
 
     let options = spv::Options {

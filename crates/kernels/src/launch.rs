@@ -40,7 +40,7 @@ impl Kernel {
         KERNELS
     }
 
-    /// The kernel of that name, which must be one of [`crate::variants`].
+    /// The kernel of that name, which must be one of those in variants.rs.
     pub(crate) fn named(name: &str) -> &'static Kernel {
         let found = KERNELS.binary_search_by(|kernel| kernel.name.cmp(name));
         &KERNELS[found.unwrap_or_else(|_| panic!("no kernel is called {name}"))]

@@ -4,12 +4,15 @@
 //! Every sum is taken in one order that depends on neither batch nor device, so that a row's bits do not depend on its company.
 #![forbid(unsafe_code)]
 
+mod attend;
 mod copy;
+mod embed;
 pub mod fault;
 mod launch;
+mod layout;
+mod linear;
 mod lowering;
-#[cfg_attr(not(test), expect(dead_code, reason = "the build script's, and the tests'"))]
-mod variants;
+mod rope;
 
 pub use launch::{Access, Kernel, Launch};
 pub use lowering::{Lowering, Traits};

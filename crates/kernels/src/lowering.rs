@@ -1,4 +1,4 @@
-use crate::{Launch, copy};
+use crate::{Launch, attend, copy, embed, layout, linear, rope};
 use mlx_serving_device::{Arithmetic, Buffer, DeviceError, KvSpec, Op, Result, WeightLayout, WeightSource, WeightSpec};
 use std::ops::Range;
 
@@ -30,8 +30,12 @@ impl Lowering {
     ///
     /// # Errors
     /// What `scratch` says, and shapes that the kernels do not have.
-    pub fn lower(&self, op: &Op, _scratch: &mut dyn FnMut(u64) -> Result<Buffer>) -> Result<Vec<Launch>> {
+    pub fn lower(&self, op: &Op, scratch: &mut dyn FnMut(u64) -> Result<Buffer>) -> Result<Vec<Launch>> {
         match op {
+            Op::Embed(op) => embed::lower(op),
+            Op::RopeAngles(op) => Ok(rope::lower(op)),
+            Op::Linear(op) => linear::lower(op, scratch),
+            Op::Attend(op) => attend::lower(op, self.traits.arithmetic, scratch),
             Op::Copy(op) => copy::lower(op),
             op => Err(DeviceError::Unsupported(format!("{} has no kernels ({:?})", op.name(), self.traits.arithmetic))),
         }
@@ -39,8 +43,7 @@ impl Lowering {
 
     /// See [`mlx_serving_device::Device::weight_layout`].
     pub fn weight_layout(&self, spec: &WeightSpec) -> Result<WeightLayout> {
-        spec.validate()?;
-        Err(DeviceError::Unsupported(format!("weight {spec:?}")))
+        layout::weight_layout(spec)
     }
 
     /// See [`mlx_serving_device::Device::pack_weight`].
@@ -48,18 +51,14 @@ impl Lowering {
         &self,
         spec: &WeightSpec,
         source: &WeightSource<'_>,
-        _: Range<usize>,
-        _: &mut [u8],
+        blocks: Range<usize>,
+        out: &mut [u8],
     ) -> Result<()> {
-        source.validate(spec)
+        layout::pack(spec, source, blocks, out)
     }
 
     /// See [`mlx_serving_device::Device::kv_block_bytes`]: f16 keys and values, f32 in exact arithmetic.
     pub fn kv_block_bytes(&self, spec: &KvSpec) -> usize {
-        let value = match self.traits.arithmetic {
-            Arithmetic::Fast => 2,
-            Arithmetic::Exact => 4,
-        };
-        2 * spec.heads * spec.head_dim * spec.block_tokens * value
+        attend::kv_block_bytes(self.traits.arithmetic, spec)
     }
 }
