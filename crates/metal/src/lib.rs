@@ -1,6 +1,6 @@
 //! The Metal backend: one `MTLDevice`, placement heaps, a command queue for ops and one for copies, shared events as timelines.
 //!
-//! From the outside in: [`MetalDevice`] hands out memory (`heap`), timelines and two queues (`queue`). An encoder (`encoder`) turns
+//! From the outside in: `MetalDevice` hands out memory (`heap`), timelines and two queues (`queue`). An encoder (`encoder`) turns
 //! ops into launches of the kernels crate; on submission a `lane` writes them into a single-use command buffer (`pass`, with
 //! `hazards` saying where barriers go) and commits it; its completion handler retires it (`flights`).
 //!
@@ -22,7 +22,7 @@
 //!
 //! `newBufferWithBytesNoCopy` is not used: it wants whole pages at page boundaries, where tensors of a checkpoint do not lie, and
 //! kernels read weights in a layout of their own. Weights are packed from the mapped file straight into shared memory
-//! ([`mlx_serving_device::Memory::lend`]): one copy, which is the packing.
+//! (`Memory::lend`): one copy, which is the packing.
 #![cfg(any(target_vendor = "apple", metal_sim))]
 
 mod clock;
