@@ -68,7 +68,9 @@ fn translate(name: &str, wgsl: &str, out: &Path) -> String {
         .collect();
     format!(
         "Kernel {{ name: {name:?}, spirv: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.spv\")), \
-         msl: include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.metal\")), spirv_entry: {:?}, msl_entry: {msl_entry:?}, \
+         spirv_entry: {:?}, \
+         #[cfg(any(target_vendor = \"apple\", metal_sim))] msl: include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.metal\")), \
+         #[cfg(any(target_vendor = \"apple\", metal_sim))] msl_entry: {msl_entry:?}, \
          bindings: &[{accesses}], workgroup: [{x}, {y}, {z}], workgroup_memory: &[{memory}] }},\n",
         entry.name
     )

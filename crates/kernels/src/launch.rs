@@ -20,11 +20,13 @@ pub struct Kernel {
     pub name: &'static str,
     /// SPIR-V 1.3, little-endian words.
     pub spirv: &'static [u8],
-    /// Metal Shading Language 2.4.
-    pub msl: &'static str,
     /// Name of the entry point in SPIR-V.
     pub spirv_entry: &'static str,
+    /// Metal Shading Language 2.4; megabytes that other systems need not carry.
+    #[cfg(any(target_vendor = "apple", metal_sim))]
+    pub msl: &'static str,
     /// Name of the function in MSL.
+    #[cfg(any(target_vendor = "apple", metal_sim))]
     pub msl_entry: &'static str,
     /// Access of each binding, the fault buffer's last: kernels that may raise a fault write it, all others read it.
     pub bindings: &'static [Access],
