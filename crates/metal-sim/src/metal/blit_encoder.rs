@@ -1,7 +1,7 @@
 //! `MTLBlitCommandEncoder`: fills and copies.
 
 use super::buffer::SimBuffer;
-use super::command::Command;
+use super::command::{Command, PassKind};
 use super::command_buffer::SimCommandBuffer;
 use super::encoding::Encoding;
 use super::object::{SimObject, make_on};
@@ -97,7 +97,7 @@ define_class!(
 
 impl SimBlitEncoder {
     pub(crate) fn new(command_buffer: &SimCommandBuffer) -> Retained<Self> {
-        make_on!(command_buffer.owner(), SimBlitEncoder, Encoding::new(command_buffer, "blit pass", false))
+        make_on!(command_buffer.owner(), SimBlitEncoder, Encoding::new(command_buffer, "blit pass", PassKind::Blit))
     }
 }
 

@@ -16,13 +16,23 @@ pub(crate) enum Step {
     Pass(Pass),
 }
 
+/// How the commands of a pass relate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PassKind {
+    /// Dispatches run one after another.
+    Serial,
+    /// Dispatches between barriers may run at the same time.
+    Concurrent,
+    /// Fills and copies run one after another where the system tracks the hazards of their memory; nothing promises that of
+    /// other memory.
+    Blit,
+}
+
 /// What one encoder recorded.
-#[derive(Default)]
 pub(crate) struct Pass {
     /// For messages.
     pub(crate) name: String,
-    /// Commands between barriers may run at the same time.
-    pub(crate) concurrent: bool,
+    pub(crate) kind: PassKind,
     pub(crate) commands: Vec<Command>,
 }
 
@@ -66,10 +76,11 @@ pub(crate) struct Dispatch {
 impl Pass {
     /// Runs the commands. The error is a fault of the device's; broken rules panic.
     pub(crate) fn run(&self, order: &mut QueueOrder) -> Result<(), String> {
-        let mut order = order.pass();
+        let mut order = order.pass(self.kind == PassKind::Blit);
         let mut commands: &[Command] = &self.commands;
         while let Some(first) = commands.first() {
-            let unordered = commands.iter().take_while(|command| self.concurrent && command.is_work()).count().max(1);
+            let concurrent = self.kind == PassKind::Concurrent;
+            let unordered = commands.iter().take_while(|command| concurrent && command.is_work()).count().max(1);
             let (now, later) = commands.split_at(unordered);
             if first.is_work() {
                 for index in shuffled(now.len(), faults::seed()) {
@@ -90,7 +101,7 @@ impl Pass {
             rules::broken(&what, &conflict);
         }
         command.execute().map_err(|error| format!("{what}: {error}"))?;
-        if !self.concurrent {
+        if self.kind == PassKind::Serial {
             order.barrier();
         }
         Ok(())
@@ -147,14 +158,33 @@ impl Dispatch {
             Groups::Fixed(_) => None,
             Groups::Indirect(slice) => Some(touch(slice, false)),
         };
+        let extents = self.extents();
         let arguments = self.function.arguments().iter().filter_map(|argument| match argument {
             Argument::Buffer { index, access, .. } => match self.bindings.get(*index) {
-                Some(Some(Binding::Buffer(slice))) => Some(touch(slice, matches!(access, Access::Write))),
+                Some(Some(Binding::Buffer(slice))) => {
+                    let mut touch = touch(slice, matches!(access, Access::Write));
+                    if let Some(&len) = extents.get(*index) {
+                        touch.range.end = touch.range.end.min(touch.range.start + len);
+                    }
+                    Some(touch)
+                }
                 _ => None,
             },
             Argument::Threadgroup { .. } => None,
         });
         indirect.into_iter().chain(arguments).collect()
+    }
+
+    /// Bytes that the first buffers span, where the kernel is told: naga's MSL takes the lengths of its unsized arrays, which
+    /// come first here, as an argument of this name. Otherwise a buffer counts as used to its end.
+    fn extents(&self) -> Vec<usize> {
+        let lengths = self.function.arguments().iter().find_map(|argument| match argument {
+            Argument::Buffer { index, name, .. } if name == "_buffer_sizes" => self.bindings.get(*index),
+            _ => None,
+        });
+        let Some(Some(Binding::Bytes(units, len))) = lengths else { return Vec::new() };
+        let bytes = units.iter().flat_map(|unit| unit.to_ne_bytes()).take(*len).collect::<Vec<u8>>();
+        bytes.as_chunks().0.iter().map(|word| u32::from_ne_bytes(*word) as usize).collect()
     }
 
     fn execute(&self) -> Result<(), String> {

@@ -317,6 +317,10 @@ impl SimCommandBuffer {
         };
         self.ivars().queue.ivars().core.end();
         drop(kept);
+        if !completed.is_empty() {
+            // Handlers are the host.
+            hazards::host_saw(&lock(&self.ivars().record).clock);
+        }
         self.call(completed);
         lock(&self.ivars().record).finished = true;
         self.ivars().changed.notify_all();

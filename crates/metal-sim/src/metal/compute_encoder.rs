@@ -2,7 +2,7 @@
 
 use super::bindings::Bindings;
 use super::buffer::SimBuffer;
-use super::command::{Command, Groups};
+use super::command::{Command, Groups, PassKind};
 use super::command_buffer::SimCommandBuffer;
 use super::encoding::Encoding;
 use super::heap::SimHeap;
@@ -205,8 +205,8 @@ define_class!(
 
 impl SimComputeEncoder {
     pub(crate) fn new(command_buffer: &SimCommandBuffer, kind: MTLDispatchType) -> Retained<Self> {
-        let concurrent = kind == MTLDispatchType::Concurrent;
-        let encoding = Encoding::new(command_buffer, "compute pass", concurrent);
+        let pass = if kind == MTLDispatchType::Concurrent { PassKind::Concurrent } else { PassKind::Serial };
+        let encoding = Encoding::new(command_buffer, "compute pass", pass);
         make_on!(command_buffer.owner(), SimComputeEncoder, ComputeState { encoding, kind, bindings: Mutex::default() })
     }
 

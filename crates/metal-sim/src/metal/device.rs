@@ -60,7 +60,7 @@ define_class!(
         #[unsafe(method(supportsFamily:))]
         fn supports_family(&self, family: MTLGPUFamily) -> bool {
             let apple = (MTLGPUFamily::Apple1..=MTLGPUFamily::Apple7).contains(&family);
-            apple || family == MTLGPUFamily::Mac2 || family == MTLGPUFamily::Metal3
+            apple && faults::unified_memory() || family == MTLGPUFamily::Mac2 || family == MTLGPUFamily::Metal3
         }
 
         #[unsafe(method(hasUnifiedMemory))]

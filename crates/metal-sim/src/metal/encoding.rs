@@ -1,6 +1,6 @@
 //! What blit and compute encoders have in common.
 
-use super::command::{Command, Pass};
+use super::command::{Command, Pass, PassKind};
 use super::command_buffer::SimCommandBuffer;
 use super::fence::SimFence;
 use super::in_use::Use;
@@ -22,8 +22,8 @@ pub(crate) struct Encoding {
 }
 
 impl Encoding {
-    pub(crate) fn new(command_buffer: &SimCommandBuffer, name: &str, concurrent: bool) -> Self {
-        let pass = Pass { name: name.to_owned(), concurrent, commands: Vec::new() };
+    pub(crate) fn new(command_buffer: &SimCommandBuffer, name: &str, kind: PassKind) -> Self {
+        let pass = Pass { name: name.to_owned(), kind, commands: Vec::new() };
         Self { command_buffer: command_buffer.retain(), pass: Mutex::new(Some(pass)) }
     }
 

@@ -114,11 +114,11 @@ impl QueueOrder {
         clock
     }
 
-    /// Begins a pass.
-    pub(crate) fn pass(&mut self) -> PassOrder<'_> {
+    /// Begins a pass. `tracks_inside`: the system orders the steps of this pass, too, where it tracks their memory.
+    pub(crate) fn pass(&mut self, tracks_inside: bool) -> PassOrder<'_> {
         let clock = self.clock.clone();
         let start = self.next;
-        PassOrder { queue: self, start, ordered_below: start, ordered_mappings: HashMap::new(), clock }
+        PassOrder { queue: self, start, ordered_below: start, ordered_mappings: HashMap::new(), clock, tracks_inside }
     }
 }
 
@@ -131,6 +131,7 @@ pub(crate) struct PassOrder<'a> {
     /// The same for single mappings, by address.
     ordered_mappings: HashMap<usize, u64>,
     clock: Clock,
+    tracks_inside: bool,
 }
 
 /// A range of memory that a step is about to touch.
@@ -218,7 +219,8 @@ impl PassOrder<'_> {
         if other.queue == self.queue.id {
             if other.step >= self.start {
                 let ordered = self.ordered_mappings.get(&address(touch.mapping)).copied().unwrap_or(0);
-                return other.step == step || other.step < self.ordered_below.max(ordered);
+                let tracked = touch.tracked && self.tracks_inside;
+                return other.step == step || tracked || other.step < self.ordered_below.max(ordered);
             }
             if touch.tracked {
                 return true;

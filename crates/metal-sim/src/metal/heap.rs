@@ -4,8 +4,8 @@ use super::buffer::{BufferState, Bytes, Mode, SimBuffer};
 use super::in_use::Uses;
 use super::memory::Mapping;
 use super::object::{SimObject, make_on};
-use crate::rules;
 use crate::runtime::lock;
+use crate::{faults, rules};
 use objc2::rc::{Allocated, Retained};
 use objc2::runtime::{NSObject, NSObjectProtocol};
 use objc2::{DefinedClass, Message, define_class, msg_send};
@@ -247,9 +247,13 @@ impl SimHeap {
         };
         settings.mode = settings.mode.with_default_hazards(MTLHazardTrackingMode::Untracked);
         rules::require(settings.size > 0, call, || "the size is 0".into());
-        rules::require(matches!(settings.mode.storage, MTLStorageMode::Private | MTLStorageMode::Shared), call, || {
-            format!("a heap cannot have {:?}", settings.mode.storage)
-        });
+        // Shared heaps are for GPUs that share the host's memory.
+        let possible = match settings.mode.storage {
+            MTLStorageMode::Private => true,
+            MTLStorageMode::Shared => faults::unified_memory(),
+            _ => false,
+        };
+        rules::require(possible, call, || format!("a heap of this device cannot have {:?}", settings.mode.storage));
         if !super::device::may_allocate() {
             return None;
         }
