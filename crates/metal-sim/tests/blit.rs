@@ -1,0 +1,46 @@
+//! Devices, heaps, buffers, blits and events.
+mod common;
+
+use block2::RcBlock;
+use common::*;
+use objc2::runtime::ProtocolObject;
+use objc2_metal::*;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[test]
+fn a_blit_reaches_a_placed_buffer_and_comes_back() {
+    keeps_the_rules(|| {
+        let device = device();
+        assert_eq!(device.name().to_string(), "metal-sim");
+        let heap = heap(&device, 1 << 16, MTLStorageMode::Private);
+        let (placed, back) = (place(&heap, 1000, 512), shared(&device, 1000));
+        let queue = device.newCommandQueue().expect("a queue");
+        let event = device.newSharedEvent().expect("an event");
+        let calls = Arc::new(AtomicUsize::new(0));
+        let command_buffer = queue.commandBufferWithUnretainedReferences().expect("a command buffer");
+        let encoder = command_buffer.blitCommandEncoder().expect("an encoder");
+        encoder.fillBuffer_range_value(&placed, (0..1000).into(), 1);
+        encoder.fillBuffer_range_value(&placed, (100..300).into(), 2);
+        // SAFETY: the ranges are within the buffers.
+        unsafe { encoder.copyFromBuffer_sourceOffset_toBuffer_destinationOffset_size(&placed, 0, &back, 0, 1000) };
+        encoder.endEncoding();
+        command_buffer.encodeSignalEvent_value(ProtocolObject::from_ref(&*event), 7);
+        let counter = calls.clone();
+        let handler = RcBlock::new(move |_: NonNull<ProtocolObject<dyn MTLCommandBuffer>>| {
+            counter.fetch_add(1, Ordering::SeqCst);
+        });
+        // SAFETY: the handler may be called on any thread.
+        unsafe { command_buffer.addCompletedHandler(RcBlock::as_ptr(&handler)) };
+        command_buffer.commit();
+        assert!(event.waitUntilSignaledValue_timeoutMS(7, 10_000));
+        command_buffer.waitUntilCompleted();
+        assert_eq!(command_buffer.status(), MTLCommandBufferStatus::Completed);
+        assert!(command_buffer.GPUEndTime() >= command_buffer.GPUStartTime());
+        assert_eq!(calls.load(Ordering::SeqCst), 1);
+        let expected: Vec<u8> = (0..1000).map(|at| if (100..300).contains(&at) { 2 } else { 1 }).collect();
+        assert_eq!(bytes(&back), expected);
+        assert_eq!(heap.usedSize(), 1024);
+    });
+}
