@@ -7,7 +7,6 @@ use crate::submission::Times;
 use block2::RcBlock;
 use mlx_serving_device::{Buffer, DeviceError, Result, Storage};
 use mlx_serving_kernels::fault;
-use objc2::msg_send;
 use objc2::rc::autoreleasepool;
 use objc2::runtime::ProtocolObject;
 use objc2_metal::{
@@ -155,8 +154,7 @@ fn raised(fault: &Buffer) -> Result<()> {
 
 /// When the device ran a command buffer; nothing if it gives no times, as for one without commands.
 fn times(commands: &Commands) -> Times {
-    // SAFETY: both answer a double, and need no more than a command buffer that has ended.
-    let (began, ended): (f64, f64) = unsafe { (msg_send![commands, GPUStartTime], msg_send![commands, GPUEndTime]) };
-    let [began, ended] = [began, ended].map(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let [began, ended] =
+        [commands.GPUStartTime(), commands.GPUEndTime()].map(|seconds| Duration::try_from_secs_f64(seconds).ok());
     began.zip(ended).filter(|(began, ended)| !began.is_zero() && began <= ended)
 }
