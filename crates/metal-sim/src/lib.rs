@@ -1,0 +1,2 @@
+//! A simulated Metal device for tests.
+pub mod shader;
