@@ -114,7 +114,7 @@ impl Stage {
     /// Seats one fiber for each of `len` threads.
     fn prepare(&mut self, len: usize, random: &mut Random) -> Result<(), String> {
         while self.fibers.len() < len {
-            self.fibers.push(Fiber::new()?);
+            self.fibers.push(Fiber::new(self.fibers.len())?);
         }
         let simd_groups = len.div_ceil(SIMD_WIDTH);
         self.slots.resize_with(self.slots.len().max(simd_groups), Slots::new);

@@ -4,6 +4,7 @@ mod atomics;
 mod numbers;
 mod rules;
 mod simd;
+mod speed;
 mod sums;
 
 use super::memory::Guarded;
