@@ -1,0 +1,126 @@
+//! Renders each kernel's template for every variant, validates it with naga, and writes SPIR-V, MSL and a table of both.
+
+use minijinja::{Environment, Value};
+use naga::back::{msl, spv};
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, StorageAccess};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+mod variants;
+
+fn main() {
+    println!("cargo::rerun-if-changed=src/wgsl");
+    println!("cargo::rerun-if-changed=variants.rs");
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let mut templates = Environment::new();
+    templates.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
+    templates.set_loader(|name| Ok(fs::read_to_string(Path::new("src/wgsl").join(name)).ok()));
+    let mut table = String::from("pub(crate) static KERNELS: &[Kernel] = &[\n");
+    let mut all = variants::all();
+    all.sort_by_key(variants::Variant::name);
+    for variant in all {
+        let template = templates.get_template(&format!("{}.wgsl", variant.stem)).expect("every stem has a template");
+        let context: BTreeMap<&str, Value> = variant.constants.iter().map(|(k, v)| (*k, Value::from(*v))).collect();
+        let wgsl = template.render(context).unwrap_or_else(|e| panic!("{}: {e:#}", variant.name()));
+        table.push_str(&translate(&variant.name(), &wgsl, &out));
+    }
+    table.push_str("];\n");
+    fs::write(out.join("kernels.rs"), table).expect("OUT_DIR can be written");
+}
+
+/// Writes `{name}.spv` and `{name}.metal`; returns the kernel's line of the table.
+fn translate(name: &str, wgsl: &str, out: &Path) -> String {
+    let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(wgsl)));
+    let info =
+        Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32)
+            .validate(&module)
+            .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(wgsl)));
+    let entry = &module.entry_points[0];
+
+    let options = spv::Options {
+        lang_version: (1, 3),
+        flags: spv::WriterFlags::empty(),
+        zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+        force_loop_bounding: false,
+        emit_int_div_checks: false,
+        ..spv::Options::default()
+    };
+    let words = spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    fs::write(out.join(format!("{name}.spv")), bytes).expect("OUT_DIR can be written");
+
+    let (text, msl_entry) = metal(name, &module, &info);
+    fs::write(out.join(format!("{name}.metal")), text).expect("OUT_DIR can be written");
+
+    let mut accesses = String::new();
+    for access in bindings(&module) {
+        write!(accesses, "Access::{},", if access.contains(StorageAccess::STORE) { "Write" } else { "Read" }).unwrap();
+    }
+    let (layouter, [x, y, z]) = (layout(&module), entry.workgroup_size);
+    let memory: String = module
+        .global_variables
+        .iter()
+        .filter(|(_, variable)| variable.space == AddressSpace::WorkGroup)
+        .map(|(_, variable)| format!("{},", layouter[variable.ty].size))
+        .collect();
+    format!(
+        "Kernel {{ name: {name:?}, spirv: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.spv\")), \
+         spirv_entry: {:?}, \
+         #[cfg(any(target_vendor = \"apple\", metal_sim))] msl: include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.metal\")), \
+         #[cfg(any(target_vendor = \"apple\", metal_sim))] msl_entry: {msl_entry:?}, \
+         bindings: &[{accesses}], workgroup: [{x}, {y}, {z}], workgroup_memory: &[{memory}] }},\n",
+        entry.name
+    )
+}
+
+/// MSL with binding i at buffer(i), then the immediates, then the sizes of the bound ranges.
+fn metal(name: &str, module: &Module, info: &naga::valid::ModuleInfo) -> (String, String) {
+    let count = bindings(module).len() as u8;
+    let mut resources = msl::EntryPointResources {
+        immediates_buffer: Some(count),
+        sizes_buffer: Some(count + 1),
+        ..Default::default()
+    };
+    for (_, variable) in module.global_variables.iter() {
+        if let Some(binding) = &variable.binding {
+            let mutable =
+                matches!(variable.space, AddressSpace::Storage { access } if access.contains(StorageAccess::STORE));
+            let target = msl::BindTarget { buffer: Some(binding.binding as u8), mutable, ..Default::default() };
+            resources.resources.insert(*binding, target);
+        }
+    }
+    let options = msl::Options {
+        lang_version: (2, 4),
+        per_entry_point_map: [(module.entry_points[0].name.clone(), resources)].into(),
+        fake_missing_bindings: false,
+        zero_initialize_workgroup_memory: false,
+        force_loop_bounding: false,
+        emit_int_div_checks: false,
+        ..msl::Options::default()
+    };
+    let (text, translation) = msl::write_string(module, info, &options, &msl::PipelineOptions::default())
+        .unwrap_or_else(|e| panic!("{name}: {e}"));
+    let entry = translation.entry_point_names[0].as_ref().unwrap_or_else(|e| panic!("{name}: {e}")).clone();
+    (text, entry)
+}
+
+/// Access of each storage binding of group 0, which are numbered from 0 without gaps.
+fn bindings(module: &Module) -> Vec<StorageAccess> {
+    let mut found: BTreeMap<u32, StorageAccess> = BTreeMap::new();
+    for (_, variable) in module.global_variables.iter() {
+        if let (Some(binding), AddressSpace::Storage { access }) = (&variable.binding, variable.space) {
+            found.insert(binding.binding, access);
+        }
+    }
+    assert!(found.keys().copied().eq(0..found.len() as u32), "bindings {found:?} have gaps");
+    found.into_values().collect()
+}
+
+fn layout(module: &Module) -> naga::proc::Layouter {
+    let mut layouter = naga::proc::Layouter::default();
+    layouter.update(module.to_ctx()).expect("a valid module has layouts");
+    layouter
+}

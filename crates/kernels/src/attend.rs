@@ -1,0 +1,134 @@
+use crate::{Kernel, Launch};
+use mlx_serving_device::ops::{Attend, Norm};
+use mlx_serving_device::{Arithmetic, Buffer, DeviceError, KvSpec, Result};
+
+/// Keys of a stretch, as in attention.wgsl.
+const STRETCH: usize = 256;
+/// A launch of fewer workgroups than this leaves most of a GPU idle: stretches are then computed apart.
+const ENOUGH_GROUPS: usize = 256;
+/// Widest head of the kernels.
+const MAX_DIM: usize = 256;
+
+const INTERLEAVED: u32 = 1;
+const Q_NORM: u32 = 2;
+const K_NORM: u32 = 4;
+
+/// Bytes of one block: heads are padded to whole 16-byte pieces of f16.
+pub(crate) fn kv_block_bytes(arithmetic: Arithmetic, spec: &KvSpec) -> usize {
+    2 * spec.heads * spec.block_tokens * padded(spec.head_dim) * bits(arithmetic) / 8
+}
+
+fn padded(dim: usize) -> usize {
+    dim.next_multiple_of(8)
+}
+
+fn bits(arithmetic: Arithmetic) -> usize {
+    match arithmetic {
+        Arithmetic::Fast => 16,
+        Arithmetic::Exact => 32,
+    }
+}
+
+/// How the queries of a batch are cut into workgroups.
+struct Tiles {
+    /// Queries that the kernel has room for, and eights of columns of each lane.
+    queries: usize,
+    items: usize,
+    /// Rows of a sequence, and heads of a group.
+    rows: usize,
+    heads: usize,
+}
+
+impl Tiles {
+    fn new(op: &Attend) -> Self {
+        let (group, eights) = (op.heads / op.kv.heads, padded(op.kv.head_dim) / 8);
+        let decoding = op.batch.rows == op.batch.sequences;
+        let (queries, items) = match (decoding && group <= 8, eights) {
+            (true, ..=16) => (8, 1),
+            (_, 17..) => (8, 2),
+            (false, ..=8) => (16, 1),
+            (false, _) => (16, 2),
+        };
+        let heads = group.min(queries);
+        let rows = if decoding { 1 } else { queries / heads };
+        Self { queries, items, rows, heads }
+    }
+}
+
+/// Writes keys and values, then attends; stretches of long contexts apart where rows alone do not fill a GPU.
+pub(crate) fn lower(
+    op: &Attend,
+    arithmetic: Arithmetic,
+    scratch: &mut dyn FnMut(u64) -> Result<Buffer>,
+) -> Result<Vec<Launch>> {
+    let (rows, dim) = (op.batch.rows, op.kv.head_dim);
+    if dim > MAX_DIM || !dim.is_multiple_of(2) {
+        return Err(DeviceError::Unsupported(format!("heads {dim} wide; even widths up to {MAX_DIM} are")));
+    }
+    let tiles = Tiles::new(op);
+    let row_tiles =
+        if op.batch.rows == op.batch.sequences { rows } else { (rows / tiles.rows + op.batch.sequences).min(rows) };
+    let groups = row_tiles * op.kv.heads * (op.heads / op.kv.heads).div_ceil(tiles.heads);
+    let stretches = op.batch.max_context.div_ceil(STRETCH);
+    let splits = if groups < ENOUGH_GROUPS { stretches } else { 1 };
+    let params = params(op, arithmetic, &tiles, splits);
+    let bits = bits(arithmetic);
+    let norm = |norm: &Option<Norm>| norm.as_ref().map_or_else(|| op.qkv.clone(), |norm| norm.weight.clone());
+    let batch = [op.batch.spans.clone(), op.batch.block_tables.clone(), op.cache.clone()];
+    let angles = if op.pairs == 0 { op.qkv.clone() } else { op.angles.clone() };
+    let write = Launch {
+        kernel: Kernel::named(&format!("attend_write_kv{bits}")),
+        bindings: [vec![op.qkv.clone(), angles.clone(), norm(&op.k_norm)], batch.to_vec()].concat(),
+        groups: [rows as u32, op.kv.heads as u32, 1],
+        work: (rows * op.kv.heads * dim) as u64,
+        params: params.clone(),
+    };
+    let result =
+        if splits > 1 { scratch(4 * (rows * op.heads * splits * (padded(dim) + 2)) as u64)? } else { op.out.clone() };
+    let seen = op.window.map_or(op.batch.max_context, |window| window.min(op.batch.max_context));
+    let attend = Launch {
+        kernel: Kernel::named(&format!("attend_kv{bits}_queries{}_items{}", tiles.queries, tiles.items)),
+        bindings: [vec![op.qkv.clone(), angles, norm(&op.q_norm)], batch.to_vec(), vec![result.clone()]].concat(),
+        groups: [row_tiles as u32, (groups / row_tiles) as u32, splits as u32],
+        work: (2 * rows * op.heads * dim * seen) as u64,
+        params: params.clone(),
+    };
+    let mut launches = vec![write, attend];
+    if splits > 1 {
+        launches.push(Launch {
+            kernel: Kernel::named("attend_merge"),
+            bindings: vec![result, op.out.clone()],
+            groups: [rows as u32, op.heads as u32, 1],
+            work: (rows * op.heads * dim * splits) as u64,
+            params,
+        });
+    }
+    Ok(launches)
+}
+
+/// The words of `Params` in attention.wgsl.
+fn params(op: &Attend, arithmetic: Arithmetic, tiles: &Tiles, splits: usize) -> Vec<u32> {
+    let flag = |flag, on: bool| if on { flag } else { 0 };
+    let eps = |norm: &Option<Norm>| norm.as_ref().map_or(0.0, |norm| norm.eps).to_bits();
+    let blocks = op.cache.len() as usize / kv_block_bytes(arithmetic, &op.kv);
+    vec![
+        op.batch.rows as u32,
+        op.batch.sequences as u32,
+        op.heads as u32,
+        op.kv.heads as u32,
+        op.kv.head_dim as u32,
+        op.pairs as u32,
+        op.kv.block_tokens as u32,
+        (op.batch.block_tables.len() / 4) as u32,
+        blocks as u32,
+        op.batch.max_context as u32,
+        op.window.map_or(u32::MAX, |window| window.min(u32::MAX as usize) as u32),
+        flag(INTERLEAVED, op.interleaved) | flag(Q_NORM, op.q_norm.is_some()) | flag(K_NORM, op.k_norm.is_some()),
+        op.scale.to_bits(),
+        eps(&op.q_norm),
+        eps(&op.k_norm),
+        tiles.rows as u32,
+        tiles.heads as u32,
+        splits as u32,
+    ]
+}

@@ -1,0 +1,39 @@
+use crate::layout::Packed;
+use crate::{Kernel, Launch};
+use mlx_serving_device::Result;
+use mlx_serving_device::ops::Embed;
+
+/// One launch a part of the table.
+pub(crate) fn lower(op: &Embed) -> Result<Vec<Launch>> {
+    let vocabulary: usize = op.table.iter().map(|part| part.spec.rows).sum();
+    let sampled = op.sampled.as_ref().map_or(0, |sampled| sampled.len() / 4);
+    let mut first = 0;
+    let mut launches = Vec::with_capacity(op.table.len());
+    for part in &op.table {
+        let packed = Packed::new(&part.spec)?;
+        launches.push(Launch {
+            kernel: Kernel::named(&format!("embed_bits{}", packed.bits)),
+            bindings: vec![
+                part.buffer.clone(),
+                op.tokens.clone(),
+                op.sampled.clone().unwrap_or_else(|| op.tokens.clone()),
+                op.out.clone(),
+            ],
+            groups: [packed.chunks.div_ceil(64), op.rows as u32, 1],
+            work: (op.rows * part.spec.cols) as u64,
+            params: vec![
+                part.spec.cols as u32,
+                packed.chunks,
+                packed.block_words,
+                packed.group_shift,
+                packed.kind,
+                first,
+                part.spec.rows as u32,
+                vocabulary as u32,
+                sampled as u32,
+            ],
+        });
+        first += part.spec.rows as u32;
+    }
+    Ok(launches)
+}

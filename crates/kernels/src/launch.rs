@@ -1,0 +1,89 @@
+use mlx_serving_device::Buffer;
+
+include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+/// What a kernel does with a binding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads it.
+    Read,
+    /// Writes it, and may read it.
+    Write,
+}
+
+/// A compute kernel in both languages. Its last binding is the fault buffer (see [`crate::fault`]); in MSL binding i is
+/// `[[buffer(i)]]`, the immediates are the buffer after the last binding, the one after that holds a u32 for each binding, the bytes
+/// of its bound range, and each workgroup variable is a threadgroup argument.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// Stem and constants.
+    pub name: &'static str,
+    /// SPIR-V 1.3, little-endian words.
+    pub spirv: &'static [u8],
+    /// Name of the entry point in SPIR-V.
+    pub spirv_entry: &'static str,
+    /// Metal Shading Language 2.4; megabytes that other systems need not carry.
+    #[cfg(any(target_vendor = "apple", metal_sim))]
+    pub msl: &'static str,
+    /// Name of the function in MSL.
+    #[cfg(any(target_vendor = "apple", metal_sim))]
+    pub msl_entry: &'static str,
+    /// Access of each binding, the fault buffer's last: kernels that may raise a fault write it, all others read it.
+    pub bindings: &'static [Access],
+    /// Invocations of a workgroup.
+    pub workgroup: [u32; 3],
+    /// Bytes of each workgroup variable, in order.
+    pub workgroup_memory: &'static [u32],
+}
+
+impl Kernel {
+    /// Every kernel.
+    pub fn all() -> &'static [Kernel] {
+        KERNELS
+    }
+
+    /// The kernel of that name, which must be one of those in variants.rs.
+    pub(crate) fn named(name: &str) -> &'static Kernel {
+        let found = KERNELS.binary_search_by(|kernel| kernel.name.cmp(name));
+        &KERNELS[found.unwrap_or_else(|_| panic!("no kernel is called {name}"))]
+    }
+}
+
+/// One dispatch of a kernel.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// What runs.
+    pub kernel: &'static Kernel,
+    /// One buffer a binding, without the fault buffer.
+    pub bindings: Vec<Buffer>,
+    /// Workgroups.
+    pub groups: [u32; 3],
+    /// About how much work it is, in multiply-adds: for cutting long submissions.
+    pub work: u64,
+    /// The kernel's own immediates, after the head.
+    pub(crate) params: Vec<u32>,
+}
+
+/// Bytes of the head of the immediates: 16 base bytes, the op's number, three words of padding.
+const HEAD: usize = 32;
+
+impl Launch {
+    /// The bytes of the immediates (push constants), a multiple of 16 and at most 128. `align` is the multiple of bytes at which the device binds
+    /// buffers, at most 256 ([`Self::bound`] says where); `op` is the number that a fault reports.
+    pub fn immediates(&self, align: u64, op: u32) -> Vec<u8> {
+        let mut bytes = vec![0; HEAD];
+        for (base, buffer) in bytes.iter_mut().zip(&self.bindings) {
+            *base = (buffer.offset() % align / 4) as u8;
+        }
+        bytes[16..20].copy_from_slice(&op.to_le_bytes());
+        bytes.extend(self.params.iter().flat_map(|word| word.to_le_bytes()));
+        bytes.resize(bytes.len().next_multiple_of(16), 0);
+        bytes
+    }
+
+    /// The range of memory to bind for `buffer`: (offset, length) in bytes, the offset a multiple of `align`.
+    pub fn bound(buffer: &Buffer, align: u64) -> (u64, u64) {
+        let offset = buffer.offset() / align * align;
+        (offset, (buffer.offset() + buffer.len() - offset).next_multiple_of(4))
+    }
+}

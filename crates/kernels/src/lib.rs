@@ -1,0 +1,18 @@
+//! Compute kernels for GPUs: WGSL in `wgsl/`, translated to SPIR-V and MSL when the crate is built, and [`Lowering`], which turns
+//! each op of the contract into launches of them. What a backend adds is memory, queues and pipelines.
+//!
+//! Every sum is taken in one order that depends on neither batch nor device, so that a row's bits do not depend on its company.
+#![forbid(unsafe_code)]
+
+mod attend;
+mod copy;
+mod embed;
+pub mod fault;
+mod launch;
+mod layout;
+mod linear;
+mod lowering;
+mod rope;
+
+pub use launch::{Access, Kernel, Launch};
+pub use lowering::{Lowering, Traits};

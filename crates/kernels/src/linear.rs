@@ -1,0 +1,142 @@
+use crate::layout::Packed;
+use crate::{Kernel, Launch};
+use mlx_serving_device::ops::{Epilogue, Linear, Projection};
+use mlx_serving_device::{Buffer, Result};
+
+/// Up to so many rows take the kernel through which the weights stream once; more go through tiles.
+const FEW: usize = 8;
+
+const HAS_NORM: u32 = 1;
+const HAS_BIAS: u32 = 2;
+const HAS_GATHER: u32 = 4;
+const ADDS: u32 = 8;
+
+/// Both paths take every sum in the same order, so that a row's bits do not depend on which is taken.
+pub(crate) fn lower(op: &Linear, scratch: &mut dyn FnMut(u64) -> Result<Buffer>) -> Result<Vec<Launch>> {
+    let mut launches = Vec::new();
+    if let Some(gather) = &op.gather {
+        launches.push(Launch {
+            kernel: Kernel::named("gather_check"),
+            bindings: vec![gather.clone()],
+            groups: [op.rows.div_ceil(64) as u32, 1, 1],
+            work: op.rows as u64,
+            params: vec![op.rows as u32, (op.input.len() / 4 / op.cols() as u64) as u32],
+        });
+    }
+    let prepared = if op.rows > FEW { Some(prepare(op, scratch, &mut launches)?) } else { None };
+    let mut first = 0;
+    let parts: Vec<&[Projection]> = match op.epilogue {
+        Epilogue::Gated(..) => vec![&op.projections],
+        _ => op.projections.chunks(1).collect(),
+    };
+    for part in parts {
+        launches.push(match &prepared {
+            Some(prepared) => many(op, part, first, prepared)?,
+            None => few(op, part, first)?,
+        });
+        first += part[0].weight.spec.rows;
+    }
+    Ok(launches)
+}
+
+/// The rows with the norm's weight, the sums of their chunks, and the norm's factors, for [`many`].
+fn prepare(op: &Linear, scratch: &mut dyn FnMut(u64) -> Result<Buffer>, launches: &mut Vec<Launch>) -> Result<Buffer> {
+    let part = &op.projections[..1];
+    let chunks = Packed::new(&part[0].weight.spec)?.chunks as u64;
+    let rows = op.rows as u64;
+    let prepared = scratch(4 * rows * (33 * chunks + 1))?;
+    launches.push(Launch {
+        kernel: Kernel::named("linear_rows"),
+        bindings: vec![
+            op.input.clone(),
+            op.norm.as_ref().map_or_else(|| op.input.clone(), |norm| norm.weight.clone()),
+            op.gather.clone().unwrap_or_else(|| op.input.clone()),
+            prepared.clone(),
+        ],
+        groups: [rows.div_ceil(4) as u32, 1, 1],
+        work: rows * chunks * 64,
+        params: params(op, part, 0)?,
+    });
+    Ok(prepared)
+}
+
+fn few(op: &Linear, part: &[Projection], first: usize) -> Result<Launch> {
+    let gated = part.len() == 2;
+    // A gate's workgroup has two weights' results to keep.
+    let most = if gated { 4 } else { 8 };
+    let tile = if op.rows == 1 { 1 } else { most };
+    let packed = Packed::new(&part[0].weight.spec)?;
+    let name = format!("linear_few_bits{}_gated{}_tile{tile}", packed.bits, u32::from(gated));
+    let mut bindings = vec![
+        op.input.clone(),
+        op.norm.as_ref().map_or_else(|| op.input.clone(), |norm| norm.weight.clone()),
+        op.gather.clone().unwrap_or_else(|| op.input.clone()),
+        out(op).clone(),
+    ];
+    bindings.extend(part.iter().flat_map(|p| weight_and_bias(op, p)));
+    let features = part[0].weight.spec.rows;
+    Ok(Launch {
+        kernel: Kernel::named(&name),
+        bindings,
+        groups: [features.div_ceil(16) as u32, op.rows.div_ceil(tile) as u32, 1],
+        work: work(op, part),
+        params: params(op, part, first)?,
+    })
+}
+
+fn many(op: &Linear, part: &[Projection], first: usize, prepared: &Buffer) -> Result<Launch> {
+    let packed = Packed::new(&part[0].weight.spec)?;
+    let name = format!("linear_many_bits{}_gated{}", packed.bits, part.len() - 1);
+    let mut bindings = vec![prepared.clone(), out(op).clone()];
+    bindings.extend(part.iter().flat_map(|p| weight_and_bias(op, p)));
+    let features = part[0].weight.spec.rows;
+    Ok(Launch {
+        kernel: Kernel::named(&name),
+        bindings,
+        groups: [features.div_ceil(64) as u32, op.rows.div_ceil(64) as u32, 1],
+        work: work(op, part),
+        params: params(op, part, first)?,
+    })
+}
+
+fn weight_and_bias(op: &Linear, projection: &Projection) -> [Buffer; 2] {
+    [projection.weight.buffer.clone(), projection.bias.clone().unwrap_or_else(|| op.input.clone())]
+}
+
+fn out(op: &Linear) -> &Buffer {
+    match &op.epilogue {
+        Epilogue::Store(out) | Epilogue::Add(out) | Epilogue::Gated(_, out) => out,
+    }
+}
+
+fn work(op: &Linear, part: &[Projection]) -> u64 {
+    op.rows as u64 * part.iter().map(|p| (p.weight.spec.rows * p.weight.spec.cols) as u64).sum::<u64>()
+}
+
+/// The words of `Params` in linear.wgsl.
+fn params(op: &Linear, part: &[Projection], first: usize) -> Result<Vec<u32>> {
+    let spec = &part[0].weight.spec;
+    let packed = Packed::new(spec)?;
+    let stride = match op.epilogue {
+        Epilogue::Gated(..) => spec.rows,
+        _ => op.features(),
+    };
+    let flag = |flag, on: bool| if on { flag } else { 0 };
+    let flags = flag(HAS_NORM, op.norm.is_some())
+        | flag(HAS_BIAS, part.iter().any(|p| p.bias.is_some()))
+        | flag(HAS_GATHER, op.gather.is_some())
+        | flag(ADDS, matches!(op.epilogue, Epilogue::Add(_)));
+    Ok(vec![
+        op.rows as u32,
+        spec.rows as u32,
+        spec.cols as u32,
+        packed.chunks,
+        packed.block_words,
+        packed.group_shift,
+        packed.kind,
+        stride as u32,
+        first as u32,
+        flags,
+        op.norm.as_ref().map_or(0.0, |norm| norm.eps).to_bits(),
+    ])
+}

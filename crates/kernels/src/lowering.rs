@@ -1,0 +1,64 @@
+use crate::{Launch, attend, copy, embed, layout, linear, rope};
+use mlx_serving_device::{Arithmetic, Buffer, DeviceError, KvSpec, Op, Result, WeightLayout, WeightSource, WeightSpec};
+use std::ops::Range;
+
+/// What lowering must know of a device.
+#[derive(Debug, Clone, Copy)]
+pub struct Traits {
+    /// Arithmetic mode.
+    pub arithmetic: Arithmetic,
+    /// Bytes of workgroup memory that a kernel may use.
+    pub workgroup_memory: u32,
+}
+
+/// Turns ops into launches, and decides the layouts of weights and KV blocks.
+#[derive(Debug, Clone)]
+pub struct Lowering {
+    traits: Traits,
+}
+
+impl Lowering {
+    /// For a device.
+    pub fn new(traits: Traits) -> Self {
+        Self { traits }
+    }
+
+    /// The launches of one op, to be run in order, each after the writes that it reads. The op is valid ([`Op::validate`]).
+    ///
+    /// `scratch` gives device memory for what lives until the op's last launch: every call gives memory of its own, and the next op
+    /// may be given the same, since ops run in order.
+    ///
+    /// # Errors
+    /// What `scratch` says, and shapes that the kernels do not have.
+    pub fn lower(&self, op: &Op, scratch: &mut dyn FnMut(u64) -> Result<Buffer>) -> Result<Vec<Launch>> {
+        match op {
+            Op::Embed(op) => embed::lower(op),
+            Op::RopeAngles(op) => Ok(rope::lower(op)),
+            Op::Linear(op) => linear::lower(op, scratch),
+            Op::Attend(op) => attend::lower(op, self.traits.arithmetic, scratch),
+            Op::Copy(op) => copy::lower(op),
+            op => Err(DeviceError::Unsupported(format!("{} has no kernels ({:?})", op.name(), self.traits.arithmetic))),
+        }
+    }
+
+    /// See [`mlx_serving_device::Device::weight_layout`].
+    pub fn weight_layout(&self, spec: &WeightSpec) -> Result<WeightLayout> {
+        layout::weight_layout(spec)
+    }
+
+    /// See [`mlx_serving_device::Device::pack_weight`].
+    pub fn pack_weight(
+        &self,
+        spec: &WeightSpec,
+        source: &WeightSource<'_>,
+        blocks: Range<usize>,
+        out: &mut [u8],
+    ) -> Result<()> {
+        layout::pack(spec, source, blocks, out)
+    }
+
+    /// See [`mlx_serving_device::Device::kv_block_bytes`]: f16 keys and values, f32 in exact arithmetic.
+    pub fn kv_block_bytes(&self, spec: &KvSpec) -> usize {
+        attend::kv_block_bytes(self.traits.arithmetic, spec)
+    }
+}

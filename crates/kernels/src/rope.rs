@@ -1,0 +1,16 @@
+use crate::{Kernel, Launch};
+use mlx_serving_device::ops::RopeAngles;
+
+/// Nothing where nothing is rotated.
+pub(crate) fn lower(op: &RopeAngles) -> Vec<Launch> {
+    if op.pairs == 0 || op.rows == 0 {
+        return Vec::new();
+    }
+    vec![Launch {
+        kernel: Kernel::named("rope_angles"),
+        bindings: vec![op.positions.clone(), op.inv_freq.clone(), op.out.clone()],
+        groups: [op.pairs.div_ceil(64) as u32, op.rows as u32, 1],
+        work: (op.rows * op.pairs * 32) as u64,
+        params: vec![op.rows as u32, op.pairs as u32, op.scale.to_bits()],
+    }]
+}

@@ -1,0 +1,189 @@
+//! What every launch promises to a backend, over ops of many shapes. Buffers are the fake device's; nothing runs.
+
+use mlx_serving_device::fake::{FakeDevice, FakeOptions};
+use mlx_serving_device::ops::{
+    Activation, Attend, Batch, Copy, Embed, Epilogue, Linear, Norm, Projection, RopeAngles, Span,
+};
+use mlx_serving_device::{Arithmetic, Buffer, Device, Float, KvSpec, Op, Storage, Weight, WeightFormat, WeightSpec};
+use mlx_serving_kernels::{Access, Kernel, Launch, Lowering, Traits};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// Least of what Vulkan drivers of GPUs offer, and Metal.
+const WORKGROUP_MEMORY: u32 = 32 << 10;
+const GROUPS: u32 = 65_535;
+
+struct Rig {
+    device: Arc<FakeDevice>,
+    lowering: Lowering,
+    used: BTreeSet<&'static str>,
+}
+
+impl Rig {
+    fn new(arithmetic: Arithmetic) -> Self {
+        let device = FakeDevice::new(FakeOptions::default()).unwrap();
+        let traits = Traits { arithmetic, workgroup_memory: WORKGROUP_MEMORY };
+        Self { device, lowering: Lowering::new(traits), used: BTreeSet::new() }
+    }
+
+    /// A view at an offset that is a multiple of 16 bytes, but not of what devices bind at.
+    fn room(&self, values: usize) -> Buffer {
+        let whole = self.device.new_buffer(4 * values as u64 + 48, Storage::Shared).unwrap();
+        whole.slice(48..48 + 4 * values as u64).unwrap()
+    }
+
+    fn weight(&self, rows: usize, cols: usize, format: WeightFormat) -> Weight {
+        let spec = WeightSpec { rows, cols, format };
+        Weight { spec, buffer: self.room(self.lowering.weight_layout(&spec).unwrap().bytes() / 4) }
+    }
+
+    fn check(&mut self, op: Op) -> Vec<Launch> {
+        op.validate().unwrap();
+        let device = self.device.clone();
+        let mut scratch = |bytes| device.new_buffer(bytes, Storage::Private);
+        let launches = self.lowering.lower(&op, &mut scratch).unwrap();
+        for launch in &launches {
+            let kernel = launch.kernel;
+            assert_eq!(launch.bindings.len() + 1, kernel.bindings.len(), "{}", kernel.name);
+            assert!(launch.groups.iter().all(|n| (1..=GROUPS).contains(n)), "{}: {:?}", kernel.name, launch.groups);
+            let immediates = launch.immediates(64, 7);
+            assert!(immediates.len() <= 128 && immediates.len().is_multiple_of(16), "{}", kernel.name);
+            assert_eq!(immediates[16..20], [7, 0, 0, 0]);
+            assert!(launch.work > 0);
+            self.used.insert(kernel.name);
+        }
+        launches
+    }
+}
+
+fn formats() -> Vec<WeightFormat> {
+    let floats = [Float::F32, Float::F16, Float::Bf16];
+    let affine = |bits| floats.map(|scale| WeightFormat::Affine { bits, group: 64, scale });
+    [2, 3, 4, 5, 6, 8].into_iter().flat_map(affine).chain(floats.map(WeightFormat::Dense)).collect()
+}
+
+fn linear(rig: &Rig, rows: usize, features: &[usize], format: WeightFormat, epilogue: fn(Buffer) -> Epilogue) -> Op {
+    let cols = 128;
+    let projection = |n: &usize| Projection { weight: rig.weight(*n, cols, format), bias: Some(rig.room(*n)) };
+    Op::Linear(Linear {
+        input: rig.room(rows * cols),
+        gather: Some(rig.room(rows)),
+        rows,
+        norm: Some(Norm { weight: rig.room(cols), eps: 1e-5 }),
+        projections: features.iter().map(projection).collect(),
+        epilogue: epilogue(rig.room(rows * features.iter().sum::<usize>())),
+    })
+}
+
+fn attend(rig: &Rig, head_dim: usize, group: usize, rows: usize, sequences: usize, max_context: usize) -> Op {
+    let kv = KvSpec { heads: 2, head_dim, block_tokens: 16 };
+    let heads = group * kv.heads;
+    let blocks = max_context.div_ceil(16);
+    Op::Attend(Attend {
+        qkv: rig.room(rows * (heads + 2 * kv.heads) * head_dim),
+        heads,
+        kv,
+        q_norm: None,
+        k_norm: Some(Norm { weight: rig.room(head_dim), eps: 1e-5 }),
+        angles: rig.room(rows * head_dim),
+        pairs: head_dim / 2,
+        interleaved: false,
+        cache: rig.room(blocks * rig.lowering.kv_block_bytes(&kv) / 4),
+        batch: Batch {
+            rows,
+            sequences,
+            max_context,
+            positions: rig.room(rows),
+            spans: rig.room(sequences * size_of::<Span>() / 4),
+            block_tables: rig.room(blocks),
+        },
+        scale: 1.0,
+        window: None,
+        out: rig.room(rows * heads * head_dim),
+    })
+}
+
+/// Every shape that a model may have gets launches that a device can run, and every kernel but sampling's is used by one of them.
+#[test]
+fn launches_fit_devices_and_use_every_kernel() {
+    let mut used = BTreeSet::new();
+    for arithmetic in [Arithmetic::Fast, Arithmetic::Exact] {
+        let mut rig = Rig::new(arithmetic);
+        for format in formats() {
+            for rows in [1, 2, 3, 8, 9, 700] {
+                let store = linear(&rig, rows, &[7, 40, 9], format, Epilogue::Store);
+                assert_eq!(rig.check(store).len(), if rows > 8 { 5 } else { 4 });
+                let add = linear(&rig, rows, &[33], format, Epilogue::Add);
+                rig.check(add);
+                let gated = linear(&rig, rows, &[20, 20], format, |out| Epilogue::Gated(Activation::Silu, out));
+                rig.check(gated);
+            }
+            let parts = vec![rig.weight(10, 128, format), rig.weight(6, 128, format)];
+            let (tokens, out) = (rig.room(5), rig.room(5 * 128));
+            let embed = Op::Embed(Embed { table: parts, tokens, sampled: None, rows: 5, out });
+            rig.check(embed);
+        }
+        for dim in [8, 20, 64, 80, 128, 256] {
+            for group in [1, 3, 7, 8, 12, 40] {
+                for (rows, sequences) in [(1, 1), (32, 32), (60, 2), (512, 1)] {
+                    for max_context in [600, 5000] {
+                        let op = attend(&rig, dim, group, rows, sequences, max_context);
+                        rig.check(op);
+                    }
+                }
+            }
+        }
+        let angles = RopeAngles {
+            positions: rig.room(512),
+            inv_freq: rig.room(64),
+            pairs: 64,
+            scale: 1.0,
+            rows: 512,
+            out: rig.room(512 * 128),
+        };
+        rig.check(Op::RopeAngles(angles));
+        let (from, to) = (rig.room(1 << 20), rig.room(1 << 20));
+        rig.check(Op::Copy(Copy { from, to }));
+        used.extend(rig.used);
+    }
+    let sampling = |name: &str| name.starts_with("sample") || name.starts_with("observe");
+    let unused: Vec<_> = Kernel::all().iter().map(|k| k.name).filter(|k| !used.contains(k) && !sampling(k)).collect();
+    assert!(unused.is_empty(), "{unused:?}");
+}
+
+/// Contexts of several stretches are computed apart where rows alone do not fill a GPU, and not where they do.
+#[test]
+fn long_contexts_are_split_for_few_rows_only() {
+    let mut rig = Rig::new(Arithmetic::Fast);
+    let names = |launches: Vec<Launch>| launches.iter().map(|l| l.kernel.name).collect::<Vec<_>>();
+    let op = attend(&rig, 64, 7, 1, 1, 5000);
+    let few = rig.check(op);
+    assert_eq!(few[1].groups, [1, 2, 20]);
+    assert_eq!(names(few), ["attend_write_kv16", "attend_kv16_queries8_items1", "attend_merge"]);
+    let op = attend(&rig, 64, 7, 512, 1, 5000);
+    assert_eq!(names(rig.check(op)), ["attend_write_kv16", "attend_kv16_queries16_items1"]);
+    let op = attend(&rig, 64, 7, 1, 1, 256);
+    assert_eq!(rig.check(op).len(), 2);
+}
+
+/// What no kernel can do is refused when it is lowered.
+#[test]
+fn odd_and_overwide_heads_are_unsupported() {
+    let rig = Rig::new(Arithmetic::Fast);
+    for dim in [9, 258] {
+        let op = attend(&rig, dim, 1, 1, 1, 16);
+        let refused = rig.lowering.lower(&op, &mut |_| panic!("nothing to compute"));
+        assert!(refused.unwrap_err().to_string().contains("heads"), "{dim}");
+    }
+}
+
+#[test]
+fn kernels_keep_within_what_devices_have() {
+    for kernel in Kernel::all() {
+        assert!(kernel.workgroup_memory.iter().sum::<u32>() <= WORKGROUP_MEMORY, "{}", kernel.name);
+        assert!(kernel.workgroup.iter().product::<u32>() <= 256, "{}", kernel.name);
+        assert!(kernel.bindings.len() <= 16, "{}", kernel.name);
+        assert!(kernel.bindings.contains(&Access::Write), "{}", kernel.name);
+        assert_eq!(kernel.spirv[..4], [0x03, 0x02, 0x23, 0x07], "{}", kernel.name);
+    }
+}
