@@ -2,7 +2,7 @@
 
 use super::buffer::SimBuffer;
 use super::command::{Binding, Dispatch, Groups};
-use super::pipeline::{MAX_THREADS, SimPipeline};
+use super::pipeline::SimPipeline;
 use crate::rules;
 use crate::shader::{Argument, Function};
 use objc2::DefinedClass;
@@ -80,8 +80,8 @@ impl Bindings {
         rules::require(self.function.is_some(), call, || "no pipeline is set".into());
         let function = self.function.clone()?;
         let count = threads.iter().map(|&number| number as usize).product::<usize>();
-        rules::require(count <= MAX_THREADS, call, || {
-            format!("{count} threads per threadgroup; {} takes up to {MAX_THREADS}", function.name())
+        rules::require(count <= function.max_threads(), call, || {
+            format!("{count} threads per threadgroup; {} takes up to {}", function.name(), function.max_threads())
         });
         for argument in function.arguments() {
             self.must_serve(argument, function.name(), call);

@@ -9,7 +9,7 @@ use super::in_use::Uses;
 use super::library::SimLibrary;
 use super::memory::{self, Mapping};
 use super::object::make_on;
-use super::pipeline::{MAX_THREADS, SimPipeline};
+use super::pipeline::SimPipeline;
 use super::queue::{self, SimQueue};
 use super::residency::SimResidencySet;
 use crate::foundation::error::SimError;
@@ -32,6 +32,8 @@ use std::sync::Arc;
 
 /// The longest buffer, bytes.
 const MAX_BUFFER: usize = 1 << 30;
+/// Threads that a threadgroup may have.
+const MAX_THREADS: usize = 1024;
 /// What memory without a copy must be aligned to, and a multiple of: the system's page.
 const PAGE: usize = 4096;
 

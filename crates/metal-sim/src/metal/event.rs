@@ -29,10 +29,12 @@ struct Counter {
     listeners: Vec<(u64, Listener)>,
 }
 
+type Notification = dyn Fn(NonNull<ProtocolObject<dyn MTLSharedEvent>>, u64);
+
 /// A block to be called, with the event it was registered on.
 struct Listener {
     event: Retained<SimEvent>,
-    block: RcBlock<dyn Fn(NonNull<ProtocolObject<dyn MTLSharedEvent>>, u64)>,
+    block: RcBlock<Notification>,
 }
 
 // SAFETY: the event is Send, and the caller's block must be callable from the listener's queue.

@@ -14,8 +14,6 @@ use objc2_foundation::NSString;
 use objc2_metal::{MTLAllocation, MTLComputePipelineState, MTLFunction};
 use std::sync::{Arc, Mutex};
 
-/// Threads that a threadgroup may have.
-pub(crate) const MAX_THREADS: usize = 1024;
 /// Threads of a simdgroup.
 const SIMD_WIDTH: usize = 32;
 
@@ -53,7 +51,7 @@ define_class!(
     unsafe impl MTLComputePipelineState for SimPipeline {
         #[unsafe(method(maxTotalThreadsPerThreadgroup))]
         fn max_threads(&self) -> usize {
-            MAX_THREADS
+            self.ivars().function.max_threads()
         }
 
         #[unsafe(method(threadExecutionWidth))]

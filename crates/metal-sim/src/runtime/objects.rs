@@ -124,12 +124,12 @@ pub(super) fn forget_live() {
 }
 
 #[unsafe(no_mangle)]
-extern "C-unwind" fn objc_retain(object: Option<&'static Object>) -> Option<&'static Object> {
+pub(super) extern "C-unwind" fn objc_retain(object: Option<&'static Object>) -> Option<&'static Object> {
     object.inspect(|object| object.retain())
 }
 
 #[unsafe(no_mangle)]
-extern "C-unwind" fn objc_release(object: Option<&'static Object>) {
+pub(super) extern "C-unwind" fn objc_release(object: Option<&'static Object>) {
     if let Some(object) = object {
         object.release();
     }

@@ -1,7 +1,7 @@
 //! Autorelease pools: a stack a thread; a pool's token is its depth. The hand-over that real runtimes optimise away becomes
 //! a pool entry, which is the worst case.
 
-use super::objects::Object;
+use super::objects::{Object, objc_release, objc_retain};
 use crate::rules;
 use std::cell::RefCell;
 
@@ -12,11 +12,6 @@ enum Entry {
 
 thread_local! {
     static POOL: RefCell<Vec<Entry>> = const { RefCell::new(Vec::new()) };
-}
-
-unsafe extern "C-unwind" {
-    safe fn objc_release(object: Option<&'static Object>);
-    safe fn objc_retain(object: Option<&'static Object>) -> Option<&'static Object>;
 }
 
 #[unsafe(no_mangle)]

@@ -1,0 +1,53 @@
+//! The translation unit that clang compiles: MSL and, for each kernel, a C function that runs a range of its threads.
+
+use super::signature::{Kernel, Parameter};
+use std::fmt::Write;
+
+/// What a text must mention for one of its threads to wait for another.
+pub(super) const MEETINGS: [&str; 4] = ["_barrier", "simd_", "simdgroup_", "quad_"];
+
+/// The symbol that takes the host's table of callbacks.
+pub(super) const BIND: &str = "sim_bind";
+
+/// The symbol of a kernel's sizes and alignments.
+pub(super) fn layout_symbol(kernel: &str) -> String {
+    format!("sim_layout_{kernel}")
+}
+
+/// The symbol of a kernel's wrapper.
+pub(super) fn run_symbol(kernel: &str) -> String {
+    format!("sim_run_{kernel}")
+}
+
+/// C++ whose lines are called `kernel.metal` where they are the MSL's.
+pub(super) fn translation_unit(msl: &str, kernels: &[Kernel]) -> String {
+    // See sim_atomic.h: two address spaces, one signature.
+    let msl = msl.replace("threadgroup A *atomic_ptr", "sim_no_address<A> *atomic_ptr");
+    let mut unit = format!("#line 1 \"kernel.metal\"\n{msl}\n#line 1 \"wrapper\"\n");
+    let _ = writeln!(unit, "extern \"C\" void {BIND}(const SimHost *host) {{ sim_host = host; }}");
+    for kernel in kernels {
+        let arguments: Vec<String> = kernel.parameters.iter().map(argument).collect();
+        let (name, arguments) = (&kernel.name, arguments.join(", "));
+        let (layout, run) = (layout_symbol(name), run_symbol(name));
+        let _ = write!(
+            unit,
+            "extern \"C\" const auto {layout} = sim_layouts({name});\n\
+             extern \"C\" void {run}(void *const *b, void *const *t, const SimGroup *g, uint first, uint end, \
+             volatile uint *current) {{\n\
+             \x20   for (SimThread i(*g, first); i.index < end; i.next()) {{\n\
+             \x20       *current = i.index;\n\
+             \x20       {name}({arguments});\n\
+             \x20   }}\n\
+             }}\n"
+        );
+    }
+    unit
+}
+
+fn argument(parameter: &Parameter) -> String {
+    match parameter {
+        Parameter::Buffer { index, .. } => format!("SimArgument{{b[{index}]}}"),
+        Parameter::Threadgroup { index } => format!("SimArgument{{t[{index}]}}"),
+        Parameter::Position(name) => format!("i.{name}()"),
+    }
+}
