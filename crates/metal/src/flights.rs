@@ -39,8 +39,13 @@ impl Flight {
     }
 
     /// The device has ended it, and the host has seen all that came before: the completion handlers of two queues run in any order.
+    /// What failed may have waited in vain.
     fn may_retire(&self) -> bool {
-        self.landed.is_some() && (self.abandoned || self.unreached().next().is_none())
+        match &self.landed {
+            None => false,
+            Some((Ok(()), _)) => self.unreached().next().is_none(),
+            Some((Err(_), _)) => true,
+        }
     }
 
     /// In the order that the contract asks for: memory, end, point.
@@ -84,6 +89,15 @@ impl Lane {
     fn airborne(&self) -> usize {
         let first = self.flights.iter().position(|flight| flight.landed.is_none());
         first.map_or(0, |first| self.flights.len() - first)
+    }
+}
+
+impl State {
+    /// Retires what may be, each queue in order. Under the lock, so that ends show in order too.
+    fn retire(&mut self) {
+        while let Some(flight) = self.lanes.iter_mut().find_map(|lane| lane.flights.pop_front_if(|f| f.may_retire())) {
+            flight.retire();
+        }
     }
 }
 
@@ -139,16 +153,9 @@ impl Flights {
         let lane = &mut state.lanes[kind as usize];
         let first = lane.next - lane.flights.len() as u64;
         if let Some(flight) = lane.flights.get_mut((number - first) as usize) {
-            flight.landed = Some((outcome, times));
-            if flight.abandoned {
-                let why = "the device was dropped before a timeline reached what a submission waited for";
-                flight.landed = Some((Err(DeviceError::Lost(why.into())), times));
-            }
+            flight.landed = Some((if flight.abandoned { Err(deserted()) } else { outcome }, times));
         }
-        // Under the lock, so that ends show in order.
-        while let Some(flight) = state.lanes.iter_mut().find_map(|lane| lane.flights.pop_front_if(|f| f.may_retire())) {
-            flight.retire();
-        }
+        state.retire();
         self.changed.notify_all();
     }
 
@@ -167,15 +174,25 @@ impl Flights {
             state = next;
             if timeout.timed_out() {
                 state.lanes[kind as usize].flights.iter_mut().for_each(abandon);
+                state.retire();
             }
         }
     }
 }
 
-/// Lets a flight go on that waits for a point which nobody has reached.
+/// Ends the wait of a flight for a point that nobody has reached.
 fn abandon(flight: &mut Flight) {
-    if flight.landed.is_none() && flight.unreached().next().is_some() {
-        flight.unreached().for_each(|point| point.timeline().release_device(point.value()));
-        flight.abandoned = true;
+    if flight.unreached().next().is_none() {
+        return;
     }
+    flight.unreached().for_each(|point| point.timeline().release_device(point.value()));
+    flight.abandoned = true;
+    // It has landed already if the other queue's flights waited for the same point and were released.
+    if let Some((outcome, _)) = &mut flight.landed {
+        *outcome = Err(deserted());
+    }
+}
+
+fn deserted() -> DeviceError {
+    DeviceError::Lost("the device was dropped before a timeline reached what a submission waited for".into())
 }
