@@ -26,6 +26,8 @@ const CALIBRATED: Duration = Duration::from_secs(1);
 pub(crate) struct State {
     pub(crate) schedule: Schedule<Option<Tape>, Load>,
     pub(crate) flights: [VecDeque<Flight>; 2],
+    /// Submissions of which the driver has had everything.
+    pub(crate) sent: u64,
     /// By lane: the value that its semaphore is known to have reached.
     pub(crate) reached: [u64; 2],
     /// By lane: the value of the other's semaphore that it has waited for.
@@ -33,6 +35,16 @@ pub(crate) struct State {
     clock: Clock,
     watches: [Stopwatch; 2],
     closing: bool,
+}
+
+impl State {
+    /// The lane of the next submission to end: of those that the device is through with, the one handed over first.
+    fn next_ended(&self) -> Option<Lane> {
+        let front = |lane: Lane| self.flights[lane as usize].front().map(|flight| (flight, lane));
+        let fronts = Lane::ALL.into_iter().filter_map(front);
+        let ended = fronts.filter(|(flight, lane)| flight.ticket <= self.reached[*lane as usize]);
+        ended.min_by_key(|(flight, _)| flight.number).map(|(_, lane)| lane)
+    }
 }
 
 /// Hands submissions to the driver and ends them, on whatever thread comes by.
@@ -60,6 +72,7 @@ impl Shared {
         let state = State {
             schedule: Schedule::default(),
             flights: [VecDeque::new(), VecDeque::new()],
+            sent: 0,
             reached: [0, 0],
             waited: [0, 0],
             clock: Clock::new(gpu.survey.limits.timestamp_period),
@@ -131,6 +144,7 @@ impl Shared {
             recorder,
             launched,
             running: Vec::new(),
+            after: 0,
             refused: None,
         };
         let entry = Entry { pieces: pieces.collect(), signals: [done].into_iter().chain(signal).collect(), rest: load };
@@ -171,19 +185,30 @@ impl Shared {
         }
     }
 
-    /// Ends everything of a lane that the device is through with.
-    pub(crate) fn retire(&self, lane: Lane) {
-        self.retire_locked(&mut self.state(), lane);
+    /// Ends everything that the device is through with.
+    pub(crate) fn retire(&self) {
+        self.retire_locked(&mut self.state());
     }
 
-    fn retire_locked(&self, state: &mut State, lane: Lane) {
-        // SAFETY: the semaphore lives as long as `self`.
-        let reached = match unsafe { self.gpu.raw.get_semaphore_counter_value(self.semaphores[lane as usize]) } {
-            Ok(reached) => reached,
-            Err(error) => return self.lose_locked(state, &format!("asking how far it is: {error}")),
-        };
-        state.reached[lane as usize] = reached;
-        while let Some(flight) = state.flights[lane as usize].pop_front_if(|flight| flight.ticket <= reached) {
+    fn retire_locked(&self, state: &mut State) {
+        if let Err(why) = self.try_retire(state) {
+            self.lose_locked(state, &why);
+        }
+    }
+
+    /// In the order of handing over, so that what a submission waited for on the other lane has ended before it.
+    fn try_retire(&self, state: &mut State) -> Result<(), String> {
+        for lane in Lane::ALL {
+            state.reached[lane as usize] = self.reached(lane)?;
+        }
+        while let Some(lane) = state.next_ended() {
+            let Some(flight) = state.flights[lane as usize].pop_front() else { break };
+            if flight.load.after > state.reached[lane.other() as usize] {
+                // It ended after the other lane was asked, and what it waited for before that.
+                state.reached[lane.other() as usize] = self.reached(lane.other())?;
+                state.flights[lane as usize].push_front(flight);
+                continue;
+            }
             let ended = self.now();
             self.calibrate(&mut state.clock, ended);
             let watch = &mut state.watches[lane as usize];
@@ -191,6 +216,14 @@ impl Shared {
             let outcome = flight.load.outcome();
             flight.load.end(&flight.signals, outcome, times);
         }
+        Ok(())
+    }
+
+    /// How far the device has come with a lane.
+    fn reached(&self, lane: Lane) -> Result<u64, String> {
+        // SAFETY: the semaphore lives as long as `self`.
+        let reached = unsafe { self.gpu.raw.get_semaphore_counter_value(self.semaphores[lane as usize]) };
+        reached.map_err(|error| format!("asking how far it is: {error}"))
     }
 
     /// Sets the clock by the driver's word, where it gives that, if it was not set for long.
@@ -250,7 +283,7 @@ impl Shared {
             let ticket = Ticket { lane, value: flight.ticket };
             drop(state);
             if self.wait_for(ticket, LOOK_UP) {
-                self.retire(lane);
+                self.retire();
             }
         }
     }
@@ -276,7 +309,7 @@ pub(crate) fn wait(executor: &Weak<Shared>, counter: &Counter, value: u64, limit
             }
             (Progress::Handed(ticket), Some(shared)) => {
                 if shared.wait_for(ticket, left) {
-                    shared.retire(ticket.lane);
+                    shared.retire();
                 }
             }
             _ => counter.sleep(value, left),
@@ -312,7 +345,7 @@ impl Drop for Executor {
         // What the driver has is let run to its end; what is held back, nobody can let go any more.
         // SAFETY: the lock keeps others from the queues. A lost device refuses, and is idle.
         let _ = unsafe { self.shared.gpu.raw.device_wait_idle() };
-        Lane::ALL.into_iter().for_each(|lane| self.shared.retire_locked(&mut state, lane));
+        self.shared.retire_locked(&mut state);
         self.shared.end_all(&mut state);
         drop(state);
         self.shared.arrived.iter().for_each(Condvar::notify_all);

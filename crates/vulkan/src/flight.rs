@@ -23,6 +23,8 @@ pub(crate) struct Load {
     pub(crate) launched: bool,
     /// Command buffers that the driver has, and since when.
     pub(crate) running: Vec<(Tape, Duration)>,
+    /// Value of the other lane's semaphore that it depends on, 0 if it does not.
+    pub(crate) after: u64,
     /// The driver refused a piece.
     pub(crate) refused: Option<DeviceError>,
 }
@@ -30,6 +32,8 @@ pub(crate) struct Load {
 /// A submission of which the driver has everything: it has ended when its lane's semaphore reaches `ticket`.
 pub(crate) struct Flight {
     pub(crate) ticket: u64,
+    /// How many went before, on both lanes: none depends on one that went later.
+    pub(crate) number: u64,
     pub(crate) signals: Vec<Mark>,
     pub(crate) load: Load,
 }

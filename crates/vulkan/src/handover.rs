@@ -52,9 +52,10 @@ impl Handover<'_> {
 
 impl Driver<Option<Tape>, Load> for Handover<'_> {
     fn hand(&mut self, tape: &Option<Tape>, load: &mut Load, ticket: Ticket, after: Option<u64>) -> Handed {
-        let (after, handed) = (self.after(ticket, after), self.shared.now());
-        match self.submit(tape.as_ref(), ticket, after) {
+        let (wait, handed) = (self.after(ticket, after), self.shared.now());
+        match self.submit(tape.as_ref(), ticket, wait) {
             Ok(()) => {
+                load.after = load.after.max(after.unwrap_or(0));
                 self.shared.pieces.fetch_add(1, Relaxed);
                 load.running.extend(tape.map(|tape| (tape, handed)));
                 Handed::Done
@@ -71,7 +72,9 @@ impl Driver<Option<Tape>, Load> for Handover<'_> {
     }
 
     fn sent(&mut self, entry: Entry<Option<Tape>, Load>, ticket: Ticket) {
-        let flight = Flight { ticket: ticket.value, signals: entry.signals, load: entry.rest };
+        let number = self.state.sent;
+        self.state.sent += 1;
+        let flight = Flight { ticket: ticket.value, number, signals: entry.signals, load: entry.rest };
         self.state.flights[ticket.lane as usize].push_back(flight);
         self.shared.arrived[ticket.lane as usize].notify_all();
     }
