@@ -20,12 +20,20 @@ fn a_blit_reaches_a_placed_buffer_and_comes_back() {
         let event = device.newSharedEvent().expect("an event");
         let calls = Arc::new(AtomicUsize::new(0));
         let command_buffer = queue.commandBufferWithUnretainedReferences().expect("a command buffer");
-        let encoder = command_buffer.blitCommandEncoder().expect("an encoder");
-        encoder.fillBuffer_range_value(&placed, (0..1000).into(), 1);
-        encoder.fillBuffer_range_value(&placed, (100..300).into(), 2);
+        let fence = device.newFence().expect("a fence");
+        let ordered = |record: &dyn Fn(&ProtocolObject<dyn MTLBlitCommandEncoder>)| {
+            let encoder = command_buffer.blitCommandEncoder().expect("an encoder");
+            encoder.waitForFence(&fence);
+            record(&encoder);
+            encoder.updateFence(&fence);
+            encoder.endEncoding();
+        };
+        ordered(&|encoder| encoder.fillBuffer_range_value(&placed, (0..1000).into(), 1));
+        ordered(&|encoder| encoder.fillBuffer_range_value(&placed, (100..300).into(), 2));
         // SAFETY: the ranges are within the buffers.
-        unsafe { encoder.copyFromBuffer_sourceOffset_toBuffer_destinationOffset_size(&placed, 0, &back, 0, 1000) };
-        encoder.endEncoding();
+        ordered(&|encoder| unsafe {
+            encoder.copyFromBuffer_sourceOffset_toBuffer_destinationOffset_size(&placed, 0, &back, 0, 1000);
+        });
         command_buffer.encodeSignalEvent_value(ProtocolObject::from_ref(&*event), 7);
         let counter = calls.clone();
         let handler = RcBlock::new(move |_: NonNull<ProtocolObject<dyn MTLCommandBuffer>>| {

@@ -2,14 +2,16 @@
 mod common;
 
 use common::*;
+use objc2::runtime::ProtocolObject;
 use objc2_metal::*;
 use std::ffi::c_void;
 use std::ptr::NonNull;
 
 const SCALE: &str = "
     struct Params { uint4 values; };
+    typedef uint Room[32];
     kernel void scale(device uint* data [[buffer(0)]], constant Params& params [[buffer(1)]],
-                      threadgroup uint* room [[threadgroup(0)]], uint i [[thread_position_in_grid]],
+                      threadgroup Room& room, uint i [[thread_position_in_grid]],
                       uint t [[thread_index_in_threadgroup]]) {
         room[t] = data[i];
         threadgroup_barrier(mem_flags::mem_threadgroup);
@@ -188,6 +190,15 @@ fn sizes_are_within_limits() {
 fn a_barrier_orders_buffers() {
     breaks("memoryBarrierWithScope:]: MTLBarrierScope(2) orders no buffers", || {
         with_pass(|encoder, _, _| encoder.memoryBarrierWithScope(MTLBarrierScope::Textures));
+    });
+}
+
+#[test]
+fn a_resource_is_used_for_something() {
+    breaks("useResource:usage:]: neither a read nor a write", || {
+        with_pass(|encoder, _, buffer| {
+            encoder.useResource_usage(ProtocolObject::from_ref(&**buffer), MTLResourceUsage::empty());
+        });
     });
 }
 

@@ -251,4 +251,8 @@ fn a_residency_set_gives_back_what_it_was_given() {
     breaks("removeResidencySet:]: the set was not added", || {
         device.newCommandQueue().expect("a queue").removeResidencySet(&set);
     });
+    let queue = device.newCommandQueue().expect("a queue");
+    breaks("addResidencySet:]: 33 residency sets; a queue takes up to 32", || {
+        (0..33).for_each(|_| queue.addResidencySet(&set));
+    });
 }
