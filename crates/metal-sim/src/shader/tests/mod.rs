@@ -2,6 +2,7 @@
 
 mod atomics;
 mod numbers;
+mod product;
 mod rules;
 mod simd;
 mod speed;
