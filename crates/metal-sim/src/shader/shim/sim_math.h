@@ -127,12 +127,8 @@ template <class V> inline V insert_bits(V v, V bits, uint offset, uint count) {
 }
 SIM_MAP2(mulhi, ((ulong)x * (ulong)y) >> 32)
 
-template <class V, class C> inline V select(V no, V yes, C condition) {
-    if constexpr (sim_width<V> == 1) return condition ? yes : no;
-    else {
-        for (int i = 0; i < sim_width<V>; i++) no[i] = sim_at(condition, i) ? yes[i] : no[i];
-        return no;
-    }
+template <class V, class W, class C> inline V select(V no, W yes, C condition) {
+    return sim_map([](sim_element<V> n, sim_element<V> y, bool c) { return c ? y : n; }, no, yes, condition);
 }
 template <class C> inline bool any(C condition) {
     bool r = false;

@@ -7,11 +7,17 @@ typedef unsigned short ushort;
 typedef unsigned int uint;
 typedef unsigned long ulong;
 
+// A parameter of type `sim_if<condition>::type` takes a template out of consideration where the condition is false.
+template <bool> struct sim_if {};
+template <> struct sim_if<true> {
+    typedef int type;
+};
+
 // f16: every operation is one of f32, rounded back.
 struct half {
     __fp16 bits;
     half() = default;
-    template <class A> half(A a) : bits((__fp16)(float)a) {}
+    template <class A, typename sim_if<__is_arithmetic(A)>::type = 0> half(A a) : bits((__fp16)(float)a) {}
     operator float() const { return bits; }
     half operator-() const { return -(float)bits; }
 #define SIM_HALF(op)                                                                                                   \
@@ -87,11 +93,6 @@ template <class T, int N> struct sim_parts;
 SIM_PARTS(2, x, y)
 SIM_PARTS(3, x, y, z)
 SIM_PARTS(4, x, y, z, w)
-
-template <bool> struct sim_if {};
-template <> struct sim_if<true> {
-    typedef int type;
-};
 
 template <class T, int N> struct sim_vec : sim_parts<T, N> {
     sim_vec() = default;

@@ -2,10 +2,8 @@
 
 mod atomics;
 mod numbers;
-mod product;
 mod rules;
 mod simd;
-mod speed;
 mod sums;
 
 use super::memory::Guarded;
