@@ -2,6 +2,8 @@
 
 use crate::runtime::{self, lock};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 static VIOLATIONS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -26,6 +28,13 @@ pub fn leaks() -> Vec<String> {
     leaks
 }
 
+static LEAKS_FORBIDDEN: AtomicBool = AtomicBool::new(false);
+
+/// Makes the process fail at its end if an object or a block is still alive then: for tests that hold none in statics.
+pub fn forbid_leaks() {
+    LEAKS_FORBIDDEN.store(true, Ordering::Relaxed);
+}
+
 /// Records a broken rule and panics, unless the thread is panicking already.
 #[track_caller]
 pub(crate) fn broken(call: &str, what: &str) {
@@ -47,6 +56,13 @@ pub(crate) fn require(holds: bool, call: &str, what: impl FnOnce() -> String) {
 /// Makes the process fail at its end if rules were broken and nobody took the record.
 pub(crate) fn report_at_exit() {
     extern "C" fn report() {
+        if LEAKS_FORBIDDEN.load(Ordering::Relaxed) {
+            let idle = crate::metal::is_idle_within(Duration::from_secs(5));
+            let leaks = leaks();
+            if idle && !leaks.is_empty() {
+                lock(&VIOLATIONS).push(format!("exit: {} objects are alive: {leaks:?}", leaks.len()));
+            }
+        }
         let violations = take_violations();
         if !violations.is_empty() {
             eprintln!("metal-sim: {} rules were broken:", violations.len());

@@ -239,3 +239,18 @@ fn shuffled(len: usize, seed: u64) -> Vec<usize> {
     }
     order
 }
+
+#[cfg(test)]
+mod tests {
+    use super::shuffled;
+
+    #[test]
+    fn a_seed_gives_one_order_of_all_and_others_give_others() {
+        assert_eq!(shuffled(5, 0), [0, 1, 2, 3, 4]);
+        let mut sorted = shuffled(64, 7);
+        assert_eq!(sorted, shuffled(64, 7));
+        assert_ne!(sorted, shuffled(64, 8));
+        sorted.sort_unstable();
+        assert_eq!(sorted, shuffled(64, 0));
+    }
+}

@@ -165,9 +165,10 @@ define_class!(
         }
 
         #[unsafe(method(useResource:usage:))]
-        fn use_resource(&self, resource: &ProtocolObject<dyn MTLResource>, _usage: MTLResourceUsage) {
+        fn use_resource(&self, resource: &ProtocolObject<dyn MTLResource>, usage: MTLResourceUsage) {
             let call = "-[MTLComputeCommandEncoder useResource:usage:]";
             self.ivars().encoding.must_be_open(call);
+            rules::require(!usage.is_empty(), call, || "neither a read nor a write".into());
             let buffer: &SimBuffer = cast(resource, call);
             self.ivars().encoding.refer_to(buffer, buffer.ivars().uses.begin());
         }

@@ -25,6 +25,7 @@ mod worker;
 use objc2::ClassType;
 
 pub use worker::drain;
+pub(crate) use worker::is_idle_within;
 
 /// Registers every class, so that a caller finds the descriptors by name.
 pub(crate) fn define() {

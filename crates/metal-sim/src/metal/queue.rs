@@ -20,6 +20,9 @@ use std::sync::{Arc, Condvar, Mutex, Once};
 /// How many uncompleted command buffers a queue may have unless its maker says otherwise.
 pub(crate) const DEFAULT_LIMIT: usize = 64;
 
+/// Residency sets that a queue takes.
+const MAX_RESIDENCY_SETS: usize = 32;
+
 #[derive(Default)]
 struct Pending {
     work: VecDeque<Work>,
@@ -59,13 +62,14 @@ impl QueueCore {
 
     /// Counts a new command buffer.
     fn begin(&self, call: &str) {
-        let uncompleted = self.uncompleted.fetch_add(1, Ordering::AcqRel) + 1;
+        let uncompleted = self.uncompleted.load(Ordering::Acquire) + 1;
         rules::require(uncompleted <= self.limit, call, || {
             format!(
                 "{uncompleted} uncompleted command buffers on a queue made for {}; a real one would block",
                 self.limit
             )
         });
+        self.uncompleted.fetch_add(1, Ordering::AcqRel);
     }
 
     /// A command buffer has completed, or was released without a commit.
@@ -168,7 +172,13 @@ impl SimQueue {
 
     fn attach(&self, set: &ProtocolObject<dyn MTLResidencySet>, call: &str) {
         let set: &SimResidencySet = cast(set, call);
-        lock(&self.ivars().residency_sets).push(set.retain());
+        let mut sets = lock(&self.ivars().residency_sets);
+        sets.push(set.retain());
+        let count = sets.len();
+        drop(sets);
+        rules::require(count <= MAX_RESIDENCY_SETS, call, || {
+            format!("{count} residency sets; a queue takes up to {MAX_RESIDENCY_SETS}")
+        });
     }
 }
 

@@ -41,12 +41,15 @@ impl Drop for Busy {
 /// Waits until all committed command buffers have completed and their handlers have returned. A queue that still waits for
 /// an event after `limit` breaks a rule.
 pub fn drain(limit: Duration) {
-    let busy = lock(&BUSY);
-    let wait = IDLE.wait_timeout_while(busy, limit, |busy| *busy > 0);
-    let (busy, timeout) = wait.unwrap_or_else(std::sync::PoisonError::into_inner);
-    let left = *busy;
-    drop(busy);
-    rules::require(!timeout.timed_out(), "drain", || format!("{left} command buffers or handlers do not end"));
+    rules::require(is_idle_within(limit), "drain", || {
+        format!("{} command buffers or handlers do not end", *lock(&BUSY))
+    });
+}
+
+/// False if something of the device's still runs after `limit`.
+pub(crate) fn is_idle_within(limit: Duration) -> bool {
+    let wait = IDLE.wait_timeout_while(lock(&BUSY), limit, |busy| *busy > 0);
+    !wait.unwrap_or_else(std::sync::PoisonError::into_inner).1.timed_out()
 }
 
 /// Runs `f` on a thread of its own.

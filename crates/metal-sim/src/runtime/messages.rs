@@ -66,7 +66,8 @@ extern "C-unwind" fn sel_isEqual(left: Selector, right: Selector) -> u8 {
 #[unsafe(no_mangle)]
 extern "C-unwind" fn objc_msg_lookup(receiver: &'static Object, selector: Selector) -> Implementation {
     if receiver.is_zombie() {
-        rules::broken(&format!("-[{} {}]", receiver.zombie_name(), selector.name()), "message to a released object");
+        let name = receiver.zombie_name();
+        rules::broken(&format!("-[{name} {}]", selector.name()), &format!("use of a released {name}"));
     }
     implementation(receiver.class(), selector)
 }

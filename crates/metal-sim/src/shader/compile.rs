@@ -27,8 +27,6 @@ const FLAGS: &[&str] = &[
     "-ffp-contract=off",
     "-Xclang",
     "-cl-single-precision-constant",
-    "-Xclang",
-    "-fallow-half-arguments-and-returns",
 ];
 
 const SHIM_DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/shader/shim");

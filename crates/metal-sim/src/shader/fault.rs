@@ -92,3 +92,25 @@ fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    #[test]
+    fn faults_of_others_still_end_the_process() {
+        let test = "shader::fault::tests::a_fault_outside_of_kernels";
+        let output =
+            Command::new(std::env::current_exe().unwrap()).args(["--exact", test, "--ignored"]).output().unwrap();
+        assert_eq!(output.status.signal(), Some(libc::SIGSEGV), "{output:?}");
+    }
+
+    #[test]
+    #[ignore = "ends its process; run by the test above"]
+    fn a_fault_outside_of_kernels() {
+        super::catch();
+        // SAFETY: none: the read is meant to fault. Page 0 is never mapped.
+        unsafe { std::ptr::read_volatile(std::ptr::without_provenance::<u32>(16)) };
+    }
+}

@@ -11,9 +11,8 @@
 //! and place. Threadgroup memory starts as 0xA5 and ends at inaccessible pages. The order of threadgroups, of simd-groups
 //! between barriers and of lanes between simd operations follows a seed.
 //!
-//! Arithmetic is the host's: f32 operations are rounded one by one, `fma` is fused, functions are libm's. A chain of f16
-//! operations may keep f32 between them. A vector of bool is a vector of int, 0 or -1: `select`, `all` and `any` work,
-//! conversion to numbers does not.
+//! Arithmetic is the host's: operations are rounded one by one, `fma` is fused, functions are libm's. Those of f16 go
+//! through f32.
 
 mod compile;
 mod fault;

@@ -6,10 +6,11 @@ extern crate metal_sim;
 
 use objc2::rc::{Retained, autoreleasepool};
 use objc2::runtime::ProtocolObject;
+use objc2_foundation::NSString;
 use objc2_metal::{
-    MTLBlitCommandEncoder, MTLBuffer, MTLCommandBuffer, MTLCommandEncoder, MTLCommandQueue,
-    MTLCreateSystemDefaultDevice, MTLDevice, MTLHeap, MTLHeapDescriptor, MTLHeapType, MTLResourceOptions,
-    MTLStorageMode,
+    MTLBlitCommandEncoder, MTLBuffer, MTLCommandBuffer, MTLCommandEncoder, MTLCommandQueue, MTLComputeCommandEncoder,
+    MTLComputePipelineState, MTLCreateSystemDefaultDevice, MTLDevice, MTLDispatchType, MTLHeap, MTLHeapDescriptor,
+    MTLHeapType, MTLLibrary, MTLResourceOptions, MTLSize, MTLStorageMode,
 };
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
@@ -20,6 +21,8 @@ pub(crate) type Buffer = Retained<ProtocolObject<dyn MTLBuffer>>;
 pub(crate) type Heap = Retained<ProtocolObject<dyn MTLHeap>>;
 pub(crate) type Queue = Retained<ProtocolObject<dyn MTLCommandQueue>>;
 pub(crate) type CommandBuffer = Retained<ProtocolObject<dyn MTLCommandBuffer>>;
+pub(crate) type ComputeEncoder = Retained<ProtocolObject<dyn MTLComputeCommandEncoder>>;
+pub(crate) type Pipeline = Retained<ProtocolObject<dyn MTLComputePipelineState>>;
 
 pub(crate) const SHARED: MTLResourceOptions = MTLResourceOptions::StorageModeShared;
 pub(crate) const PRIVATE: MTLResourceOptions = MTLResourceOptions::StorageModePrivate;
@@ -74,6 +77,51 @@ pub(crate) fn run(queue: &Queue, record: impl FnOnce(&CommandBuffer)) -> Command
     command_buffer
 }
 
+/// Compiles the kernel `name` of some MSL; the headers come before it.
+pub(crate) fn pipeline(device: &Device, name: &str, msl: &str) -> Pipeline {
+    let source = format!("#include <metal_stdlib>\nusing namespace metal;\n{msl}");
+    let library = device.newLibraryWithSource_options_error(&NSString::from_str(&source), None);
+    let library = library.unwrap_or_else(|error| panic!("{}", error.localizedDescription()));
+    let function = library.newFunctionWithName(&NSString::from_str(name)).expect("a kernel of that name");
+    device.newComputePipelineStateWithFunction_error(&function).expect("a pipeline")
+}
+
+/// `to[i] = from[i] + 1`, words, one thread each.
+pub(crate) fn successor(device: &Device) -> Pipeline {
+    let msl = "kernel void successor(device uint const* from [[buffer(0)]], device uint* to [[buffer(1)]], \
+               uint i [[thread_position_in_grid]]) { to[i] = from[i] + 1; }";
+    pipeline(device, "successor", msl)
+}
+
+pub(crate) fn compute(command_buffer: &CommandBuffer, kind: MTLDispatchType) -> ComputeEncoder {
+    command_buffer.computeCommandEncoderWithDispatchType(kind).expect("an encoder")
+}
+
+/// Binds buffers from index 0 on.
+pub(crate) fn bind(encoder: &ComputeEncoder, pipeline: &Pipeline, buffers: &[&Buffer]) {
+    encoder.setComputePipelineState(pipeline);
+    for (index, buffer) in buffers.iter().enumerate() {
+        // SAFETY: every misuse of the index is the simulator's to report.
+        unsafe { encoder.setBuffer_offset_atIndex(Some(buffer), 0, index) };
+    }
+}
+
+/// Dispatches threadgroups along x.
+pub(crate) fn dispatch(encoder: &ComputeEncoder, groups: usize, threads: usize) {
+    let along_x = |width| MTLSize { width, height: 1, depth: 1 };
+    encoder.dispatchThreadgroups_threadsPerThreadgroup(along_x(groups), along_x(threads));
+}
+
+/// Lets `record` write a compute pass, and ends it whatever becomes of that.
+pub(crate) fn pass(command_buffer: &CommandBuffer, kind: MTLDispatchType, record: impl FnOnce(&ComputeEncoder)) {
+    let encoder = compute(command_buffer, kind);
+    let outcome = catch_unwind(AssertUnwindSafe(|| record(&encoder)));
+    encoder.endEncoding();
+    if let Err(panic) = outcome {
+        std::panic::resume_unwind(panic);
+    }
+}
+
 /// Runs `f` in a pool; asserts that it breaks a rule in the calling thread whose report contains `expected`.
 pub(crate) fn breaks(expected: &str, f: impl FnOnce()) {
     let outcome = catch_unwind(AssertUnwindSafe(|| autoreleasepool(|_| f())));
@@ -90,10 +138,15 @@ pub(crate) fn breaks_on_device(expected: &str, f: impl FnOnce()) {
     assert!(reports.iter().any(|report| report.contains(expected)), "{reports:?} lacks {expected:?}");
 }
 
-/// Runs `f` in a pool; asserts that it breaks no rule and leaves no object behind.
-pub(crate) fn keeps_the_rules(f: impl FnOnce()) {
+/// Runs `f` in a pool; asserts that it breaks no rule.
+pub(crate) fn keeps_the_rules_so_far(f: impl FnOnce()) {
     autoreleasepool(|_| f());
     metal_sim::drain(Duration::from_secs(10));
     assert_eq!(metal_sim::take_violations(), Vec::<String>::new());
+}
+
+/// The same; asserts that no object is left behind, either.
+pub(crate) fn keeps_the_rules(f: impl FnOnce()) {
+    keeps_the_rules_so_far(f);
     assert_eq!(metal_sim::leaks(), Vec::<String>::new());
 }

@@ -75,7 +75,7 @@ template <class E, class V> inline V step(E edge, V v) {
 }
 template <class A, class B, class V> inline V smoothstep(A low, B high, V v) {
     V t = clamp((v - low) / (high - low), 0, 1);
-    return t * t * (3 - 2 * t);
+    return t * t * (V(3) - V(2) * t);
 }
 
 // Ours have libm's accuracy under each of Metal's three names.
@@ -127,12 +127,8 @@ template <class V> inline V insert_bits(V v, V bits, uint offset, uint count) {
 }
 SIM_MAP2(mulhi, ((ulong)x * (ulong)y) >> 32)
 
-template <class V, class C> inline V select(V no, V yes, C condition) {
-    if constexpr (sim_width<V> == 1) return condition ? yes : no;
-    else {
-        for (int i = 0; i < sim_width<V>; i++) no[i] = sim_at(condition, i) ? yes[i] : no[i];
-        return no;
-    }
+template <class V, class W, class C> inline V select(V no, W yes, C condition) {
+    return sim_map([](sim_element<V> n, sim_element<V> y, bool c) { return c ? y : n; }, no, yes, condition);
 }
 template <class C> inline bool any(C condition) {
     bool r = false;
@@ -144,7 +140,6 @@ template <class C> inline bool all(C condition) {
     for (int i = 0; i < sim_width<C>; i++) r &= sim_at(condition, i) != 0;
     return r;
 }
-// 0 and -1, like a comparison, for a vector.
 template <class V> inline auto isnan(V v) {
     return v != v;
 }
@@ -157,16 +152,19 @@ template <class V> inline sim_element<V> dot(V a, V b) {
     for (int i = 1; i < sim_width<V>; i++) r += a[i] * b[i];
     return r;
 }
-template <class V> inline sim_element<V> length(V v) { return __builtin_sqrtf(dot(v, v)); }
+template <class V> inline sim_element<V> length(V v) { return sqrt(dot(v, v)); }
 template <class V> inline sim_element<V> distance(V a, V b) { return length(a - b); }
 template <class V> inline V normalize(V v) { return v / length(v); }
-template <class V> inline V faceforward(V n, V i, V reference) { return dot(reference, i) < 0 ? n : -n; }
-template <class V> inline V reflect(V i, V n) { return i - 2 * dot(n, i) * n; }
+template <class V> inline V faceforward(V n, V i, V reference) { return dot(reference, i) < sim_element<V>(0) ? n : -n; }
+template <class V> inline V reflect(V i, V n) { return i - V(2) * V(dot(n, i)) * n; }
 template <class V, class E> inline V refract(V i, V n, E eta) {
-    sim_element<V> d = dot(n, i), k = 1 - eta * eta * (1 - d * d);
-    return k < 0 ? V(0) : eta * i - (eta * d + (sim_element<V>)__builtin_sqrtf(k)) * n;
+    E one = 1, d = dot(n, i), k = one - eta * eta * (one - d * d);
+    return k < E(0) ? V(0) : V(eta) * i - V(eta * d + sqrt(k)) * n;
 }
-template <class V> inline V cross(V a, V b) { return a.yzx * b.zxy - a.zxy * b.yzx; }
+template <class V> inline V cross(V a, V b) {
+    return a.template swizzle<1, 2, 0>() * b.template swizzle<2, 0, 1>() -
+           a.template swizzle<2, 0, 1>() * b.template swizzle<1, 2, 0>();
+}
 template <class V> inline V modf(V v, V &whole) {
     whole = trunc(v);
     return v - whole;

@@ -2,8 +2,8 @@
 #pragma once
 
 template <class T, int C, int R> struct sim_matrix {
-    typedef T column __attribute__((ext_vector_type(R)));
-    typedef T row __attribute__((ext_vector_type(C)));
+    typedef sim_vec<T, R> column;
+    typedef sim_vec<T, C> row;
     column columns[C];
 
     sim_matrix() = default;

@@ -1,4 +1,4 @@
-// Scalars, vectors, packed vectors; building one from parts and converting between them.
+// Scalars, vectors, packed vectors, and how one becomes another.
 #pragma once
 #include <stdint.h>
 
@@ -6,87 +6,181 @@ typedef unsigned char uchar;
 typedef unsigned short ushort;
 typedef unsigned int uint;
 typedef unsigned long ulong;
-// Stored as 16 bits; scalar arithmetic is f32 until the value is stored.
-typedef __fp16 half;
+
+// A parameter of type `sim_if<condition>::type` takes a template out of consideration where the condition is false.
+template <bool> struct sim_if {};
+template <> struct sim_if<true> {
+    typedef int type;
+};
+
+// f16: every operation is one of f32, rounded back.
+struct half {
+    __fp16 bits;
+    half() = default;
+    template <class A, typename sim_if<__is_arithmetic(A)>::type = 0> half(A a) : bits((__fp16)(float)a) {}
+    operator float() const { return bits; }
+    half operator-() const { return -(float)bits; }
+#define SIM_HALF(op)                                                                                                   \
+    friend half operator op(half a, half b) { return (float)a op(float) b; }                                           \
+    half &operator op##=(half b) { return *this = *this op b; }
+    SIM_HALF(+)
+    SIM_HALF(-)
+    SIM_HALF(*)
+    SIM_HALF(/)
+#undef SIM_HALF
+#define SIM_HALF(op)                                                                                                   \
+    friend bool operator op(half a, half b) { return (float)a op(float) b; }
+    SIM_HALF(==)
+    SIM_HALF(!=)
+    SIM_HALF(<)
+    SIM_HALF(<=)
+    SIM_HALF(>)
+    SIM_HALF(>=)
+#undef SIM_HALF
+};
+inline half operator""h(long double v) { return (float)v; }
+
+template <class T, int N> struct sim_vec;
+// Without padding, and aligned as its elements are: a member of a buffer.
+template <class T, int N> struct sim_packed;
 
 // What a type is made of: a scalar is a vector of width 1.
 template <class V> struct sim_vector {
     static constexpr int width = 1;
     typedef V element;
 };
-template <class V> using sim_element = typename sim_vector<V>::element;
-template <class V> constexpr int sim_width = sim_vector<V>::width;
-
-#define SIM_VECTOR(T, N)                                                                                               \
-    typedef T T##N __attribute__((ext_vector_type(N)));                                                                \
-    template <> struct sim_vector<T##N> {                                                                              \
-        static constexpr int width = N;                                                                                \
-        typedef T element;                                                                                             \
-    };
-#define SIM_VECTORS(T) SIM_VECTOR(T, 2) SIM_VECTOR(T, 3) SIM_VECTOR(T, 4)
-SIM_VECTORS(char)
-SIM_VECTORS(uchar)
-SIM_VECTORS(short)
-SIM_VECTORS(ushort)
-SIM_VECTORS(int)
-SIM_VECTORS(uint)
-SIM_VECTORS(long)
-SIM_VECTORS(ulong)
-SIM_VECTORS(half)
-SIM_VECTORS(float)
-// A comparison of 32-bit vectors gives an int vector of 0 and -1: that is the vector of bool here.
-typedef int2 bool2;
-typedef int3 bool3;
-typedef int4 bool4;
-
-template <class V> inline sim_element<V> sim_at(V v, int i) {
-    if constexpr (sim_width<V> == 1) return v;
-    else return v[i];
-}
-
-template <class V, class A> inline void sim_put(V &v, int &next, A a) {
-    for (int i = 0; i < sim_width<A>; i++) v[next++] = (sim_element<V>)sim_at(a, i);
-}
-
-// `V(a, b.xy, …)`: the parts in a row; one scalar fills every element.
-template <class V, class... A> inline V sim_make(A... parts) {
-    constexpr int given = (0 + ... + sim_width<A>);
-    static_assert(given == sim_width<V> || given == 1 || given == 0, "the parts do not fill the vector");
-    V v = {};
-    int next = 0;
-    (sim_put(v, next, parts), ...);
-    if constexpr (given == 1)
-        for (int i = 1; i < sim_width<V>; i++) v[i] = v[0];
-    return v;
-}
-
-template <class To, class From> inline To sim_cast(From from) {
-    if constexpr (sim_width<To> == 1) return (To)from;
-    else return sim_make<To>(from);
-}
-
-// Vectors without padding or alignment beyond the element's, as members of buffers.
-template <class T, int N> struct sim_packed {
-    typedef T vector __attribute__((ext_vector_type(N)));
-    T parts[N];
-    sim_packed() = default;
-    sim_packed(vector v) {
-        for (int i = 0; i < N; i++) parts[i] = v[i];
-    }
-    operator vector() const {
-        vector v;
-        for (int i = 0; i < N; i++) v[i] = parts[i];
-        return v;
-    }
-    T &operator[](int i) { return parts[i]; }
-    T operator[](int i) const { return parts[i]; }
+template <class T, int N> struct sim_vector<sim_vec<T, N>> {
+    static constexpr int width = N;
+    typedef T element;
 };
 template <class T, int N> struct sim_vector<sim_packed<T, N>> {
     static constexpr int width = N;
     typedef T element;
 };
-typedef sim_packed<char, 4> packed_char4;
-typedef sim_packed<uchar, 4> packed_uchar4;
+template <class V> using sim_element = typename sim_vector<V>::element;
+template <class V> constexpr int sim_width = sim_vector<V>::width;
+
+template <class V> inline sim_element<V> sim_at(const V &v, int i) {
+    if constexpr (sim_width<V> == 1) return v;
+    else return v[i];
+}
+
+// The compiler's own vectors, for speed, where it has them.
+template <class T, int N> struct sim_native {
+    static constexpr bool exists = true;
+    typedef T type __attribute__((ext_vector_type(N)));
+};
+template <int N> struct sim_native<half, N> {
+    static constexpr bool exists = false;
+    typedef uint16_t type __attribute__((ext_vector_type(N)));
+};
+template <int N> struct sim_native<bool, N> {
+    static constexpr bool exists = false;
+    typedef uint8_t type __attribute__((ext_vector_type(N)));
+};
+
+template <class T, int N> struct sim_parts;
+#define SIM_PARTS(N, ...)                                                                                              \
+    template <class T> struct sim_parts<T, N> {                                                                        \
+        union {                                                                                                        \
+            typename sim_native<T, N>::type native;                                                                    \
+            T parts[N];                                                                                                \
+            struct {                                                                                                   \
+                T __VA_ARGS__;                                                                                         \
+            };                                                                                                         \
+        };                                                                                                             \
+    };
+SIM_PARTS(2, x, y)
+SIM_PARTS(3, x, y, z)
+SIM_PARTS(4, x, y, z, w)
+
+template <class T, int N> struct sim_vec : sim_parts<T, N> {
+    sim_vec() = default;
+    // One scalar fills every element.
+    sim_vec(T all) {
+        for (int i = 0; i < N; i++) this->parts[i] = all;
+    }
+    // The parts in a row, each converted; of a single vector, its elements.
+    template <class... A, typename sim_if<(0 + ... + sim_width<A>) == N>::type = 0> explicit sim_vec(const A &...a) {
+        int next = 0;
+        (put(next, a), ...);
+    }
+    T &operator[](int i) { return this->parts[i]; }
+    T operator[](int i) const { return this->parts[i]; }
+    template <int... I> sim_vec<T, sizeof...(I)> swizzle() const {
+        return sim_vec<T, sizeof...(I)>(this->parts[I]...);
+    }
+
+#define SIM_OPERATOR(op)                                                                                               \
+    friend sim_vec operator op(sim_vec a, sim_vec b) {                                                                 \
+        if constexpr (sim_native<T, N>::exists) a.native = a.native op b.native;                                       \
+        else                                                                                                           \
+            for (int i = 0; i < N; i++) a[i] = a[i] op b[i];                                                           \
+        return a;                                                                                                      \
+    }                                                                                                                  \
+    sim_vec &operator op##=(sim_vec b) { return *this = *this op b; }
+    SIM_OPERATOR(+)
+    SIM_OPERATOR(-)
+    SIM_OPERATOR(*)
+    SIM_OPERATOR(/)
+    SIM_OPERATOR(%)
+    SIM_OPERATOR(&)
+    SIM_OPERATOR(|)
+    SIM_OPERATOR(^)
+#undef SIM_OPERATOR
+    // By amounts of any integer type.
+#define SIM_OPERATOR(op)                                                                                               \
+    template <class A> friend sim_vec operator op(sim_vec v, A amount) {                                               \
+        for (int i = 0; i < N; i++) v[i] = v[i] op sim_at(amount, i);                                                  \
+        return v;                                                                                                      \
+    }                                                                                                                  \
+    template <class A> sim_vec &operator op##=(A amount) { return *this = *this op amount; }
+    SIM_OPERATOR(<<)
+    SIM_OPERATOR(>>)
+#undef SIM_OPERATOR
+#define SIM_OPERATOR(op)                                                                                               \
+    friend sim_vec<bool, N> operator op(sim_vec a, sim_vec b) {                                                        \
+        sim_vec<bool, N> r;                                                                                            \
+        for (int i = 0; i < N; i++) r[i] = a[i] op b[i];                                                               \
+        return r;                                                                                                      \
+    }
+    SIM_OPERATOR(==)
+    SIM_OPERATOR(!=)
+    SIM_OPERATOR(<)
+    SIM_OPERATOR(<=)
+    SIM_OPERATOR(>)
+    SIM_OPERATOR(>=)
+    SIM_OPERATOR(&&)
+    SIM_OPERATOR(||)
+#undef SIM_OPERATOR
+#define SIM_OPERATOR(op)                                                                                               \
+    sim_vec operator op() const {                                                                                      \
+        sim_vec r;                                                                                                     \
+        for (int i = 0; i < N; i++) r[i] = op this->parts[i];                                                          \
+        return r;                                                                                                      \
+    }
+    SIM_OPERATOR(-)
+    SIM_OPERATOR(~)
+    SIM_OPERATOR(!)
+#undef SIM_OPERATOR
+
+  private:
+    template <class A> void put(int &next, const A &a) {
+        for (int i = 0; i < sim_width<A>; i++) this->parts[next++] = (T)sim_at(a, i);
+    }
+};
+
+template <class T, int N> struct sim_packed {
+    T parts[N];
+    sim_packed() = default;
+    sim_packed(const sim_vec<T, N> &v) {
+        for (int i = 0; i < N; i++) parts[i] = v[i];
+    }
+    template <class A> explicit sim_packed(const sim_vec<A, N> &v) : sim_packed(sim_vec<T, N>(v)) {}
+    operator sim_vec<T, N>() const { return sim_vec<T, N>(*this); }
+    T &operator[](int i) { return parts[i]; }
+    T operator[](int i) const { return parts[i]; }
+};
 
 template <class To, class From> inline To as_type(From from) {
     static_assert(sizeof(To) == sizeof(From), "as_type between sizes");
@@ -95,26 +189,37 @@ template <class To, class From> inline To as_type(From from) {
     return to;
 }
 
-namespace metal {
-using ::uint;
-using ::ushort;
-using ::half;
-#define SIM_USE(T)                                                                                                     \
+#define SIM_NAMES(T)                                                                                                   \
+    typedef sim_vec<T, 2> T##2;                                                                                        \
+    typedef sim_vec<T, 3> T##3;                                                                                        \
+    typedef sim_vec<T, 4> T##4;                                                                                        \
+    typedef sim_packed<T, 2> packed_##T##2;                                                                            \
+    typedef sim_packed<T, 3> packed_##T##3;                                                                            \
+    typedef sim_packed<T, 4> packed_##T##4;                                                                            \
+    namespace metal {                                                                                                  \
     using ::T##2;                                                                                                      \
     using ::T##3;                                                                                                      \
     using ::T##4;                                                                                                      \
-    typedef sim_packed<T, 3> packed_##T##3;
-SIM_USE(short)
-SIM_USE(ushort)
-SIM_USE(int)
-SIM_USE(uint)
-SIM_USE(long)
-SIM_USE(ulong)
-SIM_USE(half)
-SIM_USE(float)
-using ::bool2;
-using ::bool3;
-using ::bool4;
-// Inside `metal::` these names are looked for here once the macros of sim_words.h stand before them.
-using ::sim_make;
+    using ::packed_##T##2;                                                                                             \
+    using ::packed_##T##3;                                                                                             \
+    using ::packed_##T##4;                                                                                             \
+    }
+SIM_NAMES(bool)
+SIM_NAMES(char)
+SIM_NAMES(uchar)
+SIM_NAMES(short)
+SIM_NAMES(ushort)
+SIM_NAMES(int)
+SIM_NAMES(uint)
+SIM_NAMES(long)
+SIM_NAMES(ulong)
+SIM_NAMES(half)
+SIM_NAMES(float)
+
+namespace metal {
+using ::half;
+using ::uchar;
+using ::uint;
+using ::ulong;
+using ::ushort;
 } // namespace metal

@@ -4,7 +4,6 @@ mod atomics;
 mod numbers;
 mod rules;
 mod simd;
-mod speed;
 mod sums;
 
 use super::memory::Guarded;

@@ -123,6 +123,42 @@ fn halves_and_bytes_are_packed_and_unpacked() {
 }
 
 #[test]
+fn every_operation_on_halves_is_rounded() {
+    let half = |v: f32| half::f16::from_f32(v);
+    same("f32(f16(x) * f16(y) + f16(z))", |x, y, z| (half(x) * half(y) + half(z)).to_f32());
+    same("f32((vec4<f16>(a) * vec4<f16>(b) - vec4<f16>(a) * 0.3h).y)", |_, y, z| {
+        (half(y) * half(z) - half(y) * half(0.3)).to_f32()
+    });
+    same("f32(exp(f16(y)) / -f16(z))", |_, y, z| (half(half(y).to_f32().exp()) / -half(z)).to_f32());
+    same("select(0.0, 1.0, f16(x) < f16(y))", |x, y, _| f32::from(u8::from(half(x) < half(y))));
+}
+
+#[test]
+fn vectors_of_bool_are_no_numbers_but_convert_to_them() {
+    same("f32(vec4<u32>(a > b).x)", |x, y, _| f32::from(u8::from(x > x + y)));
+    same("dot(vec3<f32>(c < vec3<f32>(0.1)), vec3<f32>(1.0, 2.0, 4.0))", |x, y, z| {
+        f32::from(u8::from(z < 0.1) + 2 * u8::from(x < 0.1) + 4 * u8::from(y < 0.1))
+    });
+    same("select(x, y, all((a < b) == !(a >= b)) && any((c < a.xyz) | (c >= a.xyz)))", |_, y, _| y);
+}
+
+#[test]
+fn integer_vectors_shift_wrap_and_divide() {
+    same("f32((vec4<u32>(bitcast<vec4<u32>>(a) >> vec4<u32>(28u, 3u, 1u, 0u)) & vec4<u32>(15u)).x)", |x, _, _| {
+        (x.to_bits() >> 28) as f32
+    });
+    same("f32((vec2<i32>(-7, i32(x * 9.0)) / vec2<i32>(2, -3)).y << 1u)", |x, _, _| {
+        (((x * 9.0) as i32 / -3) << 1) as f32
+    });
+    same("f32((abs(vec2<i32>(a.xy * 9.0)) % vec2<i32>(4, 3) - -vec2<i32>(c.xy * 5.0)).y)", |x, y, _| {
+        (((y * 9.0) as i32).abs() % 3 + (x * 5.0) as i32) as f32
+    });
+    same("bitcast<f32>((bitcast<vec2<u32>>(a.xy) * 2654435761u + 5u).y)", |_, y, _| {
+        f32::from_bits(y.to_bits().wrapping_mul(2654435761).wrapping_add(5))
+    });
+}
+
+#[test]
 fn matrices_multiply_column_by_column() {
     same("(mat2x2<f32>(x, y, z, x) * vec2<f32>(z, y)).x", |x, y, z| x * z + z * y);
     same("(vec2<f32>(x, y) * mat2x2<f32>(x, y, z, x)).y", |x, y, z| x * z + y * x);

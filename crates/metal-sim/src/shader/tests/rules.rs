@@ -32,10 +32,7 @@ fn divergent(body: &str) -> Bench {
 #[test]
 fn a_barrier_that_some_threads_miss_is_named_with_them() {
     let bench = divergent("if (t != 37) threadgroup_barrier(mem_flags::mem_none);");
-    error(
-        &bench,
-        &["thread [37, 0, 0] (lane 5 of simd-group 1)", "has ended", "threadgroup_barrier (kernel.metal:4:)"],
-    );
+    error(&bench, &["thread [37, 0, 0] (lane 5 of simd-group 1)", "has ended", "threadgroup_barrier (kernel.metal:4:"]);
     // What waited is gone: the same stage serves the next dispatch.
     assert_eq!(divergent("threadgroup_barrier(mem_flags::mem_none); y[t] = t;").words(3)[63], 63);
 }
@@ -76,6 +73,14 @@ fn a_store_past_a_buffers_end_is_named_with_thread_and_buffer() {
     // With fibers as well.
     error(&kernel("workgroupBarrier(); y[thread + 9u] = 1u;"), &["past the end of buffer index 3, `y`"]);
     assert_eq!(kernel("workgroupBarrier(); y[thread] = 5u;").words(3), [5; 64]);
+}
+
+#[test]
+fn one_bad_threadgroup_of_many_ends_the_dispatch() {
+    let body = "var x = f32(group.x); for (var i = 0u; i < 2000u; i++) { x = fma(x, 0.5, 1.0); }
+        if group.x == 700u { y[90000u + u32(x)] = 1u; } workgroupBarrier(); y[thread] = 3u + u32(x) / 5u;";
+    error(&kernel(body).groups(1000), &["of threadgroup [700, 0, 0]", "writes at", "buffer index 3, `y`"]);
+    assert_eq!(kernel(body).groups(600).words(3), [3; 64]);
 }
 
 #[test]
