@@ -13,7 +13,7 @@ use mlx_serving_device::{
     Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
     Timeline, WeightLayout, WeightSource, WeightSpec,
 };
-use mlx_serving_kernels::{Lowering, Traits};
+use mlx_serving_kernels::{Kernel, Lowering, Traits};
 use objc2::rc::autoreleasepool;
 use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice, MTLGPUFamily};
 use std::fmt;
@@ -38,8 +38,8 @@ const MAX_BUFFER_LEN: u64 = (1 << 32) - ALIGN;
 pub struct MetalOptions {
     /// Arithmetic mode.
     pub arithmetic: Arithmetic,
-    /// File that keeps compiled kernels from one run to the next; none are kept without one.
-    pub cache: Option<PathBuf>,
+    /// Folder for compiled kernels, kept from run to run.
+    pub pipeline_cache: Option<PathBuf>,
 }
 
 /// The system's default GPU.
@@ -48,7 +48,7 @@ pub struct MetalDevice {
     device: Object<dyn MTLDevice>,
     allocator: Arc<Allocator>,
     flights: Arc<Flights>,
-    lowering: Lowering,
+    recorder: Arc<Recorder>,
     compute: Arc<MetalQueue>,
     transfer: Arc<MetalQueue>,
 }
@@ -65,6 +65,21 @@ impl MetalDevice {
     /// [`DeviceError::Unsupported`] where there is none; what Metal refuses otherwise.
     pub fn open(options: &MetalOptions) -> Result<Arc<Self>> {
         autoreleasepool(|_| Self::open_in_pool(options))
+    }
+
+    /// Compiles every kernel in the background, so that none waits for its first use.
+    pub fn warm(&self) {
+        let recorder = Arc::downgrade(&self.recorder);
+        let work = move || {
+            for kernel in Kernel::all() {
+                let Some(recorder) = recorder.upgrade() else { return };
+                if let Err(error) = recorder.pipelines.get(kernel) {
+                    tracing::warn!(kernel = kernel.name, %error, "a kernel was not compiled");
+                }
+            }
+        };
+        // Without the thread, kernels are compiled on first use.
+        drop(std::thread::Builder::new().name("metal-warm".into()).spawn(work));
     }
 
     fn open_in_pool(options: &MetalOptions) -> Result<Arc<Self>> {
@@ -84,8 +99,8 @@ impl MetalDevice {
             workgroup_memory: device.maxThreadgroupMemoryLength().try_into().unwrap_or(u32::MAX),
         });
         let recorder = Arc::new(Recorder {
-            lowering: lowering.clone(),
-            pipelines: Pipelines::new(&device, options.cache.as_deref()),
+            lowering,
+            pipelines: Pipelines::new(&device, options.pipeline_cache.as_deref()),
             scratch: Scratch::new(allocator.clone()),
             max_buffer_len: info.max_buffer_len,
         });
@@ -96,7 +111,7 @@ impl MetalDevice {
         };
         let [compute, transfer] = queues;
         let (compute, transfer) = (open(Kind::Compute, compute)?, open(Kind::Transfer, transfer)?);
-        Ok(Arc::new(Self { info, device, allocator, flights, lowering, compute, transfer }))
+        Ok(Arc::new(Self { info, device, allocator, flights, recorder, compute, transfer }))
     }
 }
 
@@ -176,7 +191,7 @@ impl Device for MetalDevice {
     }
 
     fn weight_layout(&self, spec: &WeightSpec) -> Result<WeightLayout> {
-        self.lowering.weight_layout(spec)
+        self.recorder.lowering.weight_layout(spec)
     }
 
     fn pack_weight(
@@ -186,11 +201,11 @@ impl Device for MetalDevice {
         blocks: Range<usize>,
         out: &mut [u8],
     ) -> Result<()> {
-        self.lowering.pack_weight(spec, source, blocks, out)
+        self.recorder.lowering.pack_weight(spec, source, blocks, out)
     }
 
     fn kv_block_bytes(&self, spec: &KvSpec) -> usize {
-        self.lowering.kv_block_bytes(spec)
+        self.recorder.lowering.kv_block_bytes(spec)
     }
 }
 

@@ -13,36 +13,37 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-/// Compute pipelines, made from MSL at first use and kept; compiled code is kept in a file if there is a place for one.
+/// Name of the file that keeps compiled code: Metal looks kernels up in it by their contents.
+const FILE: &str = "metal.binarchive";
+
+/// Compute pipelines, made from MSL at first use and kept; compiled code is kept in a file if there is a folder for it.
 pub(crate) struct Pipelines {
     device: Object<dyn MTLDevice>,
-    made: Mutex<Made>,
-}
-
-struct Made {
-    states: HashMap<&'static str, Object<dyn MTLComputePipelineState>>,
-    archive: Option<Archive>,
+    states: Mutex<HashMap<&'static str, Object<dyn MTLComputePipelineState>>>,
+    archive: Option<Mutex<Archive>>,
 }
 
 impl Pipelines {
-    /// `cache` is the file that keeps compiled code; one that is missing, broken or another system's is made anew.
-    pub(crate) fn new(device: &Object<dyn MTLDevice>, cache: Option<&Path>) -> Self {
-        let archive = cache.and_then(|path| autoreleasepool(|_| Archive::open(device, path)));
-        Self { device: device.clone(), made: Mutex::new(Made { states: HashMap::new(), archive }) }
+    /// `folder` keeps compiled code; a file of it that is missing, broken or another system's is made anew.
+    pub(crate) fn new(device: &Object<dyn MTLDevice>, folder: Option<&Path>) -> Self {
+        let file = folder.map(|folder| folder.join(FILE));
+        let archive = file.and_then(|path| autoreleasepool(|_| Archive::open(device, path)));
+        Self { device: device.clone(), states: Mutex::default(), archive: archive.map(Mutex::new) }
     }
 
     /// The pipeline of a kernel.
     pub(crate) fn get(&self, kernel: &'static Kernel) -> Result<Object<dyn MTLComputePipelineState>> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(state) = made.states.get(kernel.name) {
-            return Ok(state.clone());
+        let states = || self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = states().get(kernel.name).cloned();
+        if let Some(state) = known {
+            return Ok(state);
         }
-        let state = autoreleasepool(|_| self.make(kernel, made.archive.as_mut()))?;
-        made.states.insert(kernel.name, state.clone());
-        Ok(state)
+        // Unlocked, since it takes long and others may be wanted meanwhile; of two that are made at once, the first stays.
+        let state = autoreleasepool(|_| self.make(kernel))?;
+        Ok(states().entry(kernel.name).or_insert(state).clone())
     }
 
-    fn make(&self, kernel: &Kernel, mut archive: Option<&mut Archive>) -> Result<Object<dyn MTLComputePipelineState>> {
+    fn make(&self, kernel: &Kernel) -> Result<Object<dyn MTLComputePipelineState>> {
         let failed = |what: &str, why: String| {
             DeviceError::Unsupported(format!("kernel {}: {what}: {why}; please report this device", kernel.name))
         };
@@ -58,28 +59,35 @@ impl Pipelines {
         let function = function.ok_or_else(|| failed("no such function", kernel.msl_entry.into()))?;
         let descriptor = MTLComputePipelineDescriptor::new();
         descriptor.setComputeFunction(Some(&function));
-        if let Some(archive) = &mut archive {
-            descriptor.setBinaryArchives(Some(&NSArray::from_slice(&[&**archive.archive])));
-        }
-        let none = MTLPipelineOption::None;
-        let state = self.device.newComputePipelineStateWithDescriptor_options_reflection_error(&descriptor, none, None);
+        let state = match &self.archive {
+            None => self.state(&descriptor),
+            Some(archive) => {
+                let mut archive = archive.lock().unwrap_or_else(PoisonError::into_inner);
+                descriptor.setBinaryArchives(Some(&NSArray::from_slice(&[&**archive.archive])));
+                self.state(&descriptor).inspect(|_| archive.add(&descriptor))
+            }
+        };
         let state = state.map_err(|e| failed("no pipeline", text(&e)))?;
-        let threads: u32 = kernel.workgroup.iter().product();
-        if (state.maxTotalThreadsPerThreadgroup() as u64) < u64::from(threads) {
-            let most = state.maxTotalThreadsPerThreadgroup();
+        let (threads, most) = (kernel.workgroup.iter().product::<u32>(), state.maxTotalThreadsPerThreadgroup());
+        if most < threads as usize {
             return Err(failed("no pipeline", format!("it needs {threads} threads, this device runs {most}")));
         }
-        if let Some(archive) = archive {
-            archive.add(&descriptor);
-        }
         Ok(state)
+    }
+
+    fn state(
+        &self,
+        descriptor: &MTLComputePipelineDescriptor,
+    ) -> Result<Object<dyn MTLComputePipelineState>, Retained<NSError>> {
+        let none = MTLPipelineOption::None;
+        self.device.newComputePipelineStateWithDescriptor_options_reflection_error(descriptor, none, None)
     }
 }
 
 impl Drop for Pipelines {
     fn drop(&mut self) {
-        let made = self.made.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(archive) = &made.archive {
+        if let Some(archive) = &mut self.archive {
+            let archive = archive.get_mut().unwrap_or_else(PoisonError::into_inner);
             autoreleasepool(|_| archive.save());
         }
     }
@@ -93,10 +101,10 @@ struct Archive {
 }
 
 impl Archive {
-    fn open(device: &ProtocolObject<dyn MTLDevice>, path: &Path) -> Option<Self> {
+    fn open(device: &ProtocolObject<dyn MTLDevice>, path: PathBuf) -> Option<Self> {
         let descriptor = MTLBinaryArchiveDescriptor::new();
         if path.exists() {
-            descriptor.setUrl(Some(&url(path)));
+            descriptor.setUrl(Some(&url(&path)));
         }
         let archive = device.newBinaryArchiveWithDescriptor_error(&descriptor).or_else(|error| {
             tracing::info!(path = %path.display(), error = text(&error), "compiled kernels cannot be used and are made anew");
@@ -105,7 +113,7 @@ impl Archive {
         });
         let archive = archive.inspect_err(|e| tracing::info!(error = text(e), "compiled kernels are not kept")).ok()?;
         // SAFETY: used under the lock of `Pipelines` only.
-        Some(Self { archive: unsafe { AnyThread::new(archive) }, path: path.into(), grown: false })
+        Some(Self { archive: unsafe { AnyThread::new(archive) }, path, grown: false })
     }
 
     fn add(&mut self, descriptor: &MTLComputePipelineDescriptor) {
