@@ -29,7 +29,8 @@ pub(crate) fn lower(op: &Sample, scratch: &mut dyn FnMut(u64) -> Result<Buffer>)
             bindings: vec![
                 op.params.clone(),
                 op.logits.clone(),
-                op.biases.clone(),
+                // Nobody reads what is bound where there are none.
+                if biases == 0 { op.params.clone() } else { op.biases.clone() },
                 read.clone(),
                 keys.clone(),
                 bests.clone(),

@@ -12,6 +12,7 @@ use crate::scratch::Scratch;
 use crate::select::DeviceKind;
 use crate::survey::Survey;
 use crate::timeline::VulkanTimeline;
+use crate::warm::WarmUp;
 use mlx_serving_device::{
     Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
     Timeline, WeightLayout, WeightSource, WeightSpec,
@@ -69,9 +70,10 @@ pub struct Found {
 /// A GPU, or a driver that plays one, through Vulkan.
 pub struct VulkanDevice {
     info: DeviceInfo,
+    warm: WarmUp,
     tally: Arc<Tally>,
-    recorder: Arc<Recorder>,
-    executor: Arc<Executor>,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) executor: Arc<Executor>,
     queues: [Arc<VulkanQueue>; 2],
     gpu: Arc<Gpu>,
 }
@@ -108,7 +110,9 @@ impl VulkanDevice {
         let gpu = Gpu::open(instance, survey)?;
         let pipelines = Pipelines::new(&gpu, options.pipeline_cache.as_deref())?;
         let (arithmetic, limits) = (options.arithmetic, &gpu.survey.limits);
-        let own = Arc::new(Tally { limit: options.memory_limit.unwrap_or(0), ..Tally::default() });
+        let tally = || Arc::new(Tally { limit: options.memory_limit.unwrap_or(0), ..Tally::default() });
+        // What the backend needs for itself is not the callers' allocations.
+        let own = tally();
         let work = options.piece_work.unwrap_or(PIECE_WORK);
         let recorder = Arc::new(Recorder {
             gpu: gpu.clone(),
@@ -123,7 +127,8 @@ impl VulkanDevice {
         let queue = |lane| Arc::new(VulkanQueue { lane, recorder: recorder.clone(), executor: executor.clone() });
         Ok(Arc::new(Self {
             info: info(&gpu, arithmetic),
-            tally: Arc::new(Tally { limit: options.memory_limit.unwrap_or(0), ..Tally::default() }),
+            warm: WarmUp::default(),
+            tally: tally(),
             queues: Lane::ALL.map(queue),
             recorder,
             executor,
@@ -141,27 +146,9 @@ impl VulkanDevice {
         ValidationLog(self.gpu.instance.messages.clone())
     }
 
-    /// Compiles every kernel in the background, so that none waits for its first use.
+    /// Compiles every kernel in the background, so that none waits for its first use; dropping the device ends that.
     pub fn warm(&self) {
-        self.recorder.pipelines.warm();
-    }
-
-    /// Behaves from now on as after the loss of the device, for tests.
-    #[doc(hidden)]
-    pub fn lose(&self) {
-        self.executor.shared.lose("a test asked for it");
-    }
-
-    /// Sets of recording objects ever made, for tests.
-    #[doc(hidden)]
-    pub fn bundles(&self) -> usize {
-        self.recorder.bundles.iter().map(|bundles| bundles.made()).sum()
-    }
-
-    /// Pieces ever handed to the driver, for tests.
-    #[doc(hidden)]
-    pub fn pieces(&self) -> u64 {
-        self.executor.shared.pieces.load(Relaxed)
+        self.warm.begin(&self.recorder.pipelines);
     }
 
     fn memory(&self, len: u64, storage: Storage, what: &'static str) -> Result<Arc<VulkanMemory>> {

@@ -139,6 +139,11 @@ impl VulkanEncoder {
     }
 
     fn launch(&mut self, launch: &Launch, pipeline: vk::Pipeline) -> Result<()> {
+        let (groups, most) = (launch.groups, self.recorder.gpu.survey.limits.max_compute_work_group_count);
+        if groups.iter().zip(most).any(|(groups, most)| *groups > most) {
+            let name = launch.kernel.name;
+            return Err(DeviceError::Unsupported(format!("{name} in {groups:?} workgroups, {most:?} are the most")));
+        }
         let most = self.recorder.piece_work[usize::from(!self.is_first())];
         if self.open.is_some() && self.work > 0 && self.work.saturating_add(launch.work) > most {
             self.cut()?;

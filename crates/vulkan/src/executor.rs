@@ -12,7 +12,7 @@ use crate::submission::VulkanSubmission;
 use ash::vk;
 use mlx_serving_device::{DeviceError, Result};
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     epoch: Instant,
     submissions: AtomicU64,
     pub(crate) pieces: AtomicU64,
+    /// The next piece is to be refused: set by tests.
+    pub(crate) refuse: AtomicBool,
 }
 
 impl Shared {
@@ -88,6 +90,7 @@ impl Shared {
             epoch: Instant::now(),
             submissions: AtomicU64::new(0),
             pieces: AtomicU64::new(0),
+            refuse: AtomicBool::new(false),
         })
     }
 
@@ -267,23 +270,23 @@ impl Shared {
     /// A thread's work: ends the submissions of a lane as the device gets through with them.
     fn serve(&self, lane: Lane, pipelines: &Weak<Pipelines>) {
         loop {
-            let mut state = self.state();
-            let Some(flight) = state.flights[lane as usize].front() else {
-                if state.closing {
-                    return;
+            let state = self.state();
+            match state.flights[lane as usize].front() {
+                Some(flight) => {
+                    let ticket = Ticket { lane, value: flight.ticket };
+                    drop(state);
+                    if self.wait_for(ticket, LOOK_UP) {
+                        self.retire();
+                    }
                 }
-                state =
-                    self.arrived[lane as usize].wait_timeout(state, LOOK_UP).unwrap_or_else(PoisonError::into_inner).0;
-                drop(state);
-                if let (Lane::Compute, Some(pipelines)) = (lane, pipelines.upgrade()) {
-                    pipelines.save_if_due();
+                None if state.closing => return,
+                None => {
+                    let arrived = self.arrived[lane as usize].wait_timeout(state, LOOK_UP);
+                    drop(arrived.unwrap_or_else(PoisonError::into_inner));
                 }
-                continue;
-            };
-            let ticket = Ticket { lane, value: flight.ticket };
-            drop(state);
-            if self.wait_for(ticket, LOOK_UP) {
-                self.retire();
+            }
+            if let (Lane::Compute, Some(pipelines)) = (lane, pipelines.upgrade()) {
+                pipelines.save_if_due();
             }
         }
     }

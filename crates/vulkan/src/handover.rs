@@ -16,11 +16,8 @@ pub(crate) struct Handover<'a> {
 
 impl Handover<'_> {
     /// The value of the other lane's semaphore to wait for. Also for what the host knows to have ended: only the semaphore makes
-    /// visible what the other queue wrote. One queue needs none, since every command buffer begins with a barrier.
+    /// visible what another queue wrote.
     fn after(&mut self, ticket: Ticket, after: Option<u64>) -> Option<u64> {
-        if self.shared.gpu.queues.shared() {
-            return None;
-        }
         let after = after.unwrap_or(0).max(self.state.reached[ticket.lane.other() as usize]);
         let waited = &mut self.state.waited[ticket.lane as usize];
         (after > *waited).then(|| {
@@ -30,6 +27,9 @@ impl Handover<'_> {
     }
 
     fn submit(&mut self, tape: Option<&Tape>, ticket: Ticket, after: Option<u64>) -> Result<(), vk::Result> {
+        if self.shared.refuse.swap(false, Relaxed) {
+            return Err(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
+        }
         let (own, other) = (ticket.lane as usize, ticket.lane.other() as usize);
         let (signals, signal_values) = ([self.shared.semaphores[own]], [ticket.value]);
         let (waits, stages) = ([self.shared.semaphores[other]], [vk::PipelineStageFlags::ALL_COMMANDS]);

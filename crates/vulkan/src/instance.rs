@@ -10,6 +10,8 @@ const VALIDATION: &CStr = c"VK_LAYER_KHRONOS_validation";
 /// The loader and an instance, alive as long as anything made from them.
 pub(crate) struct Instance {
     pub(crate) raw: ash::Instance,
+    /// Functions of an extension that some of the devices have.
+    pub(crate) calibrated: ext::calibrated_timestamps::Instance,
     pub(crate) messages: Arc<Messages>,
     debug: Option<(ext::debug_utils::Instance, vk::DebugUtilsMessengerEXT)>,
     _entry: Entry,
@@ -34,7 +36,8 @@ impl Instance {
         let messages = Arc::new(Messages::default());
         let raw = create(&entry, validation.then_some(&*messages))?;
         let debug = validation.then(|| attach(&entry, &raw, &messages)).transpose()?;
-        Ok(Arc::new(Self { raw, messages, debug, _entry: entry }))
+        let calibrated = ext::calibrated_timestamps::Instance::new(&entry, &raw);
+        Ok(Arc::new(Self { raw, calibrated, messages, debug, _entry: entry }))
     }
 
     /// The physical devices, in the driver's order.

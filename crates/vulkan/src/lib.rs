@@ -2,7 +2,7 @@
 //!
 //! From the outside in: [`VulkanDevice`] chooses a GPU (`instance`, `survey`, `select`, `gpu`) and hands out memory (`heap`),
 //! timelines and two queues (`queue`). An `encoder` turns ops into launches of kernels and records them (`record`, `hazard`, `scratch`,
-//! `pipeline`) into command buffers of a `bundle`, which is used again. The `executor` keeps submissions until their
+//! `pipeline`, `warm`) into command buffers of a `bundle`, which is used again. The `executor` keeps submissions until their
 //! points allow them (`schedule`, `counter`), gives them to the driver (`handover`) and ends them (`flight`, `clock`).
 
 mod bundle;
@@ -28,7 +28,9 @@ mod scratch;
 mod select;
 mod submission;
 mod survey;
+mod testing;
 mod timeline;
+mod warm;
 
 pub use device::{Found, VulkanDevice, VulkanOptions};
 pub use messages::ValidationLog;

@@ -1,12 +1,15 @@
 use ash::vk;
-use std::ffi::{CStr, c_void};
+use std::borrow::Cow;
+use std::ffi::{CStr, c_char, c_void};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Messages kept; more than that says nothing new.
 const KEPT: usize = 1000;
 
 /// Messages about what is so on purpose.
-const EXPECTED: [&str; 3] = [
+const EXPECTED: [&str; 4] = [
+    // A wait for the other queue holds the whole piece, its first timestamp included.
+    "BestPractices-pipeline-stage-flags",
     // Asking for validation is what enables them.
     "BestPractices-vkCreateInstance-specialuse-extension-debugging",
     // Callers ask for dedicated buffers of any size; what they need often, they place in heaps.
@@ -63,9 +66,17 @@ unsafe extern "system" fn receive(
     let messages = unsafe { &*user.cast_const().cast::<Messages>() };
     // SAFETY: the loader passes valid data for the time of the call.
     let data = unsafe { &*data };
-    // SAFETY: both are null or strings that end in a zero, by the same promise.
-    let [id, text] = [data.p_message_id_name, data.p_message]
-        .map(|text| if text.is_null() { "".into() } else { unsafe { CStr::from_ptr(text) }.to_string_lossy() });
+    // SAFETY: as above, the strings of the data are valid.
+    let [id, text] = [data.p_message_id_name, data.p_message].map(|text| unsafe { show(text) });
     messages.push(format!("{severity:?} {id}: {text}"));
     vk::FALSE
+}
+
+/// A string of the loader, empty if there is none.
+///
+/// # Safety
+/// `text` is null, or ends in a zero and lives as long as the result.
+unsafe fn show<'a>(text: *const c_char) -> Cow<'a, str> {
+    // SAFETY: the caller's promise.
+    if text.is_null() { Cow::Borrowed("") } else { unsafe { CStr::from_ptr(text) }.to_string_lossy() }
 }

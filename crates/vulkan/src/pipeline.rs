@@ -95,23 +95,6 @@ impl Pipelines {
         made.map(|pipelines| pipelines[0]).map_err(|(_, e)| what(e))
     }
 
-    /// Compiles every kernel, on a few threads in the background.
-    pub(crate) fn warm(self: &Arc<Self>) {
-        let threads = std::thread::available_parallelism().map_or(1, Into::into).min(8);
-        for first in 0..threads {
-            let this = self.clone();
-            let work = move || {
-                for kernel in Kernel::all().iter().skip(first).step_by(threads) {
-                    if let Err(error) = this.get(kernel) {
-                        tracing::warn!(target: "vulkan", kernel = kernel.name, %error, "a kernel was not compiled");
-                    }
-                }
-            };
-            // A thread too few: what it would have compiled is compiled on first use.
-            let _ = std::thread::Builder::new().name("vulkan-warm".into()).spawn(work);
-        }
-    }
-
     /// Saves the cache if something new has waited long enough.
     pub(crate) fn save_if_due(&self) {
         let due = self.unsaved().is_some_and(|since| since.elapsed() >= SAVE_AFTER);

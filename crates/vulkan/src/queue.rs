@@ -1,11 +1,11 @@
 use crate::counter::Lane;
 use crate::encoder::{Recorder, VulkanCommands, VulkanEncoder};
-use crate::executor::{Executor, Shared};
+use crate::executor::Executor;
 use crate::schedule::Mark;
 use crate::timeline::VulkanTimeline;
 use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Point, Queue, Result, Submission};
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 /// One of the two queues.
 pub(crate) struct VulkanQueue {
@@ -18,8 +18,8 @@ impl VulkanQueue {
     /// The mark of a point of this device.
     fn mark(&self, point: &Point) -> Result<Mark> {
         let timeline = point.timeline.as_any().downcast_ref::<VulkanTimeline>();
-        let own = timeline
-            .filter(|timeline| Weak::as_ptr(&timeline.executor) == Arc::as_ptr(&self.executor.shared) as *const Shared);
+        let own =
+            timeline.filter(|timeline| std::ptr::eq(timeline.executor.as_ptr(), Arc::as_ptr(&self.executor.shared)));
         let own = own.ok_or_else(|| DeviceError::Contract(format!("{point:?} belongs to another device")))?;
         Ok(Mark { counter: own.counter.clone(), value: point.value })
     }

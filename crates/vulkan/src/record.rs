@@ -106,3 +106,88 @@ pub(crate) fn end(gpu: &Gpu, tape: &Tape) -> Result<()> {
     // SAFETY: as above.
     unsafe { gpu.raw.end_command_buffer(tape.commands) }.map_err(|e| driver("a recorded command buffer", e))
 }
+
+/// The tests rely on the validation layer to miss no barrier: these break the rule on purpose.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::{Bundles, Lease};
+    use crate::counter::Lane;
+    use crate::heap::{Tally, VulkanMemory};
+    use crate::instance::Instance;
+    use crate::pipeline::Pipelines;
+    use crate::survey::Survey;
+    use mlx_serving_device::{Arithmetic, Buffer, Op, Storage, ops};
+    use mlx_serving_kernels::{Launch, Lowering, Traits};
+    use std::sync::Arc;
+
+    /// Records with `f` into a command buffer; what the layer says.
+    fn watched(
+        f: impl FnOnce(&Arc<Gpu>, &Pipelines, &mut Lease, &Tape, [&Arc<VulkanMemory>; 3]),
+    ) -> Option<Vec<String>> {
+        let instance = Instance::new(true).inspect_err(|error| eprintln!("skipped: {error}")).ok()?;
+        let survey = Survey::all(&instance).unwrap().swap_remove(0);
+        let (gpu, tally) = (Gpu::open(instance.clone(), survey).unwrap(), Arc::<Tally>::default());
+        let memory = || VulkanMemory::new(&gpu, 256, Storage::Private, "test", &tally).unwrap();
+        let (a, b, c) = (memory(), memory(), memory());
+        let mut lease = Bundles::new(&gpu, Lane::Compute, &tally).take().unwrap();
+        let tape = lease.begin().unwrap();
+        let pipelines = Pipelines::new(&gpu, None).unwrap();
+        f(&gpu, &pipelines, &mut lease, &tape, [&a, &b, &c]);
+        end(&gpu, &tape).unwrap();
+        Some(instance.messages.all())
+    }
+
+    fn assert_hazard(messages: Option<Vec<String>>, expected: bool) {
+        let Some(messages) = messages else { return };
+        let found = messages.iter().any(|message| message.contains("SYNC-HAZARD"));
+        assert_eq!(found, expected, "{messages:?}");
+    }
+
+    #[test]
+    fn the_layer_sees_copies_without_a_barrier() {
+        for with in [true, false] {
+            let messages = watched(|gpu, _, _, tape, [a, b, c]| {
+                copy(gpu, tape, (a.raw, 0), (b.raw, 0), 64);
+                if with {
+                    barrier(gpu, tape);
+                }
+                copy(gpu, tape, (b.raw, 0), (c.raw, 0), 64);
+            });
+            assert_hazard(messages, !with);
+        }
+    }
+
+    /// Layers up to 1.3.239 at least miss what a shader writes through the nested access chains of naga, so that this one reads.
+    #[test]
+    fn the_layer_sees_a_launch_without_a_barrier() {
+        for with in [true, false] {
+            let messages = watched(|gpu, pipelines, lease, tape, [a, b, c]| {
+                let traits = Traits { arithmetic: Arithmetic::Exact, workgroup_memory: 32 << 10 };
+                let [from, to] = [b, c].map(|memory| Buffer::whole(memory.clone()));
+                let op = Op::Copy(ops::Copy { from, to });
+                let launches = Lowering::new(traits).lower(&op, &mut |_| unreachable!("copies need none")).unwrap();
+                clear_fault(gpu, tape, &lease.fault);
+                copy(gpu, tape, (a.raw, 0), (b.raw, 0), 64);
+                if with {
+                    barrier(gpu, tape);
+                }
+                launch(gpu, pipelines, lease, tape, &launches[0]);
+            });
+            assert_hazard(messages, !with);
+        }
+    }
+
+    fn launch(gpu: &Arc<Gpu>, pipelines: &Pipelines, lease: &mut Lease, tape: &Tape, launch: &Launch) {
+        let touch = |buffer: &Buffer| {
+            let raw = VulkanMemory::of(buffer, gpu).unwrap().raw;
+            Touch { buffer: raw, start: 0, end: 256, writes: true }
+        };
+        let (fault, layout) = (lease.fault.clone(), pipelines.layout(launch.kernel));
+        let words = Touch { buffer: fault.words.raw, start: fault.offset, end: fault.offset + 8, writes: false };
+        let set = lease.set(layout.set).unwrap();
+        fill_set(gpu, set, &launch.bindings.iter().map(touch).chain([words]).collect::<Vec<_>>());
+        bind(gpu, tape, pipelines.get(launch.kernel).unwrap());
+        dispatch(gpu, tape, layout.pipeline, set, &launch.immediates(256, 0), launch.groups);
+    }
+}

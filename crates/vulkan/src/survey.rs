@@ -65,7 +65,7 @@ impl Survey {
             subgroup: 0,
             timelines: false,
             host_query_reset: false,
-            calibrated: has(ext::calibrated_timestamps::NAME),
+            calibrated: false,
             budget: has(ext::memory_budget::NAME),
             cache_uuid: base.pipeline_cache_uuid,
             vendor: base.vendor_id,
@@ -74,6 +74,7 @@ impl Survey {
         // What follows may be asked of a device with 1.2 only.
         if survey.api >= vk::API_VERSION_1_2 {
             survey.ask_more(instance);
+            survey.calibrated = has(ext::calibrated_timestamps::NAME) && survey.calibrates(instance);
         }
         Ok(survey)
     }
@@ -93,6 +94,13 @@ impl Survey {
         self.driver = format!("{} {}", text(v12.driver_name_as_c_str()), text(v12.driver_info_as_c_str()));
         self.timelines = features12.timeline_semaphore == vk::TRUE;
         self.host_query_reset = features12.host_query_reset == vk::TRUE;
+    }
+
+    /// The driver tells the time of the device's clock.
+    fn calibrates(&self, instance: &Instance) -> bool {
+        // SAFETY: the device is the living instance's and has the extension.
+        let domains = unsafe { instance.calibrated.get_physical_device_calibrateable_time_domains(self.physical) };
+        domains.is_ok_and(|domains| domains.contains(&vk::TimeDomainEXT::DEVICE))
     }
 
     /// What the backend needs and this device lacks.

@@ -8,6 +8,8 @@ use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Device, DeviceError, Op, Storage};
 use mlx_serving_vulkan::{VulkanDevice, VulkanOptions};
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 #[test]
@@ -31,10 +33,7 @@ fn memory_ends_at_the_limit_and_what_is_given_back_is_free() {
     let Some(device) = Watched::open(limit) else { return };
     let first = device.new_buffer(1 << 19, Storage::Shared).unwrap();
     let refused = device.new_heap((1 << 19) + 1, Storage::Private).unwrap_err();
-    assert!(
-        matches!(refused, DeviceError::OutOfMemory { requested: 524_289, what: "a heap", .. }),
-        "{refused}"
-    );
+    assert!(matches!(refused, DeviceError::OutOfMemory { requested: 524_289, what: "a heap", .. }), "{refused}");
     assert_eq!((device.counters().allocations, device.counters().bytes_allocated), (1, 1 << 19));
     drop(first);
     device.new_heap(1 << 20, Storage::Private).unwrap();
@@ -86,10 +85,59 @@ fn pipelines_are_saved_and_a_damaged_file_is_made_anew() {
 }
 
 #[test]
-fn warming_compiles_in_the_background_and_outlives_the_device() {
-    let folder = tempfile::tempdir().unwrap();
-    let options = VulkanOptions { pipeline_cache: Some(folder.path().into()), ..VulkanOptions::default() };
-    let Some(device) = Watched::open(options) else { return };
+fn warming_ends_with_the_device() {
+    let Some(device) = Watched::open(VulkanOptions::default()) else { return };
+    device.get().warm();
     device.get().warm();
     drop(device);
+}
+
+/// Set in a process that says what opening a device comes to, and does nothing else.
+const ASKED: &str = "TEST_ASKS_FOR_A_DEVICE";
+
+/// What opening a device comes to in a process of its own, with a variable set.
+fn opened_with(test: &str, variable: &str, value: &Path) -> String {
+    let program = std::env::current_exe().unwrap();
+    let output = Command::new(program)
+        .args(["--exact", test, "--nocapture"])
+        .env(ASKED, "1")
+        .env(variable, value)
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// True in the process that was asked.
+fn answered() -> bool {
+    let asked = std::env::var_os(ASKED).is_some();
+    if asked {
+        eprintln!("{:?}", VulkanDevice::open(&VulkanOptions::default()).map_err(|error| error.to_string()));
+    }
+    asked
+}
+
+#[test]
+fn without_a_driver_the_error_says_what_to_install() {
+    if answered() {
+        return;
+    }
+    let nowhere = Path::new("/nowhere/icd.json");
+    let answer = opened_with("without_a_driver_the_error_says_what_to_install", "VK_ICD_FILENAMES", nowhere);
+    let expected = ["no Vulkan driver; install", "no Vulkan loader"];
+    assert!(expected.iter().any(|expected| answer.contains(expected)), "{answer}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_loader_the_error_says_what_to_install() {
+    if answered() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["libvulkan.so.1", "libvulkan.so"] {
+        fs::write(folder.path().join(name), "no library").unwrap();
+    }
+    let test = "without_a_loader_the_error_says_what_to_install";
+    let answer = opened_with(test, "LD_LIBRARY_PATH", folder.path());
+    assert!(answer.contains("no Vulkan loader") && answer.contains("install it"), "{answer}");
 }

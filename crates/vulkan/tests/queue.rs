@@ -87,6 +87,29 @@ fn recording_objects_are_used_again() {
 }
 
 #[test]
+fn what_the_driver_refuses_fails_and_signals_and_the_queue_goes_on() {
+    let Some(device) = Watched::open(VulkanOptions { piece_work: Some(5000), ..VulkanOptions::default() }) else {
+        return;
+    };
+    let (a, b, c) = (room(&device, 40_000), room(&device, 40_000), room(&device, 40_000));
+    a.write(0, &[1u8; 40_000]).unwrap();
+    let (queue, gate, done) = (device.compute_queue(), point(&device), point(&device));
+    let mut encoder = queue.encoder().unwrap();
+    encoder.record(copy(&a, &b)).unwrap();
+    encoder.wait(gate.clone()).unwrap();
+    encoder.record(copy(&b, &c)).unwrap();
+    let refused = queue.submit(encoder.finish().unwrap(), &[], Some(done.clone())).unwrap();
+    device.get().refuse_next_piece();
+    gate.timeline.signal(1);
+    let error = refused.wait(LIMIT).unwrap_err();
+    assert!(matches!(error, DeviceError::OutOfMemory { .. }), "{error}");
+    done.wait(Duration::ZERO).unwrap();
+    assert_eq!((b.to_vec::<u8>().unwrap(), c.to_vec::<u8>().unwrap()), (vec![1; 40_000], vec![0xa5; 40_000]));
+    submit(&queue, &[copy(&b, &c)], &[], None).unwrap().wait(LIMIT).unwrap();
+    assert_eq!(c.to_vec::<u8>().unwrap(), [1; 40_000]);
+}
+
+#[test]
 fn a_lost_device_ends_everything_and_refuses_the_rest() {
     let Some(device) = Watched::open(VulkanOptions::default()) else { return };
     let (a, b) = (room(&device, 64), room(&device, 64));
@@ -146,7 +169,7 @@ fn timelines_and_commands_of_another_device_are_refused() {
     let Some(other) = Watched::open(VulkanOptions::default()) else { return };
     let (queue, foreign) = (device.compute_queue(), point(&other));
     let commands = || queue.encoder().unwrap().finish().unwrap();
-    assert!(matches!(queue.submit(commands(), &[foreign.clone()], None), Err(DeviceError::Contract(_))));
+    assert!(matches!(queue.submit(commands(), std::slice::from_ref(&foreign), None), Err(DeviceError::Contract(_))));
     assert!(matches!(queue.submit(commands(), &[], Some(foreign)), Err(DeviceError::Contract(_))));
     let theirs = other.compute_queue().encoder().unwrap().finish().unwrap();
     assert!(matches!(queue.submit(theirs, &[], None), Err(DeviceError::Contract(_))));
