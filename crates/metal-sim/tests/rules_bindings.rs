@@ -2,6 +2,7 @@
 mod common;
 
 use common::*;
+use dispatch2::DispatchData;
 use objc2::runtime::ProtocolObject;
 use objc2_metal::*;
 use std::ffi::c_void;
@@ -273,6 +274,18 @@ fn msl_that_does_not_compile_is_an_error() {
         let error = device().newLibraryWithSource_options_error(&source, None).expect_err("it does not compile");
         assert_eq!(error.code(), 3);
         assert!(error.localizedDescription().to_string().contains("oops"));
+    });
+}
+
+#[test]
+fn a_library_comes_from_data() {
+    keeps_the_rules(|| {
+        let device = device();
+        let data = DispatchData::from_bytes(b"MTLB\nkernel void nothing() {}\n");
+        let library = device.newLibraryWithData_error(&data).expect("it compiles");
+        assert!(library.newFunctionWithName(&objc2_foundation::NSString::from_str("nothing")).is_some());
+        let error = device.newLibraryWithData_error(&DispatchData::from_bytes(b"text")).expect_err("no magic word");
+        assert!(error.localizedDescription().to_string().contains("not a library"));
     });
 }
 

@@ -12,6 +12,7 @@ use super::object::make_on;
 use super::pipeline::SimPipeline;
 use super::queue::{self, SimQueue};
 use super::residency::SimResidencySet;
+use crate::foundation::data::SimData;
 use crate::foundation::error::SimError;
 use crate::foundation::make;
 use crate::foundation::string::SimString;
@@ -211,6 +212,14 @@ define_class!(
             error: *mut *mut AnyObject,
         ) -> Option<Retained<SimLibrary>> {
             or_error(SimLibrary::compile(self, &source.to_string()), error)
+        }
+
+        #[unsafe(method_id(newLibraryWithData:error:))]
+        fn new_library_from(&self, data: &AnyObject, error: *mut *mut AnyObject) -> Option<Retained<SimLibrary>> {
+            let msl = data.downcast_ref::<SimData>().and_then(SimData::msl);
+            let library =
+                msl.ok_or_else(|| failure("the data is not a library")).and_then(|msl| SimLibrary::compile(self, msl));
+            or_error(library, error)
         }
 
         #[unsafe(method_id(newComputePipelineStateWithFunction:error:))]
