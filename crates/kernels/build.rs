@@ -57,7 +57,8 @@ fn translate(name: &str, wgsl: &str, out: &Path) -> String {
 
     let mut accesses = String::new();
     for access in bindings(&module) {
-        write!(accesses, "Access::{},", if access.contains(StorageAccess::STORE) { "Write" } else { "Read" }).unwrap();
+        write!(accesses, "Access::{},", if access.contains(StorageAccess::STORE) { "Write" } else { "Read" })
+            .expect("a String can be written");
     }
     let (layouter, [x, y, z]) = (layout(&module), entry.workgroup_size);
     let memory: String = module

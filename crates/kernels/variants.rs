@@ -25,6 +25,7 @@ pub(crate) fn all() -> Vec<Variant> {
     let plain = |stem| Variant { stem, constants: vec![] };
     let mut all: Vec<Variant> =
         ["copy", "rope_angles", "gather_check", "linear_rows", "attend_merge"].map(plain).into();
+    all.extend(["observe_clear", "observe_mark", "sample_adjust", "sample_choose"].map(plain));
     for bits in BITS {
         all.push(Variant { stem: "embed", constants: vec![("BITS", bits)] });
         for gated in [0, 1] {

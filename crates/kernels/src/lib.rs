@@ -12,7 +12,9 @@ mod launch;
 mod layout;
 mod linear;
 mod lowering;
+mod observe;
 mod rope;
+mod sample;
 
 pub use launch::{Access, Kernel, Launch};
 pub use lowering::{Lowering, Traits};

@@ -1,5 +1,5 @@
-use crate::{Launch, attend, copy, embed, layout, linear, rope};
-use mlx_serving_device::{Arithmetic, Buffer, DeviceError, KvSpec, Op, Result, WeightLayout, WeightSource, WeightSpec};
+use crate::{Launch, attend, copy, embed, layout, linear, observe, rope, sample};
+use mlx_serving_device::{Arithmetic, Buffer, KvSpec, Op, Result, WeightLayout, WeightSource, WeightSpec};
 use std::ops::Range;
 
 /// What lowering must know of a device.
@@ -36,8 +36,9 @@ impl Lowering {
             Op::RopeAngles(op) => Ok(rope::lower(op)),
             Op::Linear(op) => linear::lower(op, scratch),
             Op::Attend(op) => attend::lower(op, self.traits.arithmetic, scratch),
+            Op::Observe(op) => observe::lower(op),
+            Op::Sample(op) => sample::lower(op, scratch),
             Op::Copy(op) => copy::lower(op),
-            op => Err(DeviceError::Unsupported(format!("{} has no kernels ({:?})", op.name(), self.traits.arithmetic))),
         }
     }
 

@@ -1,8 +1,10 @@
 //! What every launch promises to a backend, over ops of many shapes. Buffers are the fake device's; nothing runs.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use mlx_serving_device::fake::{FakeDevice, FakeOptions};
 use mlx_serving_device::ops::{
-    Activation, Attend, Batch, Copy, Embed, Epilogue, Linear, Norm, Projection, RopeAngles, Span,
+    Activation, Attend, Batch, Copy, Embed, Epilogue, Linear, Norm, Observe, Projection, RopeAngles, Sample,
+    SampleParams, Span,
 };
 use mlx_serving_device::{Arithmetic, Buffer, Device, Float, KvSpec, Op, Storage, Weight, WeightFormat, WeightSpec};
 use mlx_serving_kernels::{Access, Kernel, Launch, Lowering, Traits};
@@ -103,7 +105,24 @@ fn attend(rig: &Rig, head_dim: usize, group: usize, rows: usize, sequences: usiz
     })
 }
 
-/// Every shape that a model may have gets launches that a device can run, and every kernel but sampling's is used by one of them.
+fn observe(rig: &Rig, count: usize) -> Op {
+    let (history, tokens) = (rig.room(3 * 1000), rig.room(count));
+    Op::Observe(Observe { history, vocab: 1000, slot: 2, tokens, count, prompt: count / 2 })
+}
+
+fn sample(rig: &Rig, rows: usize, vocab: usize, slots: Option<usize>) -> Op {
+    Op::Sample(Sample {
+        logits: rig.room(rows * vocab),
+        vocab,
+        rows,
+        params: rig.room(rows * size_of::<SampleParams>() / 4),
+        biases: rig.room(2 * 3 + 1),
+        history: slots.map(|slots| rig.room(slots * vocab + 2)),
+        out: rig.room(rows),
+    })
+}
+
+/// Every shape that a model may have gets launches that a device can run, and every kernel is used by one of them.
 #[test]
 fn launches_fit_devices_and_use_every_kernel() {
     let mut used = BTreeSet::new();
@@ -144,10 +163,15 @@ fn launches_fit_devices_and_use_every_kernel() {
         rig.check(Op::RopeAngles(angles));
         let (from, to) = (rig.room(1 << 20), rig.room(1 << 20));
         rig.check(Op::Copy(Copy { from, to }));
+        let op = observe(&rig, 5000);
+        rig.check(op);
+        for slots in [None, Some(9)] {
+            let op = sample(&rig, 8, 151_936, slots);
+            rig.check(op);
+        }
         used.extend(rig.used);
     }
-    let sampling = |name: &str| name.starts_with("sample") || name.starts_with("observe");
-    let unused: Vec<_> = Kernel::all().iter().map(|k| k.name).filter(|k| !used.contains(k) && !sampling(k)).collect();
+    let unused: Vec<_> = Kernel::all().iter().map(|k| k.name).filter(|k| !used.contains(k)).collect();
     assert!(unused.is_empty(), "{unused:?}");
 }
 
@@ -164,6 +188,40 @@ fn long_contexts_are_split_for_few_rows_only() {
     assert_eq!(names(rig.check(op)), ["attend_write_kv16", "attend_kv16_queries16_items1"]);
     let op = attend(&rig, 64, 7, 1, 1, 256);
     assert_eq!(rig.check(op).len(), 2);
+}
+
+/// Two launches read the logits once, and know how many slots and biases there are.
+#[test]
+fn sampling_is_two_launches_whose_tiles_cover_the_vocabulary() {
+    let mut rig = Rig::new(Arithmetic::Fast);
+    let immediates = |launch: &Launch| {
+        let bytes = launch.immediates(64, 0);
+        bytes[32..52].chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect::<Vec<_>>()
+    };
+    for (slots, known) in [(Some(4), 4), (None, 0)] {
+        let op = sample(&rig, 3, 151_936, slots);
+        let launches = rig.check(op);
+        assert_eq!(launches.iter().map(|launch| launch.groups).collect::<Vec<_>>(), [[75, 3, 1], [3, 1, 1]]);
+        assert_eq!(immediates(&launches[0]), [151_936, 75, known, 3, 0]);
+    }
+}
+
+/// An answer without tokens leaves a row of zeros; no tokens are no launch.
+#[test]
+fn an_empty_history_is_cleared_only() {
+    let mut rig = Rig::new(Arithmetic::Fast);
+    let op = observe(&rig, 0);
+    let launches = rig.check(op);
+    assert_eq!(launches.iter().map(|launch| launch.kernel.name).collect::<Vec<_>>(), ["observe_clear"]);
+}
+
+/// Sums of probability are of 64 bits.
+#[test]
+fn vocabularies_of_a_million_are_unsupported() {
+    let rig = Rig::new(Arithmetic::Fast);
+    let op = sample(&rig, 1, 1 << 20, None);
+    let refused = rig.lowering.lower(&op, &mut |_| panic!("nothing to compute"));
+    assert!(refused.unwrap_err().to_string().contains("1048576 logits"));
 }
 
 /// What no kernel can do is refused when it is lowered.

@@ -4,10 +4,9 @@ use crate::config::{ArithmeticMode, Engine};
 use crate::failure::Failure;
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
 use mlx_serving_device::{Arithmetic, Device};
+use mlx_serving_vulkan::{DeviceKind, VulkanDevice, VulkanOptions};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// A backend that this build has no code for, or this machine no hardware.
-const MISSING: &str = "this build has the CPU backend only; use --device cpu or --device auto";
 
 /// What `--device` may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,7 +14,8 @@ enum Choice {
     Auto,
     Cpu,
     Metal,
-    Vulkan,
+    /// The device of that number, or the first that can be used.
+    Vulkan(Option<usize>),
 }
 
 impl Choice {
@@ -25,34 +25,94 @@ impl Choice {
                 "auto" => return Ok(Choice::Auto),
                 "cpu" => return Ok(Choice::Cpu),
                 "metal" => return Ok(Choice::Metal),
-                "vulkan" => return Ok(Choice::Vulkan),
+                "vulkan" => return Ok(Choice::Vulkan(None)),
                 _ => {}
             },
-            Some(("vulkan", index)) if index.parse::<usize>().is_ok() => return Ok(Choice::Vulkan),
+            Some(("vulkan", index)) => {
+                if let Ok(index) = index.parse() {
+                    return Ok(Choice::Vulkan(Some(index)));
+                }
+            }
             Some(_) => {}
         }
         Err(Failure::usage(format!("--device is {name:?}; it takes auto, metal, vulkan, vulkan:N or cpu")))
     }
-}
 
-/// Opens the device that the configuration names.
-pub(crate) fn open(engine: &Engine) -> Result<Arc<dyn Device>, Failure> {
-    match Choice::parse(&engine.device)? {
-        Choice::Auto | Choice::Cpu => cpu(engine),
-        Choice::Metal => Err(Failure::failed(format!("no Metal device: {MISSING}"))),
-        Choice::Vulkan => Err(Failure::failed(format!("no Vulkan device: {MISSING}"))),
+    /// The devices to be tried, in order. Software drivers of GPUs are never among those of `auto`: the CPU backend is faster.
+    fn candidates(self) -> Vec<Choice> {
+        match self {
+            Choice::Auto => {
+                let gpus = VulkanDevice::available().unwrap_or_else(|error| {
+                    tracing::debug!(%error, "no GPU through Vulkan");
+                    Vec::new()
+                });
+                for gpu in gpus.iter().filter(|gpu| gpu.kind != DeviceKind::Software && !gpu.missing.is_empty()) {
+                    tracing::warn!(device = gpu.name, missing = gpu.missing.join(", "), "this GPU is not used");
+                }
+                let usable = gpus.iter().filter(|gpu| {
+                    !matches!(gpu.kind, DeviceKind::Software | DeviceKind::Other) && gpu.missing.is_empty()
+                });
+                usable.map(|gpu| Choice::Vulkan(Some(gpu.index))).chain([Choice::Cpu]).collect()
+            }
+            chosen => vec![chosen],
+        }
+    }
+
+    fn open(self, engine: &Engine) -> Result<Arc<dyn Device>, Failure> {
+        let arithmetic = match engine.arithmetic {
+            ArithmeticMode::Fast => Arithmetic::Fast,
+            ArithmeticMode::Exact => Arithmetic::Exact,
+        };
+        match self {
+            Choice::Auto | Choice::Cpu => {
+                let threads = (engine.threads > 0).then_some(engine.threads);
+                let options = CpuOptions { threads, arithmetic, ..CpuOptions::default() };
+                Ok(CpuDevice::new(&options).map_err(Failure::failed)?)
+            }
+            Choice::Metal => {
+                Err(Failure::failed("no Metal device: this system has no Metal; use --device auto, vulkan or cpu"))
+            }
+            Choice::Vulkan(index) => {
+                let pipeline_cache = pipeline_cache(|name| std::env::var_os(name).map(PathBuf::from));
+                let options = VulkanOptions { index, arithmetic, pipeline_cache, ..VulkanOptions::default() };
+                let device = VulkanDevice::open(&options).map_err(|error| {
+                    Failure::failed(format!("no Vulkan device: {error}; `mlx-serving doctor` lists what there is"))
+                })?;
+                device.warm();
+                Ok(device)
+            }
+        }
     }
 }
 
-fn cpu(engine: &Engine) -> Result<Arc<dyn Device>, Failure> {
-    let arithmetic = match engine.arithmetic {
-        ArithmeticMode::Fast => Arithmetic::Fast,
-        ArithmeticMode::Exact => Arithmetic::Exact,
-    };
-    let threads = (engine.threads > 0).then_some(engine.threads);
-    let device =
-        CpuDevice::new(&CpuOptions { threads, arithmetic, ..CpuOptions::default() }).map_err(Failure::failed)?;
-    Ok(device)
+/// Opens the device that the configuration names; of `auto`, the best that opens.
+pub(crate) fn open(engine: &Engine) -> Result<Arc<dyn Device>, Failure> {
+    with(engine, &mut |device| Ok(device.clone()))
+}
+
+/// Runs `work` on the device that the configuration names. With `auto`, a device that does not open or on which the work fails (a
+/// model that does not fit into its memory, say) is named, and the next one tried.
+pub(crate) fn with<T>(
+    engine: &Engine,
+    work: &mut dyn FnMut(&Arc<dyn Device>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let candidates = Choice::parse(&engine.device)?.candidates();
+    let (last, others) = candidates.split_last().expect("auto ends with the CPU, and any other choice is one");
+    for candidate in others {
+        match candidate.open(engine).and_then(|device| work(&device)) {
+            Err(Failure::Failed(reason)) => tracing::warn!(device = ?candidate, reason, "trying the next device"),
+            outcome => return outcome,
+        }
+    }
+    last.open(engine).and_then(|device| work(&device))
+}
+
+/// Where drivers keep their compiled kernels from run to run.
+fn pipeline_cache(env: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+    let folder = |name: &str| env(name).filter(|path| path.is_absolute());
+    let home = folder("HOME");
+    let caches = folder("XDG_CACHE_HOME").or_else(|| home.map(|home| home.join(".cache")));
+    caches.map(|caches| caches.join(Path::new("mlx-serving/pipelines")))
 }
 
 #[cfg(test)]
@@ -61,10 +121,29 @@ mod tests {
 
     #[test]
     fn names_of_devices_are_known_or_refused() {
-        assert_eq!(Choice::parse("vulkan:1").unwrap(), Choice::Vulkan);
+        assert_eq!(Choice::parse("vulkan:1").unwrap(), Choice::Vulkan(Some(1)));
+        assert_eq!(Choice::parse("vulkan").unwrap(), Choice::Vulkan(None));
         assert_eq!(Choice::parse("auto").unwrap(), Choice::Auto);
-        for name in ["", "gpu", "vulkan:", "vulkan:x", "cpu:0"] {
+        for name in ["", "gpu", "vulkan:", "vulkan:x", "vulkan:-1", "cpu:0"] {
             assert!(matches!(Choice::parse(name), Err(Failure::Usage(_))), "{name}");
         }
+    }
+
+    #[test]
+    fn auto_ends_with_the_cpu_and_a_name_means_itself() {
+        assert_eq!(Choice::Auto.candidates().last(), Some(&Choice::Cpu));
+        for choice in [Choice::Cpu, Choice::Metal, Choice::Vulkan(None), Choice::Vulkan(Some(3))] {
+            assert_eq!(choice.candidates(), [choice]);
+        }
+    }
+
+    #[test]
+    fn compiled_kernels_are_kept_where_caches_are() {
+        let with = |set: &[(&str, &str)]| {
+            pipeline_cache(|name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| PathBuf::from(value)))
+        };
+        assert_eq!(with(&[("HOME", "/home/u")]), Some("/home/u/.cache/mlx-serving/pipelines".into()));
+        assert_eq!(with(&[("HOME", "/home/u"), ("XDG_CACHE_HOME", "/c")]), Some("/c/mlx-serving/pipelines".into()));
+        assert_eq!(with(&[("XDG_CACHE_HOME", "relative")]), None);
     }
 }

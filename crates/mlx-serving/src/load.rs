@@ -77,27 +77,28 @@ pub(crate) fn start(
 ) -> Result<ServedModel, Failure> {
     let start = Instant::now();
     let (dir, id) = resolve(context, model)?;
-    let device = device::open(&context.config.engine)?;
     let checkpoint = Arc::new(Checkpoint::open(&dir).map_err(Failure::failed)?);
     let tokenizer = Tokenizer::from_dir(&dir).map_err(Failure::failed)?;
     let template = ChatTemplate::from_dir(&dir).map_err(Failure::failed)?;
-    if let Some(misfit) = fit::misfit(&context.config, &checkpoint, device.as_ref()) {
-        tracing::warn!(model = id, "{misfit}");
-    }
-    let layer = layer(device.clone())?;
     let (defaults, eos) = (sampling(&checkpoint.generation), eos(&checkpoint, &tokenizer));
-    let weights = load_weights(checkpoint, &device, &layer, &id)?;
     let e = &context.config.engine;
-    let options = Options {
-        max_sequences: e.max_sequences,
-        max_batch_rows: e.max_batch_rows,
-        kv_tokens: e.kv_cache_tokens,
-        max_waiting: e.max_waiting,
-        step_limit: Duration::from_secs(e.step_limit_s),
-        spill: spill(e, &id),
-    };
-    let parts = Parts { device, layer, model: weights, tokenizer: tokenizer.clone(), eos };
-    let engine = Engine::start(parts, &options).map_err(Failure::failed)?;
+    let engine = device::with(e, &mut |device| {
+        if let Some(misfit) = fit::misfit(&context.config, &checkpoint, device.as_ref()) {
+            tracing::warn!(model = id, "{misfit}");
+        }
+        let layer = layer(device.clone())?;
+        let model = load_weights(checkpoint.clone(), device, &layer, &id)?;
+        let options = Options {
+            max_sequences: e.max_sequences,
+            max_batch_rows: e.max_batch_rows,
+            kv_tokens: e.kv_cache_tokens,
+            max_waiting: e.max_waiting,
+            step_limit: Duration::from_secs(e.step_limit_s),
+            spill: spill(e, &id),
+        };
+        let parts = Parts { device: device.clone(), layer, model, tokenizer: tokenizer.clone(), eos: eos.clone() };
+        Engine::start(parts, &options).map_err(Failure::failed)
+    })?;
     tracing::info!(
         model = id,
         device = engine.device().info().name,

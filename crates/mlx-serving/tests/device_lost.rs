@@ -1,4 +1,4 @@
-//! A device that is lost while it serves: clients, `/ready` and `/health` are told why.
+//! A device that is lost while it serves: clients, `/ready` and `/health` are told why, and a revived server goes on.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use mlx_serving_checkpoint::Checkpoint;
@@ -53,10 +53,67 @@ fn post(url: &str, body: &Value) -> (u16, Value) {
     (response.status().as_u16(), serde_json::from_str(&response.body_mut().read_to_string().unwrap()).unwrap())
 }
 
+fn slow_device() -> Arc<FakeDevice> {
+    let latency = Latency { execute: Duration::from_millis(5), ..Latency::default() };
+    FakeDevice::new(FakeOptions { compute: false, latency, ..FakeOptions::default() }).unwrap()
+}
+
+#[test]
+fn a_dead_engine_is_loaded_again_and_serves_new_requests() {
+    let device = slow_device();
+    let control = device.control();
+    let state = AppState::new(Settings::default());
+    state.add(served(device));
+    state.loaded();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let shutdown = async { drop(stopped.await) };
+    let server = runtime.spawn(mlx_serving_server::serve(listener, state.clone(), shutdown, Duration::from_secs(1)));
+    // The first attempt fails, the second is let through when the test has seen the state between.
+    let (go, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new((gate, false));
+    runtime.spawn(mlx_serving_server::revive(state, move |id: &str| {
+        assert_eq!(id, "m");
+        let mut gate = gate.lock().unwrap();
+        if !std::mem::replace(&mut gate.1, true) {
+            return Err("no device yet");
+        }
+        gate.0.recv().unwrap();
+        Ok(served(slow_device()))
+    }));
+
+    let url = format!("{base}/v1/completions");
+    let body = json!({ "prompt": "Ownership", "max_tokens": 4, "ignore_eos": true });
+    assert_eq!(post(&url, &body).0, 200);
+    control.lose("unplugged");
+    let until = |wanted: &str| {
+        let found = (0..600).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            let (status, answer) = get(&format!("{base}/ready"));
+            (answer["status"] == wanted).then_some((status, answer))
+        });
+        found.unwrap_or_else(|| panic!("/ready never said {wanted}"))
+    };
+    // An idle engine learns of it with its next step.
+    assert!(post(&url, &body).0 >= 500);
+    let (status, answer) = until("reloading");
+    assert_eq!(status, 503);
+    assert!(answer["reason"].as_str().unwrap().contains("unplugged"), "{answer}");
+    assert_eq!(get(&format!("{base}/health")).0, 200, "the process itself is well");
+    let (status, refused) = post(&url, &body);
+    assert_eq!((status, &refused["error"]["code"]), (503, &json!("unavailable")), "{refused}");
+    go.send(()).unwrap();
+    assert_eq!(until("ready").0, 200);
+    assert_eq!(post(&url, &body).0, 200);
+    drop(stop);
+    runtime.block_on(server).unwrap().unwrap();
+}
+
 #[test]
 fn clients_and_probes_learn_that_the_device_is_lost() {
-    let latency = Latency { execute: Duration::from_millis(5), ..Latency::default() };
-    let device = FakeDevice::new(FakeOptions { compute: false, latency, ..FakeOptions::default() }).unwrap();
+    let device = slow_device();
     let control = device.control();
     let state = AppState::new(Settings::default());
     state.add(served(device));

@@ -54,6 +54,12 @@ impl ApiError {
         error.coded("model_not_found")
     }
 
+    /// 503 for a model whose engine has died and is loaded again.
+    pub(crate) fn reloading(model: &str, reason: &str) -> Self {
+        let message = format!("model {model} is loaded again, because its engine stopped ({reason}); try again soon");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).coded("unavailable")
+    }
+
     /// 404 for a path.
     pub(crate) fn unknown_route(path: &str) -> Self {
         Self::new(

@@ -14,9 +14,11 @@ mod error;
 pub mod fuzz;
 mod metrics;
 mod params;
+mod revive;
 mod routes;
 mod state;
 
+pub use revive::revive;
 pub use state::{AppState, ServedModel, Settings};
 
 use axum::Router;

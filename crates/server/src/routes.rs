@@ -97,6 +97,8 @@ pub(crate) async fn health(State(state): State<Arc<AppState>>) -> Response {
     let (status, word, reason) = match state.condition() {
         Condition::Dead(reason) => (StatusCode::SERVICE_UNAVAILABLE, "dead", Some(reason)),
         Condition::Wedged(reason) => (StatusCode::SERVICE_UNAVAILABLE, "wedged", Some(reason)),
+        // The process does what it can: starting it anew would gain nothing.
+        Condition::Reloading(reason) => (StatusCode::OK, "reloading", Some(reason)),
         _ => (StatusCode::OK, "ok", None),
     };
     (status, Json(json!({ "status": word, "reason": reason, "engines": engines }))).into_response()
@@ -107,6 +109,7 @@ pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Response {
     let (status, word, reason) = match state.condition() {
         Condition::Ready => (StatusCode::OK, "ready", None),
         Condition::Loading => (StatusCode::SERVICE_UNAVAILABLE, "loading", None),
+        Condition::Reloading(reason) => (StatusCode::SERVICE_UNAVAILABLE, "reloading", Some(reason)),
         Condition::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", None),
         Condition::Dead(reason) => (StatusCode::SERVICE_UNAVAILABLE, "dead", Some(reason)),
         Condition::Wedged(reason) => (StatusCode::SERVICE_UNAVAILABLE, "wedged", Some(reason)),

@@ -2,7 +2,7 @@ use crate::error::ApiError;
 use mlx_serving_engine::{Engine, Sampling};
 use mlx_serving_text::{ChatTemplate, Tokenizer};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 /// A model that is served.
@@ -27,6 +27,8 @@ pub struct ServedModel {
 pub struct AppState {
     models: RwLock<Vec<Arc<ServedModel>>>,
     loading: AtomicBool,
+    /// The model that is loaded again, and why.
+    reviving: RwLock<Option<(String, String)>>,
     /// A step that lasts longer means that the engine is wedged.
     wedged_after: Duration,
     /// Longest body taken, bytes.
@@ -53,6 +55,7 @@ impl Default for Settings {
 pub(crate) enum Condition {
     Ready,
     Loading,
+    Reloading(String),
     Draining,
     Dead(String),
     Wedged(String),
@@ -64,6 +67,7 @@ impl AppState {
         Arc::new(Self {
             models: RwLock::default(),
             loading: AtomicBool::new(true),
+            reviving: RwLock::default(),
             wedged_after: settings.wedged_after,
             body_limit: settings.body_limit,
         })
@@ -71,7 +75,7 @@ impl AppState {
 
     /// Adds a model.
     pub fn add(&self, model: ServedModel) {
-        self.models.write().unwrap_or_else(std::sync::PoisonError::into_inner).push(Arc::new(model));
+        self.models.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(model));
     }
 
     /// All models are there.
@@ -81,12 +85,39 @@ impl AppState {
 
     /// The models, in the order of the command line.
     pub fn models(&self) -> Vec<Arc<ServedModel>> {
-        self.models.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.models.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes the first model out whose engine has died, unless the server is draining: its place, its name and the reason.
+    pub(crate) fn take_dead(&self) -> Option<(usize, String, String)> {
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        let place = models.iter().position(|m| !m.engine.health().alive && !m.engine.draining())?;
+        let model = models.remove(place);
+        let reason = model.engine.health().reason.unwrap_or_else(|| "its thread has ended".into());
+        *self.reviving.write().unwrap_or_else(PoisonError::into_inner) = Some((model.id.clone(), reason.clone()));
+        Some((place, model.id.clone(), reason))
+    }
+
+    /// Puts a model back into the place that it was taken from.
+    pub(crate) fn put_back(&self, place: usize, model: ServedModel) {
+        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
+        let place = place.min(models.len());
+        models.insert(place, Arc::new(model));
+        *self.reviving.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    fn reviving(&self) -> Option<(String, String)> {
+        self.reviving.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The model of that name; the only one there is when the request names none.
     pub(crate) fn model(&self, name: Option<&str>) -> Result<Arc<ServedModel>, ApiError> {
         let models = self.models();
+        if let Some((id, reason)) = self.reviving()
+            && name.map_or(models.is_empty(), |name| name == id)
+        {
+            return Err(ApiError::reloading(&id, &reason));
+        }
         let ids = || models.iter().map(|m| m.id.as_str()).collect::<Vec<_>>();
         match name {
             Some(name) => {
@@ -124,6 +155,9 @@ impl AppState {
             if model.engine.draining() {
                 return Condition::Draining;
             }
+        }
+        if let Some((id, reason)) = self.reviving() {
+            return Condition::Reloading(format!("{id} is loaded again, because its engine stopped: {reason}"));
         }
         if self.loading.load(Ordering::Acquire) { Condition::Loading } else { Condition::Ready }
     }

@@ -79,6 +79,7 @@ macro_rules! conformance {
             attend::a_shared_prefix_changes_no_bit,
             attend::blocks_and_rows_outside_are_refused,
             sample::any_row_is_drawn_as_the_oracle_draws,
+            sample::extreme_values_rank_as_the_oracle_ranks,
             sample::filters_cut_where_the_oracle_cuts,
             sample::penalties_and_biases_change_the_choice_alike,
             sample::company_changes_no_choice,

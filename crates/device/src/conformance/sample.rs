@@ -111,6 +111,26 @@ pub fn any_row_is_drawn_as_the_oracle_draws(device: &Arc<dyn Device>) {
     for_all(40, rows(), |rows| rows.compare(device));
 }
 
+/// Zeros of both signs, infinities and the ends of `f32`, over vocabularies around multiples of what a workgroup may take.
+pub fn extreme_values_rank_as_the_oracle_ranks(device: &Arc<dyn Device>) {
+    const KINDS: [[f32; 3]; 4] = [
+        [0.0, -0.0, f32::NEG_INFINITY],
+        [0.0, -0.0, -1.0],
+        [f32::MAX, -f32::MAX, -1.0],
+        [f32::INFINITY, f32::MAX, f32::NAN],
+    ];
+    let vocab = prop::sample::select(vec![255usize, 2047, 2048, 2049, 4100]);
+    for_all(40, (vocab, prop::collection::vec(params(), 1..6), any::<u32>()), |(vocab, params, seed)| {
+        let mut noise = Noise::new(seed);
+        let mut logits = Vec::new();
+        for _ in &params {
+            let kind = KINDS[noise.below(KINDS.len())];
+            logits.extend((0..vocab).map(|_| kind[noise.below(kind.len())]));
+        }
+        Rows { vocab, logits, params, biases: Vec::new(), history: Vec::new() }.compare(device);
+    });
+}
+
 /// Many draws from one nearly flat row, so that the last survivor and the first token cut off would both be seen.
 pub fn filters_cut_where_the_oracle_cuts(device: &Arc<dyn Device>) {
     const DRAWS: u32 = 1000;

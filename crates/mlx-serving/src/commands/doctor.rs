@@ -5,6 +5,8 @@ use crate::args::Doctor;
 use crate::config::Loaded;
 use crate::failure::Failure;
 use crate::{device, load, machine};
+use mlx_serving_device::DeviceInfo;
+use mlx_serving_vulkan::VulkanDevice;
 use serde_json::json;
 use std::io::Write;
 
@@ -27,8 +29,12 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
     }
     let config = loaded.path.as_ref().map_or("none: defaults".to_owned(), |p| p.display().to_string());
     let machine = machine::describe();
-    let missing =
-        [("metal", "this build has no Metal backend yet"), ("vulkan", "this build has no Vulkan backend yet")];
+    let gpus = VulkanDevice::available();
+    let mut missing = vec![("metal", "this system has no Metal".to_owned())];
+    if let Err(error) = &gpus {
+        missing.push(("vulkan", error.to_string()));
+    }
+    let gpus = gpus.unwrap_or_default();
     let mut out = anstream::stdout();
     if args.json {
         let report = json!({
@@ -36,6 +42,11 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
             "devices": [{ "backend": info.backend, "name": info.name, "features": info.features, "units": info.units,
                           "unified_memory": info.unified_memory, "memory_budget": info.memory_budget,
                           "arithmetic": format!("{:?}", info.arithmetic).to_lowercase() }],
+            "vulkan": gpus.iter().map(|gpu| json!({
+                "device": format!("vulkan:{}", gpu.index), "name": gpu.name, "driver": gpu.driver, "api": gpu.api,
+                "kind": format!("{:?}", gpu.kind).to_lowercase(), "memory": gpu.memory, "uses": gpu.used,
+                "lacks": gpu.missing,
+            })).collect::<Vec<_>>(),
             "missing": missing.iter().map(|(name, why)| json!({ "backend": name, "reason": why })).collect::<Vec<_>>(),
             "problems": problems,
         });
@@ -52,15 +63,37 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
         format!("{bold}mlx-serving {}{bold:#}", env!("CARGO_PKG_VERSION")),
         format!("machine   {}, {} cores, {}", text(&machine["cpu"]), machine["cores"], text(&machine["memory"])),
         format!("config    {config}"),
-        format!("{green}✓{green:#} cpu     {}", info.name),
-        format!("          {} threads, {:?} arithmetic", info.units, info.arithmetic),
+        format!("{green}✓{green:#} {:7} {}", info.backend, info.name),
+        format!("          {}, {:?} arithmetic", units(info), info.arithmetic),
         format!("          uses {}", info.features.join(", ")),
-        format!("          memory budget {:.1} GiB", info.memory_budget as f64 / f64::from(1 << 30)),
+        format!("          memory budget {:.1} GiB", gib(info.memory_budget)),
     ];
+    for gpu in &gpus {
+        let mark = if gpu.missing.is_empty() { "-" } else { "!" };
+        lines.push(format!("{mark} {:7} {} ({:?})", format!("vulkan:{}", gpu.index), gpu.name, gpu.kind));
+        lines.push(format!("          driver {}, Vulkan {}, {:.1} GiB", gpu.driver, gpu.api, gib(gpu.memory)));
+        match &gpu.missing[..] {
+            [] => {
+                lines.push(format!("          uses {}; chosen with --device vulkan:{}", gpu.used.join(", "), gpu.index))
+            }
+            missing => lines.push(format!("          cannot be used: it lacks {}", missing.join(", "))),
+        }
+    }
     lines.extend(missing.iter().map(|(name, why)| format!("- {name:7} {why}")));
     lines.extend(problems.iter().map(|p| format!("{yellow}!{yellow:#} {p}")));
     if problems.is_empty() {
         lines.push(format!("{green}✓{green:#} nothing is wrong"));
     }
     writeln!(out, "{}", lines.join("\n")).map_err(Failure::output)
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
+fn units(info: &DeviceInfo) -> String {
+    match info.backend {
+        "cpu" => format!("{} threads", info.units),
+        _ => "on the GPU's own schedule".to_owned(),
+    }
 }

@@ -5,6 +5,7 @@ use crate::args::Serve;
 use crate::failure::Failure;
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_server::{AppState, Settings};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -33,12 +34,18 @@ pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
         let server = tokio::spawn(mlx_serving_server::serve(listener, state.clone(), stop_signal(), grace));
         let models = models(context, &args.model);
         let loader = (context.clone(), state.clone());
+        let asked = models.clone();
         let loaded = tokio::task::spawn_blocking(move || load_all(&loader.0, &loader.1, &models)).await;
         loaded.map_err(|e| Failure::failed(format!("loading ended early: {e}")))??;
         let names: Vec<String> = state.models().iter().map(|m| m.id.clone()).collect();
         tracing::info!("{}", optimizations(&context.config.metal_optimizations, &names));
+        let (again, named) = (context.clone(), by_id(&state, asked));
+        let reviver = tokio::spawn(mlx_serving_server::revive(state.clone(), move |id: &str| {
+            again.load(named.get(id).cloned().flatten().as_deref())
+        }));
         tracing::info!("serving {} on http://{address} (POST /v1/chat/completions)", names.join(", "));
         server.await.map_err(Failure::failed)?.map_err(|e| Failure::failed(format!("the server ended: {e}")))?;
+        reviver.abort();
         tracing::info!("stopped");
         Ok(())
     })
@@ -48,6 +55,11 @@ pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
 fn models(context: &Context, named: &[String]) -> Vec<Option<String>> {
     let named = if named.is_empty() { &context.config.models.serve } else { named };
     if named.is_empty() { vec![None] } else { named.iter().cloned().map(Some).collect() }
+}
+
+/// What each served model was asked for as; both lists are in the same order.
+fn by_id(state: &AppState, named: Vec<Option<String>>) -> HashMap<String, Option<String>> {
+    state.models().iter().map(|m| m.id.clone()).zip(named).collect()
 }
 
 /// Which optimisations are on, and what measures them on this machine.

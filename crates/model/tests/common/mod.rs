@@ -1,4 +1,4 @@
-//! Models on devices, and numpy files, for the tests of this folder.
+//! Models on devices, for the tests of this folder.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -182,24 +182,4 @@ impl Device for Narrow {
     fn kv_block_bytes(&self, spec: &KvSpec) -> usize {
         self.inner.kv_block_bytes(spec)
     }
-}
-
-/// Reads a little-endian float32 .npy file of two dimensions.
-pub fn read_npy(path: &Path) -> (Vec<usize>, Vec<f32>) {
-    let bytes = std::fs::read(path).unwrap();
-    assert_eq!(&bytes[..6], b"\x93NUMPY");
-    let header_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
-    let header = std::str::from_utf8(&bytes[10..10 + header_len]).unwrap();
-    assert!(header.contains("'<f4'") && header.contains("'fortran_order': False"), "{header}");
-    let shape = header.split_once("'shape': (").unwrap().1.split_once(')').unwrap().0;
-    let shape: Vec<usize> = shape.split(',').filter_map(|s| s.trim().parse().ok()).collect();
-    let values = bytes[10 + header_len..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
-    (shape, values)
-}
-
-/// ‖a − b‖ / ‖b‖
-pub fn relative_l2(a: &[f32], b: &[f32]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    let sum = |f: &dyn Fn(f64, f64) -> f64| a.iter().zip(b).map(|(x, y)| f(f64::from(*x), f64::from(*y))).sum::<f64>();
-    (sum(&|x, y| (x - y) * (x - y)) / sum(&|_, y| y * y)).sqrt()
 }

@@ -123,7 +123,8 @@ fn sorted_bin(filters: &Filters<'_>, bin: usize) -> Vec<(f32, u32)> {
     let members = filters.values.iter().enumerate();
     let mut members: Vec<_> = members
         .filter(|(_, value)| **value > f32::NEG_INFINITY && bin_of(**value, filters.top) == bin)
-        .map(|(token, value)| (*value, token as u32))
+        // Zeros of both signs are equal.
+        .map(|(token, value)| (*value + 0.0, token as u32))
         .collect();
     members.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     members

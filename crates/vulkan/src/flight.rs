@@ -1,0 +1,108 @@
+//! What the driver was handed, and how it ends.
+
+use crate::bundle::{Lease, Tape};
+use crate::clock::{Busy, Clock};
+use crate::encoder::{Held, Recorder};
+use crate::gpu::Gpu;
+use crate::schedule::Mark;
+use crate::submission::{Times, VulkanSubmission};
+use ash::vk;
+use mlx_serving_device::{DeviceError, Result};
+use mlx_serving_kernels::fault;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a submission needs until it has ended.
+pub(crate) struct Load {
+    pub(crate) submission: Arc<VulkanSubmission>,
+    pub(crate) lease: Lease,
+    pub(crate) held: Held,
+    /// Keeps the pipelines.
+    pub(crate) recorder: Arc<Recorder>,
+    /// There are fault words to read.
+    pub(crate) launched: bool,
+    /// Command buffers that the driver has, and since when.
+    pub(crate) running: Vec<(Tape, Duration)>,
+    /// Value of the other lane's semaphore that it depends on, 0 if it does not.
+    pub(crate) after: u64,
+    /// The driver refused a piece.
+    pub(crate) refused: Option<DeviceError>,
+}
+
+/// A submission of which the driver has everything: it has ended when its lane's semaphore reaches `ticket`.
+pub(crate) struct Flight {
+    pub(crate) ticket: u64,
+    /// How many went before, on both lanes: none depends on one that went later.
+    pub(crate) number: u64,
+    pub(crate) signals: Vec<Mark>,
+    pub(crate) load: Load,
+}
+
+impl Load {
+    /// How it ended, once the device is through with it.
+    pub(crate) fn outcome(&self) -> Result<()> {
+        if let Some(error) = &self.refused {
+            return Err(error.clone());
+        }
+        let words = if self.launched { self.lease.fault.read()? } else { [0, 0] };
+        fault::error(words).map_or(Ok(()), Err)
+    }
+
+    /// Ends it: the memory is let go, then the end shows, then its points are reached.
+    pub(crate) fn end(self, signals: &[Mark], outcome: Result<()>, times: Option<Times>) {
+        let Self { submission, lease, held, recorder, .. } = self;
+        drop((lease, held, recorder));
+        // A submission ends once, so that nothing is there yet.
+        let _ = submission.outcome.set((outcome, times));
+        signals.iter().for_each(|mark| mark.counter.raise(mark.value));
+    }
+}
+
+/// Times of one lane.
+pub(crate) struct Stopwatch {
+    /// Bits of a timestamp that count; 0 without timestamps.
+    pub(crate) bits: u32,
+    pub(crate) busy: Busy,
+}
+
+impl Stopwatch {
+    /// The times of everything that ran for `load`, which ended at `ended`: (began, ended) where the queue has timestamps.
+    pub(crate) fn stop(&mut self, gpu: &Gpu, clock: &mut Clock, load: &Load, ended: Duration) -> Option<Times> {
+        let mut whole: Option<Times> = None;
+        for (tape, handed) in &load.running {
+            let within = (*handed, ended);
+            let run = match ticks(gpu, tape) {
+                [Some(began), Some(stopped)] => clock.run([began, stopped], self.bits, within),
+                _ => within,
+            };
+            let (began, stopped) = self.busy.add(run);
+            whole = Some((whole.map_or(began, |(first, _)| first), stopped));
+        }
+        whole.filter(|_| self.bits > 0)
+    }
+
+    /// Adds to `busy` what has run of `load` up to `now`.
+    pub(crate) fn look(&self, gpu: &Gpu, clock: &Clock, load: &Load, now: Duration, busy: &mut Busy) {
+        for (tape, handed) in &load.running {
+            if let [Some(began), stopped] = ticks(gpu, tape) {
+                let time = |ticks| clock.time(ticks, self.bits).map_or(now, |time| time.clamp(*handed, now));
+                busy.add((time(began), stopped.map_or(now, time)));
+            }
+        }
+    }
+}
+
+/// Ticks of begin and end, as far as they are known.
+fn ticks(gpu: &Gpu, tape: &Tape) -> [Option<u64>; 2] {
+    // Each a value and whether it is there.
+    let mut found = [[0u64; 2]; 2];
+    let flags = vk::QueryResultFlags::TYPE_64 | vk::QueryResultFlags::WITH_AVAILABILITY;
+    if let Some(queries) = tape.queries {
+        // SAFETY: the pool is alive, and has the two queries.
+        let outcome = unsafe { gpu.raw.get_query_pool_results(queries, 0, &mut found, flags) };
+        if !matches!(outcome, Ok(()) | Err(vk::Result::NOT_READY)) {
+            return [None, None];
+        }
+    }
+    found.map(|[ticks, there]| (there != 0).then_some(ticks))
+}

@@ -1,0 +1,218 @@
+//! The hold-back: work waits on the host until each of its points is reached, or the signal of it has been handed to the driver.
+//!
+//! Lanes may be views of one queue of the hardware, which runs in order: were a wait handed over before its signal, the queue
+//! would wait for ever.
+
+use crate::counter::{Counter, Lane, Progress, Ticket};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// A value that a counter must reach, or is raised to.
+#[derive(Debug, Clone)]
+pub(crate) struct Mark {
+    pub(crate) counter: Arc<Counter>,
+    pub(crate) value: u64,
+}
+
+/// Work handed to the driver as one piece.
+#[derive(Debug)]
+pub(crate) struct Piece<P> {
+    pub(crate) waits: Vec<Mark>,
+    pub(crate) work: P,
+}
+
+/// One submission: at least one piece.
+#[derive(Debug)]
+pub(crate) struct Entry<P, T> {
+    pub(crate) pieces: VecDeque<Piece<P>>,
+    /// Raised when the last piece is done.
+    pub(crate) signals: Vec<Mark>,
+    pub(crate) rest: T,
+}
+
+/// What the driver is given: a piece, what it must wait for on the other lane, and its own ticket.
+pub(crate) trait Driver<P, T> {
+    /// Hands one piece over.
+    fn hand(&mut self, piece: &P, rest: &mut T, ticket: Ticket, after: Option<u64>) -> Handed;
+    /// Everything of `entry` has been handed over; `ticket` is its last piece's.
+    fn sent(&mut self, entry: Entry<P, T>, ticket: Ticket);
+}
+
+/// What came of handing over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Handed {
+    /// The driver has it.
+    Done,
+    /// The driver refused it: the entry ends with what was handed over before.
+    Refused,
+}
+
+/// Two lanes of entries, each in order.
+#[derive(Debug)]
+pub(crate) struct Schedule<P, T> {
+    lanes: [VecDeque<Entry<P, T>>; 2],
+    handed: [u64; 2],
+}
+
+impl<P, T> Default for Schedule<P, T> {
+    fn default() -> Self {
+        Self { lanes: [VecDeque::new(), VecDeque::new()], handed: [0, 0] }
+    }
+}
+
+impl<P, T> Schedule<P, T> {
+    pub(crate) fn push(&mut self, lane: Lane, entry: Entry<P, T>) {
+        self.lanes[lane as usize].push_back(entry);
+    }
+
+    /// What comes next on a lane, of which the driver may have a part.
+    pub(crate) fn front(&self, lane: Lane) -> Option<&T> {
+        self.lanes[lane as usize].front().map(|entry| &entry.rest)
+    }
+
+    /// Hands over what is ready; what one lane hands over may make the other's ready.
+    pub(crate) fn pump(&mut self, driver: &mut impl Driver<P, T>) {
+        while Lane::ALL.map(|lane| self.pump_lane(lane, driver)).contains(&true) {}
+    }
+
+    /// True if anything was handed over.
+    fn pump_lane(&mut self, lane: Lane, driver: &mut impl Driver<P, T>) -> bool {
+        let mut moved = false;
+        while let Some(entry) = self.lanes[lane as usize].front_mut() {
+            let Some(after) = entry.pieces.front().and_then(|piece| ready(lane, &piece.waits)) else { break };
+            let Some(piece) = entry.pieces.pop_front() else { break };
+            moved = true;
+            let ticket = Ticket { lane, value: self.handed[lane as usize] + 1 };
+            match driver.hand(&piece.work, &mut entry.rest, ticket, after) {
+                Handed::Done => self.handed[lane as usize] += 1,
+                Handed::Refused => entry.pieces.clear(),
+            }
+            if entry.pieces.is_empty() {
+                self.finish_front(lane, driver);
+            }
+        }
+        moved
+    }
+
+    fn finish_front(&mut self, lane: Lane, driver: &mut impl Driver<P, T>) {
+        let ticket = Ticket { lane, value: self.handed[lane as usize] };
+        if let Some(entry) = self.lanes[lane as usize].pop_front() {
+            entry.signals.iter().for_each(|mark| mark.counter.hand(mark.value, ticket));
+            driver.sent(entry, ticket);
+        }
+    }
+
+    /// Takes everything that is held back, in order.
+    pub(crate) fn drain(&mut self) -> Vec<Entry<P, T>> {
+        self.lanes.iter_mut().flat_map(|lane| lane.drain(..)).collect()
+    }
+}
+
+/// `None` while any mark is open; else the value of the other lane's semaphore that all of them need, if they need one.
+fn ready(lane: Lane, waits: &[Mark]) -> Option<Option<u64>> {
+    let mut after = None;
+    for mark in waits {
+        match mark.counter.progress(mark.value) {
+            Progress::Reached => {}
+            // The lane itself runs in order.
+            Progress::Handed(ticket) if ticket.lane == lane => {}
+            Progress::Handed(ticket) => after = after.max(Some(ticket.value)),
+            Progress::Open => return None,
+        }
+    }
+    Some(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What was handed over: (lane, work, after), and the entries that were sent.
+    #[derive(Default)]
+    struct Log {
+        handed: Vec<(Lane, u32, Option<u64>)>,
+        sent: Vec<(u32, Ticket)>,
+        refuse: Option<u32>,
+    }
+
+    impl Driver<u32, u32> for Log {
+        fn hand(&mut self, piece: &u32, _: &mut u32, ticket: Ticket, after: Option<u64>) -> Handed {
+            if self.refuse == Some(*piece) {
+                return Handed::Refused;
+            }
+            self.handed.push((ticket.lane, *piece, after));
+            Handed::Done
+        }
+        fn sent(&mut self, entry: Entry<u32, u32>, ticket: Ticket) {
+            self.sent.push((entry.rest, ticket));
+        }
+    }
+
+    fn mark(counter: &Arc<Counter>, value: u64) -> Mark {
+        Mark { counter: counter.clone(), value }
+    }
+
+    fn entry(name: u32, pieces: Vec<Vec<Mark>>, signals: Vec<Mark>) -> Entry<u32, u32> {
+        let pieces = pieces.into_iter().zip(10 * name..).map(|(waits, work)| Piece { waits, work }).collect();
+        Entry { pieces, signals, rest: name }
+    }
+
+    use Lane::{Compute, Transfer};
+
+    #[test]
+    fn a_wait_is_handed_over_after_its_signal_only() {
+        let (mut schedule, mut log, counter) = (Schedule::default(), Log::default(), Arc::new(Counter::default()));
+        schedule.push(Transfer, entry(1, vec![vec![mark(&counter, 3)]], vec![mark(&counter, 4)]));
+        schedule.push(Transfer, entry(2, vec![vec![]], vec![]));
+        schedule.pump(&mut log);
+        assert!(log.handed.is_empty(), "the lane holds what is behind, too");
+        schedule.push(Compute, entry(3, vec![vec![mark(&counter, 1)]], vec![mark(&counter, 3)]));
+        schedule.push(Compute, entry(4, vec![vec![mark(&counter, 4)]], vec![]));
+        schedule.pump(&mut log);
+        assert!(log.handed.is_empty(), "the host has not signalled");
+        counter.raise(1);
+        schedule.pump(&mut log);
+        let expected = [(Compute, 30, None), (Transfer, 10, Some(1)), (Transfer, 20, None), (Compute, 40, Some(1))];
+        assert_eq!(log.handed, expected);
+        assert_eq!(log.sent.iter().map(|(name, _)| *name).collect::<Vec<_>>(), [3, 1, 2, 4]);
+    }
+
+    #[test]
+    fn pieces_go_one_by_one_and_the_signal_comes_with_the_last() {
+        let (mut schedule, mut log) = (Schedule::default(), Log::default());
+        let [gate, done] = [(); 2].map(|()| Arc::new(Counter::default()));
+        schedule.push(Compute, entry(1, vec![vec![], vec![mark(&gate, 1)], vec![]], vec![mark(&done, 9)]));
+        schedule.push(Compute, entry(2, vec![vec![mark(&done, 9)]], vec![]));
+        schedule.pump(&mut log);
+        assert_eq!((log.handed.len(), log.sent.len()), (1, 0));
+        assert_eq!(done.progress(9), Progress::Open);
+        gate.raise(1);
+        schedule.pump(&mut log);
+        assert_eq!(log.handed[1..], [(Compute, 11, None), (Compute, 12, None), (Compute, 20, None)]);
+        assert_eq!(done.progress(9), Progress::Handed(Ticket { lane: Compute, value: 3 }));
+        assert_eq!(schedule.handed, [4, 0]);
+    }
+
+    #[test]
+    fn what_the_driver_refuses_ends_its_entry_and_no_other() {
+        let (mut schedule, mut log) = (Schedule::default(), Log { refuse: Some(11), ..Log::default() });
+        let done = Arc::new(Counter::default());
+        schedule.push(Compute, entry(1, vec![vec![], vec![], vec![]], vec![mark(&done, 1)]));
+        schedule.push(Transfer, entry(2, vec![vec![mark(&done, 1)]], vec![]));
+        schedule.pump(&mut log);
+        assert_eq!(log.handed, [(Compute, 10, None), (Transfer, 20, Some(1))]);
+        assert_eq!(log.sent[0], (1, Ticket { lane: Compute, value: 1 }));
+    }
+
+    #[test]
+    fn what_is_held_back_can_be_taken_out() {
+        let (mut schedule, mut log, never) = (Schedule::default(), Log::default(), Arc::new(Counter::default()));
+        schedule.push(Transfer, entry(1, vec![vec![], vec![mark(&never, 1)]], vec![]));
+        schedule.push(Compute, entry(2, vec![vec![mark(&never, 1)]], vec![]));
+        schedule.pump(&mut log);
+        assert_eq!(schedule.drain().into_iter().map(|entry| entry.rest).collect::<Vec<_>>(), [2, 1]);
+        never.raise(1);
+        schedule.pump(&mut log);
+        assert_eq!(log.handed.len(), 1);
+    }
+}

@@ -1,0 +1,43 @@
+//! Whole models on the Vulkan backend, watched by the validation layer.
+
+mod common;
+
+use common::Watched;
+use mlx_serving_device::{Arithmetic, Device};
+use mlx_serving_vulkan::VulkanOptions;
+use mlx_serving_whole_model::{SELECTIONS, greedy_answers, logits};
+use std::sync::Arc;
+
+/// Whether there is a device at all; each case opens its own.
+fn there_is_vulkan() -> bool {
+    Watched::open(VulkanOptions::default()).is_some()
+}
+
+fn device(arithmetic: Arithmetic) -> Arc<dyn Device> {
+    let device = Watched::open(VulkanOptions { arithmetic, ..VulkanOptions::default() });
+    Arc::new(device.expect("there was one a moment ago"))
+}
+
+#[test]
+fn exact_logits_are_mlx_lms() {
+    if there_is_vulkan() {
+        logits(|| device(Arithmetic::Exact), 1e-4, |_| true);
+    }
+}
+
+#[test]
+fn fast_logits_are_near_mlx_lms() {
+    if there_is_vulkan() {
+        logits(|| device(Arithmetic::Fast), 5e-2, |_| true);
+    }
+}
+
+#[test]
+fn greedy_answers_are_mlx_lms_whatever_is_on() {
+    if there_is_vulkan() {
+        let exact = || device(Arithmetic::Exact);
+        greedy_answers(exact, &["none", "all"], 20, 64);
+        // A software driver takes a minute for each: alone, they answer less.
+        greedy_answers(exact, &SELECTIONS[1..4], 6, 24);
+    }
+}

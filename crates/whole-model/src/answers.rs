@@ -1,0 +1,63 @@
+use crate::{load, repository};
+use mlx_serving_device::Device;
+use mlx_serving_engine::{Engine, Event, Options, Parts, Request};
+use mlx_serving_metal_layer::MetalLayer;
+use mlx_serving_metal_layer::config::MetalOptimizations;
+use mlx_serving_text::Tokenizer;
+use serde_json::Value;
+use std::sync::Arc;
+
+/// Optimisations to be on: none, each alone, all together.
+pub const SELECTIONS: [&str; 5] = ["none", "memory_pool", "blit_queue", "command_buffer_ring", "all"];
+
+/// Greedy answers of the bundled model to the first `prompts` prompts, all in one batch, up to `tokens` tokens each, must be
+/// mlx-lm's, token for token, with each of `selections` on. The device computes in exact arithmetic.
+///
+/// # Panics
+/// A token is another one, or a request fails.
+pub fn greedy_answers(device: impl Fn() -> Arc<dyn Device>, selections: &[&str], prompts: usize, tokens: usize) {
+    let file = repository("crates/mlx-serving/tests/goldens/greedy.json");
+    let goldens: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    let goldens = &goldens["prompts"].as_array().unwrap()[..prompts];
+    for selection in selections {
+        let engine = start(device(), selection);
+        let request = |golden: &Value| Request {
+            prompt: ids(&golden["prompt_token_ids"]),
+            max_tokens: Some(tokens),
+            ..Request::default()
+        };
+        let streams: Vec<_> = goldens.iter().map(|golden| engine.submit(request(golden)).unwrap()).collect();
+        for (golden, mut stream) in goldens.iter().zip(streams) {
+            let mut found = Vec::new();
+            loop {
+                match stream.next_blocking().expect("a stream ends with its last event") {
+                    Event::Token(token) => found.push(token.id),
+                    Event::Finished(_) => break,
+                    Event::Failed(error) => panic!("{selection}: {error}"),
+                }
+            }
+            // Ours ends with the stop token, where one ended it.
+            let mut expected = ids(&golden["token_ids"]);
+            expected.extend(golden["stop_token_id"].as_u64().map(|id| id as u32));
+            expected.truncate(tokens);
+            assert_eq!(found, expected, "{selection}: {}", golden["prompt"]);
+        }
+    }
+}
+
+fn ids(json: &Value) -> Vec<u32> {
+    json.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
+}
+
+fn start(device: Arc<dyn Device>, selection: &str) -> Engine {
+    let mut config = MetalOptimizations::default();
+    config.select(selection).unwrap();
+    // Software devices are slow, and the ring must not fall back for that.
+    config.command_buffer_ring.max_wait_ms = 10_000;
+    let folder = repository("models/rustbook-5m-4bit");
+    let layer = MetalLayer::new(device.clone(), &config).unwrap();
+    let model = load(&folder, &device, &layer);
+    let tokenizer = Tokenizer::from_dir(&folder).unwrap();
+    let options = Options { kv_tokens: 4096, ..Options::default() };
+    Engine::start(Parts { device, layer, model, tokenizer, eos: vec![0, 2] }, &options).unwrap()
+}

@@ -1,0 +1,34 @@
+//! What every backend must show with whole models: logits and greedy answers that are mlx-lm's, with each optimisation on and off.
+//!
+//! The functions fail by panicking, for tests. They open the devices that they are given a function for, one after the other.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod answers;
+mod logits;
+
+pub use answers::{SELECTIONS, greedy_answers};
+pub use logits::logits;
+
+use mlx_serving_checkpoint::Checkpoint;
+use mlx_serving_device::Device;
+use mlx_serving_metal_layer::MetalLayer;
+use mlx_serving_model::{Model, Source};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A folder of this repository.
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+fn load(folder: &Path, device: &Arc<dyn Device>, layer: &MetalLayer) -> Model {
+    Model::load(Source {
+        checkpoint: Arc::new(Checkpoint::open(folder).unwrap()),
+        device,
+        allocate: layer.allocate.as_ref(),
+        transfer: layer.transfer.as_ref(),
+        progress: &mut |_| {},
+    })
+    .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+}

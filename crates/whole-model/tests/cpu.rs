@@ -1,0 +1,42 @@
+//! The suite on the CPU backend.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use mlx_serving_cpu::{CpuDevice, CpuOptions};
+use mlx_serving_device::fake::{FakeDevice, FakeOptions};
+use mlx_serving_device::{Arithmetic, Device};
+use mlx_serving_whole_model::{SELECTIONS, greedy_answers, logits};
+use std::sync::Arc;
+
+fn cpu(arithmetic: Arithmetic) -> Arc<dyn Device> {
+    CpuDevice::new(&CpuOptions { arithmetic, threads: Some(2), ..CpuOptions::default() }).unwrap()
+}
+
+#[test]
+fn exact_logits_are_mlx_lms() {
+    assert!(logits(|| cpu(Arithmetic::Exact), 1e-4, |_| true) >= 50);
+}
+
+#[test]
+fn fast_logits_are_near_mlx_lms() {
+    logits(|| cpu(Arithmetic::Fast), 5e-2, |_| true);
+}
+
+/// The fake device runs the oracle: what backends are held to is itself held to mlx-lm. A discrete one, so that nothing on the way
+/// takes private memory for the host's.
+#[test]
+fn the_oracles_logits_are_mlx_lms() {
+    let discrete = FakeOptions { unified_memory: false, ..FakeOptions::default() };
+    logits(|| FakeDevice::new(discrete).unwrap(), 1e-4, |_| true);
+}
+
+#[test]
+fn greedy_answers_are_mlx_lms_whatever_is_on() {
+    greedy_answers(|| cpu(Arithmetic::Exact), &SELECTIONS, 20, 64);
+}
+
+#[test]
+#[should_panic(expected = "further than")]
+fn a_wrong_device_is_found_out() {
+    // No arithmetic is this exact.
+    logits(|| cpu(Arithmetic::Fast), 1e-9, |name| name.starts_with("qwen2"));
+}
