@@ -188,6 +188,17 @@ fn sizes_are_within_limits() {
 }
 
 #[test]
+fn threadgroups_are_whole() {
+    let threads = |width| MTLSize { width, height: 1, depth: 1 };
+    breaks("dispatchThreads:threadsPerThreadgroup:]: partial threadgroups are not simulated", || {
+        with_pass(|encoder, pipeline, buffer| {
+            bind_all(encoder, pipeline, buffer);
+            encoder.dispatchThreads_threadsPerThreadgroup(threads(33), threads(32));
+        });
+    });
+}
+
+#[test]
 fn a_barrier_orders_buffers() {
     breaks("memoryBarrierWithScope:]: MTLBarrierScope(2) orders no buffers", || {
         with_pass(|encoder, _, _| encoder.memoryBarrierWithScope(MTLBarrierScope::Textures));
