@@ -35,8 +35,6 @@ use std::sync::Arc;
 const MAX_BUFFER: usize = 1 << 30;
 /// Threads that a threadgroup may have.
 const MAX_THREADS: usize = 1024;
-/// What memory without a copy must be aligned to, and a multiple of: the system's page.
-const PAGE: usize = 4096;
 
 define_class!(
     // SAFETY: NSObject has no requirements for subclasses.
@@ -160,10 +158,9 @@ define_class!(
             deallocator: Option<&DynBlock<dyn Fn(NonNull<c_void>, usize)>>,
         ) -> Option<Retained<SimBuffer>> {
             let call = "-[MTLDevice newBufferWithBytesNoCopy:length:options:deallocator:]";
-            let aligned = bytes.addr().get().is_multiple_of(PAGE) && len.is_multiple_of(PAGE);
-            rules::require(aligned && len > 0, call, || {
-                format!("{len} bytes at {bytes:?} are not whole pages of {PAGE} bytes")
-            });
+            let page = memory::page();
+            let whole = bytes.addr().get().is_multiple_of(page) && len.is_multiple_of(page) && len > 0;
+            rules::require(whole, call, || format!("{len} bytes at {bytes:?} are not whole pages of {page} bytes"));
             let mode = self.mode(options, call);
             rules::require(mode.storage != MTLStorageMode::Private, call, || {
                 "private storage is not the host's".into()
