@@ -113,7 +113,7 @@ mod tests {
     fn a_fault_outside_of_kernels() {
         if std::env::var_os(CHILD).is_some() {
             super::catch();
-            // SAFETY: none: the read is meant to fault. Page 0 is never mapped.
+            // SAFETY: the child is to end here: page 0 is never mapped.
             unsafe { std::ptr::read_volatile(std::ptr::without_provenance::<u32>(16)) };
         }
     }

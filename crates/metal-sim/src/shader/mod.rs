@@ -7,7 +7,7 @@
 //! without either runs straight through. Threadgroups are spread over the host's cores.
 //!
 //! Compiled objects are kept under `target/metal-sim/shaders` of this crate, or where `METAL_SIM_CACHE` says, by text,
-//! shim, flags and compiler. clang must be installed.
+//! shim, flags and compiler. clang must be installed; the host is Linux on x86-64.
 //!
 //! It is strict where a GPU is not. Threads that wait at different places, a thread that ends where others wait, a bad
 //! access, an argument that is missing, too small or misaligned end the dispatch with an error that names kernel, thread
