@@ -3,6 +3,7 @@
 
 use crate::runtime::lock;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Everything that a test can change about the simulated device.
@@ -71,7 +72,8 @@ pub fn set_unified_memory(unified: bool) {
     lock(&SETTINGS).unified = unified;
 }
 
-/// Chooses the order in which work runs that nothing orders.
+/// Chooses the order in which work runs that nothing orders: dispatches between barriers, threadgroups, and, by short delays,
+/// command buffers of different queues. 0 leaves everything in the order of recording.
 pub fn set_seed(seed: u64) {
     lock(&SETTINGS).seed = seed;
 }
@@ -110,6 +112,28 @@ pub(crate) fn withholds_signals() -> bool {
 
 pub(crate) fn delay() -> Duration {
     lock(&SETTINGS).delay
+}
+
+/// How long a command buffer is held up to mix the queues: up to 100 µs, nothing for seed 0.
+pub(crate) fn jitter() -> Duration {
+    static TURN: AtomicU64 = AtomicU64::new(0);
+    match seed() {
+        0 => Duration::ZERO,
+        seed => {
+            let turn = TURN.fetch_add(1, Ordering::Relaxed);
+            Duration::from_nanos(mixed(seed.wrapping_add(turn.wrapping_mul(STEP))) % 100_000)
+        }
+    }
+}
+
+/// What a generator of random numbers by splitmix64 adds to its state.
+pub(crate) const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The random number of a state, by splitmix64.
+pub(crate) fn mixed(state: u64) -> u64 {
+    let first = (state ^ state >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let second = (first ^ first >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    second ^ second >> 31
 }
 
 pub(crate) fn working_set() -> u64 {

@@ -35,11 +35,17 @@ pub fn forbid_leaks() {
     LEAKS_FORBIDDEN.store(true, Ordering::Relaxed);
 }
 
+/// Records a broken rule, for a caller who fails in another way.
+pub(crate) fn record(call: &str, what: &str) -> String {
+    let message = format!("{call}: {what}");
+    lock(&VIOLATIONS).push(message.clone());
+    message
+}
+
 /// Records a broken rule and panics, unless the thread is panicking already.
 #[track_caller]
 pub(crate) fn broken(call: &str, what: &str) {
-    let message = format!("{call}: {what}");
-    lock(&VIOLATIONS).push(message.clone());
+    let message = record(call, what);
     if !std::thread::panicking() {
         panic!("metal-sim: {message}");
     }

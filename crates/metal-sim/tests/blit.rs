@@ -49,7 +49,8 @@ fn a_blit_reaches_a_placed_buffer_and_comes_back() {
         assert_eq!(calls.load(Ordering::SeqCst), 1);
         let expected: Vec<u8> = (0..1000).map(|at| if (100..300).contains(&at) { 2 } else { 1 }).collect();
         assert_eq!(bytes(&back), expected);
-        assert_eq!(heap.usedSize(), 1024);
+        assert_eq!((heap.usedSize(), placed.heapOffset(), placed.length()), (1024, 512, 1000));
+        assert!(placed.heap() == Some(heap) && queue.device() == device && command_buffer.commandQueue() == queue);
     });
 }
 

@@ -2,6 +2,7 @@
 mod common;
 
 use common::*;
+use dispatch2::DispatchData;
 use objc2::runtime::ProtocolObject;
 use objc2_metal::*;
 use std::ffi::c_void;
@@ -187,6 +188,17 @@ fn sizes_are_within_limits() {
 }
 
 #[test]
+fn threadgroups_are_whole() {
+    let threads = |width| MTLSize { width, height: 1, depth: 1 };
+    breaks("dispatchThreads:threadsPerThreadgroup:]: partial threadgroups are not simulated", || {
+        with_pass(|encoder, pipeline, buffer| {
+            bind_all(encoder, pipeline, buffer);
+            encoder.dispatchThreads_threadsPerThreadgroup(threads(33), threads(32));
+        });
+    });
+}
+
+#[test]
 fn a_barrier_orders_buffers() {
     breaks("memoryBarrierWithScope:]: MTLBarrierScope(2) orders no buffers", || {
         with_pass(|encoder, _, _| encoder.memoryBarrierWithScope(MTLBarrierScope::Textures));
@@ -228,10 +240,10 @@ fn a_pipeline_outlives_the_unretained_command_buffers_that_use_it() {
     });
 }
 
-/// Runs a kernel of one threadgroup of 32 over a buffer of 128 bytes; the command buffer's error.
-fn failing(name: &str, msl: &str) -> String {
-    let mut text = String::new();
-    keeps_the_rules(|| {
+/// Runs a kernel of one threadgroup of 32 over a buffer of 128 bytes; asserts that it breaks a rule whose report contains
+/// `expected`, and that the command buffer ends in error for that reason.
+fn fails(expected: &str, name: &str, msl: &str) {
+    breaks_on_device(expected, || {
         let device = device();
         let (pipeline, buffer) = (pipeline(&device, name, msl), shared(&device, 128));
         let queue = device.newCommandQueue().expect("a queue");
@@ -242,28 +254,26 @@ fn failing(name: &str, msl: &str) -> String {
             });
         });
         assert_eq!(command_buffer.status(), MTLCommandBufferStatus::Error);
-        text = command_buffer.error().expect("an error").localizedDescription().to_string();
+        let error = command_buffer.error().expect("an error").localizedDescription().to_string();
+        assert!(error.contains(expected), "{error}");
     });
-    text
 }
 
 #[test]
-fn a_kernel_that_diverges_at_a_barrier_fails_its_command_buffer() {
+fn threads_meet_at_barriers() {
     let msl = "kernel void divergent(device uint* data [[buffer(0)]], uint t [[thread_index_in_threadgroup]]) {
                    if (t != 7) threadgroup_barrier(mem_flags::mem_none);
                    data[t] = t;
                }";
-    let error = failing("divergent", msl);
-    assert!(error.contains("divergent") && error.contains("threadgroup_barrier"), "{error}");
+    fails("dispatch of divergent in compute pass: kernel divergent: threads diverge", "divergent", msl);
 }
 
 #[test]
-fn a_kernel_that_writes_past_a_buffers_end_fails_its_command_buffer() {
+fn kernels_stay_inside_their_buffers() {
     let msl = "kernel void stray(device uint* data [[buffer(0)]], uint t [[thread_index_in_threadgroup]]) {
                    data[t + 1] = t;
                }";
-    let error = failing("stray", msl);
-    assert!(error.contains("past the end of buffer index 0"), "{error}");
+    fails("past the end of buffer index 0", "stray", msl);
 }
 
 #[test]
@@ -273,6 +283,18 @@ fn msl_that_does_not_compile_is_an_error() {
         let error = device().newLibraryWithSource_options_error(&source, None).expect_err("it does not compile");
         assert_eq!(error.code(), 3);
         assert!(error.localizedDescription().to_string().contains("oops"));
+    });
+}
+
+#[test]
+fn a_library_comes_from_data() {
+    keeps_the_rules(|| {
+        let device = device();
+        let data = DispatchData::from_bytes(b"MTLB#include <metal_stdlib>\nkernel void nothing() {}\n");
+        let library = device.newLibraryWithData_error(&data).expect("it compiles");
+        assert!(library.newFunctionWithName(&objc2_foundation::NSString::from_str("nothing")).is_some());
+        let error = device.newLibraryWithData_error(&DispatchData::from_bytes(b"text")).expect_err("no magic word");
+        assert!(format!("{error:?} {error}").contains("the data is not a library"));
     });
 }
 

@@ -168,6 +168,18 @@ fn memory_without_a_copy_is_whole_pages() {
     });
 }
 
+#[test]
+fn memory_without_a_copy_is_the_hosts() {
+    #[repr(align(4096))]
+    struct Page([u8; 4096]);
+    breaks("private storage is not the host's", || {
+        let page = Page([0; 4096]);
+        let start = NonNull::from(&page.0).cast();
+        // SAFETY: the simulator refuses the storage mode.
+        unsafe { device().newBufferWithBytesNoCopy_length_options_deallocator(start, 4096, PRIVATE, None) };
+    });
+}
+
 /// A command buffer that keeps nothing alive and fills a buffer, which is given back.
 fn unretained_fill(queue: &Queue, buffer: &Buffer) -> CommandBuffer {
     let command_buffer = queue.commandBufferWithUnretainedReferences().expect("a command buffer");

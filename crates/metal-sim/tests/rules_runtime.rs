@@ -4,10 +4,11 @@ mod common;
 use block2::RcBlock;
 use common::*;
 use objc2::rc::{Retained, autoreleasepool};
-use objc2::runtime::{AnyObject, NSObject};
-use objc2::{ClassType, msg_send};
+use objc2::runtime::{AnyObject, NSObject, ProtocolObject, Sel};
+use objc2::{ClassType, msg_send, sel};
 use objc2_foundation::{NSArray, NSString, NSURL};
 use objc2_metal::*;
+use std::ffi::c_void;
 use std::mem;
 
 /// The message of a panic. The bindings check messages themselves, with what the runtime tells them.
@@ -102,7 +103,66 @@ fn methods_that_return_autoreleased_objects_need_a_pool() {
 unsafe extern "C-unwind" {
     safe fn objc_autoreleasePoolPush() -> usize;
     safe fn objc_autoreleasePoolPop(token: usize);
-    fn _Block_release(block: *const std::ffi::c_void);
+    fn objc_msg_lookup(receiver: *const AnyObject, selector: Sel) -> *const c_void;
+    fn _Block_copy(block: *const c_void) -> *const c_void;
+    fn _Block_release(block: *const c_void);
+}
+
+#[test]
+fn a_lookup_refuses_what_the_bindings_do_not_check() {
+    let descriptor = MTLHeapDescriptor::new();
+    let receiver: *const AnyObject = Retained::as_ptr(&descriptor).cast();
+    breaks("-[MTLHeapDescriptor frobnicate]: unrecognised selector", || {
+        // SAFETY: the receiver is alive; the lookup refuses the selector.
+        unsafe { objc_msg_lookup(receiver, sel!(frobnicate)) };
+    });
+    drop(descriptor);
+    breaks("-[MTLHeapDescriptor size]: use of a released MTLHeapDescriptor", || {
+        // SAFETY: the receiver is a zombie, which only reports.
+        unsafe { objc_msg_lookup(receiver, sel!(size)) };
+    });
+}
+
+#[test]
+fn a_released_object_is_not_autoreleased() {
+    breaks("objc_autorelease: autorelease of a released MTLHeapDescriptor", || {
+        let descriptor = MTLHeapDescriptor::new();
+        // SAFETY: the object becomes a zombie, which only reports.
+        unsafe { drop(Retained::from_raw(Retained::as_ptr(&descriptor).cast_mut())) };
+        let _ = Retained::autorelease_ptr(descriptor);
+    });
+}
+
+#[test]
+fn a_released_block_is_not_copied() {
+    let block = RcBlock::new(|| {});
+    let address: *const c_void = RcBlock::as_ptr(&block).cast();
+    drop(block);
+    // SAFETY: the block's memory stays mapped, so that the copy only reports.
+    breaks("_Block_copy: copy of a released block", || unsafe {
+        _Block_copy(address);
+    });
+}
+
+#[test]
+fn an_argument_has_the_right_class() {
+    breaks("setComputePipelineState:]: an argument is a SimBuffer", || {
+        let device = device();
+        let command_buffer =
+            device.newCommandQueue().and_then(|queue| queue.commandBuffer()).expect("a command buffer");
+        let buffer = shared(&device, 16);
+        // SAFETY: both are pointers to an object; the simulator looks at its class first.
+        let wrong: &ProtocolObject<dyn MTLComputePipelineState> =
+            unsafe { &*Retained::as_ptr(&buffer).cast::<ProtocolObject<dyn MTLComputePipelineState>>() };
+        pass(&command_buffer, MTLDispatchType::Serial, |encoder| encoder.setComputePipelineState(wrong));
+    });
+}
+
+#[test]
+fn an_array_ends() {
+    breaks("objectAtIndex:]: index 1 of 1 objects", || {
+        NSArray::from_retained_slice(&[NSObject::new()]).objectAtIndex(1);
+    });
 }
 
 #[test]

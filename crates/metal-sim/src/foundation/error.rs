@@ -1,4 +1,4 @@
-//! `NSError`.
+//! `NSError`, and the `NSDictionary` that it comes with.
 
 use super::make;
 use super::string::SimString;
@@ -34,6 +34,30 @@ define_class!(
         fn description(&self) -> Retained<SimString> {
             SimString::new(&self.ivars().description)
         }
+
+        #[unsafe(method_id(userInfo))]
+        fn user_info(&self) -> Retained<SimDictionary> {
+            make!(SimDictionary, ())
+        }
+    }
+);
+
+define_class!(
+    // SAFETY: NSObject has no requirements for subclasses.
+    #[unsafe(super(NSObject))]
+    #[name = "NSDictionary"]
+    #[ivars = ()]
+    pub(crate) struct SimDictionary;
+
+    // Always empty: errors carry nothing else.
+    impl SimDictionary {
+        #[unsafe(method(count))]
+        fn count(&self) -> usize {
+            0
+        }
+
+        #[unsafe(method(getObjects:andKeys:))]
+        fn get(&self, _objects: *mut *mut AnyObject, _keys: *mut *mut AnyObject) {}
     }
 );
 

@@ -1,6 +1,7 @@
 //! The few Foundation classes that the bindings and a Metal backend use.
 
 pub(crate) mod array;
+pub(crate) mod data;
 pub(crate) mod error;
 pub(crate) mod string;
 pub(crate) mod url;
@@ -24,7 +25,13 @@ pub(crate) use make;
 
 /// Registers the classes and fills in the constants.
 pub(crate) fn define() {
-    for class in [SimString::class(), error::SimError::class(), array::SimArray::class(), url::SimUrl::class()] {
+    for class in [
+        SimString::class(),
+        error::SimError::class(),
+        array::SimArray::class(),
+        data::SimData::class(),
+        url::SimUrl::class(),
+    ] {
         debug_assert!(class.instance_size() > 0);
     }
     for (constant, text) in [

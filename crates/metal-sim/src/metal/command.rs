@@ -74,7 +74,7 @@ pub(crate) struct Dispatch {
 }
 
 impl Pass {
-    /// Runs the commands. The error is a fault of the device's; broken rules panic.
+    /// Runs the commands. The error is what a kernel did wrong, which is on record as well; other broken rules panic.
     pub(crate) fn run(&self, order: &mut QueueOrder) -> Result<(), String> {
         let mut order = order.pass(self.kind == PassKind::Blit);
         let mut commands: &[Command] = &self.commands;
@@ -100,7 +100,7 @@ impl Pass {
         if let Err(conflict) = order.step(&what, &touches) {
             rules::broken(&what, &conflict);
         }
-        command.execute().map_err(|error| format!("{what}: {error}"))?;
+        command.execute().map_err(|error| rules::record(&what, &error))?;
         if self.kind == PassKind::Serial {
             order.barrier();
         }
@@ -229,12 +229,8 @@ fn shuffled(len: usize, seed: u64) -> Vec<usize> {
     if seed != 0 {
         let mut state = seed;
         for last in (1..len).rev() {
-            // splitmix64
-            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-            let mut mixed = state;
-            mixed = (mixed ^ mixed >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-            order.swap(last, ((mixed ^ mixed >> 31) % (last as u64 + 1)) as usize);
+            state = state.wrapping_add(faults::STEP);
+            order.swap(last, (faults::mixed(state) % (last as u64 + 1)) as usize);
         }
     }
     order

@@ -340,7 +340,7 @@ fn execute(steps: &[Step], order: &mut QueueOrder) -> Result<(), Fault> {
     if faults::fails_command_buffer() {
         return Err(Fault { code: MTLCommandBufferError::Internal, description: "a fault was asked for".into() });
     }
-    pause(faults::delay());
+    pause(faults::delay() + faults::jitter());
     for step in steps {
         if faults::is_lost() {
             return Err(lost("device lost".into()));

@@ -12,6 +12,7 @@ use super::object::make_on;
 use super::pipeline::SimPipeline;
 use super::queue::{self, SimQueue};
 use super::residency::SimResidencySet;
+use crate::foundation::data::SimData;
 use crate::foundation::error::SimError;
 use crate::foundation::make;
 use crate::foundation::string::SimString;
@@ -34,8 +35,6 @@ use std::sync::Arc;
 const MAX_BUFFER: usize = 1 << 30;
 /// Threads that a threadgroup may have.
 const MAX_THREADS: usize = 1024;
-/// What memory without a copy must be aligned to, and a multiple of: the system's page.
-const PAGE: usize = 4096;
 
 define_class!(
     // SAFETY: NSObject has no requirements for subclasses.
@@ -159,10 +158,9 @@ define_class!(
             deallocator: Option<&DynBlock<dyn Fn(NonNull<c_void>, usize)>>,
         ) -> Option<Retained<SimBuffer>> {
             let call = "-[MTLDevice newBufferWithBytesNoCopy:length:options:deallocator:]";
-            let aligned = bytes.addr().get().is_multiple_of(PAGE) && len.is_multiple_of(PAGE);
-            rules::require(aligned && len > 0, call, || {
-                format!("{len} bytes at {bytes:?} are not whole pages of {PAGE} bytes")
-            });
+            let page = memory::page();
+            let whole = bytes.addr().get().is_multiple_of(page) && len.is_multiple_of(page) && len > 0;
+            rules::require(whole, call, || format!("{len} bytes at {bytes:?} are not whole pages of {page} bytes"));
             let mode = self.mode(options, call);
             rules::require(mode.storage != MTLStorageMode::Private, call, || {
                 "private storage is not the host's".into()
@@ -211,6 +209,14 @@ define_class!(
             error: *mut *mut AnyObject,
         ) -> Option<Retained<SimLibrary>> {
             or_error(SimLibrary::compile(self, &source.to_string()), error)
+        }
+
+        #[unsafe(method_id(newLibraryWithData:error:))]
+        fn new_library_from(&self, data: &AnyObject, error: *mut *mut AnyObject) -> Option<Retained<SimLibrary>> {
+            let msl = data.downcast_ref::<SimData>().and_then(SimData::msl);
+            let library =
+                msl.ok_or_else(|| failure("the data is not a library")).and_then(|msl| SimLibrary::compile(self, msl));
+            or_error(library, error)
         }
 
         #[unsafe(method_id(newComputePipelineStateWithFunction:error:))]

@@ -245,3 +245,54 @@ pub(crate) fn host() -> Clock {
 pub(crate) fn host_saw(clock: &Clock) {
     lock(&HOST).join(clock);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touch(mapping: &Mapping, range: Range<usize>, writes: bool) -> Touch<'_> {
+        Touch { mapping, range, writes, tracked: false, name: "buffer" }
+    }
+
+    #[test]
+    fn runs_join_with_what_comes_before_them() {
+        let mut clock = Clock::default();
+        clock.add_run(1, 10..12);
+        clock.add_run(1, 4..10);
+        clock.add_run(2, 5..6);
+        assert!(clock.covers(1, 4) && clock.covers(1, 11) && !clock.covers(1, 3) && !clock.covers(1, 12));
+        assert_eq!(clock.runs, [(1, 4..12), (2, 5..6)]);
+        clock.add_below(1, 4);
+        assert!(clock.covers(1, 0) && clock.covers(1, 11) && !clock.covers(2, 0));
+        assert_eq!((clock.below[&1], clock.runs.len()), (12, 1));
+    }
+
+    #[test]
+    fn a_chain_of_fences_stays_small() {
+        let mapping = Mapping::new(256).expect("memory");
+        let (mut queue, mut fence) = (QueueOrder::new(0), Clock::default());
+        for _ in 0..1000 {
+            let mut pass = queue.pass(false);
+            pass.wait(&fence);
+            pass.step("write", &[touch(&mapping, 0..64, true), touch(&mapping, 64..256, false)]).expect("ordered");
+            pass.barrier();
+            pass.step("read", &[touch(&mapping, 0..64, false)]).expect("ordered");
+            fence = pass.fence();
+        }
+        assert_eq!((fence.runs.len(), fence.below[&0]), (0, 2000));
+        assert_eq!(mapping.history().accesses.len(), 3, "the last write, the last read of it, and the last other read");
+    }
+
+    #[test]
+    fn a_conflict_shows_whichever_side_runs_first() {
+        for first_writes in [false, true] {
+            let mapping = Mapping::new(64).expect("memory");
+            let (mut left, mut right) = (QueueOrder::new(1), QueueOrder::new(2));
+            left.pass(false).step("left", &[touch(&mapping, 0..8, first_writes)]).expect("nothing before it");
+            let conflict = right.pass(false).step("right", &[touch(&mapping, 7..9, !first_writes)]);
+            assert!(conflict.is_err_and(|text| text.contains("left")));
+            right.wait(&left.so_far());
+            right.pass(false).step("right", &[touch(&mapping, 7..9, true)]).expect("an event between");
+        }
+    }
+}

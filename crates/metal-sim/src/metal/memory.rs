@@ -13,7 +13,6 @@ pub(crate) const POISON: u8 = 0xA5;
 const GUARD_BEHIND: usize = 4 << 30;
 /// And before it.
 const GUARD_BEFORE: usize = 64 << 10;
-const PAGE: usize = 4096;
 
 /// Memory of a heap or of a dedicated buffer, and who has used it on the device.
 pub(crate) struct Mapping {
@@ -30,6 +29,13 @@ unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
 
+/// The system's page, bytes.
+pub(crate) fn page() -> usize {
+    // SAFETY: asks for a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(page).expect("the system has pages")
+}
+
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
 /// Bytes of all mappings of the device.
@@ -41,7 +47,7 @@ impl Mapping {
     /// Maps `len` bytes that end (rounded to 16) at inaccessible pages. Not poisoned yet.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
         let used = len.next_multiple_of(16);
-        let body = used.next_multiple_of(PAGE);
+        let body = used.next_multiple_of(page());
         let reserved = GUARD_BEFORE + body + GUARD_BEHIND;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping, of which the middle is made accessible.

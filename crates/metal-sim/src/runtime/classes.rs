@@ -147,7 +147,7 @@ macro_rules! exported_classes {
 }
 
 exported_classes! {
-    NSObject, NSString, NSError, NSArray, NSURL,
+    NSObject, NSString, NSError, NSDictionary, NSArray, NSURL,
     MTLHeapDescriptor, MTLCompileOptions, MTLComputePipelineDescriptor, MTLCommandBufferDescriptor,
     MTLCommandQueueDescriptor, MTLResidencySetDescriptor, MTLBinaryArchiveDescriptor, MTLSharedEventListener,
 }

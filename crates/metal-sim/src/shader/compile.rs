@@ -1,11 +1,11 @@
 //! C++ to a shared object, kept in a cache.
 
-use std::fs;
+use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Names another directory for compiled shaders.
 const CACHE_VARIABLE: &str = "METAL_SIM_CACHE";
@@ -58,22 +58,25 @@ pub(super) fn compile(unit: &str) -> Result<PathBuf, String> {
 fn compile_in(directory: &Path, unit: &str) -> Result<PathBuf, String> {
     let mut hasher = DefaultHasher::new();
     (unit, SHIM, FLAGS, host_flags(), version()?).hash(&mut hasher);
-    let object = directory.join(format!("{:016x}.so", hasher.finish()));
+    let file = |ending: &str| directory.join(format!("{:016x}.{ending}", hasher.finish()));
+    let (source, partial, object) = (file("cpp"), file("partial"), file("so"));
     if object.exists() {
         return Ok(object);
     }
-    // Each process, and each thread, writes files of its own; the rename makes the object appear whole.
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let own = format!("{:016x}-{}-{}", hasher.finish(), std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let (source, partial) = (directory.join(format!("{own}.cpp")), directory.join(format!("{own}.so")));
-    let result = fs::create_dir_all(directory)
-        .and_then(|()| fs::write(&source, unit))
-        .map_err(|e| format!("the shader cache {} cannot be written: {e}; set {CACHE_VARIABLE}", directory.display()))
-        .and_then(|()| run_compiler(&source, &partial))
-        .and_then(|()| fs::rename(&partial, &object).map_err(|e| format!("{}: {e}", object.display())));
-    // Gone already, or of no use to anybody.
-    let _ = fs::remove_file(source);
-    result.map(|()| object)
+    let error =
+        |e: io::Error| format!("the shader cache {} cannot be written: {e}; set {CACHE_VARIABLE}", directory.display());
+    fs::create_dir_all(directory).map_err(error)?;
+    let mut text = File::options().write(true).create(true).truncate(false).open(&source).map_err(error)?;
+    // Tests in other processes want the same shaders at the same time: one compiles.
+    text.lock().map_err(error)?;
+    if object.exists() {
+        return Ok(object);
+    }
+    text.set_len(0).and_then(|()| text.write_all(unit.as_bytes())).map_err(error)?;
+    run_compiler(&source, &partial)?;
+    // Whoever finds the object finds all of it.
+    fs::rename(&partial, &object).map_err(error)?;
+    Ok(object)
 }
 
 fn run_compiler(source: &Path, object: &Path) -> Result<(), String> {
@@ -102,7 +105,7 @@ fn version() -> Result<&'static str, String> {
     VERSION.get_or_init(ask).as_deref().map_err(String::clone)
 }
 
-fn no_compiler(e: std::io::Error) -> String {
+fn no_compiler(e: io::Error) -> String {
     format!("{COMPILER} cannot be run: {e}; install clang (on Debian: apt-get install clang)")
 }
 
@@ -111,22 +114,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_compiled_once_and_leaves_nothing_else() {
+    fn an_object_is_compiled_once() {
         let directory = tempfile::tempdir().unwrap();
         let first = compile_in(directory.path(), "int a;").unwrap();
         let written = fs::metadata(&first).unwrap().modified().unwrap();
         assert_eq!(compile_in(directory.path(), "int a;").unwrap(), first);
         assert_eq!(fs::metadata(&first).unwrap().modified().unwrap(), written);
         assert_ne!(compile_in(directory.path(), "int b;").unwrap(), first);
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 
     #[test]
-    fn errors_are_the_compilers_and_nothing_is_kept() {
+    fn one_of_several_compiles_and_all_find_the_object() {
         let directory = tempfile::tempdir().unwrap();
-        let error = compile_in(directory.path(), "#line 7 \"kernel.metal\"\nint = 3;").unwrap_err();
-        assert!(error.contains("kernel.metal:7"), "{error}");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        let compile = || compile_in(directory.path(), "int a;").unwrap();
+        let all: Vec<PathBuf> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(compile)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(all.iter().all(|path| *path == all[0] && path.exists()));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "the source and the object");
+    }
+
+    #[test]
+    fn errors_are_the_compilers_each_time() {
+        let directory = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            let error = compile_in(directory.path(), "#line 7 \"kernel.metal\"\nint = 3;").unwrap_err();
+            assert!(error.contains("kernel.metal:7"), "{error}");
+        }
     }
 
     #[test]

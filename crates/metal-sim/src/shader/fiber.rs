@@ -8,6 +8,7 @@ use corosensei::stack::{DefaultStack, Stack, StackPointer};
 use corosensei::trap::CoroutineTrapHandler;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 use std::cell::Cell;
+use std::ops::Range;
 use std::ptr;
 
 /// Bytes of a fiber's stack; only what is touched takes memory.
@@ -29,24 +30,28 @@ pub(super) enum Wait {
     Fault(Fault),
 }
 
-/// What a fiber runs: the threads `first..end` of a threadgroup.
-#[derive(Clone, Copy)]
+/// What the fibers of a threadgroup run.
 pub(super) struct Call {
     pub(super) entry: Entry,
     pub(super) buffers: *const *mut u8,
     pub(super) threadgroup: *const *mut u8,
     pub(super) group: *const Group,
-    pub(super) first: u32,
-    pub(super) end: u32,
 }
 
-type Switch = Yielder<Call, Wait>;
+// After a switch the processor mispredicts every return of the stack it comes to: what runs between a kernel and the
+// switch is inlined.
+type Switch = Yielder<*const Call, ()>;
+type Strand = Coroutine<*const Call, (), Fault, Staggered>;
 
 /// What the callbacks and the signal handler need to know of the fiber that runs.
 pub(super) struct Running {
     switch: Cell<*const Switch>,
     pub(super) trap: CoroutineTrapHandler<Fault>,
-    /// Index in the threadgroup of the thread that runs.
+    /// Why it stopped last.
+    wait: Cell<Wait>,
+    /// The threads that it runs, by index in the threadgroup, and the one that it is at.
+    first: Cell<u32>,
+    end: Cell<u32>,
     thread: Cell<u32>,
     /// The simd-group's slots, this lane, and how many lanes there are.
     slots: Cell<*mut Slots>,
@@ -67,19 +72,23 @@ pub(super) fn running() -> *const Running {
 
 impl Running {
     /// Stops the fiber until it is resumed. Only for its own stack.
+    #[inline(always)]
     fn wait(&self, wait: Wait) {
+        self.wait.set(wait);
         // SAFETY: the fiber's body has stored its switch, which lives as long as the fiber; we are on its stack.
-        unsafe { (*self.switch.get()).suspend(wait) };
+        unsafe { (*self.switch.get()).suspend(()) };
     }
 }
 
 /// Waits at a barrier. Only for a kernel's callbacks.
+#[inline(always)]
 pub(super) fn wait_at_barrier(site: Site) {
     // SAFETY: callbacks come only from a fiber that `resume` runs; it has set the pointer.
     unsafe { &*RUNNING.get() }.wait(Wait::Barrier(site));
 }
 
 /// Brings `value` to a simd operation and returns what every lane brought. Only for a kernel's callbacks.
+#[inline(always)]
 pub(super) fn meet(site: Site, value: &[u8]) -> Lanes {
     // SAFETY: as for `wait_at_barrier`.
     let running = unsafe { &*RUNNING.get() };
@@ -121,7 +130,7 @@ unsafe impl Stack for Staggered {
 
 /// A stack on which one thread after another runs.
 pub(super) struct Fiber {
-    coroutine: Coroutine<Call, Wait, Fault, Staggered>,
+    coroutine: Strand,
     // Boxed: the running fiber is known by this address.
     running: Box<Running>,
 }
@@ -137,6 +146,9 @@ impl Fiber {
         let running = Box::new(Running {
             switch: Cell::new(ptr::null()),
             trap: coroutine.trap_handler(),
+            wait: Cell::new(Wait::End),
+            first: Cell::new(0),
+            end: Cell::new(0),
             thread: Cell::new(0),
             slots: Cell::new(ptr::null_mut()),
             lane: Cell::new(0),
@@ -146,30 +158,38 @@ impl Fiber {
         Ok(Fiber { coroutine, running })
     }
 
-    /// Says where this fiber meets others at the next threadgroup's simd operations.
-    pub(super) fn seat(&self, slots: *mut Slots, lane: u32, count: u32) {
+    /// Says which threads this fiber runs next, and where they meet others at simd operations.
+    pub(super) fn seat(&self, threads: Range<usize>, slots: *mut Slots, lane: usize, count: usize) {
+        self.running.first.set(threads.start as u32);
+        self.running.end.set(threads.end as u32);
         self.running.slots.set(slots);
-        self.running.lane.set(lane);
-        self.running.count.set(count);
+        self.running.lane.set(lane as u32);
+        self.running.count.set(count as u32);
         self.running.turn.set(0);
     }
 
     /// Index in the threadgroup of the thread that ran last.
-    pub(super) fn thread(&self) -> u32 {
-        self.running.thread.get()
+    pub(super) fn thread(&self) -> usize {
+        self.running.thread.get() as usize
     }
 
-    /// Starts `call` after `Wait::End`, or lets the fiber go on with the call that it has.
+    /// Why it stopped last.
+    #[inline(always)]
+    pub(super) fn wait(&self) -> Wait {
+        self.running.wait.get()
+    }
+
+    /// Starts `call` after `Wait::End`, or lets the fiber go on with the call that it has, until it stops again.
     ///
     /// # Safety
     /// Until the call has ended or the fiber is dropped, what `call` points at is valid for the kernel.
-    pub(super) unsafe fn resume(&mut self, call: Call) -> Wait {
+    #[inline(always)]
+    pub(super) unsafe fn resume(&mut self, call: &Call) {
         let outer = RUNNING.replace(&raw const *self.running);
         let result = self.coroutine.resume(call);
         RUNNING.set(outer);
-        match result {
-            CoroutineResult::Yield(wait) => wait,
-            CoroutineResult::Return(fault) => Wait::Fault(fault),
+        if let CoroutineResult::Return(fault) = result {
+            self.running.wait.set(Wait::Fault(fault));
         }
     }
 }
@@ -182,16 +202,19 @@ impl Drop for Fiber {
     }
 }
 
-fn start(stack: Staggered) -> Coroutine<Call, Wait, Fault, Staggered> {
-    Coroutine::with_stack(stack, |switch: &Switch, mut call: Call| {
+fn start(stack: Staggered) -> Strand {
+    Coroutine::with_stack(stack, |switch: &Switch, mut call: *const Call| {
         // SAFETY: `resume` has set the pointer to this fiber's own.
         let running = unsafe { &*RUNNING.get() };
         running.switch.set(switch);
         loop {
-            let Call { entry, buffers, threadgroup, group, first, end } = call;
-            // SAFETY: `resume`'s caller vouches for the call.
-            unsafe { entry(buffers, threadgroup, group, first, end, running.thread.as_ptr()) };
-            call = switch.suspend(Wait::End);
+            // SAFETY: `resume`'s caller vouches for the call, and lends it at least until the next stop.
+            let Call { entry, buffers, threadgroup, group } = unsafe { &*call };
+            let (first, end) = (running.first.get(), running.end.get());
+            // SAFETY: `resume`'s caller vouches for what the call points at.
+            unsafe { entry(*buffers, *threadgroup, *group, first, end, running.thread.as_ptr()) };
+            running.wait.set(Wait::End);
+            call = switch.suspend(());
         }
     })
 }

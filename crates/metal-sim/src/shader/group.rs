@@ -3,7 +3,6 @@
 use super::fiber::{Call, Fiber, Wait};
 use super::host::Slots;
 use super::memory::Guarded;
-use super::object::Entry;
 use super::order::Random;
 use super::{Function, SIMD_WIDTH};
 use std::ops::Range;
@@ -49,8 +48,6 @@ impl From<String> for Failure {
 #[derive(Default)]
 pub(super) struct Stage {
     fibers: Vec<Fiber>,
-    /// What each fiber waits for.
-    waits: Vec<Wait>,
     /// Simd-groups, in the order in which they run.
     simd_groups: Vec<usize>,
     slots: Vec<Box<Slots>>,
@@ -77,23 +74,15 @@ impl Stage {
         random: &mut Random,
     ) -> Result<(), Failure> {
         self.poison(threadgroup)?;
-        let call = |entry: Entry, threads: Range<usize>| Call {
-            entry,
-            buffers: buffers.as_ptr(),
-            threadgroup: self.pointers.as_ptr(),
-            group,
-            first: threads.start as u32,
-            end: threads.end as u32,
-        };
-        let len = group.len();
-        let whole = call(function.entry, 0..len);
+        let call =
+            Call { entry: function.entry, buffers: buffers.as_ptr(), threadgroup: self.pointers.as_ptr(), group };
+        self.grow(if function.meets { group.len() } else { 1 })?;
         let result = if function.meets {
-            self.prepare(len, random)?;
+            self.seat(group.len(), random);
             let reverse = random.next() & 1 == 1;
-            self.run_together(group, whole, reverse)
+            self.run_together(group, &call, reverse)
         } else {
-            self.prepare(1, random)?;
-            self.run_straight(group, whole)
+            self.run_straight(group, &call)
         };
         if result.is_err() {
             // Those that wait would otherwise go on with this call in the next one.
@@ -111,46 +100,47 @@ impl Stage {
         Ok(())
     }
 
-    /// Seats one fiber for each of `len` threads.
-    fn prepare(&mut self, len: usize, random: &mut Random) -> Result<(), String> {
-        while self.fibers.len() < len {
+    fn grow(&mut self, fibers: usize) -> Result<(), String> {
+        while self.fibers.len() < fibers {
             self.fibers.push(Fiber::new(self.fibers.len())?);
         }
-        let simd_groups = len.div_ceil(SIMD_WIDTH);
-        self.slots.resize_with(self.slots.len().max(simd_groups), Slots::new);
-        self.simd_groups.clear();
-        self.simd_groups.extend(0..simd_groups);
-        random.shuffle(&mut self.simd_groups);
-        self.waits.clear();
-        self.waits.resize(len, Wait::End);
-        for (simd, slots) in self.slots.iter_mut().take(simd_groups).enumerate() {
-            let lanes = lanes_of(simd, len);
-            for (lane, fiber) in self.fibers[lanes.clone()].iter().enumerate() {
-                fiber.seat(&raw mut **slots, lane as u32, lanes.len() as u32);
-            }
-        }
+        self.slots.resize_with(self.slots.len().max(fibers.div_ceil(SIMD_WIDTH)), Slots::new);
         Ok(())
     }
 
+    /// Gives each of `len` threads its fiber, and the simd-groups their order.
+    fn seat(&mut self, len: usize, random: &mut Random) {
+        self.simd_groups.clear();
+        self.simd_groups.extend(0..len.div_ceil(SIMD_WIDTH));
+        random.shuffle(&mut self.simd_groups);
+        for thread in 0..len {
+            let simd = thread / SIMD_WIDTH;
+            let count = lanes_of(simd, len).len();
+            self.fibers[thread].seat(thread..thread + 1, &raw mut *self.slots[simd], thread % SIMD_WIDTH, count);
+        }
+    }
+
     /// One fiber runs all threads, one after another.
-    fn run_straight(&mut self, group: &Group, call: Call) -> Result<(), Failure> {
+    fn run_straight(&mut self, group: &Group, call: &Call) -> Result<(), Failure> {
         let fiber = &mut self.fibers[0];
+        fiber.seat(0..group.len(), &raw mut *self.slots[0], 0, 1);
         // SAFETY: `run`'s caller vouches for the pointers, and the fibers are cleared after an error.
-        match unsafe { fiber.resume(call) } {
+        unsafe { fiber.resume(call) };
+        match fiber.wait() {
             Wait::End => Ok(()),
-            Wait::Fault(fault) => Err(Failure::Fault(group.thread(fiber.thread() as usize), fault)),
+            Wait::Fault(fault) => Err(Failure::Fault(group.thread(fiber.thread()), fault)),
             Wait::Barrier(site) | Wait::Simd(site) => Err(Failure::Rule(format!("{site} is no call that is known"))),
         }
     }
 
     /// A fiber for each thread; all of them meet at every barrier.
-    fn run_together(&mut self, group: &Group, call: Call, reverse: bool) -> Result<(), Failure> {
+    fn run_together(&mut self, group: &Group, call: &Call, reverse: bool) -> Result<(), Failure> {
         loop {
             for at in 0..self.simd_groups.len() {
                 self.run_simd_group(self.simd_groups[at], group, call, reverse)?;
             }
-            let first = self.waits[0];
-            if let Some(other) = self.waits.iter().position(|w| *w != first) {
+            let first = self.fibers[0].wait();
+            if let Some(other) = self.other(0..group.len(), first) {
                 return Err(self.divergence(group, 0, other));
             }
             if first == Wait::End {
@@ -160,29 +150,35 @@ impl Stage {
     }
 
     /// Until all of the simd-group's lanes are at a barrier or have ended.
-    fn run_simd_group(&mut self, simd: usize, group: &Group, call: Call, reverse: bool) -> Result<(), Failure> {
-        let lanes = lanes_of(simd, self.waits.len());
+    fn run_simd_group(&mut self, simd: usize, group: &Group, call: &Call, reverse: bool) -> Result<(), Failure> {
+        let lanes = lanes_of(simd, group.len());
         loop {
+            let mut meeting = None;
             for step in 0..lanes.len() {
                 let lane = if reverse { lanes.end - 1 - step } else { lanes.start + step };
-                let own = Call { first: lane as u32, end: lane as u32 + 1, ..call };
+                let fiber = &mut self.fibers[lane];
                 // SAFETY: `run`'s caller vouches for the pointers, and the fibers are cleared after an error.
-                let wait = unsafe { self.fibers[lane].resume(own) };
-                self.waits[lane] = wait;
-                if let Wait::Fault(fault) = wait {
-                    return Err(Failure::Fault(group.thread(lane), fault));
+                unsafe { fiber.resume(call) };
+                match fiber.wait() {
+                    Wait::Fault(fault) => return Err(Failure::Fault(group.thread(lane), fault)),
+                    Wait::Simd(_) => meeting = Some(lane),
+                    Wait::Barrier(_) | Wait::End => {}
                 }
             }
-            let waits = &self.waits[lanes.clone()];
-            let Some(simd) = waits.iter().position(|w| matches!(w, Wait::Simd(_))) else { return Ok(()) };
-            if let Some(other) = waits.iter().position(|w| *w != waits[simd]) {
-                return Err(self.divergence(group, lanes.start + simd, lanes.start + other));
+            let Some(one) = meeting else { return Ok(()) };
+            if let Some(other) = self.other(lanes.clone(), self.fibers[one].wait()) {
+                return Err(self.divergence(group, one, other));
             }
         }
     }
 
+    /// A thread that has stopped elsewhere.
+    fn other(&self, threads: Range<usize>, wait: Wait) -> Option<usize> {
+        threads.into_iter().find(|thread| self.fibers[*thread].wait() != wait)
+    }
+
     fn divergence(&self, group: &Group, one: usize, other: usize) -> Failure {
-        let state = |thread: usize| match self.waits[thread] {
+        let state = |thread: usize| match self.fibers[thread].wait() {
             Wait::Barrier(site) | Wait::Simd(site) => format!("{} waits at {site}", group.thread(thread)),
             Wait::End | Wait::Fault(_) => format!("{} has ended", group.thread(thread)),
         };

@@ -6,6 +6,9 @@
 //! lanes of a simd-group meet at every simd operation, and all of a threadgroup's threads at every barrier. A kernel
 //! without either runs straight through. Threadgroups are spread over the host's cores.
 //!
+//! Compiled objects are kept under `target/metal-sim/shaders` of this crate, or where `METAL_SIM_CACHE` says, by text,
+//! shim, flags and compiler. clang must be installed; the host is Linux on x86-64.
+//!
 //! It is strict where a GPU is not. Threads that wait at different places, a thread that ends where others wait, a bad
 //! access, an argument that is missing, too small or misaligned end the dispatch with an error that names kernel, thread
 //! and place. Threadgroup memory starts as 0xA5 and ends at inaccessible pages. The order of threadgroups, of simd-groups

@@ -109,6 +109,18 @@ fn threadgroup_memory_is_poisoned_for_each_threadgroup() {
 }
 
 #[test]
+fn a_missing_barrier_shows() {
+    let passed_on = |between: &str, seed| {
+        kernel(&format!("tile[thread] = thread; {between} y[thread] = tile[thread ^ 33u];")).seed(seed).words(3)
+    };
+    let expected: Vec<u32> = (0..64).map(|thread| thread ^ 33).collect();
+    for seed in 0..8 {
+        assert_eq!(passed_on("workgroupBarrier();", seed), expected);
+        assert!(passed_on("", seed).contains(&0xA5A5A5A5), "seed {seed}");
+    }
+}
+
+#[test]
 fn a_stack_that_overflows_is_a_fault() {
     let msl = "#include <metal_stdlib>\nvoid deep(device uint* y, uint n) { volatile uint room[64]; room[n % 64] = n; \
         if (n) deep(y, n - 1); y[0] += room[n % 64]; }\n\
