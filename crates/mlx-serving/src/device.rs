@@ -3,7 +3,7 @@
 use crate::config::{ArithmeticMode, Engine};
 use crate::failure::Failure;
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
-use mlx_serving_device::{Arithmetic, Device};
+use mlx_serving_device::{Arithmetic, Device, DeviceError};
 use mlx_serving_vulkan::{DeviceKind, VulkanDevice, VulkanOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,7 +76,11 @@ impl Choice {
                 let pipeline_cache = pipeline_cache(environment);
                 let options = VulkanOptions { index, arithmetic, pipeline_cache, ..VulkanOptions::default() };
                 let device = VulkanDevice::open(&options).map_err(|error| {
-                    Failure::failed(format!("no Vulkan device: {error}; `mlx-serving doctor` lists what there is"))
+                    let why = match error {
+                        DeviceError::Unsupported(why) => why,
+                        other => other.to_string(),
+                    };
+                    Failure::failed(format!("no Vulkan device: {why}; `mlx-serving doctor` lists what there is"))
                 })?;
                 device.warm();
                 Ok(device)
