@@ -4,36 +4,29 @@ use super::blit_encoder::SimBlitEncoder;
 use super::command::{Pass, Step};
 use super::compute_encoder::SimComputeEncoder;
 use super::event::SimEvent;
+use super::execution::{self, Fault, now};
 use super::hazards::{self, Clock, QueueOrder};
 use super::in_use::Use;
 use super::object::{SimObject, cast, make_on};
 use super::queue::SimQueue;
 use super::worker::{Busy, Work};
 use crate::foundation::error::SimError;
+use crate::rules;
 use crate::runtime::lock;
-use crate::{faults, rules};
 use block2::RcBlock;
 use objc2::rc::{Allocated, Retained};
 use objc2::runtime::{AnyObject, NSObject, NSObjectProtocol, ProtocolObject};
 use objc2::{DefinedClass, Message, define_class, msg_send};
 use objc2_metal::{
-    MTLCommandBuffer, MTLCommandBufferError, MTLCommandBufferErrorOption, MTLCommandBufferHandler,
-    MTLCommandBufferStatus, MTLDispatchType, MTLEvent,
+    MTLCommandBuffer, MTLCommandBufferErrorOption, MTLCommandBufferHandler, MTLCommandBufferStatus, MTLDispatchType,
+    MTLEvent,
 };
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
 
 type Handler = RcBlock<dyn Fn(NonNull<ProtocolObject<dyn MTLCommandBuffer>>)>;
-
-/// Why a command buffer ended in error.
-struct Fault {
-    code: MTLCommandBufferError,
-    description: String,
-}
 
 struct Record {
     status: MTLCommandBufferStatus,
@@ -296,10 +289,9 @@ impl SimCommandBuffer {
         self.ivars().changed.notify_all();
         self.call(scheduled);
         let start = now();
-        let outcome = catch_unwind(AssertUnwindSafe(|| execute(&steps, order)));
-        let fault = outcome.unwrap_or_else(|panic| Err(broken_rule(&*panic))).err();
+        let outcome = execution::run(&steps, order);
         drop(steps);
-        self.complete(fault, (start, now()), order.so_far());
+        self.complete(outcome.err(), (start, now()), order.so_far());
     }
 
     fn complete(&self, fault: Option<Fault>, times: (f64, f64), clock: Clock) {
@@ -333,51 +325,6 @@ impl SimCommandBuffer {
             let _ = catch_unwind(AssertUnwindSafe(|| handler.call((NonNull::from(this),))));
         }
     }
-}
-
-fn execute(steps: &[Step], order: &mut QueueOrder) -> Result<(), Fault> {
-    let lost = |description| Fault { code: MTLCommandBufferError::DeviceRemoved, description };
-    if faults::fails_command_buffer() {
-        return Err(Fault { code: MTLCommandBufferError::Internal, description: "a fault was asked for".into() });
-    }
-    pause(faults::delay() + faults::jitter());
-    for step in steps {
-        if faults::is_lost() {
-            return Err(lost("device lost".into()));
-        }
-        match step {
-            Step::Wait(event, value) => order.wait(&event.wait(*value).map_err(lost)?),
-            Step::Signal(_, _) if faults::withholds_signals() => {}
-            Step::Signal(event, value) => {
-                event.signal(*value, order.so_far(), "-[MTLCommandBuffer encodeSignalEvent:value:]");
-            }
-            Step::Pass(pass) => {
-                pass.run(order).map_err(|description| Fault { code: MTLCommandBufferError::PageFault, description })?
-            }
-        }
-    }
-    Ok(())
-}
-
-fn pause(delay: Duration) {
-    if !delay.is_zero() {
-        std::thread::sleep(delay);
-    }
-}
-
-/// The message of a panic on the queue's thread: a rule was broken, and is on record.
-fn broken_rule(panic: &(dyn Any + Send)) -> Fault {
-    let text = panic.downcast_ref::<String>().cloned();
-    let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default();
-    Fault { code: MTLCommandBufferError::Internal, description: text }
-}
-
-/// The device's clock: the system's monotonic one, seconds.
-pub(crate) fn now() -> f64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is writable.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
 define_class!(

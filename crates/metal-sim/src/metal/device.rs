@@ -111,7 +111,7 @@ define_class!(
 
         #[unsafe(method(sampleTimestamps:gpuTimestamp:))]
         fn sample_timestamps(&self, host: NonNull<MTLTimestamp>, device: NonNull<MTLTimestamp>) {
-            let now = (super::command_buffer::now() * 1e9) as MTLTimestamp;
+            let now = (super::execution::now() * 1e9) as MTLTimestamp;
             // SAFETY: the caller passes two writable timestamps.
             unsafe {
                 host.write(now);

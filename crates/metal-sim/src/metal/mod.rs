@@ -10,6 +10,7 @@ mod compute_encoder;
 mod device;
 mod encoding;
 mod event;
+mod execution;
 mod fence;
 mod hazards;
 mod heap;
