@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Sets of one descriptor pool.
 const SETS: u32 = 64;
-/// Descriptors of one pool: most kernels have six bindings or fewer.
-const DESCRIPTORS: u32 = 6 * SETS;
+/// Descriptors of one pool: no kernel has more bindings than ten, so that a pool is full when its sets are given away.
+const DESCRIPTORS: u32 = 10 * SETS;
 /// Fault words that are allocated together.
 const SLOTS: u64 = 256;
 /// Distance of fault words: no device aligns storage buffers to more.
@@ -54,7 +54,8 @@ pub(crate) struct Bundle {
     tapes: Vec<Tape>,
     used: usize,
     descriptors: Vec<vk::DescriptorPool>,
-    filling: usize,
+    /// Sets given away.
+    sets: usize,
     timestamps: bool,
     stages: vk::PipelineStageFlags,
     pub(crate) fault: FaultSlot,
@@ -76,7 +77,7 @@ impl Bundle {
             false => vk::PipelineStageFlags::TRANSFER,
         };
         let (tapes, descriptors) = (Vec::new(), Vec::new());
-        Ok(Self { gpu: gpu.clone(), pool, tapes, used: 0, descriptors, filling: 0, timestamps, stages, fault })
+        Ok(Self { gpu: gpu.clone(), pool, tapes, used: 0, descriptors, sets: 0, timestamps, stages, fault })
     }
 
     /// A command buffer that records, its timestamps reset.
@@ -111,24 +112,18 @@ impl Bundle {
 
     /// A descriptor set that lasts until the bundle is reset.
     pub(crate) fn set(&mut self, layout: vk::DescriptorSetLayout) -> Result<vk::DescriptorSet> {
-        let layouts = [layout];
-        loop {
-            let fresh = self.filling == self.descriptors.len();
-            if fresh {
-                let pool = self.new_descriptors()?;
-                self.descriptors.push(pool);
-            }
-            let pool = self.descriptors[self.filling];
-            let info = vk::DescriptorSetAllocateInfo::default().descriptor_pool(pool).set_layouts(&layouts);
-            // SAFETY: the pool is this bundle's own, the layout lives as long as the device's pipelines.
-            match unsafe { self.gpu.raw.allocate_descriptor_sets(&info) } {
-                Ok(sets) => return Ok(sets[0]),
-                Err(vk::Result::ERROR_OUT_OF_POOL_MEMORY | vk::Result::ERROR_FRAGMENTED_POOL) if !fresh => {
-                    self.filling += 1;
-                }
-                Err(e) => return Err(driver("a descriptor set", e)),
-            }
+        let filling = self.sets / SETS as usize;
+        if filling == self.descriptors.len() {
+            let pool = self.new_descriptors()?;
+            self.descriptors.push(pool);
         }
+        let (pool, layouts) = (self.descriptors[filling], [layout]);
+        let info = vk::DescriptorSetAllocateInfo::default().descriptor_pool(pool).set_layouts(&layouts);
+        // SAFETY: the pool is this bundle's own, the layout lives as long as the device's pipelines.
+        let sets =
+            unsafe { self.gpu.raw.allocate_descriptor_sets(&info) }.map_err(|e| driver("a descriptor set", e))?;
+        self.sets += 1;
+        Ok(sets[0])
     }
 
     fn new_descriptors(&self) -> Result<vk::DescriptorPool> {
@@ -142,11 +137,11 @@ impl Bundle {
     fn reset(&mut self) -> Result<(), vk::Result> {
         // SAFETY: nothing of it is in use: its submission has ended, or was never made.
         unsafe { self.gpu.raw.reset_command_pool(self.pool, vk::CommandPoolResetFlags::empty()) }?;
-        for pool in self.descriptors.iter().take(self.filling + 1) {
+        for pool in self.descriptors.iter().take(self.sets.div_ceil(SETS as usize)) {
             // SAFETY: as above.
             unsafe { self.gpu.raw.reset_descriptor_pool(*pool, vk::DescriptorPoolResetFlags::empty()) }?;
         }
-        (self.used, self.filling) = (0, 0);
+        (self.used, self.sets) = (0, 0);
         Ok(())
     }
 }

@@ -35,6 +35,9 @@ fn fast_logits_are_near_mlx_lms() {
 #[test]
 fn greedy_answers_are_mlx_lms_whatever_is_on() {
     if there_is_vulkan() {
-        greedy_answers(|| device(Arithmetic::Exact), &SELECTIONS, 20, 64);
+        let exact = || device(Arithmetic::Exact);
+        greedy_answers(exact, &["none", "all"], 20, 64);
+        // A software driver takes a minute for each: alone, they answer less.
+        greedy_answers(exact, &SELECTIONS[1..4], 6, 24);
     }
 }
