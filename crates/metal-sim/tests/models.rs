@@ -28,11 +28,11 @@ fn fast_logits_are_near_mlx_lms() {
 
 /// The bundled model with some optimisations on: the tokens are mlx-lm's, and so those of the CPU's exact mode; nothing is left of
 /// the device at the end.
-fn same_answers(selection: &str, unified: bool) {
+fn same_answers(selection: &str, unified: bool, prompts: usize, tokens: usize) {
     faults::reset();
     faults::set_unified_memory(unified);
     faults::set_seed(11);
-    greedy_answers(|| metal(Arithmetic::Exact), &[selection], 3, 8);
+    greedy_answers(|| metal(Arithmetic::Exact), &[selection], prompts, tokens);
     metal_sim::drain(std::time::Duration::from_secs(60));
     let leaks = metal_sim::leaks();
     assert!(leaks.is_empty(), "{leaks:?}");
@@ -40,30 +40,30 @@ fn same_answers(selection: &str, unified: bool) {
 
 #[test]
 fn answers_without_optimisations() {
-    same_answers("none", true);
+    same_answers("none", true, 20, 64);
 }
 
 #[test]
 fn answers_with_the_memory_pool() {
-    same_answers("memory_pool", true);
+    same_answers("memory_pool", true, 4, 16);
 }
 
 #[test]
 fn answers_with_the_blit_queue() {
-    same_answers("blit_queue", true);
+    same_answers("blit_queue", true, 4, 16);
 }
 
 #[test]
 fn answers_with_the_command_buffer_ring() {
-    same_answers("command_buffer_ring", true);
+    same_answers("command_buffer_ring", true, 4, 16);
 }
 
 #[test]
 fn answers_with_all_three() {
-    same_answers("all", true);
+    same_answers("all", true, 20, 64);
 }
 
 #[test]
 fn answers_with_all_three_and_memory_of_its_own() {
-    same_answers("all", false);
+    same_answers("all", false, 4, 16);
 }
