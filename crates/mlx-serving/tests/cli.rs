@@ -38,7 +38,7 @@ fn exit_codes_tell_wrong_usage_from_failure() {
         (&["nonsense"], 2),
         (&["generate", "--prompt", "x", "--model", "no/such/folder"], 1),
         (&["generate", "--prompt", "x", "--metal-opts", "turbo"], 2),
-        (&["generate", "--prompt", "x", "--device", "vulkan"], 1),
+        (&["generate", "--prompt", "x", "--device", "vulkan:99"], 1),
         (&["generate", "--prompt", "x", "--device", "abacus"], 2),
         (&["--config", "/nonexistent.yaml", "doctor"], 2),
         (&["generate", "--prompt", "x", "--temperature", "9"], 1),
