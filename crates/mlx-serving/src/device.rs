@@ -91,14 +91,14 @@ impl Choice {
 
 /// Opens the device that the configuration names; of `auto`, the best that opens.
 pub(crate) fn open(engine: &Engine) -> Result<Arc<dyn Device>, Failure> {
-    with(engine, &mut |device| Ok(device.clone()))
+    with(engine, |device| Ok(device.clone()))
 }
 
 /// Runs `work` on the device that the configuration names. With `auto`, a device that does not open or on which the work fails (a
 /// model that does not fit into its memory, say) is named, and the next one tried.
 pub(crate) fn with<T>(
     engine: &Engine,
-    work: &mut dyn FnMut(&Arc<dyn Device>) -> Result<T, Failure>,
+    mut work: impl FnMut(&Arc<dyn Device>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
     let candidates = Choice::parse(&engine.device)?.candidates();
     let (last, others) = candidates.split_last().expect("auto ends with the CPU, and any other choice is one");
