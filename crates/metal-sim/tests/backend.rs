@@ -2,7 +2,7 @@
 mod rig;
 
 use metal_sim::faults;
-use mlx_serving_device::{Device, Point};
+use mlx_serving_device::{Device, DeviceError, Point, Status};
 use mlx_serving_metal::{MetalDevice, MetalOptions};
 use rig::{LIMIT, bytes, close, copy, filled, open, point, submit};
 use std::fs;
@@ -91,4 +91,34 @@ fn a_device_may_be_dropped_while_it_compiles() {
     gate.timeline.signal(1);
     drop(device);
     last.wait(LIMIT).expect("what was submitted runs");
+}
+
+/// A submission of 40 copies, each waiting for the one before, in as many command buffers as there may be.
+#[test]
+fn long_submissions_run_in_pieces_and_end_as_one() {
+    faults::reset();
+    let options = MetalOptions { piece_work: Some(1), ..MetalOptions::default() };
+    let device = MetalDevice::open(&options).expect("a device");
+    let queue = device.compute_queue();
+    let timeline = device.new_timeline().expect("granted");
+    let chain: Vec<_> = (0..=40).map(|byte| filled(&device, byte, 64)).collect();
+    let run = |value| {
+        let copies = chain.windows(2).map(|pair| copy(&pair[0], &pair[1]));
+        submit(&queue, copies, &[], Some(&Point { timeline: timeline.clone(), value }))
+    };
+    let good = run(1);
+    good.wait(LIMIT).expect("copies succeed");
+    assert_eq!(bytes(&chain[40]), [0; 64]);
+    assert!(good.times().is_some_and(|(began, ended)| began < ended && ended <= device.now()));
+    for piece in 0..8 {
+        faults::fail_command_buffer(piece);
+        let failed = run(2 + piece);
+        timeline.wait(2 + piece, LIMIT).expect("a failure signals");
+        assert!(matches!(failed.status(), Status::Failed(DeviceError::CommandFailed(_))), "{:?}", failed.status());
+    }
+    faults::fail_command_buffer(8);
+    run(10).wait(LIMIT).expect("there is no ninth piece");
+    assert!(run(11).wait(LIMIT).is_err(), "the next submission's first is struck");
+    drop((queue, timeline, chain, good));
+    close(device);
 }

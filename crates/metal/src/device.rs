@@ -33,6 +33,9 @@ const COMMAND_BUFFERS: usize = 64;
 /// The longest buffer that an op may refer to: kernels are told the length of what is bound in a u32.
 const MAX_BUFFER_LEN: u64 = (1 << 32) - ALIGN;
 
+/// Multiply-adds of a tenth of a second on a GPU of 1 TFLOPS.
+const PIECE_WORK: u64 = 50_000_000_000;
+
 /// How to open a [`MetalDevice`].
 #[derive(Debug, Clone, Default)]
 pub struct MetalOptions {
@@ -40,6 +43,8 @@ pub struct MetalOptions {
     pub arithmetic: Arithmetic,
     /// Folder for compiled kernels, kept from run to run.
     pub pipeline_cache: Option<PathBuf>,
+    /// Multiply-adds that Metal is handed in one piece; a tenth of a second's on a small GPU without.
+    pub piece_work: Option<u64>,
 }
 
 /// The system's default GPU.
@@ -105,8 +110,9 @@ impl MetalDevice {
             max_buffer_len: info.max_buffer_len,
         });
         let flights = Arc::new(Flights::default());
+        let piece_work = options.piece_work.unwrap_or(PIECE_WORK);
         let open = |kind, queue| {
-            let lane = Lane::new(kind, queue, &device, &allocator, flights.clone())?;
+            let lane = Lane::new(kind, queue, &device, &allocator, flights.clone(), piece_work)?;
             Ok(MetalQueue::new(kind, lane, recorder.clone(), flights.clone()))
         };
         let [compute, transfer] = queues;

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 /// Command buffers that one queue has in flight. Metal's own limit is 64, at which making another blocks; one counts until its
 /// completion handler has returned, so that a handler which makes others must stay below.
 pub(crate) const LIMIT: usize = 60;
+/// Command buffers of one submission at most.
+pub(crate) const PIECES: usize = 8;
 
 /// A submission: what keeps its memory alive, what it waits for, and who is told of its end.
 pub(crate) struct Flight {
@@ -18,6 +20,8 @@ pub(crate) struct Flight {
     pub(crate) steps: Vec<Step>,
     pub(crate) signal: Option<MetalPoint>,
     pub(crate) submission: Arc<MetalSubmission>,
+    /// Command buffers that it takes.
+    pub(crate) pieces: usize,
     /// How the device ended it.
     landed: Option<(Result<()>, Times)>,
     /// Nobody will reach what it waits for.
@@ -26,7 +30,7 @@ pub(crate) struct Flight {
 
 impl Flight {
     pub(crate) fn new(waits: Vec<MetalPoint>, steps: Vec<Step>, signal: Option<MetalPoint>) -> Self {
-        Self { waits, steps, signal, submission: Arc::default(), landed: None, abandoned: false }
+        Self { waits, steps, signal, submission: Arc::default(), pieces: 1, landed: None, abandoned: false }
     }
 
     /// Points that the host has not seen reached, of those that it waits for anywhere.
@@ -85,10 +89,9 @@ struct Lane {
 }
 
 impl Lane {
-    /// From the first one that the device has not ended.
+    /// Command buffers from the first flight on that the device has not ended.
     fn airborne(&self) -> usize {
-        let first = self.flights.iter().position(|flight| flight.landed.is_none());
-        first.map_or(0, |first| self.flights.len() - first)
+        self.flights.iter().skip_while(|flight| flight.landed.is_some()).map(|flight| flight.pieces).sum()
     }
 }
 
@@ -130,7 +133,7 @@ impl Flights {
     /// The number of the queue's next flight, if it may depart now: no two airborne ones are `LIMIT` or more apart.
     pub(crate) fn clearance(&self, kind: Kind) -> Option<u64> {
         let lane = &self.lock().lanes[kind as usize];
-        (lane.airborne() < LIMIT).then_some(lane.next)
+        (lane.airborne() + PIECES <= LIMIT).then_some(lane.next)
     }
 
     /// Notes the queue's next flight: before its command buffer is committed.

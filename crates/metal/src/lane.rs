@@ -1,6 +1,7 @@
-use crate::flights::{Flight, Flights, LIMIT};
+use crate::encoder::Step;
+use crate::flights::{Flight, Flights, LIMIT, PIECES};
 use crate::heap::{Allocator, BIND, MetalMemory};
-use crate::objects::{Object, refused};
+use crate::objects::{AnyThread, Object, refused};
 use crate::pass::Pass;
 use crate::queue::Kind;
 use crate::submission::Times;
@@ -27,6 +28,8 @@ pub(crate) struct Lane {
     /// `LIMIT` fault buffers; flight n has the one at n modulo `LIMIT`.
     faults: Buffer,
     flights: Arc<Flights>,
+    /// Multiply-adds of one command buffer: the system resets a GPU that is busy with one for seconds.
+    piece_work: u64,
     /// Submissions held back by the limit. Locked while a command buffer is written, which keeps them in order.
     backlog: Mutex<VecDeque<Flight>>,
     /// Length of the backlog.
@@ -40,11 +43,12 @@ impl Lane {
         device: &ProtocolObject<dyn MTLDevice>,
         allocator: &Allocator,
         flights: Arc<Flights>,
+        piece_work: u64,
     ) -> Result<Arc<Self>> {
         let fence = device.newFence().ok_or_else(|| refused("fence"))?;
         let faults: Arc<MetalMemory> = allocator.internal(LIMIT as u64 * BIND, Storage::Shared, "fault buffers")?;
         let (backlog, waiting) = (Mutex::default(), AtomicUsize::new(0));
-        Ok(Arc::new(Self { kind, queue, fence, faults: Buffer::whole(faults), flights, backlog, waiting }))
+        Ok(Arc::new(Self { kind, queue, fence, faults: Buffer::whole(faults), flights, piece_work, backlog, waiting }))
     }
 
     /// Commits a submission now, or when the queue has room for it.
@@ -71,26 +75,34 @@ impl Lane {
         }
     }
 
-    fn depart(self: &Arc<Self>, number: u64, flight: Flight) {
+    fn depart(self: &Arc<Self>, number: u64, mut flight: Flight) {
         let written = self.fault_buffer(number).and_then(|fault| Ok((self.write(&flight, &fault)?, fault)));
+        flight.pieces = written.as_ref().map_or(1, |(pieces, _)| pieces.len());
         // Before it is committed, since it may land at once.
         self.flights.depart(self.kind, flight);
-        match written {
-            Ok((commands, fault)) => {
-                let lane = self.clone();
-                let landed = on_completion(move |commands| {
-                    let outcome = outcome(commands).and_then(|()| raised(&fault));
-                    lane.flights.land(lane.kind, number, outcome, times(commands));
-                    if lane.waiting.load(SeqCst) > 0 {
-                        lane.advance();
-                    }
-                });
-                // SAFETY: a block of the type that Metal calls, which copies it.
-                unsafe { commands.addCompletedHandler(RcBlock::as_ptr(&landed)) };
-                commands.commit();
+        let (pieces, fault) = match written {
+            Ok(written) => written,
+            Err(error) => return self.flights.land(self.kind, number, Err(error), None),
+        };
+        let Some((last, first)) = pieces.split_last() else { return };
+        first.iter().for_each(|piece| piece.commit());
+        // SAFETY: they have been committed, and all that is done from now on is to ask how they ended.
+        let first = unsafe { AnyThread::new(first.to_vec()) };
+        let lane = self.clone();
+        let landed = on_completion(move |last| {
+            // In order: when the last piece has ended, so have the others.
+            let mut pieces = first.iter().map(|piece| &**piece).chain([last]);
+            let began = pieces.clone().next().and_then(times);
+            let times = began.zip(times(last)).map(|((began, _), (_, ended))| (began, ended));
+            let outcome = pieces.try_for_each(outcome).and_then(|()| raised(&fault));
+            lane.flights.land(lane.kind, number, outcome, times);
+            if lane.waiting.load(SeqCst) > 0 {
+                lane.advance();
             }
-            Err(error) => self.flights.land(self.kind, number, Err(error), None),
-        }
+        });
+        // SAFETY: a block of the type that Metal calls, which copies it.
+        unsafe { last.addCompletedHandler(RcBlock::as_ptr(&landed)) };
+        last.commit();
     }
 
     fn fault_buffer(&self, number: u64) -> Result<Buffer> {
@@ -100,22 +112,50 @@ impl Lane {
         Ok(buffer)
     }
 
-    /// Writes the command buffer. It retains nothing: the flight keeps memory, pipelines and events, the lane the rest, until it
-    /// has landed.
-    fn write(&self, flight: &Flight, fault: &Buffer) -> Result<Object<dyn MTLCommandBuffer>> {
-        let commands = self.queue.commandBufferWithUnretainedReferences();
-        let commands = commands.ok_or_else(|| refused("command buffer"))?;
+    /// Writes a flight's command buffers, one unless it is long. They retain nothing: the flight keeps memory, pipelines and
+    /// events, the lane the rest, until it has landed.
+    fn write(&self, flight: &Flight, fault: &Buffer) -> Result<Vec<Object<dyn MTLCommandBuffer>>> {
+        let mut pieces = vec![self.commands()?];
         for point in flight.waits.iter().filter(|point| !point.reached()) {
-            commands.encodeWaitForEvent_value(point.timeline().event(), point.value());
+            pieces[0].encodeWaitForEvent_value(point.timeline().event(), point.value());
         }
-        let mut pass = Pass::new(&commands, &self.fence, fault);
-        flight.steps.iter().try_for_each(|step| pass.write(step))?;
-        drop(pass);
-        if let Some(point) = &flight.signal {
-            commands.encodeSignalEvent_value(point.timeline().event(), point.value());
+        for (i, steps) in cut(&flight.steps, self.piece_work).into_iter().enumerate() {
+            if i > 0 {
+                pieces.push(self.commands()?);
+            }
+            let mut pass = Pass::new(&pieces[i], &self.fence, fault);
+            steps.iter().try_for_each(|step| pass.write(step))?;
         }
-        Ok(commands)
+        if let (Some(point), Some(last)) = (&flight.signal, pieces.last()) {
+            last.encodeSignalEvent_value(point.timeline().event(), point.value());
+        }
+        Ok(pieces)
     }
+
+    fn commands(&self) -> Result<Object<dyn MTLCommandBuffer>> {
+        self.queue.commandBufferWithUnretainedReferences().ok_or_else(|| refused("command buffer"))
+    }
+}
+
+/// Cuts steps into at most [`PIECES`] pieces of about `piece_work` multiply-adds, or equally long ones if there is more.
+fn cut(steps: &[Step], piece_work: u64) -> Vec<&[Step]> {
+    let work = |step: &Step| match step {
+        Step::Launch { launch, .. } => launch.work,
+        Step::Wait(_) | Step::Blit(_) => 0,
+    };
+    let total: u64 = steps.iter().map(work).sum();
+    // A piece ends with the step that fills it. More than an eighth of the total fits seven times at most.
+    let full = piece_work.max(total / PIECES as u64 + 1);
+    let mut done = 0;
+    let mut number = 0;
+    steps
+        .chunk_by(|step, _| {
+            done += work(step);
+            let ends = done >= full * (number + 1);
+            number = done / full;
+            !ends
+        })
+        .collect()
 }
 
 type Commands = ProtocolObject<dyn MTLCommandBuffer>;

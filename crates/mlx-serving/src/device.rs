@@ -121,7 +121,8 @@ mod metal {
     }
 
     pub(super) fn open(arithmetic: Arithmetic) -> Result<Arc<dyn Device>, Failure> {
-        let options = MetalOptions { arithmetic, pipeline_cache: pipeline_cache(environment) };
+        let options =
+            MetalOptions { arithmetic, pipeline_cache: pipeline_cache(environment), ..MetalOptions::default() };
         let device = MetalDevice::open(&options).map_err(Failure::failed)?;
         device.warm();
         Ok(device)
