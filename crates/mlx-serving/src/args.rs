@@ -277,7 +277,7 @@ pub struct Kernels {
     #[arg(long, env = "MLX_SERVING_ROWS", default_value = "1,8,32,512", value_delimiter = ',', value_name = "LIST",
           value_parser = clap::value_parser!(u32).range(1..=16_384))]
     pub rows: Vec<u32>,
-    /// Tokens of every sequence at the step's end
+    /// Tokens of every sequence at the end of the step, at least a chunk's rows
     #[arg(long, env = "MLX_SERVING_CONTEXT", default_value = "512,4096", value_delimiter = ',', value_name = "LIST",
           value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
     pub context: Vec<u32>,

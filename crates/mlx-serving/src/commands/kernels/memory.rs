@@ -28,8 +28,15 @@ impl<'a> Memory<'a> {
         if self.device.info().unified_memory { Storage::Shared } else { Storage::Private }
     }
 
+    /// Memory for the device alone, of which every page is there; a little less than `bytes`.
+    pub(super) fn pages(&self, bytes: u64) -> Result<Buffer> {
+        let buffer = self.private(bytes / 4096 * 4096)?;
+        self.fill(&buffer, |i| [i as u8; 4096])?;
+        Ok(buffer)
+    }
+
     /// Memory for the device alone.
-    pub(super) fn private(&self, bytes: u64) -> Result<Buffer> {
+    fn private(&self, bytes: u64) -> Result<Buffer> {
         self.device.new_buffer(bytes, Storage::Private)
     }
 

@@ -5,6 +5,7 @@ mod memory;
 mod plan;
 mod report;
 mod rig;
+mod sizes;
 mod timing;
 
 use super::{Context, write_file};
@@ -36,9 +37,9 @@ pub(crate) fn run(context: &Context, args: &Kernels) -> Result<(), Failure> {
     let plan = Plan::new(shape, (args.bits, args.group_size), &rows, &contexts, device.as_ref())?;
     // Beside the kernels of every case, a copy and the making of weights.
     let bar = Bar::steps(2 + plan.cases.len() * Kernel::ALL.len());
+    let kernels = kernels(&plan, &device, &bar).map_err(Failure::failed)?;
     bar.step("copy");
     let copy = copy(&device).map_err(Failure::failed)?;
-    let kernels = kernels(&plan, &device, &bar).map_err(Failure::failed)?;
     bar.finish();
     let report = Report { plan: &plan, device: device.info(), copy, kernels };
     let text = serde_json::to_string_pretty(&report.json()).map_err(Failure::failed)?;
@@ -53,13 +54,16 @@ pub(crate) fn run(context: &Context, args: &Kernels) -> Result<(), Failure> {
     }
 }
 
-/// A copy between two private buffers: what the device's memory can do.
+/// A copy between two private buffers, on the faster of the two queues: what the device's memory can do.
 fn copy(device: &Arc<dyn Device>) -> Result<Speed> {
     let info = device.info();
-    let values = (COPY.min(info.max_buffer_len).min(info.memory_budget / 4) / 4) as usize;
+    let len = COPY.min(info.max_buffer_len).min(info.memory_budget / 4);
     let memory = Memory::new(device)?;
-    let op = Op::Copy(Copy { from: memory.floats(values)?, to: memory.floats(values)? });
-    Ok(Speed { timing: time(&device.compute_queue(), &|_| op.clone())?, cost: cost(&op, &Case::new(1, 1), 0) })
+    let op = Op::Copy(Copy { from: memory.pages(len)?, to: memory.pages(len)? });
+    let compute = time(&device.compute_queue(), &|_| op.clone())?;
+    let transfer = time(&device.transfer_queue(), &|_| op.clone())?;
+    let timing = if compute.minimum < transfer.minimum { compute } else { transfer };
+    Ok(Speed { timing, cost: cost(&op, &Case::new(1, 1), 0) })
 }
 
 /// Every kernel of every case, each once.

@@ -1,17 +1,13 @@
 //! What is to be measured, and the device memory that it takes.
 
+use super::sizes::Sizes;
 use crate::failure::Failure;
 use mlx_serving_checkpoint::synth::Shape;
-use mlx_serving_device::{Device, Float, KvSpec, Result, WeightFormat, WeightSpec};
-use mlx_serving_model::{BLOCK_TOKENS, row_parts};
+use mlx_serving_device::{Device, Float, KvSpec, WeightFormat, WeightSpec};
+use mlx_serving_model::BLOCK_TOKENS;
 
 /// From so many rows on, a step is one sequence's chunk of a prompt; below, every row is a sequence that decodes.
 const PREFILL_ROWS: usize = 128;
-/// Weights and KV cache that calls walk over, bytes, so that caches do not hold them.
-const WALK: u64 = 512 << 20;
-/// The longest staging buffer, bytes.
-const STAGING: u64 = 64 << 20;
-
 /// A step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Case {
@@ -80,7 +76,11 @@ impl Plan {
             }
         }
         let mut plan = Self { shape, bits, group_size, cases, layers: 1, kv_buffers: 1, kv_buffer_bytes: 0 };
-        plan.fit(device)?;
+        let sizes = Sizes::of(&plan, device).map_err(Failure::failed)?;
+        sizes.check_buffers(&plan, device.info())?;
+        sizes.check_budget(shape, device.info())?;
+        (plan.layers, plan.kv_buffers) = sizes.walk(shape.layers, device.info().memory_budget);
+        plan.kv_buffer_bytes = sizes.kv;
         Ok(plan)
     }
 
@@ -109,68 +109,56 @@ impl Plan {
     pub(super) fn max_logit_rows(&self) -> usize {
         self.cases.iter().map(|case| case.sequences).max().unwrap_or(0)
     }
+}
 
-    /// Decides how much memory calls walk over, within the device's budget.
-    fn fit(&mut self, device: &dyn Device) -> Result<(), Failure> {
-        let info = device.info();
-        let s = self.shape;
-        let bytes = |rows, cols| self.weight_bytes(device, rows, cols).map_err(Failure::failed);
-        let gate = bytes(s.intermediate, s.hidden)?;
-        let width = s.heads * s.head_dim;
-        let layer =
-            bytes(self.qkv_width(), s.hidden)? + bytes(s.hidden, width)? + 2 * gate + bytes(s.hidden, s.intermediate)?;
-        let head = bytes(s.vocab, s.hidden)?;
-        let block = device.kv_block_bytes(&self.kv()) as u64;
-        let blocks = self.cases.iter().map(|case| case.sequences * case.blocks_each()).max().unwrap_or(0);
-        let kv = block * blocks as u64;
-        let floats = self.max_rows() * (s.hidden + self.qkv_width() + width + s.intermediate + s.head_dim)
-            + self.max_logit_rows() * s.vocab;
-        let others = 4 * floats as u64 + if info.unified_memory { 0 } else { STAGING };
-        let tokens = |room: u64| room / block * BLOCK_TOKENS as u64;
-        if gate > info.max_buffer_len {
-            return Err(Failure::failed(format!(
-                "a gate of {} takes {gate} bytes with {} bits, but the longest buffer of {} has {}; choose fewer --bits",
-                s.name, self.bits, info.name, info.max_buffer_len
-            )));
-        }
-        let logits = 4 * (self.max_logit_rows() * s.vocab) as u64;
-        if kv.max(logits) > info.max_buffer_len {
-            return Err(Failure::failed(format!(
-                "a layer's KV cache takes {kv} bytes and the logits {logits}, but the longest buffer of {} has {}; a cache of {} tokens (--rows times --context) and {} rows of logits would fit",
-                info.name,
-                info.max_buffer_len,
-                tokens(info.max_buffer_len),
-                info.max_buffer_len / (4 * s.vocab as u64)
-            )));
-        }
-        let fixed = head + others;
-        let needed = fixed + layer + kv;
-        if needed > info.memory_budget {
-            let room = info.memory_budget.saturating_sub(fixed + layer);
-            let fits = match tokens(room) {
-                0 => "choose a smaller --shape, fewer --bits or fewer --rows".to_owned(),
-                tokens => format!("a cache of {tokens} tokens (--rows times --context) would fit"),
-            };
-            return Err(Failure::failed(format!(
-                "{} needs {needed} bytes (a layer's weights {layer}, the head's {head}, a layer's KV cache {kv}, activations and staging {others}), but {} has a budget of {}; {fits}",
-                s.name, info.name, info.memory_budget
-            )));
-        }
-        let walk = |bytes: u64| WALK.div_ceil(bytes.max(1)).min(s.layers as u64);
-        let (mut layers, mut buffers) = (walk(layer), walk(kv));
-        while fixed + layers * layer + buffers * kv > info.memory_budget {
-            // Neither is 1 and both together too much: that was refused.
-            if buffers == 1 || (layers > 1 && layers * layer > buffers * kv) { layers -= 1 } else { buffers -= 1 }
-        }
-        (self.layers, self.kv_buffers, self.kv_buffer_bytes) = (layers as usize, buffers as usize, kv);
-        Ok(())
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mlx_serving_device::fake::{FakeDevice, FakeOptions};
+
+    fn plan(name: &str, rows: &[usize], contexts: &[usize], options: FakeOptions) -> Result<Plan, String> {
+        let device = FakeDevice::new(options).unwrap();
+        let shape = Shape::find(name, 4, 64).unwrap();
+        Plan::new(shape, (4, 64), rows, contexts, device.as_ref()).map_err(|failure| failure.to_string())
     }
 
-    /// Bytes of a weight in the device's layout, all its parts.
-    fn weight_bytes(&self, device: &dyn Device, rows: usize, cols: usize) -> Result<u64> {
-        let whole = self.weight(rows, cols);
-        row_parts(device, &whole)?.into_iter().try_fold(0, |sum, part| {
-            Ok(sum + device.weight_layout(&WeightSpec { rows: part.len(), ..whole })?.bytes() as u64)
-        })
+    #[test]
+    fn few_rows_decode_and_many_are_a_chunk_of_one_prompt() {
+        let decode = Case::new(32, 100);
+        assert_eq!((decode.sequences, decode.rows_each(), decode.start(), decode.blocks_each()), (32, 1, 99, 7));
+        let chunk = Case::new(512, 4096);
+        assert_eq!((chunk.sequences, chunk.rows_each(), chunk.start()), (1, 512, 3584));
+        // A chunk is longer than the context asked for; two such cases are one.
+        let chunks = plan("tiny-qwen2", &[512], &[16, 64], FakeOptions::default()).unwrap();
+        assert_eq!(chunks.cases, [Case { rows: 512, sequences: 1, context: 512 }]);
+    }
+
+    #[test]
+    fn calls_walk_over_as_much_memory_as_there_is() {
+        let plan_in = |mib: u64| {
+            plan("qwen2.5-7b", &[1], &[512], FakeOptions { memory_budget: mib << 20, ..Default::default() }).unwrap()
+        };
+        let (roomy, narrow) = (plan_in(8 << 10), plan_in(768));
+        assert!(roomy.layers > 1 && roomy.layers < 28 && roomy.kv_buffers == 28, "{roomy:?}");
+        assert!((1..roomy.layers).contains(&narrow.layers), "{narrow:?}");
+        let all = plan("tiny-qwen2", &[1], &[512], FakeOptions::default()).unwrap();
+        assert_eq!((all.layers, all.kv_buffers), (2, 2));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_what_would() {
+        let small = FakeOptions { memory_budget: 64 << 20, ..Default::default() };
+        let cache = plan("tiny-qwen2", &[100], &[4096], small).unwrap_err();
+        let tokens: usize = cache.split("a cache of ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!(cache.contains("fake device has a budget of 67108864"), "{cache}");
+        assert!(tokens > 16 && plan("tiny-qwen2", &[1], &[tokens], small).is_ok(), "{cache}");
+        assert!(plan("tiny-qwen2", &[1], &[1 << 20], small).is_err());
+        let model = plan("qwen2.5-7b", &[1], &[16], small).unwrap_err();
+        assert!(model.contains("smaller --shape"), "{model}");
+        let short = FakeOptions { max_buffer_len: 1 << 20, ..Default::default() };
+        let cache = plan("tiny-qwen2", &[100], &[4096], short).unwrap_err();
+        assert!(cache.contains("longest buffer of fake device has 1048576 bytes"), "{cache}");
+        let chunk = plan("tiny-qwen2", &[2048], &[16], short).unwrap_err();
+        assert!(chunk.contains("--rows"), "{chunk}");
     }
 }
