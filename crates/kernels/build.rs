@@ -61,10 +61,12 @@ fn translate(name: &str, wgsl: &str, out: &Path) -> String {
             .expect("a String can be written");
     }
     let (layouter, [x, y, z]) = (layout(&module), entry.workgroup_size);
+    // MSL has threadgroup arguments for the variables that a kernel uses.
+    let used = info.get_entry_point(0);
     let memory: String = module
         .global_variables
         .iter()
-        .filter(|(_, variable)| variable.space == AddressSpace::WorkGroup)
+        .filter(|(handle, variable)| variable.space == AddressSpace::WorkGroup && !used[*handle].is_empty())
         .map(|(_, variable)| format!("{},", layouter[variable.ty].size))
         .collect();
     format!(

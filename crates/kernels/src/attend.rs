@@ -3,7 +3,9 @@ use mlx_serving_device::ops::{Attend, Norm};
 use mlx_serving_device::{Arithmetic, Buffer, DeviceError, KvSpec, Result};
 
 /// Keys of a stretch, as in attention.wgsl.
-const STRETCH: usize = 256;
+const STRETCH: usize = 128;
+/// Results of stretches that are computed apart take no more memory than this, bytes.
+const MOST_APART: usize = 64 << 20;
 /// A launch of fewer workgroups than this leaves most of a GPU idle: stretches are then computed apart.
 const ENOUGH_GROUPS: usize = 256;
 /// Widest head of the kernels.
@@ -70,7 +72,8 @@ pub(crate) fn lower(
         if op.batch.rows == op.batch.sequences { rows } else { (rows / tiles.rows + op.batch.sequences).min(rows) };
     let groups = row_tiles * op.kv.heads * (op.heads / op.kv.heads).div_ceil(tiles.heads);
     let stretches = op.batch.max_context.div_ceil(STRETCH);
-    let splits = if groups < ENOUGH_GROUPS { stretches } else { 1 };
+    let apart = 4 * rows * op.heads * stretches * (padded(dim) + 2);
+    let splits = if groups < ENOUGH_GROUPS && apart <= MOST_APART { stretches } else { 1 };
     let params = params(op, arithmetic, &tiles, splits);
     let bits = bits(arithmetic);
     let norm = |norm: &Option<Norm>| norm.as_ref().map_or_else(|| op.qkv.clone(), |norm| norm.weight.clone());
@@ -83,8 +86,7 @@ pub(crate) fn lower(
         work: (rows * op.kv.heads * dim) as u64,
         params: params.clone(),
     };
-    let result =
-        if splits > 1 { scratch(4 * (rows * op.heads * splits * (padded(dim) + 2)) as u64)? } else { op.out.clone() };
+    let result = if splits > 1 { scratch(apart as u64)? } else { op.out.clone() };
     let seen = op.window.map_or(op.batch.max_context, |window| window.min(op.batch.max_context));
     let attend = Launch {
         kernel: Kernel::named(&format!("attend_kv{bits}_queries{}_items{}", tiles.queries, tiles.items)),

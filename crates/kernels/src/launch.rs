@@ -32,7 +32,7 @@ pub struct Kernel {
     pub bindings: &'static [Access],
     /// Invocations of a workgroup.
     pub workgroup: [u32; 3],
-    /// Bytes of each workgroup variable, in order.
+    /// Bytes of each workgroup variable that it uses, in order.
     pub workgroup_memory: &'static [u32],
 }
 

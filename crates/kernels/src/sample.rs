@@ -9,7 +9,11 @@ const MAX_VOCAB: usize = 1 << 20;
 /// Workgroups in the second direction that every device has.
 const MAX_ROWS: usize = 65_535;
 
-/// `sample_adjust` on every tile, then `sample_choose` on every row. The logits are read once.
+/// `sample_adjust` on every tile, then `sample_choose` on every row.
+///
+/// The logits are read once, and a row without filters is then decided but for its tiles' bests. Of a filtered row a copy is
+/// written, and read once for the draw; before it, top-k or top-p reads two to eight times (typically three, and then only tiles
+/// that still matter) to find where they cut.
 pub(crate) fn lower(op: &Sample, scratch: &mut dyn FnMut(u64) -> Result<Buffer>) -> Result<Vec<Launch>> {
     let tiles = op.vocab.div_ceil(TILE);
     if op.vocab >= MAX_VOCAB || op.rows > MAX_ROWS || op.rows * tiles * TILE > u32::MAX as usize {

@@ -182,11 +182,11 @@ fn long_contexts_are_split_for_few_rows_only() {
     let names = |launches: Vec<Launch>| launches.iter().map(|l| l.kernel.name).collect::<Vec<_>>();
     let op = attend(&rig, 64, 7, 1, 1, 5000);
     let few = rig.check(op);
-    assert_eq!(few[1].groups, [1, 2, 20]);
+    assert_eq!(few[1].groups, [1, 2, 40]);
     assert_eq!(names(few), ["attend_write_kv16", "attend_kv16_queries8_items1", "attend_merge"]);
     let op = attend(&rig, 64, 7, 512, 1, 5000);
     assert_eq!(names(rig.check(op)), ["attend_write_kv16", "attend_kv16_queries16_items1"]);
-    let op = attend(&rig, 64, 7, 1, 1, 256);
+    let op = attend(&rig, 64, 7, 1, 1, 128);
     assert_eq!(rig.check(op).len(), 2);
 }
 

@@ -3,7 +3,7 @@
 use crate::config::{ArithmeticMode, Engine};
 use crate::failure::Failure;
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
-use mlx_serving_device::{Arithmetic, Device};
+use mlx_serving_device::{Arithmetic, Device, DeviceError};
 use mlx_serving_vulkan::{DeviceKind, VulkanDevice, VulkanOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,7 +52,9 @@ impl Choice {
                 let usable = gpus.iter().filter(|gpu| {
                     !matches!(gpu.kind, DeviceKind::Software | DeviceKind::Other) && gpu.missing.is_empty()
                 });
-                usable.map(|gpu| Choice::Vulkan(Some(gpu.index))).chain([Choice::Cpu]).collect()
+                let metal = metal::available().then_some(Choice::Metal);
+                let vulkan = usable.map(|gpu| Choice::Vulkan(Some(gpu.index)));
+                metal.into_iter().chain(vulkan).chain([Choice::Cpu]).collect()
             }
             chosen => vec![chosen],
         }
@@ -69,14 +71,16 @@ impl Choice {
                 let options = CpuOptions { threads, arithmetic, ..CpuOptions::default() };
                 Ok(CpuDevice::new(&options).map_err(Failure::failed)?)
             }
-            Choice::Metal => {
-                Err(Failure::failed("no Metal device: this system has no Metal; use --device auto, vulkan or cpu"))
-            }
+            Choice::Metal => metal::open(arithmetic),
             Choice::Vulkan(index) => {
-                let pipeline_cache = pipeline_cache(|name| std::env::var_os(name).map(PathBuf::from));
+                let pipeline_cache = pipeline_cache(environment);
                 let options = VulkanOptions { index, arithmetic, pipeline_cache, ..VulkanOptions::default() };
                 let device = VulkanDevice::open(&options).map_err(|error| {
-                    Failure::failed(format!("no Vulkan device: {error}; `mlx-serving doctor` lists what there is"))
+                    let why = match error {
+                        DeviceError::Unsupported(why) => why,
+                        other => other.to_string(),
+                    };
+                    Failure::failed(format!("no Vulkan device: {why}; `mlx-serving doctor` lists what there is"))
                 })?;
                 device.warm();
                 Ok(device)
@@ -105,6 +109,40 @@ pub(crate) fn with<T>(
         }
     }
     last.open(engine).and_then(|device| work(&device))
+}
+
+#[cfg(target_vendor = "apple")]
+mod metal {
+    use super::{Arc, Arithmetic, Device, Failure, environment, pipeline_cache};
+    use mlx_serving_metal::{MetalDevice, MetalOptions};
+
+    pub(super) fn available() -> bool {
+        MetalDevice::available()
+    }
+
+    pub(super) fn open(arithmetic: Arithmetic) -> Result<Arc<dyn Device>, Failure> {
+        let options = MetalOptions { arithmetic, pipeline_cache: pipeline_cache(environment) };
+        let device = MetalDevice::open(&options).map_err(Failure::failed)?;
+        device.warm();
+        Ok(device)
+    }
+}
+
+#[cfg(not(target_vendor = "apple"))]
+mod metal {
+    use super::{Arc, Arithmetic, Device, Failure};
+
+    pub(super) fn available() -> bool {
+        false
+    }
+
+    pub(super) fn open(_: Arithmetic) -> Result<Arc<dyn Device>, Failure> {
+        Err(Failure::failed("no Metal device: this system has no Metal; use --device auto, vulkan or cpu"))
+    }
+}
+
+fn environment(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from)
 }
 
 /// Where drivers keep their compiled kernels from run to run.

@@ -13,7 +13,9 @@ pub enum ModelError {
     Device(#[from] DeviceError),
     /// The weights alone exceed the device's memory.
     #[error(
-        "the weights need {needed} bytes, but this device has a budget of {budget}; choose a model with fewer parameters or bits"
+        "the weights need {:.2} GiB, but this device has {:.2} GiB to give; at 4 bits and groups of 64, up to about {:.1} billion \
+         parameters would fit: choose a smaller model, fewer bits, or another device with --device",
+        gib(*needed), gib(*budget), *budget as f64 / BYTES_OF_4_BITS / 1e9
     )]
     TooLarge {
         /// Bytes of the weights in the device's layout.
@@ -79,4 +81,11 @@ pub enum ModelError {
         /// Why.
         source: DeviceError,
     },
+}
+
+/// Bytes of a weight of 4 bits with its share of scale and bias in groups of 64.
+const BYTES_OF_4_BITS: f64 = 4.5 / 8.0;
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
 }

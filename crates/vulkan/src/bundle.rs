@@ -2,6 +2,7 @@ use crate::counter::Lane;
 use crate::error::driver;
 use crate::gpu::Gpu;
 use crate::heap::{Tally, VulkanMemory};
+use crate::profile::Label;
 use ash::vk;
 use mlx_serving_device::{Memory, Result, Storage};
 use std::ops::{Deref, DerefMut};
@@ -24,6 +25,8 @@ pub(crate) struct Tape {
     pub(crate) queries: Option<vk::QueryPool>,
     /// Where the queue works: what barriers stand between.
     pub(crate) stages: vk::PipelineStageFlags,
+    /// In a profile, the launch that it was recorded for.
+    pub(crate) label: Option<Label>,
 }
 
 /// Where the kernels of one submission report a fault, and where the host reads it.
@@ -104,7 +107,7 @@ impl Bundle {
         // SAFETY: the device is alive.
         let queries = self.timestamps.then(|| unsafe { self.gpu.raw.create_query_pool(&info, None) }).transpose();
         let queries = queries.map_err(|e| driver("timestamps", e))?;
-        Ok(Tape { commands, queries, stages: self.stages })
+        Ok(Tape { commands, queries, stages: self.stages, label: None })
     }
 
     /// A descriptor set that lasts until the bundle is reset.

@@ -7,6 +7,7 @@ use crate::heap::{Tally, VulkanHeap, VulkanMemory};
 use crate::instance::{Instance, no_driver, show_version};
 use crate::messages::ValidationLog;
 use crate::pipeline::Pipelines;
+use crate::profile::KernelTime;
 use crate::queue::VulkanQueue;
 use crate::scratch::Scratch;
 use crate::select::DeviceKind;
@@ -44,6 +45,8 @@ pub struct VulkanOptions {
     pub memory_limit: Option<u64>,
     /// Multiply-adds that the driver is handed in one piece; a tenth of a second's on a small GPU without.
     pub piece_work: Option<u64>,
+    /// Times every launch, for [`VulkanDevice::profile`]; slower, because each is handed over alone.
+    pub profile: bool,
 }
 
 /// A device of this machine, as [`VulkanDevice::available`] found it.
@@ -122,6 +125,7 @@ impl VulkanDevice {
             bundles: Lane::ALL.map(|lane| Bundles::new(&gpu, lane, &own)),
             // The first is short, so that the device begins while the rest is still handed over.
             piece_work: [work / 16, work],
+            profile: options.profile,
         });
         let executor = Executor::new(&gpu, &pipelines)?;
         let queue = |lane| Arc::new(VulkanQueue { lane, recorder: recorder.clone(), executor: executor.clone() });
@@ -144,6 +148,11 @@ impl VulkanDevice {
     /// The same, to be asked after the device has been dropped, too.
     pub fn validation_log(&self) -> ValidationLog {
         ValidationLog(self.gpu.instance.messages.clone())
+    }
+
+    /// Time of each kernel since the device was opened with [`VulkanOptions::profile`], those that took most first; what has ended counts.
+    pub fn profile(&self) -> Vec<KernelTime> {
+        self.executor.shared.profile()
     }
 
     /// Compiles every kernel in the background, so that none waits for its first use; dropping the device ends that.

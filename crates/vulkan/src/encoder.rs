@@ -4,6 +4,7 @@ use crate::gpu::Gpu;
 use crate::hazard::{Hazards, Touch};
 use crate::heap::VulkanMemory;
 use crate::pipeline::Pipelines;
+use crate::profile::Label;
 use crate::record;
 use crate::scratch::Scratch;
 use ash::vk;
@@ -23,6 +24,8 @@ pub(crate) struct Recorder {
     pub(crate) bundles: [Arc<Bundles>; 2],
     /// Multiply-adds of a submission's first piece and of the others, at most.
     pub(crate) piece_work: [u64; 2],
+    /// Every launch is a piece of its own, so that each has its times.
+    pub(crate) profile: bool,
 }
 
 impl Recorder {
@@ -145,7 +148,8 @@ impl VulkanEncoder {
             return Err(DeviceError::Unsupported(format!("{name} in {groups:?} workgroups, {most:?} are the most")));
         }
         let most = self.recorder.piece_work[usize::from(!self.is_first())];
-        if self.open.is_some() && self.work > 0 && self.work.saturating_add(launch.work) > most {
+        let full = self.work > 0 && self.work.saturating_add(launch.work) > most;
+        if self.open.is_some() && (full || self.recorder.profile) {
             self.cut()?;
         }
         let (tape, bindings) = (self.tape()?, self.bindings(launch)?);
@@ -164,6 +168,9 @@ impl VulkanEncoder {
         record::dispatch(gpu, &tape, layout.pipeline, set, &immediates, launch.groups);
         self.work = self.work.saturating_add(launch.work);
         self.launched = true;
+        if self.recorder.profile {
+            self.open = Some(Tape { label: Some(Label::of(launch)), ..tape });
+        }
         Ok(())
     }
 
@@ -221,6 +228,9 @@ impl VulkanEncoder {
     fn tail(&mut self) -> Result<()> {
         if self.open.is_none() && self.is_first() {
             return Ok(());
+        }
+        if self.open.is_some() && self.recorder.profile {
+            self.cut()?;
         }
         let tape = self.tape()?;
         let gpu = &self.recorder.gpu;

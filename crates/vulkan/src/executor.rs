@@ -7,6 +7,7 @@ use crate::flight::{Flight, Load, Stopwatch};
 use crate::gpu::Gpu;
 use crate::handover::Handover;
 use crate::pipeline::Pipelines;
+use crate::profile::{KernelTime, Profile};
 use crate::schedule::{Entry, Mark, Piece, Schedule};
 use crate::submission::VulkanSubmission;
 use ash::vk;
@@ -66,7 +67,11 @@ impl Shared {
         let watch = |compute: bool| {
             let at = if compute { gpu.queues.compute } else { gpu.queues.transfer };
             let bits = gpu.survey.families[at.family as usize].timestamp_valid_bits;
-            Stopwatch { bits: if gpu.survey.timestamps(compute) { bits } else { 0 }, busy: Busy::default() }
+            Stopwatch {
+                bits: if gpu.survey.timestamps(compute) { bits } else { 0 },
+                busy: Busy::default(),
+                profile: Profile::default(),
+            }
         };
         let first = semaphore(gpu)?;
         // SAFETY: the first is in nobody's use.
@@ -118,6 +123,11 @@ impl Shared {
             watch.look(&self.gpu, &state.clock, load, now, &mut busy);
         }
         busy.total
+    }
+
+    /// What the kernels have taken, in a profile.
+    pub(crate) fn profile(&self) -> Vec<KernelTime> {
+        self.state().watches[Lane::Compute as usize].profile.all()
     }
 
     /// Takes a command buffer; the driver gets it when its points allow.

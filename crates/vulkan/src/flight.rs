@@ -4,6 +4,7 @@ use crate::bundle::{Lease, Tape};
 use crate::clock::{Busy, Clock};
 use crate::encoder::{Held, Recorder};
 use crate::gpu::Gpu;
+use crate::profile::Profile;
 use crate::schedule::Mark;
 use crate::submission::{Times, VulkanSubmission};
 use ash::vk;
@@ -63,6 +64,7 @@ pub(crate) struct Stopwatch {
     /// Bits of a timestamp that count; 0 without timestamps.
     pub(crate) bits: u32,
     pub(crate) busy: Busy,
+    pub(crate) profile: Profile,
 }
 
 impl Stopwatch {
@@ -76,6 +78,9 @@ impl Stopwatch {
                 _ => within,
             };
             let (began, stopped) = self.busy.add(run);
+            if let Some(label) = tape.label {
+                self.profile.add(label, stopped - began);
+            }
             whole = Some((whole.map_or(began, |(first, _)| first), stopped));
         }
         whole.filter(|_| self.bits > 0)

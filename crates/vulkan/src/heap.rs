@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Bytes behind the last one that kernels may read, since they read whole words.
-const SLACK: u64 = 16;
+/// Allocations are whole multiples of this, since kernels read the whole word that has the last byte.
+const WHOLE: u64 = 16;
 /// Pages that touching writes to.
 const PAGE: usize = 4096;
 
@@ -52,7 +52,7 @@ impl VulkanMemory {
         gpu.alive()?;
         let refused = |detail: String| DeviceError::OutOfMemory { requested: len, what, detail };
         let most = gpu.survey.max_allocation;
-        let size = len.checked_add(SLACK).map(|size| size.next_multiple_of(SLACK)).filter(|size| *size <= most);
+        let size = len.checked_next_multiple_of(WHOLE).filter(|size| *size <= most);
         let size = size.ok_or_else(|| refused(format!("one allocation has {most} bytes at most")))?;
         let used = tally.bytes.load(Relaxed);
         if tally.limit > 0 && used.saturating_add(len) > tally.limit {

@@ -3,7 +3,7 @@
 //! From the outside in: [`VulkanDevice`] chooses a GPU (`instance`, `survey`, `select`, `gpu`) and hands out memory (`heap`),
 //! timelines and two queues (`queue`). An `encoder` turns ops into launches of kernels and records them (`record`, `hazard`, `scratch`,
 //! `pipeline`, `warm`) into command buffers of a `bundle`, which is used again. The `executor` keeps submissions until their
-//! points allow them (`schedule`, `counter`), gives them to the driver (`handover`) and ends them (`flight`, `clock`).
+//! points allow them (`schedule`, `counter`), gives them to the driver (`handover`) and ends them (`flight`, `clock`, `profile`).
 
 mod bundle;
 mod cache_file;
@@ -21,6 +21,7 @@ mod heap;
 mod instance;
 mod messages;
 mod pipeline;
+mod profile;
 mod queue;
 mod record;
 mod schedule;
@@ -34,4 +35,5 @@ mod warm;
 
 pub use device::{Found, VulkanDevice, VulkanOptions};
 pub use messages::ValidationLog;
+pub use profile::KernelTime;
 pub use select::DeviceKind;

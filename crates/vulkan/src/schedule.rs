@@ -215,4 +215,54 @@ mod tests {
         schedule.pump(&mut log);
         assert_eq!(log.handed.len(), 1);
     }
+
+    /// A driver of one queue that runs in order: it checks that nothing waits for what comes later.
+    struct OneQueue {
+        waits: Vec<Vec<Mark>>,
+        handed: [Vec<usize>; 2],
+    }
+
+    impl Driver<usize, ()> for OneQueue {
+        fn hand(&mut self, piece: &usize, (): &mut (), ticket: Ticket, after: Option<u64>) -> Handed {
+            for mark in &self.waits[*piece] {
+                match mark.counter.progress(mark.value) {
+                    Progress::Open => panic!("piece {piece} waits for what the driver does not have"),
+                    Progress::Handed(other) if other.lane != ticket.lane => assert!(after >= Some(other.value)),
+                    Progress::Handed(_) | Progress::Reached => {}
+                }
+            }
+            assert!(after.unwrap_or(0) as usize <= self.handed[ticket.lane.other() as usize].len());
+            self.handed[ticket.lane as usize].push(*piece);
+            assert_eq!(self.handed[ticket.lane as usize].len() as u64, ticket.value);
+            Handed::Done
+        }
+        fn sent(&mut self, _: Entry<usize, ()>, _: Ticket) {}
+    }
+
+    proptest::proptest! {
+        /// Whatever waits for whatever, nothing goes before its signal, and everything goes once the host has raised all.
+        #[test]
+        fn nothing_waits_for_what_comes_later(
+            entries in proptest::collection::vec((proptest::bool::ANY, proptest::collection::vec(0usize..12, 0..3)), 1..12),
+        ) {
+            let counters: Vec<Arc<Counter>> = (0..12).map(|_| Arc::default()).collect();
+            let waits = entries.iter().map(|(_, waits)| waits.iter().map(|i| mark(&counters[*i], 1)).collect()).collect();
+            let (mut schedule, mut driver) = (Schedule::default(), OneQueue { waits, handed: Default::default() });
+            for (i, (on_compute, _)) in entries.iter().enumerate() {
+                let pieces = [Piece { waits: driver.waits[i].clone(), work: i }].into();
+                let lane = if *on_compute { Compute } else { Transfer };
+                schedule.push(lane, Entry { pieces, signals: vec![mark(&counters[i], 1)], rest: () });
+                schedule.pump(&mut driver);
+            }
+            for counter in &counters {
+                counter.raise(1);
+                schedule.pump(&mut driver);
+            }
+            for (lane, compute) in [(Compute, true), (Transfer, false)] {
+                let of_lane = |i: &usize| entries[*i].0 == compute;
+                let expected: Vec<usize> = (0..entries.len()).filter(of_lane).collect();
+                proptest::prop_assert_eq!(&driver.handed[lane as usize], &expected);
+            }
+        }
+    }
 }

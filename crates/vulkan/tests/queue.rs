@@ -69,6 +69,18 @@ fn long_submissions_are_cut_and_stay_in_order() {
 }
 
 #[test]
+fn a_profile_times_every_launch() {
+    let Some(device) = Watched::open(VulkanOptions { profile: true, ..VulkanOptions::default() }) else { return };
+    let (a, b, c) = (room(&device, 1 << 20), room(&device, 1 << 20), room(&device, 1 << 20));
+    submit(&device.compute_queue(), &[copy(&a, &b), copy(&b, &c)], &[], None).unwrap().wait(LIMIT).unwrap();
+    submit(&device.transfer_queue(), &[copy(&a, &b)], &[], None).unwrap().wait(LIMIT).unwrap();
+    let profile = device.get().profile();
+    assert_eq!(profile.len(), 1, "{profile:?}");
+    assert_eq!((profile[0].kernel, profile[0].launches, profile[0].work), ("copy", 2, 2 * ((1 << 18) + 1)));
+    assert!(profile[0].time > Duration::ZERO && profile[0].time <= device.counters().busy, "{profile:?}");
+}
+
+#[test]
 fn recording_objects_are_used_again() {
     let Some(device) = Watched::open(VulkanOptions::default()) else { return };
     let (a, b, queue) = (room(&device, 64), room(&device, 64), device.compute_queue());

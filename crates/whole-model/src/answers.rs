@@ -52,6 +52,10 @@ fn ids(json: &Value) -> Vec<u32> {
 fn start(device: Arc<dyn Device>, selection: &str) -> Engine {
     let mut config = MetalOptimizations::default();
     config.select(selection).unwrap();
+    // Enough for this model, and a simulated device fills all of it with rubbish first.
+    config.memory_pool.heap_size_mb = 64;
+    config.memory_pool.num_heaps = 2;
+    config.memory_pool.warmup_buffer_sizes_mb = Vec::new();
     // Software devices are slow, and the ring must not fall back for that.
     config.command_buffer_ring.max_wait_ms = 10_000;
     let folder = repository("models/rustbook-5m-4bit");

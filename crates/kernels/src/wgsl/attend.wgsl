@@ -1,9 +1,10 @@
 {% include "prelude.wgsl" %}
 {% include "attention.wgsl" %}
+{% include "math.wgsl" %}
 {% include "merge.wgsl" %}
-// Attention of up to {{ QUERIES }} queries that share a kv head: a few rows of one sequence by the heads of a group. Keys come in blocks
-// of 128, one a lane; values are summed by lanes that have eight of a query's columns each, {{ ITEMS }} times. What a query computes, and
-// in which order, does not depend on the queries beside it: what it does not see changes nothing.
+// Attention of up to {{ QUERIES }} queries that share a kv head: a few rows of one sequence by the heads of a group. Keys come in
+// stretches of 128, one a lane; values are summed by lanes that have eight of a query's columns each, {{ ITEMS }} times. What a query
+// computes, and in which order, does not depend on the queries beside it: what it does not see changes nothing.
 @group(0) @binding(0) var<storage, read> qkv: array<f32>;
 @group(0) @binding(1) var<storage, read> angles: array<f32>;
 @group(0) @binding(2) var<storage, read> q_norm: array<f32>;
@@ -14,11 +15,12 @@
 @group(0) @binding(6) var<storage, read_write> result: array<f32>;
 @group(0) @binding(7) var<storage, read> fault: array<u32>;
 var<workgroup> queries: array<vec4<f32>, {{ 256 * ITEMS }}>;
-// Scores of the block's keys, then their weights.
+// Scores of the stretch's keys, then their weights.
 var<workgroup> scores: array<f32, {{ QUERIES * 128 }}>;
 // Sixteen partial results a query.
 var<workgroup> sixteenths: array<f32, {{ QUERIES * 16 }}>;
-// What lane q tells the others of query q: the largest score, a factor for the sums so far, one for the stretch.
+// What lane q tells the others of query q: the largest score (in the end the sum of all weights), and factors of the sums so far and
+// of the stretch's.
 var<workgroup> largest: array<f32, {{ QUERIES }}>;
 var<workgroup> rescale: array<f32, {{ QUERIES }}>;
 var<workgroup> stretch_factor: array<f32, {{ QUERIES }}>;
@@ -164,7 +166,7 @@ fn attend(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     }
 
     let eights = width / 8u;
-    // Of query `lane`: largest score and sum of weights, of all stretches and of this one.
+    // Of query `lane`: largest score and sum of weights, of all stretches and of the last one.
     var all_largest = LOWEST;
     var all_sum = 0.0;
     var own_largest = LOWEST;
@@ -178,130 +180,111 @@ fn attend(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_ind
     var high{{ i }} = vec4<f32>(0.0);
 {% endfor %}
     for (; stretch < end_stretch; stretch++) {
-        own_largest = LOWEST;
-        own_sum = 0.0;
+        let first_key = max(stretch * STRETCH, from_key);
+        let end_key = min((stretch + 1u) * STRETCH, last_position + 1u);
+        workgroupBarrier();
+        // Scores: a lane has a key, and reads it once for all queries.
+        let key = stretch * STRETCH + lane;
+        let seen = key >= first_key && key < end_key;
+{% for q in range(QUERIES) %}
+        var s{{ q }} = 0.0;
+{% endfor %}
+        if (seen) {
+            let row = row_at(table, key, 0u, kv_head);
+            for (var i = 0u; i < eights; i++) {
+                let k = eight(row, i);
+{% for q in range(QUERIES) %}
+                if ({{ q }}u < count) {
+                    let a = queries[{{ q }}u * width / 4u + 2u * i];
+                    let b = queries[{{ q }}u * width / 4u + 2u * i + 1u];
+                    s{{ q }} = fma(a.w, k.low.w, fma(a.z, k.low.z, fma(a.y, k.low.y, fma(a.x, k.low.x, s{{ q }}))));
+                    s{{ q }} = fma(b.w, k.high.w, fma(b.z, k.high.z, fma(b.y, k.high.y, fma(b.x, k.high.x, s{{ q }}))));
+                }
+{% endfor %}
+            }
+        }
+{% for q in range(QUERIES) %}
+        if ({{ q }}u < count) {
+            if (!seen || !visible(first_position + {{ q }}u / heads, key)) {
+                s{{ q }} = LOWEST;
+            }
+            scores[{{ q * 128 }}u + lane] = s{{ q }};
+        }
+{% endfor %}
+        workgroupBarrier();
+        for (var i = lane; i < count * 16u; i += 128u) {
+            var top = LOWEST;
+            for (var j = 0u; j < 8u; j++) {
+                top = max(top, scores[(i / 16u) * 128u + (i % 16u) * 8u + j]);
+            }
+            sixteenths[i] = top;
+        }
+        workgroupBarrier();
+        if (lane < count) {
+            own_largest = LOWEST;
+            for (var i = 0u; i < 16u; i++) {
+                own_largest = max(own_largest, sixteenths[lane * 16u + i]);
+            }
+            largest[lane] = own_largest;
+        }
+        workgroupBarrier();
+{% for q in range(QUERIES) %}
+        if ({{ q }}u < count) {
+            var weight = 0.0;
+            if (s{{ q }} > LOWEST) {
+                weight = exact_exp(s{{ q }} - largest[{{ q }}]);
+            }
+            scores[{{ q * 128 }}u + lane] = weight;
+        }
+{% endfor %}
+        workgroupBarrier();
+        for (var i = lane; i < count * 16u; i += 128u) {
+            var sum = 0.0;
+            for (var j = 0u; j < 8u; j++) {
+                sum += scores[(i / 16u) * 128u + (i % 16u) * 8u + j];
+            }
+            sixteenths[i] = sum;
+        }
 {% for i in range(ITEMS) %}
         low{{ i }} = vec4<f32>(0.0);
         high{{ i }} = vec4<f32>(0.0);
-{% endfor %}
-        let stretch_end = min((stretch + 1u) * STRETCH, last_position + 1u);
-        for (var block = stretch * STRETCH; block < stretch_end; block += 128u) {
-            let first_key = max(block, from_key);
-            let end_key = min(block + 128u, stretch_end);
-            if (first_key >= end_key) {
-                continue;
-            }
-            workgroupBarrier();
-            // Scores: a lane has a key, and reads it once for all queries.
-            let key = block + lane;
-            let seen = key >= first_key && key < end_key;
-{% for q in range(QUERIES) %}
-            var s{{ q }} = 0.0;
-{% endfor %}
-            if (seen) {
-                let row = row_at(table, key, 0u, kv_head);
-                for (var i = 0u; i < eights; i++) {
-                    let k = eight(row, i);
-{% for q in range(QUERIES) %}
-                    if ({{ q }}u < count) {
-                        let a = queries[{{ q }}u * width / 4u + 2u * i];
-                        let b = queries[{{ q }}u * width / 4u + 2u * i + 1u];
-                        s{{ q }} = fma(a.w, k.low.w, fma(a.z, k.low.z, fma(a.y, k.low.y, fma(a.x, k.low.x, s{{ q }}))));
-                        s{{ q }} = fma(b.w, k.high.w, fma(b.z, k.high.z, fma(b.y, k.high.y, fma(b.x, k.high.x, s{{ q }}))));
-                    }
-{% endfor %}
-                }
-            }
-{% for q in range(QUERIES) %}
-            if ({{ q }}u < count) {
-                if (!seen || !visible(first_position + {{ q }}u / heads, key)) {
-                    s{{ q }} = LOWEST;
-                }
-                scores[{{ q * 128 }}u + lane] = s{{ q }};
-            }
-{% endfor %}
-            workgroupBarrier();
-            for (var i = lane; i < count * 16u; i += 128u) {
-                var top = LOWEST;
-                for (var j = 0u; j < 8u; j++) {
-                    top = max(top, scores[(i / 16u) * 128u + (i % 16u) * 8u + j]);
-                }
-                sixteenths[i] = top;
-            }
-            workgroupBarrier();
-            if (lane < count) {
-                var top = own_largest;
-                for (var i = 0u; i < 16u; i++) {
-                    top = max(top, sixteenths[lane * 16u + i]);
-                }
-                rescale[lane] = exp(own_largest - top);
-                largest[lane] = top;
-                own_largest = top;
-            }
-            workgroupBarrier();
-{% for q in range(QUERIES) %}
-            if ({{ q }}u < count) {
-                var weight = 0.0;
-                if (s{{ q }} > LOWEST) {
-                    weight = exp(s{{ q }} - largest[{{ q }}]);
-                }
-                scores[{{ q * 128 }}u + lane] = weight;
-            }
-{% endfor %}
-            workgroupBarrier();
-            for (var i = lane; i < count * 16u; i += 128u) {
-                var sum = 0.0;
-                for (var j = 0u; j < 8u; j++) {
-                    sum += scores[(i / 16u) * 128u + (i % 16u) * 8u + j];
-                }
-                sixteenths[i] = sum;
-            }
-{% for i in range(ITEMS) %}
-            if (query{{ i }} < count) {
-                low{{ i }} *= rescale[query{{ i }}];
-                high{{ i }} *= rescale[query{{ i }}];
-                for (var at = first_key; at < end_key; at++) {
-                    let v = eight(row_at(table, at, 1u, kv_head), eight{{ i }});
-                    let weight = vec4<f32>(scores[query{{ i }} * 128u + at - block]);
-                    low{{ i }} = fma(v.low, weight, low{{ i }});
-                    high{{ i }} = fma(v.high, weight, high{{ i }});
-                }
-            }
-{% endfor %}
-            workgroupBarrier();
-            if (lane < count) {
-                var sum = 0.0;
-                for (var i = 0u; i < 16u; i++) {
-                    sum += sixteenths[lane * 16u + i];
-                }
-                own_sum = fma(own_sum, rescale[lane], sum);
+        if (query{{ i }} < count) {
+            for (var at = first_key; at < end_key; at++) {
+                let v = eight(row_at(table, at, 1u, kv_head), eight{{ i }});
+                let weight = vec4<f32>(scores[query{{ i }} * 128u + at % STRETCH]);
+                low{{ i }} = fma(v.low, weight, low{{ i }});
+                high{{ i }} = fma(v.high, weight, high{{ i }});
             }
         }
-        if (params.splits == 1u) {
-            workgroupBarrier();
-            if (lane < count) {
-                var w: Weights;
-                w.stretch = 0.0;
-                if (own_sum > 0.0) {
-                    w = merge(all_largest, all_sum, own_largest, own_sum);
-                    all_largest = w.largest;
-                    all_sum = w.sum;
-                }
-                rescale[lane] = w.before;
-                stretch_factor[lane] = w.stretch;
-                largest[lane] = all_sum;
-            }
-            workgroupBarrier();
-{% for i in range(ITEMS) %}
-            if (query{{ i }} < count) {
-                let factor = stretch_factor[query{{ i }}];
-                if (factor > 0.0) {
-                    all_low{{ i }} = fma(all_low{{ i }}, vec4<f32>(rescale[query{{ i }}]), low{{ i }} * factor);
-                    all_high{{ i }} = fma(all_high{{ i }}, vec4<f32>(rescale[query{{ i }}]), high{{ i }} * factor);
-                }
-            }
 {% endfor %}
+        workgroupBarrier();
+        if (lane < count) {
+            own_sum = 0.0;
+            for (var i = 0u; i < 16u; i++) {
+                own_sum += sixteenths[lane * 16u + i];
+            }
+            var w: Weights;
+            // A stretch of which the query sees nothing changes nothing.
+            w.stretch = 0.0;
+            if (own_sum > 0.0) {
+                w = merge(all_largest, all_sum, own_largest, own_sum);
+                all_largest = w.largest;
+                all_sum = w.sum;
+            }
+            rescale[lane] = w.before;
+            stretch_factor[lane] = w.stretch;
+            largest[lane] = all_sum;
         }
+        workgroupBarrier();
+{% for i in range(ITEMS) %}
+        if (query{{ i }} < count) {
+            let factor = stretch_factor[query{{ i }}];
+            if (factor > 0.0) {
+                all_low{{ i }} = fma(all_low{{ i }}, vec4<f32>(rescale[query{{ i }}]), low{{ i }} * factor);
+                all_high{{ i }} = fma(all_high{{ i }}, vec4<f32>(rescale[query{{ i }}]), high{{ i }} * factor);
+            }
+        }
+{% endfor %}
     }
 
     if (params.splits > 1u) {

@@ -1,6 +1,7 @@
 {% include "prelude.wgsl" %}
 {% set KV = 16 %}
 {% include "attention.wgsl" %}
+{% include "math.wgsl" %}
 {% include "merge.wgsl" %}
 // Merges the results of a head's stretches, in order: one workgroup a row and head.
 @group(0) @binding(0) var<storage, read> stretches: array<f32>;

@@ -3,7 +3,7 @@ const INTERLEAVED: u32 = 1u;
 const Q_NORM: u32 = 2u;
 const K_NORM: u32 = 4u;
 // Keys whose softmax is taken together; results of one stretch after the other are merged, whoever computed them.
-const STRETCH: u32 = 256u;
+const STRETCH: u32 = 128u;
 // Stands for −∞: it is smaller than any score, and differences from it are finite or −∞ but never NaN.
 const LOWEST: f32 = -3.0e38;
 

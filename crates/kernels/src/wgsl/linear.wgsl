@@ -34,5 +34,5 @@ fn norm_factor(squares: f32) -> f32 {
 }
 
 fn silu(x: f32) -> f32 {
-    return x / (1.0 + exp(-x));
+    return x / (1.0 + exact_exp(-x));
 }

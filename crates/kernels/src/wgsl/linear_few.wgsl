@@ -1,5 +1,6 @@
 {% include "prelude.wgsl" %}
 {% include "weight.wgsl" %}
+{% include "math.wgsl" %}
 {% include "linear.wgsl" %}
 // Few rows: the weights stream through once. 32 lanes share four features, each with a partition of the columns; a workgroup has 16
 // features, of both projections where they are gated, for up to {{ TILE }} rows, which a lane takes {{ 2 if TILE > 1 else 1 }} at a time.

@@ -1,5 +1,6 @@
 {% include "prelude.wgsl" %}
 {% include "weight.wgsl" %}
+{% include "math.wgsl" %}
 {% include "linear.wgsl" %}
 // Many rows: tiles of 64 rows by 64 features through workgroup memory, chunk by chunk of 32 columns; each lane has 4 × 4 results.
 {% set dense = BITS > 8 %}

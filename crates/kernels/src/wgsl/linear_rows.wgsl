@@ -1,4 +1,5 @@
 {% include "prelude.wgsl" %}
+{% include "math.wgsl" %}
 {% include "linear.wgsl" %}
 // Prepares rows for linear_many: u in whole chunks, then the sum of every chunk, then the norm's factors. 32 lanes a row.
 @group(0) @binding(0) var<storage, read> input: array<f32>;

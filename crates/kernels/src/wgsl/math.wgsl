@@ -29,15 +29,16 @@ fn power_of_two(n: i32) -> f32 {
     return bitcast<f32>(u32(n + 127) << 23u);
 }
 
-// eˣ; infinite and 0 where f32 ends. NaN gives any value.
+// eˣ; infinite and 0 where f32 ends. NaN gives any value. Nothing is left for the compiler to fuse, so that every kernel has the same
+// bits.
 fn exact_exp(x: f32) -> f32 {
     let within = clamp(x, -104.0, 89.0);
-    let n = floor(within * LOG2_E + 0.5);
-    let r = (within - n * LN_2_HIGH) - n * LN_2_LOW;
-    let tail = (((EXP_4 * r + EXP_3) * r + EXP_2) * r + EXP_1) * r + EXP_0;
+    let n = floor(fma(within, LOG2_E, 0.5));
+    let r = fma(-n, LN_2_LOW, fma(-n, LN_2_HIGH, within));
+    let tail = fma(fma(fma(fma(EXP_4, r, EXP_3), r, EXP_2), r, EXP_1), r, EXP_0);
     // In two steps, since n may be one too large for an exponent.
     let half = i32(n) / 2;
-    return (1.0 + (r + r * r * tail)) * power_of_two(half) * power_of_two(i32(n) - half);
+    return (1.0 + fma(r * r, tail, r)) * power_of_two(half) * power_of_two(i32(n) - half);
 }
 
 // ln x for positive, normal, finite x.

@@ -10,8 +10,8 @@ struct Weights {
 fn merge(largest: f32, sum: f32, new_largest: f32, new_sum: f32) -> Weights {
     var w: Weights;
     w.largest = max(largest, new_largest);
-    w.before = exp(largest - w.largest);
-    w.stretch = exp(new_largest - w.largest);
+    w.before = exact_exp(largest - w.largest);
+    w.stretch = exact_exp(new_largest - w.largest);
     w.sum = fma(sum, w.before, new_sum * w.stretch);
     return w;
 }

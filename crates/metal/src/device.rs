@@ -1,0 +1,216 @@
+use crate::clock;
+use crate::encoder::Recorder;
+use crate::flights::Flights;
+use crate::heap::{ALIGN, Allocator, MetalHeap, Tally};
+use crate::lane::Lane;
+use crate::objects::{Object, refused};
+use crate::pipelines::Pipelines;
+use crate::queue::{Kind, MetalQueue};
+use crate::residency::Residency;
+use crate::scratch::Scratch;
+use crate::timeline::MetalTimeline;
+use mlx_serving_device::{
+    Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
+    Timeline, WeightLayout, WeightSource, WeightSpec,
+};
+use mlx_serving_kernels::{Kernel, Lowering, Traits};
+use objc2::rc::autoreleasepool;
+use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice, MTLGPUFamily};
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+// `MTLCreateSystemDefaultDevice` answers nil on macOS unless this is linked.
+#[cfg(target_os = "macos")]
+#[link(name = "CoreGraphics", kind = "framework")]
+unsafe extern "C" {}
+
+/// Metal's own limit of command buffers that exist in a queue.
+const COMMAND_BUFFERS: usize = 64;
+/// The longest buffer that an op may refer to: kernels are told the length of what is bound in a u32.
+const MAX_BUFFER_LEN: u64 = (1 << 32) - ALIGN;
+
+/// How to open a [`MetalDevice`].
+#[derive(Debug, Clone, Default)]
+pub struct MetalOptions {
+    /// Arithmetic mode.
+    pub arithmetic: Arithmetic,
+    /// Folder for compiled kernels, kept from run to run.
+    pub pipeline_cache: Option<PathBuf>,
+}
+
+/// The system's default GPU.
+pub struct MetalDevice {
+    info: DeviceInfo,
+    device: Object<dyn MTLDevice>,
+    allocator: Arc<Allocator>,
+    flights: Arc<Flights>,
+    recorder: Arc<Recorder>,
+    compute: Arc<MetalQueue>,
+    transfer: Arc<MetalQueue>,
+}
+
+impl MetalDevice {
+    /// True if this system has a Metal device.
+    pub fn available() -> bool {
+        autoreleasepool(|_| MTLCreateSystemDefaultDevice().is_some())
+    }
+
+    /// Opens the system's default device.
+    ///
+    /// # Errors
+    /// [`DeviceError::Unsupported`] where there is none; what Metal refuses otherwise.
+    pub fn open(options: &MetalOptions) -> Result<Arc<Self>> {
+        autoreleasepool(|_| Self::open_in_pool(options))
+    }
+
+    /// Compiles every kernel in the background, so that none waits for its first use.
+    pub fn warm(&self) {
+        let recorder = Arc::downgrade(&self.recorder);
+        let work = move || {
+            for kernel in Kernel::all() {
+                let Some(recorder) = recorder.upgrade() else { return };
+                if let Err(error) = recorder.pipelines.get(kernel) {
+                    tracing::warn!(kernel = kernel.name, %error, "a kernel was not compiled");
+                }
+            }
+        };
+        // Without the thread, kernels are compiled on first use.
+        drop(std::thread::Builder::new().name("metal-warm".into()).spawn(work));
+    }
+
+    fn open_in_pool(options: &MetalOptions) -> Result<Arc<Self>> {
+        let none = || DeviceError::Unsupported("this system has no Metal device; use another with --device".into());
+        let device = MTLCreateSystemDefaultDevice().ok_or_else(none)?;
+        let queue = || {
+            let queue = device.newCommandQueueWithMaxCommandBufferCount(COMMAND_BUFFERS);
+            queue.ok_or_else(|| refused("command queue"))
+        };
+        let queues = [queue()?, queue()?];
+        let residency = Arc::new(Residency::new(&device, queues.clone()));
+        let info = info(&device, options.arithmetic, residency.has_sets());
+        let tally = Arc::new(Tally::default());
+        let allocator = Arc::new(Allocator { device: device.clone(), residency, tally });
+        let lowering = Lowering::new(Traits {
+            arithmetic: options.arithmetic,
+            workgroup_memory: device.maxThreadgroupMemoryLength().try_into().unwrap_or(u32::MAX),
+        });
+        let recorder = Arc::new(Recorder {
+            lowering,
+            pipelines: Pipelines::new(&device, options.pipeline_cache.as_deref()),
+            scratch: Scratch::new(allocator.clone()),
+            max_buffer_len: info.max_buffer_len,
+        });
+        let flights = Arc::new(Flights::default());
+        let open = |kind, queue| {
+            let lane = Lane::new(kind, queue, &device, &allocator, flights.clone())?;
+            Ok(MetalQueue::new(kind, lane, recorder.clone(), flights.clone()))
+        };
+        let [compute, transfer] = queues;
+        let (compute, transfer) = (open(Kind::Compute, compute)?, open(Kind::Transfer, transfer)?);
+        Ok(Arc::new(Self { info, device, allocator, flights, recorder, compute, transfer }))
+    }
+}
+
+fn info(device: &Object<dyn MTLDevice>, arithmetic: Arithmetic, residency_sets: bool) -> DeviceInfo {
+    let families = [
+        (MTLGPUFamily::Metal3, "Metal 3"),
+        (MTLGPUFamily::Apple7, "Apple 7"),
+        (MTLGPUFamily::Apple8, "Apple 8"),
+        (MTLGPUFamily::Apple9, "Apple 9"),
+    ];
+    let mut features: Vec<String> = families
+        .into_iter()
+        .filter(|(family, _)| device.supportsFamily(*family))
+        .map(|(_, name)| name.into())
+        .collect();
+    if residency_sets {
+        features.push("residency sets".into());
+    }
+    DeviceInfo {
+        backend: "metal",
+        name: device.name().to_string(),
+        features,
+        unified_memory: device.hasUnifiedMemory(),
+        memory_budget: device.recommendedMaxWorkingSetSize(),
+        max_buffer_len: MAX_BUFFER_LEN.min(device.maxBufferLength() as u64),
+        arithmetic,
+        // Metal does not tell how many cores a GPU has.
+        units: 1,
+    }
+}
+
+impl Device for MetalDevice {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn counters(&self) -> Counters {
+        let (submissions, busy) = self.flights.counters();
+        let tally = &self.allocator.tally;
+        Counters {
+            allocations: tally.allocations.load(Relaxed),
+            bytes_allocated: tally.bytes.load(Relaxed),
+            submissions,
+            busy,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        clock::now()
+    }
+
+    fn new_heap(&self, len: u64, storage: Storage) -> Result<Arc<dyn Heap>> {
+        self.flights.alive()?;
+        Ok(Arc::new(MetalHeap::new(self.allocator.heap(len, storage)?)))
+    }
+
+    fn new_buffer(&self, len: u64, storage: Storage) -> Result<Buffer> {
+        self.flights.alive()?;
+        Ok(Buffer::whole(self.allocator.buffer(len, storage)?))
+    }
+
+    fn placement(&self, len: u64) -> Placement {
+        Placement { size: len.next_multiple_of(ALIGN), align: ALIGN }
+    }
+
+    fn compute_queue(&self) -> Arc<dyn Queue> {
+        self.compute.clone()
+    }
+
+    fn transfer_queue(&self) -> Arc<dyn Queue> {
+        self.transfer.clone()
+    }
+
+    fn new_timeline(&self) -> Result<Arc<dyn Timeline>> {
+        self.flights.alive()?;
+        Ok(Arc::new(MetalTimeline::new(&self.device)?))
+    }
+
+    fn weight_layout(&self, spec: &WeightSpec) -> Result<WeightLayout> {
+        self.recorder.lowering.weight_layout(spec)
+    }
+
+    fn pack_weight(
+        &self,
+        spec: &WeightSpec,
+        source: &WeightSource<'_>,
+        blocks: Range<usize>,
+        out: &mut [u8],
+    ) -> Result<()> {
+        self.recorder.lowering.pack_weight(spec, source, blocks, out)
+    }
+
+    fn kv_block_bytes(&self, spec: &KvSpec) -> usize {
+        self.recorder.lowering.kv_block_bytes(spec)
+    }
+}
+
+impl fmt::Debug for MetalDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "MetalDevice({})", self.info.name)
+    }
+}

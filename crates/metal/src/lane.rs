@@ -1,0 +1,160 @@
+use crate::flights::{Flight, Flights, LIMIT};
+use crate::heap::{Allocator, BIND, MetalMemory};
+use crate::objects::{Object, refused};
+use crate::pass::Pass;
+use crate::queue::Kind;
+use crate::submission::Times;
+use block2::RcBlock;
+use mlx_serving_device::{Buffer, DeviceError, Result, Storage};
+use mlx_serving_kernels::fault;
+use objc2::rc::autoreleasepool;
+use objc2::runtime::ProtocolObject;
+use objc2_metal::{
+    MTLCommandBuffer, MTLCommandBufferError, MTLCommandBufferStatus, MTLCommandQueue, MTLDevice, MTLFence,
+};
+use std::collections::VecDeque;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A command queue with what its command buffers share.
+pub(crate) struct Lane {
+    kind: Kind,
+    queue: Object<dyn MTLCommandQueue>,
+    /// Orders the queue's encoders.
+    fence: Object<dyn MTLFence>,
+    /// `LIMIT` fault buffers; flight n has the one at n modulo `LIMIT`.
+    faults: Buffer,
+    flights: Arc<Flights>,
+    /// Submissions held back by the limit. Locked while a command buffer is written, which keeps them in order.
+    backlog: Mutex<VecDeque<Flight>>,
+    /// Length of the backlog.
+    waiting: AtomicUsize,
+}
+
+impl Lane {
+    pub(crate) fn new(
+        kind: Kind,
+        queue: Object<dyn MTLCommandQueue>,
+        device: &ProtocolObject<dyn MTLDevice>,
+        allocator: &Allocator,
+        flights: Arc<Flights>,
+    ) -> Result<Arc<Self>> {
+        let fence = device.newFence().ok_or_else(|| refused("fence"))?;
+        let faults: Arc<MetalMemory> = allocator.internal(LIMIT as u64 * BIND, Storage::Shared, "fault buffers")?;
+        let (backlog, waiting) = (Mutex::default(), AtomicUsize::new(0));
+        Ok(Arc::new(Self { kind, queue, fence, faults: Buffer::whole(faults), flights, backlog, waiting }))
+    }
+
+    /// Commits a submission now, or when the queue has room for it.
+    pub(crate) fn submit(self: &Arc<Self>, flight: Flight) {
+        self.waiting.fetch_add(1, SeqCst);
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner).push_back(flight);
+        self.advance();
+    }
+
+    /// Waits until everything has run.
+    pub(crate) fn drain(&self) {
+        self.flights.drain(self.kind, || self.waiting.load(SeqCst) > 0);
+    }
+
+    /// Commits what there is room for.
+    fn advance(self: &Arc<Self>) {
+        let mut backlog = self.backlog.lock().unwrap_or_else(PoisonError::into_inner);
+        while !backlog.is_empty()
+            && let Some(number) = self.flights.clearance(self.kind)
+            && let Some(flight) = backlog.pop_front()
+        {
+            autoreleasepool(|_| self.depart(number, flight));
+            self.waiting.fetch_sub(1, SeqCst);
+        }
+    }
+
+    fn depart(self: &Arc<Self>, number: u64, flight: Flight) {
+        let written = self.fault_buffer(number).and_then(|fault| Ok((self.write(&flight, &fault)?, fault)));
+        // Before it is committed, since it may land at once.
+        self.flights.depart(self.kind, flight);
+        match written {
+            Ok((commands, fault)) => {
+                let lane = self.clone();
+                let landed = on_completion(move |commands| {
+                    let outcome = outcome(commands).and_then(|()| raised(&fault));
+                    lane.flights.land(lane.kind, number, outcome, times(commands));
+                    if lane.waiting.load(SeqCst) > 0 {
+                        lane.advance();
+                    }
+                });
+                // SAFETY: a block of the type that Metal calls, which copies it.
+                unsafe { commands.addCompletedHandler(RcBlock::as_ptr(&landed)) };
+                commands.commit();
+            }
+            Err(error) => self.flights.land(self.kind, number, Err(error), None),
+        }
+    }
+
+    fn fault_buffer(&self, number: u64) -> Result<Buffer> {
+        let start = number % LIMIT as u64 * BIND;
+        let buffer = self.faults.slice(start..start + fault::BYTES)?;
+        buffer.write(0, &[0u32; 2])?;
+        Ok(buffer)
+    }
+
+    /// Writes the command buffer. It retains nothing: the flight keeps memory, pipelines and events, the lane the rest, until it
+    /// has landed.
+    fn write(&self, flight: &Flight, fault: &Buffer) -> Result<Object<dyn MTLCommandBuffer>> {
+        let commands = self.queue.commandBufferWithUnretainedReferences();
+        let commands = commands.ok_or_else(|| refused("command buffer"))?;
+        for point in flight.waits.iter().filter(|point| !point.reached()) {
+            commands.encodeWaitForEvent_value(point.timeline().event(), point.value());
+        }
+        let mut pass = Pass::new(&commands, &self.fence, fault);
+        flight.steps.iter().try_for_each(|step| pass.write(step))?;
+        drop(pass);
+        if let Some(point) = &flight.signal {
+            commands.encodeSignalEvent_value(point.timeline().event(), point.value());
+        }
+        Ok(commands)
+    }
+}
+
+type Commands = ProtocolObject<dyn MTLCommandBuffer>;
+
+/// A block that Metal calls on a thread of its own.
+fn on_completion(f: impl Fn(&Commands) + Send + Sync + 'static) -> RcBlock<dyn Fn(NonNull<Commands>)> {
+    RcBlock::new(move |commands: NonNull<Commands>| {
+        // SAFETY: Metal passes the command buffer, and keeps it during the call.
+        autoreleasepool(|_| f(unsafe { commands.as_ref() }));
+    })
+}
+
+/// How the device ended a command buffer.
+fn outcome(commands: &Commands) -> Result<()> {
+    if commands.status() == MTLCommandBufferStatus::Completed {
+        return Ok(());
+    }
+    let Some(error) = commands.error() else {
+        return Err(DeviceError::CommandFailed("Metal gave no reason".into()));
+    };
+    let text = error.localizedDescription().to_string();
+    Err(match MTLCommandBufferError(error.code() as usize) {
+        MTLCommandBufferError::DeviceRemoved => DeviceError::Lost(text),
+        // After too many errors Metal ignores whatever a process submits.
+        MTLCommandBufferError::AccessRevoked => DeviceError::Lost(text),
+        _ => DeviceError::CommandFailed(text),
+    })
+}
+
+/// What kernels found wrong with their input.
+fn raised(fault: &Buffer) -> Result<()> {
+    let mut words = [0u32; 2];
+    fault.read(0, &mut words)?;
+    fault::error(words).map_or(Ok(()), Err)
+}
+
+/// When the device ran a command buffer; nothing if it gives no times, as for one without commands.
+fn times(commands: &Commands) -> Times {
+    let [began, ended] =
+        [commands.GPUStartTime(), commands.GPUEndTime()].map(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    began.zip(ended).filter(|(began, ended)| !began.is_zero() && began <= ended)
+}
