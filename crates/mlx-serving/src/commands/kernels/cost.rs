@@ -65,3 +65,62 @@ fn attend(op: &Attend, case: &Case, kv_token: u64) -> Cost {
     let seen = each * case.start() as u64 + each * (each + 1) / 2;
     Cost { bytes: WORD * values + kv, multiply_adds: 2 * sequences * seen * width }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::kernels::memory::Memory;
+    use crate::commands::kernels::plan::Plan;
+    use crate::commands::kernels::rig::{Kernel, Rig};
+    use mlx_serving_checkpoint::synth::{SHAPES, Shape};
+    use mlx_serving_device::Device;
+    use mlx_serving_device::fake::{FakeDevice, FakeOptions};
+    use std::sync::Arc;
+
+    fn with_rig(shape: &'static Shape, cases: (&[usize], &[usize]), check: impl Fn(&Plan, &Rig<'_>)) {
+        let options = FakeOptions { unified_memory: false, compute: false, ..Default::default() };
+        let device: Arc<dyn Device> = FakeDevice::new(options).unwrap();
+        let plan = Plan::new(shape, (4, 64), cases.0, cases.1, device.as_ref()).unwrap();
+        let rig = Rig::new(&plan, Memory::new(&device).unwrap()).unwrap();
+        check(&plan, &rig);
+    }
+
+    #[test]
+    fn every_op_of_every_architecture_is_valid_and_costs_something() {
+        for shape in SHAPES.iter().filter(|shape| shape.name.starts_with("tiny-")) {
+            with_rig(shape, (&[1, 5, 130], &[1, 33]), |plan, rig| {
+                for case in &plan.cases {
+                    let step = rig.step(case).unwrap();
+                    for (kernel, call) in Kernel::ALL.into_iter().flat_map(|kernel| [(kernel, 0), (kernel, 7)]) {
+                        let op = step.op(kernel, call);
+                        op.validate().unwrap();
+                        assert!(cost(&op, case, rig.kv_token_bytes()).bytes > 0, "{kernel:?} of {case:?}");
+                    }
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn costs_are_those_of_the_shape() {
+        let tiny = Shape::find("tiny-qwen2", 4, 64).unwrap();
+        with_rig(tiny, (&[3, 128], &[128, 200]), |plan, rig| {
+            let of = |kernel, case: &Case| cost(&rig.step(case).unwrap().op(kernel, 0), case, 512);
+            let [decode, _, first_chunk, next_chunk] = plan.cases[..] else { panic!("{plan:?}") };
+            let qkv = of(Kernel::Qkv, &decode);
+            // 128 queries, 64 keys and 64 values of 128 weights, 4 bits and a 64th of two bf16 each.
+            assert_eq!(qkv.multiply_adds, 3 * 256 * 128);
+            assert_eq!(qkv.bytes, 256 * 128 * 9 / 16 + 4 * (256 + 128 + 3 * (128 + 256)));
+            let gated = of(Kernel::GateUp, &decode);
+            assert_eq!(gated.multiply_adds, 3 * 2 * 256 * 128);
+            assert_eq!(gated.bytes, 2 * 256 * 128 * 9 / 16 + 4 * (128 + 3 * (128 + 256)));
+            let attend = of(Kernel::Attend, &decode);
+            // 4 heads of 32: scores and values of 128 tokens each.
+            assert_eq!(attend.multiply_adds, 3 * 2 * 128 * 128);
+            assert_eq!(attend.bytes, 3 * (512 * 128 + 4 * (256 + 32 + 128)));
+            assert_eq!(of(Kernel::Attend, &first_chunk).multiply_adds, 2 * 128 * (1..=128).sum::<u64>());
+            assert_eq!(of(Kernel::Attend, &next_chunk).multiply_adds, 2 * 128 * (73..=200).sum::<u64>());
+            assert_eq!(of(Kernel::LmHead, &first_chunk).multiply_adds, 512 * 128);
+        });
+    }
+}
