@@ -143,7 +143,7 @@ impl Report<'_> {
             d.name,
             d.backend
         )?;
-        let mib = self.copy.cost.bytes / 2 >> 20;
+        let mib = (self.copy.cost.bytes / 2) >> 20;
         writeln!(out, "copy of {mib} MiB, read and written: {:.1} GB/s", self.copy_gb_s())?;
         if self.kernels.iter().any(|m| !m.speed.timing.by_device) {
             writeln!(out, "this device has no timestamps: times are the host's, submission included")?;
