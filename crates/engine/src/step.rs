@@ -4,7 +4,7 @@ use crate::client::Client;
 use crate::scheduler::{Limits, Plan, Scheduler};
 use crate::spill::SpillStore;
 use crate::uniforms::{self, Bounds, StepInputs};
-use mlx_serving_device::ops::{LogitBias, NO_SLOT, Observe, Sample, SampleParams};
+use mlx_serving_device::ops::{Copy, LogitBias, NO_SLOT, Observe, Sample, SampleParams};
 use mlx_serving_device::{Buffer, Device, DeviceError, Encoder, Op, Result, Status, Storage};
 use mlx_serving_metal_layer::{Allocation, InFlight, LayerStats, MetalLayer, Ticket};
 use mlx_serving_model::{KvCache, Model, Scratch, Step};
@@ -17,6 +17,8 @@ pub(crate) struct Stepper {
     cache: KvCache,
     scratch: Scratch,
     bounds: Bounds,
+    /// The device's own copy of a step's uniforms, where it would read the host's over a bus. Steps run in order: one is enough.
+    uniforms: Option<Allocation>,
     /// Token counts of the sequences that penalise, allocated when the first of them comes.
     history: Option<Allocation>,
     free_slots: Vec<u32>,
@@ -52,8 +54,10 @@ pub(crate) struct Submitted {
     /// Blocks that came back for it.
     restored: Vec<(Ticket, Vec<u32>)>,
     in_flight: InFlight,
-    /// u32 [samples].
+    /// u32 [samples], for the next step.
     sampled: Buffer,
+    /// The same for the host.
+    readable: Buffer,
     samples: usize,
 }
 
@@ -72,7 +76,12 @@ impl Stepper {
             blocks_per_sequence: max_context.div_ceil(crate::block_pool::BLOCK_TOKENS),
         };
         let cache = KvCache::new(&model, device.as_ref(), layer.allocate.as_ref(), blocks)?;
-        let scratch = Scratch::new(&model, layer.allocate.as_ref(), limits.rows, limits.sequences)?;
+        let allocate = layer.allocate.as_ref();
+        let scratch = Scratch::new(&model, device.as_ref(), allocate, limits.rows, limits.sequences)?;
+        let uniforms = match device.info().unified_memory {
+            true => None,
+            false => Some(allocate.allocate(bounds.bytes(), Storage::Private, "uniforms")?),
+        };
         layer.submit.reserve_uniforms(bounds.bytes())?;
         let free_slots = (0..limits.sequences as u32).rev().collect();
         Ok(Self {
@@ -81,6 +90,7 @@ impl Stepper {
             cache,
             scratch,
             bounds,
+            uniforms,
             history: None,
             free_slots,
             spill: None,
@@ -123,9 +133,13 @@ impl Stepper {
     ) -> Result<Submitted, Refusal> {
         let (params, biases) = self.sampling(plan, scheduler)?;
         let mut slot = self.layer.submit.acquire()?;
-        let inputs = uniforms::pack(&slot.uniforms, plan, &params, &biases)?;
-        let sampled = self.bounds.sampled(&slot.uniforms)?;
+        let device = self.uniforms.as_ref().map_or(&slot.uniforms, |own| own);
+        let (inputs, bytes) = uniforms::pack(&slot.uniforms, device, plan, &params, &biases)?;
+        let (sampled, readable) = (self.bounds.sampled(device)?, self.bounds.sampled(&slot.uniforms)?);
         let encoder = slot.encoder.as_mut();
+        if let Some(own) = &self.uniforms {
+            encoder.record(Op::Copy(Copy { from: slot.uniforms.slice(0..bytes)?, to: own.slice(0..bytes)? }))?;
+        }
         let restored = self.move_blocks(scheduler.pool.take_moves())?;
         self.moving.iter().try_for_each(|ticket| ticket.order(encoder))?;
         let observed = self.observe(encoder, plan, scheduler)?;
@@ -153,11 +167,19 @@ impl Stepper {
                 history: self.history.as_ref().map(|h| (**h).clone()),
                 out: sampled.clone(),
             }))?;
+            if self.uniforms.is_some() {
+                let bytes = 0..4 * logit_count as u64;
+                encoder.record(Op::Copy(Copy { from: sampled.slice(bytes.clone())?, to: readable.slice(bytes)? }))?;
+            }
+            let mut wanted = |id| scheduler.get(id).is_some_and(|s| s.rest.request.logprobs.is_some());
+            if plan.parts.iter().any(|part| part.sample.is_some() && wanted(part.id)) {
+                self.scratch.make_readable(encoder, logit_count)?;
+            }
         }
         let in_flight = self.layer.submit.submit(slot, &[])?;
         // Submitted: whoever reuses these ranges waits for the step.
         drop((observed, rope));
-        Ok(Submitted { restored, in_flight, sampled, samples: logit_count })
+        Ok(Submitted { restored, in_flight, sampled, readable, samples: logit_count })
     }
 
     /// Waits for a step; the tokens that it sampled.
@@ -184,7 +206,7 @@ impl Stepper {
             error => error,
         })?;
         let mut tokens = vec![0u32; step.samples];
-        step.sampled.read(0, &mut tokens)?;
+        step.readable.read(0, &mut tokens)?;
         Ok(tokens)
     }
 
@@ -237,7 +259,7 @@ impl Stepper {
     pub(crate) fn logprobs(&self, row: usize, token: u32, top: usize) -> Result<Logprobs> {
         let vocab = self.model.vocab();
         let mut logits = vec![0f32; vocab];
-        self.scratch.logits.read(4 * (row * vocab) as u64, &mut logits)?;
+        self.scratch.read_logits(row, &mut logits)?;
         Ok(log_softmax(&logits, token, top))
     }
 

@@ -45,15 +45,17 @@ pub(crate) struct StepInputs {
     pub biases: Buffer,
 }
 
-/// Writes a plan and its sampling parameters into a slot's uniforms.
+/// Writes a plan and its sampling parameters into a slot's uniforms. The inputs are views of `device`, into which the bytes that are
+/// returned beside them are to be copied, if it is not `uniforms` itself.
 pub(crate) fn pack(
     uniforms: &Buffer,
+    device: &Buffer,
     plan: &Plan,
     params: &[SampleParams],
     biases: &[LogitBias],
-) -> Result<StepInputs> {
-    let mut cursor = Cursor { uniforms, at: 0 };
-    Ok(StepInputs {
+) -> Result<(StepInputs, u64)> {
+    let mut cursor = Cursor { uniforms, device, at: 0 };
+    let inputs = StepInputs {
         tokens: cursor.put(&plan.tokens)?,
         batch: Batch {
             rows: plan.tokens.len(),
@@ -66,19 +68,21 @@ pub(crate) fn pack(
         logit_rows: cursor.put(&plan.logit_rows)?,
         params: cursor.put(params)?,
         biases: cursor.put(biases)?,
-    })
+    };
+    Ok((inputs, cursor.at))
 }
 
 struct Cursor<'a> {
     uniforms: &'a Buffer,
+    device: &'a Buffer,
     at: u64,
 }
 
 impl Cursor<'_> {
     fn put<T: bytemuck::NoUninit>(&mut self, values: &[T]) -> Result<Buffer> {
         let len = size_of_val(values) as u64;
-        let place = self.uniforms.slice(self.at..self.at + len)?;
-        place.write(0, values)?;
+        self.uniforms.write(self.at, values)?;
+        let place = self.device.slice(self.at..self.at + len)?;
         self.at = (self.at + len).next_multiple_of(ALIGN);
         Ok(place)
     }

@@ -1,4 +1,4 @@
-//! Faults on demand. They hold for the whole process: a test that asks for one runs in a process of its own (nextest does
+//! Faults on demand, and what else a test decides about the device. They hold for the whole process: a test that asks for one runs in a process of its own (nextest does
 //! that), or calls [`reset`] at its end.
 
 use crate::runtime::lock;
@@ -16,6 +16,7 @@ struct Settings {
     delay: Duration,
     working_set: u64,
     unified: bool,
+    confined: bool,
     seed: u64,
 }
 
@@ -27,6 +28,7 @@ const PLAIN: Settings = Settings {
     delay: Duration::ZERO,
     working_set: 1 << 30,
     unified: true,
+    confined: false,
     seed: 0,
 };
 
@@ -70,6 +72,12 @@ pub fn set_working_set(bytes: u64) {
 /// What `hasUnifiedMemory` says.
 pub fn set_unified_memory(unified: bool) {
     lock(&SETTINGS).unified = unified;
+}
+
+/// While `confined`, kernels that are told the lengths of what is bound run on copies of just that, ended by inaccessible
+/// pages, so that a stray access is caught also in the middle of a heap. Ranges over 1 MiB stay where they are.
+pub fn confine_kernels(confined: bool) {
+    lock(&SETTINGS).confined = confined;
 }
 
 /// Chooses the order in which work runs that nothing orders: dispatches between barriers, threadgroups, and, by short delays,
@@ -142,6 +150,10 @@ pub(crate) fn working_set() -> u64 {
 
 pub(crate) fn unified_memory() -> bool {
     lock(&SETTINGS).unified
+}
+
+pub(crate) fn confines_kernels() -> bool {
+    lock(&SETTINGS).confined
 }
 
 pub(crate) fn seed() -> u64 {

@@ -27,7 +27,8 @@
 //! taken to touch all of what is bound, reading or writing as its signature says. It is laxer in others: nothing checks what
 //! the host does through `contents`, all memory is resident, and nothing is slow.
 //!
-//! New memory holds 0xA5 and dedicated memory ends at inaccessible pages.
+//! New memory holds 0xA5 and dedicated memory ends at inaccessible pages; [`faults::confine_kernels`] gives kernels such an end
+//! in heaps, too.
 //!
 //! # Use
 //!

@@ -1,9 +1,9 @@
 //! What the backend makes of a device that refuses, fails, is lost, or never signals.
-mod backend;
+mod rig;
 
-use backend::{LIMIT, SHORT, bytes, close, copy, filled, open, point, submit, try_submit};
 use metal_sim::faults;
 use mlx_serving_device::{Device, DeviceError, Point, Status, Storage};
+use rig::{LIMIT, SHORT, bytes, close, copy, filled, open, point, submit, try_submit};
 use std::time::Duration;
 
 #[test]

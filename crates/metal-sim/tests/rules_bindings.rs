@@ -276,6 +276,51 @@ fn kernels_stay_inside_their_buffers() {
     fails("past the end of buffer index 0", "stray", msl);
 }
 
+/// Words of a heap, of which a kernel is told the first 32.
+#[test]
+fn confined_kernels_stay_inside_what_they_were_told() {
+    let told = |name: &str, store: &str| {
+        format!(
+            "struct Sizes {{ uint size0; uint size1; }};
+             kernel void {name}(device uint const* from [[buffer(0)]], device uint* to [[buffer(1)]],
+                                constant Sizes& _buffer_sizes [[buffer(2)]], uint t [[thread_index_in_threadgroup]]) {{
+                 {store}
+             }}"
+        )
+    };
+    let run_told = |name: &str, msl: &str, confined: bool| {
+        metal_sim::faults::confine_kernels(confined);
+        let device = device();
+        let heap = heap(&device, 4096, MTLStorageMode::Shared);
+        let (buffer, queue) = (place(&heap, 4096, 0), device.newCommandQueue().expect("a queue"));
+        let pipeline = pipeline(&device, name, msl);
+        run(&queue, |command_buffer| fill(command_buffer, &buffer, 1));
+        run(&queue, |command_buffer| {
+            pass(command_buffer, MTLDispatchType::Serial, |encoder| {
+                bind(encoder, &pipeline, &[&buffer]);
+                set_buffer(encoder, &buffer, 1024, 1);
+                set_bytes(encoder, &[128, 0, 0, 0, 128, 0, 0, 0], 2);
+                dispatch(encoder, 1, 32);
+            });
+        });
+        let words = bytes(&buffer)[1024..1160].to_vec();
+        metal_sim::faults::confine_kernels(false);
+        words
+    };
+    keeps_the_rules(|| {
+        let tame = run_told("tame", &told("tame", "to[t] = from[t] + 1;"), true);
+        assert_eq!(tame, [[2, 1, 1, 1].repeat(32), vec![1; 8]].concat());
+        let stray = run_told("stray", &told("stray", "to[t + 1] = from[t] + 1;"), false);
+        assert_eq!(stray[128..132], [2, 1, 1, 1], "a neighbour was overwritten and nobody noticed");
+    });
+    breaks_on_device("past the end of buffer index 1", || {
+        run_told("stray", &told("stray", "to[t + 1] = from[t] + 1;"), true);
+    });
+    breaks_on_device("past the end of buffer index 0", || {
+        run_told("nosy", &told("nosy", "to[t] = from[t + 1];"), true);
+    });
+}
+
 #[test]
 fn msl_that_does_not_compile_is_an_error() {
     keeps_the_rules(|| {

@@ -146,10 +146,10 @@ impl Drop for Pass<'_> {
     }
 }
 
-/// The range that a command uses, in whole words: a word that is written in part is read and written back.
+/// The range that a command uses: all that is bound. A kernel keeps to the buffer, but reads and writes back whole words of it.
 fn used(buffer: &Buffer, access: Access) -> Use {
-    let range = buffer.offset() / 4 * 4..(buffer.offset() + buffer.len()).next_multiple_of(4);
-    Use { memory: Arc::as_ptr(buffer.memory()).cast::<()>() as usize, range, access }
+    let (offset, len) = Launch::bound(buffer, BIND);
+    Use { memory: Arc::as_ptr(buffer.memory()).cast::<()>() as usize, range: offset..offset + len, access }
 }
 
 /// Binds a few bytes that live in the command buffer itself.

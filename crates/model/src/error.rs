@@ -13,7 +13,7 @@ pub enum ModelError {
     Device(#[from] DeviceError),
     /// The weights alone exceed the device's memory.
     #[error(
-        "the weights need {:.2} GiB, but this device has {:.2} GiB to give; at 4 bits and groups of 64, up to about {:.1} billion \
+        "the weights need {needed} bytes ({:.2} GiB), but this device has a budget of {budget} ({:.2} GiB); at 4 bits and groups of 64, up to about {:.1} billion \
          parameters would fit: choose a smaller model, fewer bits, or another device with --device",
         gib(*needed), gib(*budget), *budget as f64 / BYTES_OF_4_BITS / 1e9
     )]

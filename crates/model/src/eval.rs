@@ -31,7 +31,7 @@ impl<'a> Evaluator<'a> {
     ) -> Result<Self, ModelError> {
         let allocate: &dyn Allocate = layer.allocate.as_ref();
         let cache = KvCache::new(model, device.as_ref(), allocate, context.div_ceil(BLOCK_TOKENS))?;
-        let scratch = Scratch::new(model, allocate, chunk, chunk)?;
+        let scratch = Scratch::new(model, device.as_ref(), allocate, chunk, chunk)?;
         Ok(Self { model, layer, cache, scratch, context, chunk })
     }
 
@@ -73,7 +73,7 @@ impl<'a> Evaluator<'a> {
     fn chunk(&mut self, chunk: &[u32], start: usize, prompt: usize) -> Result<Vec<f32>, ModelError> {
         self.step(chunk, start, prompt)?;
         let mut logits = vec![0f32; chunk.len() * self.model.vocab()];
-        self.scratch.logits.read(0, &mut logits)?;
+        self.scratch.read_logits(0, &mut logits)?;
         Ok(logits)
     }
 
@@ -115,6 +115,7 @@ impl<'a> Evaluator<'a> {
         let allocate = self.layer.allocate.clone();
         let encoder = slot.encoder.as_mut();
         let temporaries = self.model.forward(encoder, &step, &self.cache, &self.scratch, allocate.as_ref())?;
+        self.scratch.make_readable(encoder, rows)?;
         let in_flight: InFlight = self.layer.submit.submit(slot, &[])?;
         drop(temporaries);
         self.layer.submit.complete(&in_flight, LIMIT)?;

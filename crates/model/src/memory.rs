@@ -1,7 +1,8 @@
 use crate::Model;
 use crate::pass::Activations;
 use mlx_serving_checkpoint::Config;
-use mlx_serving_device::{Buffer, Device, DeviceError, KvSpec, Result, Storage};
+use mlx_serving_device::ops::Copy;
+use mlx_serving_device::{Buffer, Device, DeviceError, Encoder, KvSpec, Op, Result, Storage};
 use mlx_serving_metal_layer::{Allocate, Allocation, WorkingSet};
 
 /// Shape of a layer's KV cache.
@@ -14,21 +15,32 @@ pub fn working_set(config: &Config, device: &dyn Device, blocks: usize, rows: us
     WorkingSet {
         kv_layers: config.num_hidden_layers,
         kv_layer_bytes: device.kv_block_bytes(&kv_spec(config)) as u64 * blocks as u64,
-        others: scratch(config, rows, logit_rows).map(|(floats, storage)| (4 * floats as u64, storage)).to_vec(),
+        others: scratch(config, device, rows, logit_rows)
+            .into_iter()
+            .map(|(floats, storage, _)| (4 * floats as u64, storage))
+            .collect(),
     }
 }
 
-/// Floats of residual, qkv, attended, gated, angles and logits.
-fn scratch(c: &Config, rows: usize, logit_rows: usize) -> [(usize, Storage); 6] {
+/// Floats of residual, qkv, attended, gated, angles and logits; and of logits for the host, where it does not reach the device's.
+fn scratch(c: &Config, device: &dyn Device, rows: usize, logit_rows: usize) -> Vec<(usize, Storage, &'static str)> {
     let heads = c.num_attention_heads + 2 * c.num_key_value_heads;
-    [
-        (rows * c.hidden_size, Storage::Private),
-        (rows * heads * c.head_dim, Storage::Private),
-        (rows * c.num_attention_heads * c.head_dim, Storage::Private),
-        (rows * c.intermediate_size, Storage::Private),
-        (rows * c.head_dim, Storage::Private),
-        (logit_rows * c.vocab_size, Storage::Shared),
-    ]
+    let own = |floats| (floats, Storage::Private, "activations");
+    let logits = |storage| (logit_rows * c.vocab_size, storage, "logits");
+    let mut all = vec![
+        own(rows * c.hidden_size),
+        own(rows * heads * c.head_dim),
+        own(rows * c.num_attention_heads * c.head_dim),
+        own(rows * c.intermediate_size),
+        own(rows * c.head_dim),
+    ];
+    if device.info().unified_memory {
+        all.push(logits(Storage::Shared));
+    } else {
+        // Sampling would read them over the bus, and the host seldom wants them.
+        all.extend([logits(Storage::Private), logits(Storage::Shared)]);
+    }
+    all
 }
 
 /// The paged KV cache: one buffer a layer, each of the same number of blocks.
@@ -81,20 +93,26 @@ impl KvCache {
 #[derive(Debug)]
 pub struct Scratch {
     pub(crate) activations: Activations,
-    /// `f32 [logit rows][vocabulary]`, in shared storage; valid until the next step begins.
+    /// `f32 [logit rows][vocabulary]`; valid until the next step begins.
     pub logits: Buffer,
+    /// The same for the host, after [`Self::make_readable`]; on unified memory the same buffer.
+    readable: Buffer,
+    vocab: usize,
     _held: Vec<Allocation>,
 }
 
 impl Scratch {
     /// Room for steps of `rows` rows of which `logit_rows` need logits.
-    pub fn new(model: &Model, allocate: &dyn Allocate, rows: usize, logit_rows: usize) -> Result<Self> {
-        let held = scratch(&model.config, rows, logit_rows)
+    pub fn new(
+        model: &Model,
+        device: &dyn Device,
+        allocate: &dyn Allocate,
+        rows: usize,
+        logit_rows: usize,
+    ) -> Result<Self> {
+        let held = scratch(&model.config, device, rows, logit_rows)
             .into_iter()
-            .map(|(floats, storage)| {
-                let tag = if storage == Storage::Shared { "logits" } else { "activations" };
-                allocate.allocate(4 * floats as u64, storage, tag)
-            })
+            .map(|(floats, storage, tag)| allocate.allocate(4 * floats as u64, storage, tag))
             .collect::<Result<Vec<_>>>()?;
         let buffer = |i: usize| (*held[i]).clone();
         let activations = Activations {
@@ -104,7 +122,21 @@ impl Scratch {
             gated: buffer(3),
             angles: buffer(4),
         };
-        let logits = buffer(5);
-        Ok(Self { activations, logits, _held: held })
+        let (logits, readable) = (buffer(5), buffer(held.len() - 1));
+        Ok(Self { activations, logits, readable, vocab: model.vocab(), _held: held })
+    }
+
+    /// Records, after a step's ops, what lets the host read the first `rows` rows of its logits.
+    pub fn make_readable(&self, encoder: &mut dyn Encoder, rows: usize) -> Result<()> {
+        let bytes = 0..4 * (rows * self.vocab) as u64;
+        if self.logits.overlaps(&self.readable) || rows == 0 {
+            return Ok(());
+        }
+        encoder.record(Op::Copy(Copy { from: self.logits.slice(bytes.clone())?, to: self.readable.slice(bytes)? }))
+    }
+
+    /// Reads whole rows of logits from row `first` on, once the step has completed.
+    pub fn read_logits(&self, first: usize, logits: &mut [f32]) -> Result<()> {
+        self.readable.read(4 * (first * self.vocab) as u64, logits)
     }
 }

@@ -64,7 +64,7 @@ pub(crate) struct VulkanEncoder {
     work: u64,
     ops: u32,
     launched: bool,
-    /// The first error: half an op may have been recorded.
+    /// An error after which not every op is recorded, or half of one is.
     broken: Option<DeviceError>,
 }
 
@@ -114,7 +114,7 @@ impl VulkanEncoder {
     fn cut(&mut self) -> Result<()> {
         let tape = self.open.take();
         if let Some(tape) = tape {
-            record::end(&self.recorder.gpu, &tape)?;
+            record::end(&self.recorder.gpu, &tape).inspect_err(|error| self.broken = Some(error.clone()))?;
         }
         self.pieces.push(Recorded { waits: std::mem::take(&mut self.waits), tape });
         Ok(())
@@ -136,7 +136,7 @@ impl VulkanEncoder {
         }
         let pipelines = launches.iter().map(|l| recorder.pipelines.get(l.kernel)).collect::<Result<Vec<_>>>()?;
         for (launch, pipeline) in launches.iter().zip(pipelines) {
-            self.launch(launch, pipeline)?;
+            self.launch(launch, pipeline).inspect_err(|error| self.broken = Some(error.clone()))?;
         }
         Ok(())
     }
@@ -246,12 +246,7 @@ impl VulkanEncoder {
 impl Encoder for VulkanEncoder {
     fn record(&mut self, op: Op) -> Result<()> {
         op.validate()?;
-        let recorded_before = self.open.is_some() || !self.is_first();
-        let outcome = self.try_record(&op);
-        if let (Err(error), true) = (&outcome, recorded_before || self.open.is_some()) {
-            self.broken.get_or_insert_with(|| error.clone());
-        }
-        outcome
+        self.try_record(&op)
     }
 
     fn wait(&mut self, point: Point) -> Result<()> {

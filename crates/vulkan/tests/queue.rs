@@ -191,6 +191,23 @@ fn timelines_and_commands_of_another_device_are_refused() {
 }
 
 #[test]
+fn an_op_that_is_refused_leaves_the_others() {
+    let Some(device) = Watched::open(VulkanOptions::default()) else { return };
+    let Some(other) = Watched::open(VulkanOptions::default()) else { return };
+    let (a, b, c, foreign) = (room(&device, 4), room(&device, 4), room(&device, 4), room(&other, 4));
+    a.write(0, &[1u8; 4]).unwrap();
+    for queue in [device.compute_queue(), device.transfer_queue()] {
+        let mut encoder = queue.encoder().unwrap();
+        encoder.record(copy(&a, &b)).unwrap();
+        assert!(matches!(encoder.record(copy(&foreign, &a)), Err(DeviceError::Contract(_))));
+        assert!(matches!(encoder.record(copy(&a, &a)), Err(DeviceError::Contract(_))));
+        encoder.record(copy(&b, &c)).unwrap();
+        queue.submit(encoder.finish().unwrap(), &[], None).unwrap().wait(LIMIT).unwrap();
+        assert_eq!(c.to_vec::<u8>().unwrap(), [1; 4]);
+    }
+}
+
+#[test]
 fn many_threads_may_submit_and_wait() {
     let Some(device) = Watched::open(VulkanOptions::default()) else { return };
     std::thread::scope(|scope| {

@@ -29,6 +29,13 @@ fn the_oracles_logits_are_mlx_lms() {
     logits(|| FakeDevice::new(discrete).unwrap(), 1e-4, |_| true);
 }
 
+/// A device whose own memory the host does not reach: inputs, tokens and logits take the way over a copy.
+#[test]
+fn greedy_answers_of_a_discrete_device_are_mlx_lms() {
+    let discrete = FakeOptions { unified_memory: false, ..FakeOptions::default() };
+    greedy_answers(|| FakeDevice::new(discrete).unwrap(), &["none", "all"], 3, 6);
+}
+
 #[test]
 fn greedy_answers_are_mlx_lms_whatever_is_on() {
     greedy_answers(|| cpu(Arithmetic::Exact), &SELECTIONS, 20, 64);

@@ -1,6 +1,7 @@
 //! What a command buffer does when it runs.
 
 use super::buffer::{Bytes, Slice};
+use super::confine::{Bound, Copies};
 use super::event::EventCounter;
 use super::fence::FenceClock;
 use super::hazards::{PassOrder, QueueOrder, Touch};
@@ -188,12 +189,16 @@ impl Dispatch {
     }
 
     fn execute(&self) -> Result<(), String> {
+        let copies = Copies::of(if faults::confines_kernels() { self.bound() } else { Vec::new() });
         let buffers: Vec<Option<(*mut u8, usize)>> = self
             .bindings
             .iter()
-            .map(|binding| match binding {
+            .enumerate()
+            .map(|(index, binding)| match binding {
                 None => None,
-                Some(Binding::Buffer(slice)) => Some((slice.bytes.at(&slice.range), slice.range.len())),
+                Some(Binding::Buffer(slice)) => {
+                    copies.at(index).or_else(|| Some((slice.bytes.at(&slice.range), slice.range.len())))
+                }
                 // Kernels take such bytes as constant.
                 Some(Binding::Bytes(bytes, len)) => Some((bytes.as_ptr().cast_mut().cast(), *len)),
             })
@@ -203,13 +208,32 @@ impl Dispatch {
             // SAFETY: the slice has twelve bytes, aligned to four, and its buffer is mapped.
             Groups::Indirect(slice) => unsafe { slice.bytes.at(&slice.range).cast::<[u32; 3]>().read() },
         };
-        self.function.run(&shader::Dispatch {
+        let outcome = self.function.run(&shader::Dispatch {
             groups,
             threads: self.threads,
             buffers: &buffers,
             threadgroup: &self.threadgroup,
             seed: faults::seed(),
-        })
+        });
+        copies.write_back();
+        outcome
+    }
+
+    /// Ranges of buffers whose lengths the kernel is told.
+    fn bound(&self) -> Vec<Bound<'_>> {
+        let extents = self.extents();
+        let arguments = self.function.arguments().iter().filter_map(|argument| match argument {
+            Argument::Buffer { index, access, .. } => Some((*index, matches!(access, Access::Write))),
+            Argument::Threadgroup { .. } => None,
+        });
+        let bound = arguments.filter_map(|(index, writes)| match self.bindings.get(index) {
+            Some(Some(Binding::Buffer(slice))) => {
+                let len = (*extents.get(index)?).min(slice.range.len());
+                Some(Bound { index, slice, len, writes })
+            }
+            _ => None,
+        });
+        bound.collect()
     }
 }
 

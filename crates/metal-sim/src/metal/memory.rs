@@ -20,6 +20,8 @@ pub(crate) struct Mapping {
     len: usize,
     /// The reservation, if it is ours to unmap.
     reserved: Option<(*mut u8, usize)>,
+    /// It counts as the device's.
+    counted: bool,
     history: Mutex<History>,
 }
 
@@ -46,6 +48,14 @@ pub(crate) fn allocated() -> usize {
 impl Mapping {
     /// Maps `len` bytes that end (rounded to 16) at inaccessible pages. Not poisoned yet.
     pub(crate) fn new(len: usize) -> io::Result<Self> {
+        let mut mapping = Self::scratch(len)?;
+        mapping.counted = true;
+        ALLOCATED.fetch_add(len, Ordering::Relaxed);
+        Ok(mapping)
+    }
+
+    /// The same, of no concern to whoever asks what is allocated.
+    pub(crate) fn scratch(len: usize) -> io::Result<Self> {
         let used = len.next_multiple_of(16);
         let body = used.next_multiple_of(page());
         let reserved = GUARD_BEFORE + body + GUARD_BEHIND;
@@ -66,14 +76,13 @@ impl Mapping {
         };
         // SAFETY: within the reservation just made.
         let base = unsafe { start.sub(GUARD_BEFORE + body - used) };
-        ALLOCATED.fetch_add(len, Ordering::Relaxed);
-        Ok(Self { start, len, reserved: Some((base, reserved)), history: Mutex::default() })
+        Ok(Self { start, len, reserved: Some((base, reserved)), counted: false, history: Mutex::default() })
     }
 
     /// Views memory that the caller keeps for as long as the mapping lives.
     pub(crate) fn borrowed(start: *mut u8, len: usize) -> Self {
         ALLOCATED.fetch_add(len, Ordering::Relaxed);
-        Self { start, len, reserved: None, history: Mutex::default() }
+        Self { start, len, reserved: None, counted: true, history: Mutex::default() }
     }
 
     /// Overwrites a range that a new resource takes.
@@ -96,7 +105,9 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        ALLOCATED.fetch_sub(self.len, Ordering::Relaxed);
+        if self.counted {
+            ALLOCATED.fetch_sub(self.len, Ordering::Relaxed);
+        }
         if let Some((base, reserved)) = self.reserved {
             // SAFETY: the reservation is this mapping's own, and nobody refers to it any more.
             unsafe { libc::munmap(base.cast(), reserved) };

@@ -7,6 +7,7 @@ mod buffer;
 mod command;
 mod command_buffer;
 mod compute_encoder;
+mod confine;
 mod device;
 mod encoding;
 mod event;

@@ -115,11 +115,12 @@ impl Loaded {
         let mut encoder = queue.encoder().unwrap();
         let allocate = self.layer.allocate.as_ref();
         let temporaries = self.model.forward(encoder.as_mut(), &step, cache, scratch, allocate).unwrap();
+        scratch.make_readable(encoder.as_mut(), logit_rows.len()).unwrap();
         let submission = queue.submit(encoder.finish().unwrap(), &[], None).unwrap();
         submission.wait(Duration::from_secs(60)).unwrap();
         drop(temporaries);
         let mut logits = vec![0f32; logit_rows.len() * self.model.vocab()];
-        scratch.logits.read(0, &mut logits).unwrap();
+        scratch.read_logits(0, &mut logits).unwrap();
         logits
     }
 }
