@@ -23,7 +23,7 @@ impl<'a> Memory<'a> {
         Ok(Self { device, transfer: layer.transfer })
     }
 
-    /// Where weights and KV cache lie, as a model's do.
+    /// Where weights, KV cache and a step's inputs lie, as a model's do.
     fn resident(&self) -> Storage {
         if self.device.info().unified_memory { Storage::Shared } else { Storage::Private }
     }
@@ -40,10 +40,15 @@ impl<'a> Memory<'a> {
         self.device.new_buffer(bytes, Storage::Private)
     }
 
-    /// Memory that holds these values; 4 bytes at least.
-    pub(super) fn uniform<T: bytemuck::NoUninit>(&self, values: &[T]) -> Result<Buffer> {
-        let buffer = self.device.new_buffer(size_of_val(values).max(4) as u64, Storage::Shared)?;
-        buffer.write(0, values)?;
+    /// Memory that holds these values, at least one.
+    pub(super) fn values<T: bytemuck::NoUninit>(&self, values: &[T]) -> Result<Buffer> {
+        let bytes = bytemuck::cast_slice(values).to_vec();
+        let buffer = self.device.new_buffer(bytes.len() as u64, self.resident())?;
+        let write = move |out: &mut [u8]| {
+            out.copy_from_slice(&bytes);
+            Ok(())
+        };
+        self.upload(&buffer, Box::new(write))?;
         Ok(buffer)
     }
 
