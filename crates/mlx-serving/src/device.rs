@@ -91,15 +91,15 @@ impl Choice {
 
 /// Opens the device that the configuration names; of `auto`, the best that opens.
 pub(crate) fn open(engine: &Engine) -> Result<Arc<dyn Device>, Failure> {
-    with(engine, &mut |device| Ok(device.clone()))
+    with(engine, |device| Ok(device.clone()))
 }
-
-/// What is done with a device.
-type Work<'a, T> = dyn FnMut(&Arc<dyn Device>) -> Result<T, Failure> + 'a;
 
 /// Runs `work` on the device that the configuration names. With `auto`, a device that does not open or on which the work fails (a
 /// model that does not fit into its memory, say) is named, and the next one tried.
-pub(crate) fn with<T>(engine: &Engine, work: &mut Work<'_, T>) -> Result<T, Failure> {
+pub(crate) fn with<T>(
+    engine: &Engine,
+    mut work: impl FnMut(&Arc<dyn Device>) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let candidates = Choice::parse(&engine.device)?.candidates();
     let (last, others) = candidates.split_last().expect("auto ends with the CPU, and any other choice is one");
     for candidate in others {

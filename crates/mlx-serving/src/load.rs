@@ -82,7 +82,7 @@ pub(crate) fn start(
     let template = ChatTemplate::from_dir(&dir).map_err(Failure::failed)?;
     let (defaults, eos) = (sampling(&checkpoint.generation), eos(&checkpoint, &tokenizer));
     let e = &context.config.engine;
-    let engine = device::with(e, &mut |device| {
+    let engine = device::with(e, |device| {
         if let Some(misfit) = fit::misfit(&context.config, &checkpoint, device.as_ref()) {
             tracing::warn!(model = id, "{misfit}");
         }
