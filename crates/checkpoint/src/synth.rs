@@ -9,7 +9,7 @@ use std::path::Path;
 /// What to write.
 #[derive(Debug, Clone)]
 pub struct Synth {
-    /// A name of [`SHAPES`].
+    /// Name of one of [`SHAPES`].
     pub shape: String,
     /// Bits of a weight.
     pub bits: u8,
@@ -19,19 +19,81 @@ pub struct Synth {
     pub seed: u64,
 }
 
-/// Name, model type, hidden size, layers, intermediate size, heads, key/value heads, head width, vocabulary, tied.
-type Shape = (&'static str, &'static str, usize, usize, usize, usize, usize, usize, usize, bool);
+/// Shape of a model's tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// As `--shape` has it.
+    pub name: &'static str,
+    /// Architecture, as in `config.json`.
+    pub model_type: &'static str,
+    /// Width of the residual stream.
+    pub hidden: usize,
+    /// Layers.
+    pub layers: usize,
+    /// Width of the feed-forward part.
+    pub intermediate: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Tokens of the vocabulary.
+    pub vocab: usize,
+    /// The head's weights are the embedding's.
+    pub tied: bool,
+}
+
+#[rustfmt::skip]
+const QWEN_0_5B: Shape = Shape {
+    name: "qwen2.5-0.5b", model_type: "qwen2", hidden: 896, layers: 24, intermediate: 4864,
+    heads: 14, kv_heads: 2, head_dim: 64, vocab: 151_936, tied: true,
+};
+
+#[rustfmt::skip]
+const TINY: Shape = Shape {
+    name: "tiny-qwen2", model_type: "qwen2", hidden: 128, layers: 2, intermediate: 256,
+    heads: 4, kv_heads: 2, head_dim: 32, vocab: 512, tied: true,
+};
 
 /// Shapes known: those of real models, and small ones of every architecture.
+#[rustfmt::skip]
 pub const SHAPES: [Shape; 7] = [
-    ("qwen2.5-0.5b", "qwen2", 896, 24, 4864, 14, 2, 64, 151_936, true),
-    ("qwen2.5-1.5b", "qwen2", 1536, 28, 8960, 12, 2, 128, 151_936, true),
-    ("qwen2.5-7b", "qwen2", 3584, 28, 18_944, 28, 4, 128, 152_064, false),
-    ("tiny-qwen2", "qwen2", 128, 2, 256, 4, 2, 32, 512, true),
-    ("tiny-qwen3", "qwen3", 128, 2, 256, 4, 2, 64, 512, false),
-    ("tiny-llama", "llama", 128, 2, 256, 4, 2, 32, 512, false),
-    ("tiny-mistral", "mistral", 128, 2, 256, 4, 2, 32, 512, false),
+    QWEN_0_5B,
+    Shape { name: "qwen2.5-1.5b", hidden: 1536, layers: 28, intermediate: 8960, heads: 12, head_dim: 128, ..QWEN_0_5B },
+    Shape {
+        name: "qwen2.5-7b", model_type: "qwen2", hidden: 3584, layers: 28, intermediate: 18_944,
+        heads: 28, kv_heads: 4, head_dim: 128, vocab: 152_064, tied: false,
+    },
+    TINY,
+    Shape { name: "tiny-qwen3", model_type: "qwen3", head_dim: 64, tied: false, ..TINY },
+    Shape { name: "tiny-llama", model_type: "llama", tied: false, ..TINY },
+    Shape { name: "tiny-mistral", model_type: "mistral", tied: false, ..TINY },
 ];
+
+impl Shape {
+    /// The shape of that name, if weights of `bits` in groups of `group_size` fit it.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Synth`], which names what is known.
+    pub fn find(name: &str, bits: u8, group_size: u16) -> Result<&'static Self, CheckpointError> {
+        let Some(shape) = SHAPES.iter().find(|s| s.name == name) else {
+            let names: Vec<&str> = SHAPES.iter().map(|s| s.name).collect();
+            return Err(CheckpointError::Synth(format!("--shape is {name:?}; known are {}", names.join(", "))));
+        };
+        if !matches!(bits, 2 | 3 | 4 | 5 | 6 | 8) || !matches!(group_size, 32 | 64 | 128) {
+            let message =
+                format!("{bits} bits in groups of {group_size}: bits are 2, 3, 4, 5, 6 or 8, groups 32, 64 or 128");
+            return Err(CheckpointError::Synth(message));
+        }
+        let (hidden, ff) = (shape.hidden, shape.intermediate);
+        if !hidden.is_multiple_of(group_size.into()) || !ff.is_multiple_of(group_size.into()) {
+            let message = format!("groups of {group_size} do not divide the widths {hidden} and {ff} of {name}");
+            return Err(CheckpointError::Synth(message));
+        }
+        Ok(shape)
+    }
+}
 
 /// How a tensor is filled.
 enum Fill {
@@ -54,30 +116,45 @@ struct Tensor {
     fill: Fill,
 }
 
+/// The bytes of one quantised matrix, as a checkpoint has them.
+#[derive(Debug, Clone)]
+pub struct Matrix {
+    /// Packed values.
+    pub values: Vec<u8>,
+    /// bf16 scales, (rows, cols / group size).
+    pub scales: Vec<u8>,
+    /// bf16 biases, as the scales.
+    pub biases: Vec<u8>,
+}
+
+impl Matrix {
+    /// A random one of `rows` × `cols` weights, of which `group_size` share a scale and a bias.
+    pub fn random(rows: usize, cols: usize, bits: u8, group_size: u16, seed: u64) -> std::io::Result<Self> {
+        let mut random = Random(seed);
+        let mut fill = |fill: Fill, bytes: usize| {
+            let mut out = Vec::with_capacity(bytes);
+            fill.write(bytes, &mut random, &mut out).map(|()| out)
+        };
+        let [values, scales, biases] = Fill::of_matrix(cols, bits);
+        let side = 2 * rows * (cols / usize::from(group_size));
+        Ok(Self {
+            values: fill(values, rows * cols * usize::from(bits) / 8)?,
+            scales: fill(scales, side)?,
+            biases: fill(biases, side)?,
+        })
+    }
+}
+
 /// Writes checkpoint, configuration and tokenizer into `dir`, which is made if need be.
 pub fn write(synth: &Synth, dir: &Path) -> Result<(), CheckpointError> {
-    let Some(shape) = SHAPES.iter().find(|s| s.0 == synth.shape) else {
-        let names: Vec<&str> = SHAPES.iter().map(|s| s.0).collect();
-        return Err(CheckpointError::Synth(format!("--shape is {:?}; known are {}", synth.shape, names.join(", "))));
-    };
-    let group = usize::from(synth.group_size);
-    let (hidden, ff) = (shape.2, shape.4);
-    if !matches!(synth.bits, 2 | 3 | 4 | 5 | 6 | 8) || !matches!(group, 32 | 64 | 128) {
-        let message =
-            format!("{} bits in groups of {group}: bits are 2, 3, 4, 5, 6 or 8, groups 32, 64 or 128", synth.bits);
-        return Err(CheckpointError::Synth(message));
-    }
-    if !hidden.is_multiple_of(group) || !ff.is_multiple_of(group) {
-        let message = format!("groups of {group} do not divide the widths {hidden} and {ff} of {}", shape.0);
-        return Err(CheckpointError::Synth(message));
-    }
+    let shape = Shape::find(&synth.shape, synth.bits, synth.group_size)?;
     std::fs::create_dir_all(dir).map_err(|e| CheckpointError::read(dir, e))?;
     let path = dir.join("model.safetensors");
     write_tensors(&tensors(shape, synth), synth.seed, &path).map_err(|e| CheckpointError::read(&path, e))?;
     for (name, value) in [
         ("config.json", config(shape, synth)),
-        ("generation_config.json", json!({ "eos_token_id": [shape.8 - 1, shape.8 - 3], "do_sample": false })),
-        ("tokenizer.json", tokenizer(shape.8)),
+        ("generation_config.json", json!({ "eos_token_id": [shape.vocab - 1, shape.vocab - 3], "do_sample": false })),
+        ("tokenizer.json", tokenizer(shape.vocab)),
         ("tokenizer_config.json", tokenizer_config()),
     ] {
         let path = dir.join(name);
@@ -89,25 +166,24 @@ pub fn write(synth: &Synth, dir: &Path) -> Result<(), CheckpointError> {
 fn config(s: &Shape, synth: &Synth) -> Value {
     let quantization = json!({ "group_size": synth.group_size, "bits": synth.bits });
     json!({
-        "model_type": s.1, "hidden_size": s.2, "num_hidden_layers": s.3, "intermediate_size": s.4,
-        "num_attention_heads": s.5, "num_key_value_heads": s.6, "head_dim": s.7, "vocab_size": s.8,
-        "tie_word_embeddings": s.9, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "max_position_embeddings": 32_768,
-        "hidden_act": "silu", "eos_token_id": s.8 - 1, "torch_dtype": "bfloat16", "quantization": quantization,
+        "model_type": s.model_type, "hidden_size": s.hidden, "num_hidden_layers": s.layers,
+        "intermediate_size": s.intermediate, "num_attention_heads": s.heads, "num_key_value_heads": s.kv_heads,
+        "head_dim": s.head_dim, "vocab_size": s.vocab, "tie_word_embeddings": s.tied, "rms_norm_eps": 1e-6,
+        "rope_theta": 1e6, "max_position_embeddings": 32_768,
+        "hidden_act": "silu", "eos_token_id": s.vocab - 1, "torch_dtype": "bfloat16", "quantization": quantization,
     })
 }
 
 fn tensors(s: &Shape, synth: &Synth) -> Vec<Tensor> {
-    let &(_, model_type, hidden, layers, ff, heads, kv_heads, head_dim, vocab, tied) = s;
+    let &Shape { model_type, hidden, layers, intermediate: ff, heads, kv_heads, head_dim, vocab, tied, .. } = s;
     let (bits, group) = (usize::from(synth.bits), usize::from(synth.group_size));
     let mut all = Vec::new();
     let mut add = |name: String, dtype, shape, fill| all.push(Tensor { name, dtype, shape, fill });
     let mut linear = |module: String, rows: usize, cols: usize, bias: bool| {
-        // Uniform q has a deviation of 2^bits / √12 steps; a deviation of 1 / √cols keeps activations of order one.
-        let levels = f32::from((1u16 << bits) - 1);
-        let scale = 12f32.sqrt() / (levels + 1.0) / (cols as f32).sqrt();
-        add(format!("{module}.weight"), "U32", vec![rows, cols * bits / 32], Fill::Bits);
-        add(format!("{module}.scales"), "BF16", vec![rows, cols / group], Fill::Scale(scale));
-        add(format!("{module}.biases"), "BF16", vec![rows, cols / group], Fill::Centre(scale, levels / 2.0));
+        let [values, scales, biases] = Fill::of_matrix(cols, synth.bits);
+        add(format!("{module}.weight"), "U32", vec![rows, cols * bits / 32], values);
+        add(format!("{module}.scales"), "BF16", vec![rows, cols / group], scales);
+        add(format!("{module}.biases"), "BF16", vec![rows, cols / group], biases);
         if bias {
             add(format!("{module}.bias"), "BF16", vec![rows], Fill::Small(0.1));
         }
@@ -183,6 +259,14 @@ impl Random {
 }
 
 impl Fill {
+    /// Of values, scales and biases of a matrix that keeps activations of order one.
+    fn of_matrix(cols: usize, bits: u8) -> [Self; 3] {
+        // Uniform q has a deviation of 2^bits / √12 steps; that of the weights is to be 1 / √cols.
+        let levels = f32::from((1u16 << bits) - 1);
+        let scale = 12f32.sqrt() / (levels + 1.0) / (cols as f32).sqrt();
+        [Fill::Bits, Fill::Scale(scale), Fill::Centre(scale, levels / 2.0)]
+    }
+
     fn write(&self, bytes: usize, random: &mut Random, out: &mut impl Write) -> std::io::Result<()> {
         if let Fill::Bits = self {
             for _ in 0..bytes / 8 {

@@ -9,13 +9,13 @@ fn tiny(shape: &str) -> Synth {
 
 #[test]
 fn every_tiny_shape_opens_and_has_its_linears() {
-    for shape in SHAPES.iter().filter(|s| s.0.starts_with("tiny-")) {
+    for shape in SHAPES.iter().filter(|s| s.name.starts_with("tiny-")) {
         let dir = tempfile::tempdir().unwrap();
-        write(&tiny(shape.0), dir.path()).unwrap();
+        write(&tiny(shape.name), dir.path()).unwrap();
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
-        assert_eq!(checkpoint.config.model_type, shape.1);
-        checkpoint.linear("model.layers.1.mlp.down_proj", shape.2, shape.4).unwrap();
-        checkpoint.linear("model.embed_tokens", shape.8, shape.2).unwrap();
+        assert_eq!(checkpoint.config.model_type, shape.model_type);
+        checkpoint.linear("model.layers.1.mlp.down_proj", shape.hidden, shape.intermediate).unwrap();
+        checkpoint.linear("model.embed_tokens", shape.vocab, shape.hidden).unwrap();
     }
 }
 

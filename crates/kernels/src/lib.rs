@@ -8,6 +8,7 @@ mod attend;
 mod copy;
 mod embed;
 pub mod fault;
+mod hazards;
 mod launch;
 mod layout;
 mod linear;
@@ -16,5 +17,6 @@ mod observe;
 mod rope;
 mod sample;
 
+pub use hazards::{Hazards, Use};
 pub use launch::{Access, Kernel, Launch};
 pub use lowering::{Lowering, Traits};

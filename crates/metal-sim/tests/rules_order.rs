@@ -5,6 +5,7 @@ use common::*;
 use objc2::rc::Retained;
 use objc2::runtime::ProtocolObject;
 use objc2_metal::*;
+use std::ptr::NonNull;
 use std::time::Duration;
 
 const UNORDERED: &str = "which no barrier, fence or event orders after";
@@ -128,22 +129,16 @@ fn a_barrier_on_resources_orders_only_those() {
     let chain = |barrier_on: usize| {
         move || {
             let bench = Bench::new();
-            // A buffer of its own memory, since a barrier is kept by memory.
-            let own =
-                bench.device.newBufferWithLength_options(128, SHARED | MTLResourceOptions::HazardTrackingModeUntracked);
-            let (own, resources) = (own.expect("memory"), &bench.buffers);
             bench.begin();
             run(&bench.queue, |command_buffer| {
                 pass(command_buffer, MTLDispatchType::Concurrent, |encoder| {
-                    bind(encoder, &bench.successor, &[&resources[0], &own]);
-                    dispatch(encoder, 1, 32);
-                    let barrier: &ProtocolObject<dyn MTLResource> =
-                        ProtocolObject::from_ref(if barrier_on == 0 { &*resources[0] } else { &*own });
-                    let mut list = [std::ptr::NonNull::from(barrier)];
+                    bench.step(encoder, 0, 1);
+                    let resource: &ProtocolObject<dyn MTLResource> =
+                        ProtocolObject::from_ref(&*bench.buffers[barrier_on]);
+                    let mut list = [NonNull::from(resource)];
                     // SAFETY: the list has one resource.
-                    unsafe { encoder.memoryBarrierWithResources_count(std::ptr::NonNull::from(&mut list[0]), 1) };
-                    bind(encoder, &bench.successor, &[&own, &resources[2]]);
-                    dispatch(encoder, 1, 32);
+                    unsafe { encoder.memoryBarrierWithResources_count(NonNull::from(&mut list[0]), 1) };
+                    bench.step(encoder, 1, 2);
                 });
             });
         }

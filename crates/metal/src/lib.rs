@@ -2,7 +2,7 @@
 //!
 //! From the outside in: `MetalDevice` hands out memory (`heap`), timelines and two queues (`queue`). An encoder (`encoder`) turns
 //! ops into launches of the kernels crate; on submission a `lane` writes them into a single-use command buffer (`pass`, with
-//! `hazards` saying where barriers go) and commits it; its completion handler retires it (`flights`).
+//! barriers where the kernels crate's `Hazards` say so) and commits it; its completion handler retires it (`flights`).
 //!
 //! Empty on systems other than Apple's, except where `cfg(metal_sim)` builds it for the simulator.
 //!
@@ -29,7 +29,6 @@ mod clock;
 mod device;
 mod encoder;
 mod flights;
-mod hazards;
 mod heap;
 mod lane;
 mod objects;

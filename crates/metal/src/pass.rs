@@ -1,10 +1,9 @@
 use crate::encoder::Step;
-use crate::hazards::{Hazards, Use};
 use crate::heap::{BIND, MetalMemory};
 use crate::objects::{Object, refused};
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Buffer, Result};
-use mlx_serving_kernels::{Access, Launch};
+use mlx_serving_kernels::{Access, Hazards, Launch, Use};
 use objc2::runtime::ProtocolObject;
 use objc2_metal::{
     MTLBarrierScope, MTLBlitCommandEncoder, MTLCommandBuffer, MTLCommandEncoder, MTLComputeCommandEncoder,

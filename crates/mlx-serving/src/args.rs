@@ -191,6 +191,8 @@ pub enum Bench {
     Throughput(Throughput),
     /// A/B/A of each optimisation and of all together, on this machine
     Compare(Compare),
+    /// Speed of every kernel of a known shape, against the device's own copy bandwidth
+    Kernels(Kernels),
     /// Write a random checkpoint of a known shape
     Synth(Synth),
 }
@@ -252,6 +254,34 @@ pub struct Compare {
     #[arg(long, env = "MLX_SERVING_BASELINE", value_name = "FILE")]
     pub baseline: Option<PathBuf>,
     /// Write the results here as JSON, and a report beside it as HTML
+    #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Print the results as JSON
+    #[arg(long, env = "MLX_SERVING_JSON")]
+    pub json: bool,
+}
+
+/// `bench kernels`
+#[derive(Debug, Args)]
+pub struct Kernels {
+    /// qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b or tiny-…
+    #[arg(long, env = "MLX_SERVING_SHAPE", default_value = "qwen2.5-0.5b")]
+    pub shape: String,
+    /// Bits of a weight: 2, 3, 4, 5, 6 or 8
+    #[arg(long, env = "MLX_SERVING_BITS", default_value_t = 4)]
+    pub bits: u8,
+    /// Weights that share a scale: 32, 64 or 128
+    #[arg(long, env = "MLX_SERVING_GROUP_SIZE", default_value_t = 64)]
+    pub group_size: u16,
+    /// Rows of a step: below 128 sequences that decode, from 128 on a chunk of one prompt
+    #[arg(long, env = "MLX_SERVING_ROWS", default_value = "1,8,32,512", value_delimiter = ',', value_name = "LIST",
+          value_parser = clap::value_parser!(u32).range(1..=16_384))]
+    pub rows: Vec<u32>,
+    /// Tokens of every sequence at the end of the step, at least a chunk's rows
+    #[arg(long, env = "MLX_SERVING_CONTEXT", default_value = "512,4096", value_delimiter = ',', value_name = "LIST",
+          value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    pub context: Vec<u32>,
+    /// Write the results here as JSON
     #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Print the results as JSON

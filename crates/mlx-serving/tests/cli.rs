@@ -35,6 +35,7 @@ fn a_prompt_can_come_from_standard_input() {
 fn exit_codes_tell_wrong_usage_from_failure() {
     for (args, code) in [
         (&["generate"][..], 2),
+        (&["bench", "synth", "--shape", "gpt-9", "--out", "/nonexistent"], 2),
         (&["nonsense"], 2),
         (&["generate", "--prompt", "x", "--model", "no/such/folder"], 1),
         (&["generate", "--prompt", "x", "--metal-opts", "turbo"], 2),
@@ -101,6 +102,71 @@ fn a_synthetic_checkpoint_can_be_measured() {
     }
     assert_eq!(record["total_tokens"], 15);
     assert!(record["ttft_ms"]["p50"].as_f64().unwrap() > 0.0 && record["itl_ms"]["p99"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn kernels_are_measured_and_their_sums_are_their_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("kernels.json");
+    let shape = ["bench", "kernels", "--shape", "tiny-qwen2", "--device", "cpu", "--threads", "1"];
+    let args = ["--rows", "1,3,128", "--context", "20,150", "--output", file.to_str().unwrap()];
+    let table = stdout(&[&shape[..], &args].concat());
+    assert!(table.contains("GB/s") && table.contains("norm, gate, up") && table.contains("prefill"), "{table}");
+    let record: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+    assert_eq!((&record["settings"]["shape"], &record["device"]["backend"]), (&"tiny-qwen2".into(), &"cpu".into()));
+    let copy = record["copy"]["gb_s"].as_f64().unwrap();
+    assert!(copy > 0.0, "{record}");
+    let kernels = record["kernels"].as_array().unwrap();
+    // Of 1 and 3 rows all nine and Attend once more; of the chunk all but head and sampling, which are as of 1 row.
+    assert_eq!(kernels.len(), 2 * 10 + 8, "{record}");
+    for k in kernels {
+        let (median, minimum) = (k["median_us"].as_f64().unwrap(), k["minimum_us"].as_f64().unwrap());
+        assert!(0.0 < minimum && minimum <= median && k["bytes"].as_u64().unwrap() > 0, "{k}");
+        let gb_s = k["bytes"].as_f64().unwrap() / median / 1e3;
+        assert!((k["gb_s"].as_f64().unwrap() / gb_s - 1.0).abs() < 1e-6, "{k}");
+        assert!((k["copy_share"].as_f64().unwrap() * copy / gb_s - 1.0).abs() < 1e-6, "{k}");
+    }
+    let steps = |name: &str| record[name].as_array().unwrap().clone();
+    let (decode, prefill) = (steps("decode"), steps("prefill"));
+    assert_eq!((decode.len(), prefill.len()), (4, 2));
+    for step in decode.iter().chain(&prefill) {
+        let last_rows = if step["rows"] == 128 { Value::from(1) } else { step["rows"].clone() };
+        let parts = kernels.iter().filter(|k| {
+            let rows = if k["kernel"] == "lm_head" || k["kernel"] == "sample" { &last_rows } else { &step["rows"] };
+            k["rows"] == *rows && (k["context"].is_null() || k["context"] == step["context"])
+        });
+        let (mut count, mut us, mut bytes) = (0, 0.0, 0);
+        for k in parts {
+            let calls = k["calls_per_step"].as_u64().unwrap();
+            assert_eq!(
+                calls,
+                if ["qkv", "attend", "o", "gate_up", "down"].iter().any(|n| k["kernel"] == *n) { 2 } else { 1 }
+            );
+            count += 1;
+            us += calls as f64 * k["median_us"].as_f64().unwrap();
+            bytes += calls * k["bytes"].as_u64().unwrap();
+        }
+        assert_eq!((count, step["bytes"].as_u64().unwrap()), (9, bytes), "{step}");
+        assert!((step["ms"].as_f64().unwrap() * 1e3 / us - 1.0).abs() < 1e-6, "{step}");
+        let tok_s = step["rows"].as_f64().unwrap() * 1e6 / us;
+        assert!((step["tok_s"].as_f64().unwrap() / tok_s - 1.0).abs() < 1e-6, "{step}");
+    }
+}
+
+#[test]
+fn kernels_that_cannot_be_measured_are_refused() {
+    for (args, part) in [
+        (&["--shape", "gpt-9"][..], "qwen2.5-0.5b"),
+        (&["--shape", "tiny-qwen2", "--bits", "7"], "2, 3, 4, 5, 6 or 8"),
+        (&["--rows", "0"], "--rows"),
+        (&["--rows", "1,x"], "--rows"),
+        (&["--context", ""], "--context"),
+    ] {
+        let output = run(&[&["bench", "kernels", "--device", "cpu"], args].concat());
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {message}");
+        assert!(message.contains(part) && output.stdout.is_empty(), "{args:?}: {message}");
+    }
 }
 
 #[test]

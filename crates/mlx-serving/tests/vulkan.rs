@@ -73,6 +73,21 @@ fn answers_are_the_cpus() {
     assert_eq!(on("vulkan"), on("cpu"));
 }
 
+#[test]
+fn kernels_are_measured_by_the_device() {
+    if VulkanDevice::available().is_err() {
+        return skip();
+    }
+    let args = ["--shape", "tiny-qwen3", "--rows", "2", "--context", "20", "--device", "vulkan", "--json"];
+    let output = run(None, &[&["bench", "kernels"], &args[..]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let record: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let kernels = record["kernels"].as_array().unwrap();
+    assert_eq!((kernels.len(), &record["device"]["backend"]), (9, &"vulkan".into()));
+    assert!(kernels.iter().all(|k| k["timed_by"] == "device" && k["gb_s"].as_f64().unwrap() > 0.0), "{record}");
+    assert!(record["copy"]["gb_s"].as_f64().unwrap() > 0.0, "{record}");
+}
+
 fn skip() {
     assert!(std::env::var_os("MLX_SERVING_REQUIRE_VULKAN").is_none_or(|v| v != "1"), "Vulkan is required");
     eprintln!("skipped: this machine has no Vulkan driver");

@@ -17,6 +17,6 @@ mod qwen3;
 mod rope;
 
 pub use error::ModelError;
-pub use load::{LoadProgress, Source};
+pub use load::{LoadProgress, Source, row_parts};
 pub use memory::{KvCache, Scratch, working_set};
 pub use model::{BLOCK_TOKENS, Model, Step};

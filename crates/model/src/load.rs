@@ -4,6 +4,7 @@ use mlx_serving_device::ops::{Norm, Projection};
 use mlx_serving_device::{Buffer, Device, Encoder, Float, Storage, Weight, WeightFormat, WeightSource, WeightSpec};
 use mlx_serving_metal_layer::{Allocate, Allocation, Fill, Ticket, Transfer, WEIGHTS};
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -104,6 +105,18 @@ impl Residency {
     }
 }
 
+/// Rows of each part of a weight, so that no part exceeds the device's buffers.
+///
+/// # Errors
+/// A format that the device does not have.
+pub fn row_parts(device: &dyn Device, whole: &WeightSpec) -> mlx_serving_device::Result<Vec<Range<usize>>> {
+    let layout = device.weight_layout(whole)?;
+    let limit = device.info().max_buffer_len;
+    let blocks = (limit / layout.bytes_per_block as u64).max(1).min(layout.blocks as u64) as usize;
+    let rows = blocks * layout.rows_per_block;
+    Ok((0..whole.rows).step_by(rows).map(|start| start..(start + rows).min(whole.rows)).collect())
+}
+
 fn float(dtype: Dtype) -> Float {
     match dtype {
         Dtype::F16 => Float::F16,
@@ -162,7 +175,7 @@ impl<'a> Loader<'a> {
         let bias = if bias { Some(self.vector(&name, rows)?) } else { None };
         let (whole, _) = spec_and_source(&checkpoint.linear(module, rows, cols)?, rows, cols);
         let mut parts = Module::new();
-        for range in self.row_parts(&whole)? {
+        for range in row_parts(self.source.device.as_ref(), &whole)? {
             let spec = WeightSpec { rows: range.len(), ..whole };
             let buffer = self.upload_weight(module, &whole, range.clone())?;
             let bias = match &bias {
@@ -192,21 +205,7 @@ impl<'a> Loader<'a> {
         self.linear(module, rows, cols, bias)
     }
 
-    /// Rows of each part of a weight, so that no part exceeds the device's buffers.
-    fn row_parts(&self, whole: &WeightSpec) -> Result<Vec<std::ops::Range<usize>>, ModelError> {
-        let layout = self.source.device.weight_layout(whole)?;
-        let limit = self.source.device.info().max_buffer_len;
-        let blocks = (limit / layout.bytes_per_block as u64).max(1).min(layout.blocks as u64) as usize;
-        let rows = blocks * layout.rows_per_block;
-        Ok((0..whole.rows).step_by(rows).map(|start| start..(start + rows).min(whole.rows)).collect())
-    }
-
-    fn upload_weight(
-        &mut self,
-        module: &str,
-        whole: &WeightSpec,
-        range: std::ops::Range<usize>,
-    ) -> Result<Buffer, ModelError> {
+    fn upload_weight(&mut self, module: &str, whole: &WeightSpec, range: Range<usize>) -> Result<Buffer, ModelError> {
         let spec = WeightSpec { rows: range.len(), ..*whole };
         let layout = self.source.device.weight_layout(&spec)?;
         let buffer = self.room(layout.bytes() as u64)?;

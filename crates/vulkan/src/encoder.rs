@@ -1,16 +1,16 @@
 use crate::bundle::{Bundles, Lease, Tape};
 use crate::counter::Lane;
 use crate::gpu::Gpu;
-use crate::hazard::{Hazards, Touch};
 use crate::heap::VulkanMemory;
 use crate::pipeline::Pipelines;
 use crate::profile::Label;
 use crate::record;
 use crate::scratch::Scratch;
+use crate::touch::Touch;
 use ash::vk;
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Buffer, CommandBuffer, DeviceError, Encoder, Memory, Op, Point, Result};
-use mlx_serving_kernels::{Access, Launch, Lowering, fault};
+use mlx_serving_kernels::{Access, Hazards, Launch, Lowering, Use, fault};
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -153,7 +153,7 @@ impl VulkanEncoder {
             self.cut()?;
         }
         let (tape, bindings) = (self.tape()?, self.bindings(launch)?);
-        if self.hazards.next(&bindings) {
+        if self.hazards.admit(bindings.iter().map(Use::from)) {
             record::barrier(&self.recorder.gpu, &tape);
         }
         let layout = self.recorder.pipelines.layout(launch.kernel);
@@ -185,18 +185,18 @@ impl VulkanEncoder {
                 let name = launch.kernel.name;
                 return Err(DeviceError::Unsupported(format!("{name} on {len} bytes, bindings have {most} at most")));
             }
-            bindings.push(Touch { buffer, start, end: start + len, writes: *access == Access::Write });
+            bindings.push(Touch { buffer, start, end: start + len, access: *access });
         }
         let fault = &self.lease.fault;
-        let writes = access.last() == Some(&Access::Write);
-        bindings.push(Touch { buffer: fault.words.raw, start: fault.offset, end: fault.offset + fault::BYTES, writes });
+        let access = access.last().copied().unwrap_or(Access::Read);
+        bindings.push(Touch { buffer: fault.words.raw, start: fault.offset, end: fault.offset + fault::BYTES, access });
         Ok(bindings)
     }
 
     fn transfer(&mut self, copy: &Copy) -> Result<()> {
-        let touch = |buffer: &Buffer, raw, writes| {
+        let touch = |buffer: &Buffer, raw, access| {
             let (start, end) = (buffer.offset(), buffer.offset() + buffer.len());
-            Touch { buffer: raw, start, end, writes }
+            Touch { buffer: raw, start, end, access }
         };
         let from = self.hold(&copy.from)?;
         let to = self.hold(&copy.to)?;
@@ -204,7 +204,8 @@ impl VulkanEncoder {
             return Ok(());
         }
         let tape = self.tape()?;
-        if self.hazards.next(&[touch(&copy.from, from, false), touch(&copy.to, to, true)]) {
+        let touches = [touch(&copy.from, from, Access::Read), touch(&copy.to, to, Access::Write)];
+        if self.hazards.admit(touches.iter().map(Use::from)) {
             record::barrier(&self.recorder.gpu, &tape);
         }
         record::copy(&self.recorder.gpu, &tape, (from, copy.from.offset()), (to, copy.to.offset()), copy.to.len());

@@ -3,7 +3,7 @@
 use crate::bundle::{FaultSlot, Tape};
 use crate::error::driver;
 use crate::gpu::Gpu;
-use crate::hazard::Touch;
+use crate::touch::Touch;
 use ash::vk;
 use mlx_serving_device::Result;
 use mlx_serving_kernels::fault;
@@ -118,7 +118,7 @@ mod tests {
     use crate::pipeline::Pipelines;
     use crate::survey::Survey;
     use mlx_serving_device::{Arithmetic, Buffer, Op, Storage, ops};
-    use mlx_serving_kernels::{Launch, Lowering, Traits};
+    use mlx_serving_kernels::{Access, Launch, Lowering, Traits};
     use std::sync::Arc;
 
     /// Records with `f` into a command buffer; what the layer says.
@@ -181,10 +181,10 @@ mod tests {
     fn launch(gpu: &Arc<Gpu>, pipelines: &Pipelines, lease: &mut Lease, tape: &Tape, launch: &Launch) {
         let touch = |buffer: &Buffer| {
             let raw = VulkanMemory::of(buffer, gpu).unwrap().raw;
-            Touch { buffer: raw, start: 0, end: 256, writes: true }
+            Touch { buffer: raw, start: 0, end: 256, access: Access::Write }
         };
         let (fault, layout) = (lease.fault.clone(), pipelines.layout(launch.kernel));
-        let words = Touch { buffer: fault.words.raw, start: fault.offset, end: fault.offset + 8, writes: false };
+        let words = Touch { buffer: fault.words.raw, start: fault.offset, end: fault.offset + 8, access: Access::Read };
         let set = lease.set(layout.set).unwrap();
         fill_set(gpu, set, &launch.bindings.iter().map(touch).chain([words]).collect::<Vec<_>>());
         bind(gpu, tape, pipelines.get(launch.kernel).unwrap());

@@ -118,7 +118,9 @@ impl Command {
     fn order(&self, order: &mut PassOrder<'_>) {
         match self {
             Self::Barrier => order.barrier(),
-            Self::BarrierOn(buffers) => buffers.iter().for_each(|bytes| order.barrier_on(&bytes.mapping)),
+            Self::BarrierOn(buffers) => {
+                buffers.iter().for_each(|bytes| order.barrier_on(&bytes.mapping, bytes.within_mapping(&(0..bytes.len))))
+            }
             Self::QueueBarrier => order.queue_barrier(),
             Self::UpdateFence(fence) => fence.set(order.fence()),
             Self::WaitForFence(fence) => order.wait(&fence.get()),

@@ -7,7 +7,7 @@
 
 use super::memory::Mapping;
 use crate::runtime::lock;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -118,7 +118,7 @@ impl QueueOrder {
     pub(crate) fn pass(&mut self, tracks_inside: bool) -> PassOrder<'_> {
         let clock = self.clock.clone();
         let start = self.next;
-        PassOrder { queue: self, start, ordered_below: start, ordered_mappings: HashMap::new(), clock, tracks_inside }
+        PassOrder { queue: self, start, ordered_below: start, ordered_ranges: Vec::new(), clock, tracks_inside }
     }
 }
 
@@ -128,8 +128,8 @@ pub(crate) struct PassOrder<'a> {
     start: u64,
     /// Steps of this pass below this number come before the next step.
     ordered_below: u64,
-    /// The same for single mappings, by address.
-    ordered_mappings: HashMap<usize, u64>,
+    /// The same for single resources: ranges of mappings, by address.
+    ordered_ranges: Vec<(usize, Range<usize>, u64)>,
     clock: Clock,
     tracks_inside: bool,
 }
@@ -151,9 +151,9 @@ impl PassOrder<'_> {
         self.ordered_below = self.queue.next;
     }
 
-    /// The same for one mapping.
-    pub(crate) fn barrier_on(&mut self, mapping: &Mapping) {
-        self.ordered_mappings.insert(address(mapping), self.queue.next);
+    /// The same for accesses of one resource.
+    pub(crate) fn barrier_on(&mut self, mapping: &Mapping, range: Range<usize>) {
+        self.ordered_ranges.push((address(mapping), range, self.queue.next));
     }
 
     /// Orders everything that the queue did before this pass.
@@ -218,15 +218,28 @@ impl PassOrder<'_> {
     fn is_before(&self, other: &Access, step: u64, touch: &Touch<'_>) -> bool {
         if other.queue == self.queue.id {
             if other.step >= self.start {
-                let ordered = self.ordered_mappings.get(&address(touch.mapping)).copied().unwrap_or(0);
                 let tracked = touch.tracked && self.tracks_inside;
-                return other.step == step || tracked || other.step < self.ordered_below.max(ordered);
+                return other.step == step
+                    || tracked
+                    || other.step < self.ordered_below
+                    || self.is_ordered_by_resource(other, touch);
             }
             if touch.tracked {
                 return true;
             }
         }
         self.clock.covers(other.queue, other.step)
+    }
+
+    /// True if a barrier on a resource that has all bytes in question lies between.
+    fn is_ordered_by_resource(&self, other: &Access, touch: &Touch<'_>) -> bool {
+        let both = other.range.start.max(touch.range.start)..other.range.end.min(touch.range.end);
+        self.ordered_ranges.iter().any(|(mapping, range, below)| {
+            *mapping == address(touch.mapping)
+                && range.start <= both.start
+                && both.end <= range.end
+                && other.step < *below
+        })
     }
 }
 

@@ -6,6 +6,7 @@ mod config;
 mod doctor;
 mod eval;
 mod generate;
+mod kernels;
 mod models;
 mod serve;
 mod synth;
@@ -49,6 +50,7 @@ pub(crate) fn run(cli: &Cli, loaded: Loaded) -> Result<(), Failure> {
         Command::Rm(args) => models::remove(&context, args),
         Command::Bench(Bench::Throughput(args)) => throughput::run(&context, args),
         Command::Bench(Bench::Compare(args)) => compare::run(&context, args),
+        Command::Bench(Bench::Kernels(args)) => kernels::run(&context, args),
         Command::Bench(Bench::Synth(args)) => synth::run(args),
         Command::Eval(Eval::Logits(args)) => eval::logits(&context, args),
         Command::Eval(Eval::Perplexity(args)) => eval::perplexity(&context, args),

@@ -1,13 +1,17 @@
-use mlx_serving_kernels::Access;
+//! Which launches may not run beside each other: what decides where a backend puts barriers.
+
+use crate::Access;
 use std::ops::Range;
 
 /// Use of a range of bytes by one command.
 #[derive(Debug, Clone)]
-pub(crate) struct Use {
+pub struct Use {
     /// Address of the memory's object, which tells it from others.
-    pub(crate) memory: usize,
-    pub(crate) range: Range<u64>,
-    pub(crate) access: Access,
+    pub memory: usize,
+    /// Bytes of that memory.
+    pub range: Range<u64>,
+    /// What the command does with them.
+    pub access: Access,
 }
 
 impl Use {
@@ -21,13 +25,13 @@ impl Use {
 
 /// What commands have used since the last barrier: those that conflict may not run beside each other.
 #[derive(Debug, Default)]
-pub(crate) struct Hazards {
+pub struct Hazards {
     since: Vec<Use>,
 }
 
 impl Hazards {
     /// Notes a command's uses. True if a barrier must come before it, which then counts as put.
-    pub(crate) fn admit(&mut self, uses: impl Iterator<Item = Use> + Clone) -> bool {
+    pub fn admit(&mut self, uses: impl Iterator<Item = Use> + Clone) -> bool {
         let barrier = uses.clone().any(|new| self.since.iter().any(|old| old.conflicts(&new)));
         if barrier {
             self.since.clear();
@@ -37,7 +41,7 @@ impl Hazards {
     }
 
     /// Forgets everything: a new encoder has begun, which waits for the one before.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         self.since.clear();
     }
 }

@@ -1,0 +1,126 @@
+//! What an op must move and compute, whatever the kernel does.
+
+use super::plan::Case;
+use mlx_serving_device::ops::{Attend, Epilogue, Linear};
+use mlx_serving_device::{Op, Weight};
+
+/// Bytes of an f32, and of a u32.
+const WORD: u64 = 4;
+
+/// Of one call.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Cost {
+    /// Bytes read and written: weights as a checkpoint has them, the KV cache as the device has it, activations.
+    pub bytes: u64,
+    pub multiply_adds: u64,
+}
+
+/// Costs of `op` in a step; `kv_token` is the bytes of a token's keys and values in one layer.
+pub(super) fn cost(op: &Op, case: &Case, kv_token: u64) -> Cost {
+    match op {
+        Op::Embed(op) => {
+            let row = op.table[0].spec;
+            let part = weight_bytes(&op.table[0]) / row.rows as u64;
+            Cost { bytes: op.rows as u64 * (WORD + part + WORD * row.cols as u64), multiply_adds: 0 }
+        }
+        Op::RopeAngles(op) => {
+            let (rows, pairs) = (op.rows as u64, op.pairs as u64);
+            Cost { bytes: WORD * (rows + pairs + 2 * rows * pairs), multiply_adds: rows * pairs }
+        }
+        Op::Linear(op) => linear(op),
+        Op::Attend(op) => attend(op, case, kv_token),
+        Op::Sample(op) => Cost { bytes: WORD * (op.rows * (op.vocab + 1)) as u64, multiply_adds: 0 },
+        Op::Copy(op) => Cost { bytes: 2 * op.from.len(), multiply_adds: 0 },
+        Op::Observe(op) => Cost { bytes: WORD * (op.vocab + op.count) as u64, multiply_adds: 0 },
+    }
+}
+
+/// Bytes of a weight in a checkpoint.
+fn weight_bytes(weight: &Weight) -> u64 {
+    let (values, scales, biases) = weight.spec.source_bytes();
+    (values + scales + biases) as u64
+}
+
+fn linear(op: &Linear) -> Cost {
+    let (rows, cols, features) = (op.rows as u64, op.cols() as u64, op.features() as u64);
+    let weights: u64 = op.projections.iter().map(|p| weight_bytes(&p.weight)).sum();
+    let biases: u64 = op.projections.iter().filter_map(|p| p.bias.as_ref()).map(|bias| bias.len()).sum();
+    let norm = op.norm.as_ref().map_or(0, |_| WORD * cols);
+    let out = match op.epilogue {
+        Epilogue::Store(_) => features,
+        Epilogue::Add(_) => 2 * features,
+        Epilogue::Gated(..) => features / 2,
+    };
+    Cost { bytes: weights + biases + norm + WORD * rows * (cols + out), multiply_adds: rows * cols * features }
+}
+
+fn attend(op: &Attend, case: &Case, kv_token: u64) -> Cost {
+    let (rows, each, sequences) = (case.rows as u64, case.rows_each() as u64, case.sequences as u64);
+    let width = (op.heads * op.kv.head_dim) as u64;
+    let qkv = ((op.heads + 2 * op.kv.heads) * op.kv.head_dim) as u64;
+    let values = rows * (qkv + 2 * op.pairs as u64 + width);
+    // What was there before is read once, what is new is written.
+    let kv = sequences * case.context as u64 * kv_token;
+    // Every row sees itself and all before it.
+    let seen = each * case.start() as u64 + each * (each + 1) / 2;
+    Cost { bytes: WORD * values + kv, multiply_adds: 2 * sequences * seen * width }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::kernels::memory::Memory;
+    use crate::commands::kernels::plan::Plan;
+    use crate::commands::kernels::rig::{Kernel, Rig};
+    use mlx_serving_checkpoint::synth::{SHAPES, Shape};
+    use mlx_serving_device::Device;
+    use mlx_serving_device::fake::{FakeDevice, FakeOptions};
+    use std::sync::Arc;
+
+    fn with_rig(shape: &'static Shape, cases: (&[usize], &[usize]), check: impl Fn(&Plan, &Rig<'_>)) {
+        let options = FakeOptions { unified_memory: false, compute: false, ..Default::default() };
+        let device: Arc<dyn Device> = FakeDevice::new(options).unwrap();
+        let plan = Plan::new(shape, (4, 64), cases.0, cases.1, device.as_ref()).unwrap();
+        let rig = Rig::new(&plan, Memory::new(&device).unwrap()).unwrap();
+        check(&plan, &rig);
+    }
+
+    #[test]
+    fn every_op_of_every_architecture_is_valid_and_costs_something() {
+        for shape in SHAPES.iter().filter(|shape| shape.name.starts_with("tiny-")) {
+            with_rig(shape, (&[1, 5, 130], &[1, 33]), |plan, rig| {
+                for case in &plan.cases {
+                    let step = rig.step(case).unwrap();
+                    for (kernel, call) in Kernel::ALL.into_iter().flat_map(|kernel| [(kernel, 0), (kernel, 7)]) {
+                        let op = step.op(kernel, call);
+                        op.validate().unwrap();
+                        assert!(cost(&op, case, rig.kv_token_bytes()).bytes > 0, "{kernel:?} of {case:?}");
+                    }
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn costs_are_those_of_the_shape() {
+        let tiny = Shape::find("tiny-qwen2", 4, 64).unwrap();
+        with_rig(tiny, (&[3, 128], &[128, 200]), |plan, rig| {
+            let of = |kernel, case: &Case| cost(&rig.step(case).unwrap().op(kernel, 0), case, 512);
+            let [decode, _, first_chunk, next_chunk] = plan.cases[..] else { panic!("{plan:?}") };
+            let qkv = of(Kernel::Qkv, &decode);
+            // 128 queries, 64 keys and 64 values of 128 weights, 4 bits and a 64th of two bf16 each.
+            assert_eq!(qkv.multiply_adds, 3 * 256 * 128);
+            assert_eq!(qkv.bytes, 256 * 128 * 9 / 16 + 4 * (256 + 128 + 3 * (128 + 256)));
+            let gated = of(Kernel::GateUp, &decode);
+            assert_eq!(gated.multiply_adds, 3 * 2 * 256 * 128);
+            assert_eq!(gated.bytes, 2 * 256 * 128 * 9 / 16 + 4 * (128 + 3 * (128 + 256)));
+            let attend = of(Kernel::Attend, &decode);
+            // 4 heads of 32: scores and values of 128 tokens each.
+            assert_eq!(attend.multiply_adds, 3 * 2 * 128 * 128);
+            assert_eq!(attend.bytes, 3 * (512 * 128 + 4 * (256 + 32 + 128)));
+            assert_eq!(of(Kernel::Attend, &first_chunk).multiply_adds, 2 * 128 * (1..=128).sum::<u64>());
+            assert_eq!(of(Kernel::Attend, &next_chunk).multiply_adds, 2 * 128 * (73..=200).sum::<u64>());
+            assert_eq!(of(Kernel::LmHead, &first_chunk).multiply_adds, 512 * 128);
+        });
+    }
+}

@@ -1,0 +1,164 @@
+//! What is to be measured, and the device memory that it takes.
+
+use super::sizes::Sizes;
+use crate::failure::Failure;
+use mlx_serving_checkpoint::synth::Shape;
+use mlx_serving_device::{Device, Float, KvSpec, WeightFormat, WeightSpec};
+use mlx_serving_model::BLOCK_TOKENS;
+
+/// From so many rows on, a step is one sequence's chunk of a prompt; below, every row is a sequence that decodes.
+const PREFILL_ROWS: usize = 128;
+/// A step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Case {
+    pub rows: usize,
+    pub sequences: usize,
+    /// Tokens of every sequence at the step's end.
+    pub context: usize,
+}
+
+impl Case {
+    pub(super) fn new(rows: usize, context: usize) -> Self {
+        let sequences = if rows < PREFILL_ROWS { rows } else { 1 };
+        Self { rows, sequences, context: context.max(rows / sequences) }
+    }
+
+    /// Rows of every sequence.
+    pub(super) fn rows_each(&self) -> usize {
+        self.rows / self.sequences
+    }
+
+    /// Tokens of every sequence before the step.
+    pub(super) fn start(&self) -> usize {
+        self.context - self.rows_each()
+    }
+
+    /// KV blocks of every sequence.
+    pub(super) fn blocks_each(&self) -> usize {
+        self.context.div_ceil(BLOCK_TOKENS)
+    }
+
+    pub(super) fn is_prefill(&self) -> bool {
+        self.sequences < self.rows
+    }
+}
+
+/// What is measured.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub shape: &'static Shape,
+    pub bits: u8,
+    pub group_size: u16,
+    pub cases: Vec<Case>,
+    /// Layers whose weights there are.
+    pub layers: usize,
+    /// Buffers of KV cache, each for the longest case.
+    pub kv_buffers: usize,
+    pub kv_buffer_bytes: u64,
+}
+
+impl Plan {
+    /// The cases of all rows at all contexts.
+    ///
+    /// # Errors
+    /// What does not fit the device, with the numbers and what would fit.
+    pub(super) fn new(
+        shape: &'static Shape,
+        (bits, group_size): (u8, u16),
+        rows: &[usize],
+        contexts: &[usize],
+        device: &dyn Device,
+    ) -> Result<Self, Failure> {
+        let mut cases: Vec<Case> = Vec::new();
+        for case in rows.iter().flat_map(|&rows| contexts.iter().map(move |&context| Case::new(rows, context))) {
+            if !cases.contains(&case) {
+                cases.push(case);
+            }
+        }
+        let mut plan = Self { shape, bits, group_size, cases, layers: 1, kv_buffers: 1, kv_buffer_bytes: 0 };
+        let sizes = Sizes::of(&plan, device).map_err(Failure::failed)?;
+        sizes.check_buffers(&plan, device.info())?;
+        sizes.check_budget(shape, device.info())?;
+        (plan.layers, plan.kv_buffers) = sizes.walk(shape.layers, device.info().memory_budget);
+        plan.kv_buffer_bytes = sizes.kv;
+        Ok(plan)
+    }
+
+    /// Shape of a layer's cache.
+    pub(super) fn kv(&self) -> KvSpec {
+        KvSpec { heads: self.shape.kv_heads, head_dim: self.shape.head_dim, block_tokens: BLOCK_TOKENS }
+    }
+
+    /// A weight of the model.
+    pub(super) fn weight(&self, rows: usize, cols: usize) -> WeightSpec {
+        let format = WeightFormat::Affine { bits: self.bits, group: self.group_size, scale: Float::Bf16 };
+        WeightSpec { rows, cols, format }
+    }
+
+    /// Values of a row of queries, keys and values.
+    pub(super) fn qkv_width(&self) -> usize {
+        (self.shape.heads + 2 * self.shape.kv_heads) * self.shape.head_dim
+    }
+
+    /// The most rows of a step.
+    pub(super) fn max_rows(&self) -> usize {
+        self.cases.iter().map(|case| case.rows).max().unwrap_or(0)
+    }
+
+    /// The most rows of a step whose logits are wanted: each sequence's last.
+    pub(super) fn max_logit_rows(&self) -> usize {
+        self.cases.iter().map(|case| case.sequences).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mlx_serving_device::fake::{FakeDevice, FakeOptions};
+
+    fn plan(name: &str, rows: &[usize], contexts: &[usize], options: FakeOptions) -> Result<Plan, String> {
+        let device = FakeDevice::new(options).unwrap();
+        let shape = Shape::find(name, 4, 64).unwrap();
+        Plan::new(shape, (4, 64), rows, contexts, device.as_ref()).map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn few_rows_decode_and_many_are_a_chunk_of_one_prompt() {
+        let decode = Case::new(32, 100);
+        assert_eq!((decode.sequences, decode.rows_each(), decode.start(), decode.blocks_each()), (32, 1, 99, 7));
+        let chunk = Case::new(512, 4096);
+        assert_eq!((chunk.sequences, chunk.rows_each(), chunk.start()), (1, 512, 3584));
+        // A chunk is longer than the context asked for; two such cases are one.
+        let chunks = plan("tiny-qwen2", &[512], &[16, 64], FakeOptions::default()).unwrap();
+        assert_eq!(chunks.cases, [Case { rows: 512, sequences: 1, context: 512 }]);
+    }
+
+    #[test]
+    fn calls_walk_over_as_much_memory_as_there_is() {
+        let plan_in = |mib: u64| {
+            plan("qwen2.5-7b", &[1], &[512], FakeOptions { memory_budget: mib << 20, ..Default::default() }).unwrap()
+        };
+        let (roomy, narrow) = (plan_in(8 << 10), plan_in(768));
+        assert!(roomy.layers > 1 && roomy.layers < 28 && roomy.kv_buffers == 28, "{roomy:?}");
+        assert!((1..roomy.layers).contains(&narrow.layers), "{narrow:?}");
+        let all = plan("tiny-qwen2", &[1], &[512], FakeOptions::default()).unwrap();
+        assert_eq!((all.layers, all.kv_buffers), (2, 2));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_what_would() {
+        let small = FakeOptions { memory_budget: 64 << 20, ..Default::default() };
+        let cache = plan("tiny-qwen2", &[100], &[4096], small).unwrap_err();
+        let tokens: usize = cache.split("a cache of ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert!(cache.contains("fake device has a budget of 67108864"), "{cache}");
+        assert!(tokens > 16 && plan("tiny-qwen2", &[1], &[tokens], small).is_ok(), "{cache}");
+        assert!(plan("tiny-qwen2", &[1], &[1 << 20], small).is_err());
+        let model = plan("qwen2.5-7b", &[1], &[16], small).unwrap_err();
+        assert!(model.contains("smaller --shape"), "{model}");
+        let short = FakeOptions { max_buffer_len: 1 << 20, ..Default::default() };
+        let cache = plan("tiny-qwen2", &[100], &[4096], short).unwrap_err();
+        assert!(cache.contains("longest buffer of fake device has 1048576 bytes"), "{cache}");
+        let chunk = plan("tiny-qwen2", &[2048], &[16], short).unwrap_err();
+        assert!(chunk.contains("--rows"), "{chunk}");
+    }
+}
