@@ -2,9 +2,9 @@
 //!
 //! From the outside in: `MetalDevice` hands out memory (`heap`), timelines and two queues (`queue`). An encoder (`encoder`) turns
 //! ops into launches of the kernels crate; on submission a `lane` writes them into a single-use command buffer (`pass`, with
-//! barriers where the kernels crate's `Hazards` say so) and commits it; its completion handler retires it (`flights`).
+//! barriers where the kernels crate's `Hazards` say so) and commits it; its completion handler retires it (`flights`). All of that is in `apple`.
 //!
-//! Empty on systems other than Apple's, except where `cfg(metal_sim)` builds it for the simulator.
+//! On systems other than Apple's there is no device to be had, except where `cfg(metal_sim)` builds the backend for the simulator.
 //!
 //! # Ordering
 //!
@@ -23,21 +23,39 @@
 //! `newBufferWithBytesNoCopy` is not used: it wants whole pages at page boundaries, where tensors of a checkpoint do not lie, and
 //! kernels read weights in a layout of their own. Weights are packed from the mapped file straight into shared memory
 //! (`Memory::lend`): one copy, which is the packing.
-#![cfg(any(target_vendor = "apple", metal_sim))]
 
-mod clock;
-mod device;
-mod encoder;
-mod flights;
-mod heap;
-mod lane;
-mod objects;
-mod pass;
-mod pipelines;
-mod queue;
-mod residency;
-mod scratch;
-mod submission;
-mod timeline;
+#[cfg(any(target_vendor = "apple", metal_sim))]
+mod apple;
+mod options;
 
-pub use device::{MetalDevice, MetalOptions};
+#[cfg(any(target_vendor = "apple", metal_sim))]
+pub use apple::MetalDevice;
+pub use options::MetalOptions;
+
+use mlx_serving_device::{Device, Result};
+use std::sync::Arc;
+
+/// True if this system has a Metal device.
+pub fn available() -> bool {
+    #[cfg(any(target_vendor = "apple", metal_sim))]
+    return MetalDevice::available();
+    #[cfg(not(any(target_vendor = "apple", metal_sim)))]
+    return false;
+}
+
+/// Opens the system's default device, and begins to compile its kernels in the background.
+///
+/// # Errors
+/// [`mlx_serving_device::DeviceError::Unsupported`] where there is none; what Metal refuses otherwise.
+pub fn open(options: &MetalOptions) -> Result<Arc<dyn Device>> {
+    #[cfg(any(target_vendor = "apple", metal_sim))]
+    return MetalDevice::open(options).map(|device| {
+        device.warm();
+        device as Arc<dyn Device>
+    });
+    #[cfg(not(any(target_vendor = "apple", metal_sim)))]
+    Err(mlx_serving_device::DeviceError::Unsupported(format!(
+        "this system has no Metal ({:?} asked for); use --device auto, vulkan or cpu",
+        options.arithmetic
+    )))
+}

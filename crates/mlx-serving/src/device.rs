@@ -4,6 +4,7 @@ use crate::config::{ArithmeticMode, Engine};
 use crate::failure::Failure;
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
 use mlx_serving_device::{Arithmetic, Device, DeviceError};
+use mlx_serving_metal::MetalOptions;
 use mlx_serving_vulkan::{DeviceKind, VulkanDevice, VulkanOptions};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,7 +53,7 @@ impl Choice {
                 let usable = gpus.iter().filter(|gpu| {
                     !matches!(gpu.kind, DeviceKind::Software | DeviceKind::Other) && gpu.missing.is_empty()
                 });
-                let metal = metal::available().then_some(Choice::Metal);
+                let metal = mlx_serving_metal::available().then_some(Choice::Metal);
                 let vulkan = usable.map(|gpu| Choice::Vulkan(Some(gpu.index)));
                 metal.into_iter().chain(vulkan).chain([Choice::Cpu]).collect()
             }
@@ -65,23 +66,20 @@ impl Choice {
             ArithmeticMode::Fast => Arithmetic::Fast,
             ArithmeticMode::Exact => Arithmetic::Exact,
         };
+        let cache = pipeline_cache(|name| std::env::var_os(name).map(PathBuf::from));
         match self {
             Choice::Auto | Choice::Cpu => {
                 let threads = (engine.threads > 0).then_some(engine.threads);
                 let options = CpuOptions { threads, arithmetic, ..CpuOptions::default() };
                 Ok(CpuDevice::new(&options).map_err(Failure::failed)?)
             }
-            Choice::Metal => metal::open(arithmetic),
+            Choice::Metal => {
+                let options = MetalOptions { arithmetic, pipeline_cache: cache, ..MetalOptions::default() };
+                mlx_serving_metal::open(&options).map_err(|error| unusable("Metal", error))
+            }
             Choice::Vulkan(index) => {
-                let pipeline_cache = pipeline_cache(environment);
-                let options = VulkanOptions { index, arithmetic, pipeline_cache, ..VulkanOptions::default() };
-                let device = VulkanDevice::open(&options).map_err(|error| {
-                    let why = match error {
-                        DeviceError::Unsupported(why) => why,
-                        other => other.to_string(),
-                    };
-                    Failure::failed(format!("no Vulkan device: {why}; `mlx-serving doctor` lists what there is"))
-                })?;
+                let options = VulkanOptions { index, arithmetic, pipeline_cache: cache, ..VulkanOptions::default() };
+                let device = VulkanDevice::open(&options).map_err(|error| unusable("Vulkan", error))?;
                 device.warm();
                 Ok(device)
             }
@@ -111,39 +109,13 @@ pub(crate) fn with<T>(
     last.open(engine).and_then(|device| work(&device))
 }
 
-#[cfg(target_vendor = "apple")]
-mod metal {
-    use super::{Arc, Arithmetic, Device, Failure, environment, pipeline_cache};
-    use mlx_serving_metal::{MetalDevice, MetalOptions};
-
-    pub(super) fn available() -> bool {
-        MetalDevice::available()
-    }
-
-    pub(super) fn open(arithmetic: Arithmetic) -> Result<Arc<dyn Device>, Failure> {
-        let options =
-            MetalOptions { arithmetic, pipeline_cache: pipeline_cache(environment), ..MetalOptions::default() };
-        let device = MetalDevice::open(&options).map_err(Failure::failed)?;
-        device.warm();
-        Ok(device)
-    }
-}
-
-#[cfg(not(target_vendor = "apple"))]
-mod metal {
-    use super::{Arc, Arithmetic, Device, Failure};
-
-    pub(super) fn available() -> bool {
-        false
-    }
-
-    pub(super) fn open(_: Arithmetic) -> Result<Arc<dyn Device>, Failure> {
-        Err(Failure::failed("no Metal device: this system has no Metal; use --device auto, vulkan or cpu"))
-    }
-}
-
-fn environment(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).map(PathBuf::from)
+/// Why there is no such device, and what to do.
+fn unusable(backend: &str, error: DeviceError) -> Failure {
+    let why = match error {
+        DeviceError::Unsupported(why) => why,
+        other => other.to_string(),
+    };
+    Failure::failed(format!("no {backend} device: {why}; `mlx-serving doctor` lists what there is"))
 }
 
 /// Where drivers keep their compiled kernels from run to run.

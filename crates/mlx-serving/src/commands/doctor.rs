@@ -30,7 +30,12 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
     let config = loaded.path.as_ref().map_or("none: defaults".to_owned(), |p| p.display().to_string());
     let machine = machine::describe();
     let gpus = VulkanDevice::available();
-    let mut missing = vec![("metal", "this system has no Metal".to_owned())];
+    let mut missing = Vec::new();
+    if !mlx_serving_metal::available() {
+        missing.push(("metal", "this system has no Metal".to_owned()));
+    } else if info.backend != "metal" {
+        missing.push(("metal", "there is a Metal device, but another one is chosen with --device".to_owned()));
+    }
     if let Err(error) = &gpus {
         missing.push(("vulkan", error.to_string()));
     }

@@ -1,10 +1,10 @@
-use crate::encoder::Step;
-use crate::flights::{Flight, Flights, LIMIT, PIECES};
-use crate::heap::{Allocator, BIND, MetalMemory};
-use crate::objects::{AnyThread, Object, refused};
-use crate::pass::Pass;
-use crate::queue::Kind;
-use crate::submission::Times;
+use crate::apple::encoder::Step;
+use crate::apple::flights::{Flight, Flights, LIMIT, PIECES};
+use crate::apple::heap::{Allocator, BIND, MetalMemory};
+use crate::apple::objects::{AnyThread, Object, refused};
+use crate::apple::pass::Pass;
+use crate::apple::queue::Kind;
+use crate::apple::submission::Times;
 use block2::RcBlock;
 use mlx_serving_device::{Buffer, DeviceError, Result, Storage};
 use mlx_serving_kernels::fault;

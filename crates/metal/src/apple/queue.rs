@@ -1,7 +1,7 @@
-use crate::encoder::{MetalCommands, MetalEncoder, Recorder};
-use crate::flights::{Flight, Flights};
-use crate::lane::Lane;
-use crate::timeline::MetalPoint;
+use crate::apple::encoder::{MetalCommands, MetalEncoder, Recorder};
+use crate::apple::flights::{Flight, Flights};
+use crate::apple::lane::Lane;
+use crate::apple::timeline::MetalPoint;
 use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Point, Queue, Result, Submission};
 use std::fmt;
 use std::sync::Arc;

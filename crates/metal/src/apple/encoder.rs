@@ -1,9 +1,9 @@
-use crate::heap::MetalMemory;
-use crate::objects::Object;
-use crate::pipelines::Pipelines;
-use crate::queue::Kind;
-use crate::scratch::Scratch;
-use crate::timeline::MetalPoint;
+use crate::apple::heap::MetalMemory;
+use crate::apple::objects::Object;
+use crate::apple::pipelines::Pipelines;
+use crate::apple::queue::Kind;
+use crate::apple::scratch::Scratch;
+use crate::apple::timeline::MetalPoint;
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Op, Point, Result};
 use mlx_serving_kernels::{Launch, Lowering};

@@ -1,14 +1,15 @@
-use crate::clock;
-use crate::encoder::Recorder;
-use crate::flights::Flights;
-use crate::heap::{ALIGN, Allocator, MetalHeap, Tally};
-use crate::lane::Lane;
-use crate::objects::{Object, refused};
-use crate::pipelines::Pipelines;
-use crate::queue::{Kind, MetalQueue};
-use crate::residency::Residency;
-use crate::scratch::Scratch;
-use crate::timeline::MetalTimeline;
+use crate::MetalOptions;
+use crate::apple::clock;
+use crate::apple::encoder::Recorder;
+use crate::apple::flights::Flights;
+use crate::apple::heap::{ALIGN, Allocator, MetalHeap, Tally};
+use crate::apple::lane::Lane;
+use crate::apple::objects::{Object, refused};
+use crate::apple::pipelines::Pipelines;
+use crate::apple::queue::{Kind, MetalQueue};
+use crate::apple::residency::Residency;
+use crate::apple::scratch::Scratch;
+use crate::apple::timeline::MetalTimeline;
 use mlx_serving_device::{
     Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
     Timeline, WeightLayout, WeightSource, WeightSpec,
@@ -18,7 +19,6 @@ use objc2::rc::autoreleasepool;
 use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice, MTLGPUFamily};
 use std::fmt;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -35,17 +35,6 @@ const MAX_BUFFER_LEN: u64 = (1 << 32) - ALIGN;
 
 /// Multiply-adds of a tenth of a second on a GPU of 1 TFLOPS.
 const PIECE_WORK: u64 = 50_000_000_000;
-
-/// How to open a [`MetalDevice`].
-#[derive(Debug, Clone, Default)]
-pub struct MetalOptions {
-    /// Arithmetic mode.
-    pub arithmetic: Arithmetic,
-    /// Folder for compiled kernels, kept from run to run.
-    pub pipeline_cache: Option<PathBuf>,
-    /// Multiply-adds that Metal is handed in one piece; a tenth of a second's on a small GPU without.
-    pub piece_work: Option<u64>,
-}
 
 /// The system's default GPU.
 pub struct MetalDevice {

@@ -1,4 +1,4 @@
-use crate::objects::{Object, refused};
+use crate::apple::objects::{Object, refused};
 use mlx_serving_device::{DeviceError, Point, Result, Timeline};
 use objc2::runtime::ProtocolObject;
 use objc2_metal::{MTLDevice, MTLEvent, MTLSharedEvent};

@@ -1,5 +1,5 @@
-use crate::objects::{AnyThread, Object};
-use crate::residency::{Residency, Seat};
+use crate::apple::objects::{AnyThread, Object};
+use crate::apple::residency::{Residency, Seat};
 use mlx_serving_device::{Buffer, DeviceError, Heap, Memory, Result, Storage};
 use objc2::rc::autoreleasepool;
 use objc2::runtime::ProtocolObject;

@@ -1,6 +1,6 @@
-use crate::encoder::Step;
-use crate::heap::{BIND, MetalMemory};
-use crate::objects::{Object, refused};
+use crate::apple::encoder::Step;
+use crate::apple::heap::{BIND, MetalMemory};
+use crate::apple::objects::{Object, refused};
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Buffer, Result};
 use mlx_serving_kernels::{Access, Hazards, Launch, Use};

@@ -1,4 +1,4 @@
-use crate::objects::{AnyThread, Object};
+use crate::apple::objects::{AnyThread, Object};
 use objc2::rc::autoreleasepool;
 use objc2::runtime::{NSObjectProtocol, ProtocolObject};
 use objc2::sel;

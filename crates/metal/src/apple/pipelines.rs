@@ -1,4 +1,4 @@
-use crate::objects::{AnyThread, Object};
+use crate::apple::objects::{AnyThread, Object};
 use mlx_serving_device::{DeviceError, Result};
 use mlx_serving_kernels::Kernel;
 use objc2::rc::{Retained, autoreleasepool};

@@ -1,7 +1,7 @@
-use crate::encoder::Step;
-use crate::queue::Kind;
-use crate::submission::{MetalSubmission, Times};
-use crate::timeline::MetalPoint;
+use crate::apple::encoder::Step;
+use crate::apple::queue::Kind;
+use crate::apple::submission::{MetalSubmission, Times};
+use crate::apple::timeline::MetalPoint;
 use mlx_serving_device::{DeviceError, Result, Timeline as _};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-use crate::heap::{ALIGN, Allocator, MetalMemory};
+use crate::apple::heap::{ALIGN, Allocator, MetalMemory};
 use mlx_serving_device::{Buffer, Result, Storage};
 use std::sync::{Arc, Mutex, PoisonError};
 

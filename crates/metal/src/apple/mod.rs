@@ -1,0 +1,18 @@
+//! The backend itself.
+
+mod clock;
+mod device;
+mod encoder;
+mod flights;
+mod heap;
+mod lane;
+mod objects;
+mod pass;
+mod pipelines;
+mod queue;
+mod residency;
+mod scratch;
+mod submission;
+mod timeline;
+
+pub use device::MetalDevice;

@@ -1,0 +1,13 @@
+use mlx_serving_device::Arithmetic;
+use std::path::PathBuf;
+
+/// How to open a device.
+#[derive(Debug, Clone, Default)]
+pub struct MetalOptions {
+    /// Arithmetic mode.
+    pub arithmetic: Arithmetic,
+    /// Folder for compiled kernels, kept from run to run.
+    pub pipeline_cache: Option<PathBuf>,
+    /// Multiply-adds that Metal is handed in one piece; a tenth of a second's on a small GPU without.
+    pub piece_work: Option<u64>,
+}
