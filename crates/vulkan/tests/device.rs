@@ -101,6 +101,8 @@ fn opened_with(test: &str, variable: &str, value: &Path) -> String {
     let output = Command::new(program)
         .args(["--exact", test, "--nocapture"])
         .env(ASKED, "1")
+        // It would outrank VK_ICD_FILENAMES.
+        .env_remove("VK_DRIVER_FILES")
         .env(variable, value)
         .output()
         .unwrap();
