@@ -16,7 +16,9 @@ mod lowering;
 mod observe;
 mod rope;
 mod sample;
+mod scratch;
 
 pub use hazards::{Hazards, Use};
 pub use launch::{Access, Kernel, Launch};
-pub use lowering::{Lowering, Traits};
+pub use lowering::Lowering;
+pub use scratch::Scratch;

@@ -2,25 +2,16 @@ use crate::{Launch, attend, copy, embed, layout, linear, observe, rope, sample};
 use mlx_serving_device::{Arithmetic, Buffer, KvSpec, Op, Result, WeightLayout, WeightSource, WeightSpec};
 use std::ops::Range;
 
-/// What lowering must know of a device.
-#[derive(Debug, Clone, Copy)]
-pub struct Traits {
-    /// Arithmetic mode.
-    pub arithmetic: Arithmetic,
-    /// Bytes of workgroup memory that a kernel may use.
-    pub workgroup_memory: u32,
-}
-
 /// Turns ops into launches, and decides the layouts of weights and KV blocks.
 #[derive(Debug, Clone)]
 pub struct Lowering {
-    traits: Traits,
+    arithmetic: Arithmetic,
 }
 
 impl Lowering {
-    /// For a device.
-    pub fn new(traits: Traits) -> Self {
-        Self { traits }
+    /// For a device in that mode of arithmetic.
+    pub fn new(arithmetic: Arithmetic) -> Self {
+        Self { arithmetic }
     }
 
     /// The launches of one op, to be run in order, each after the writes that it reads. The op is valid ([`Op::validate`]).
@@ -35,7 +26,7 @@ impl Lowering {
             Op::Embed(op) => embed::lower(op),
             Op::RopeAngles(op) => Ok(rope::lower(op)),
             Op::Linear(op) => linear::lower(op, scratch),
-            Op::Attend(op) => attend::lower(op, self.traits.arithmetic, scratch),
+            Op::Attend(op) => attend::lower(op, self.arithmetic, scratch),
             Op::Observe(op) => observe::lower(op),
             Op::Sample(op) => sample::lower(op, scratch),
             Op::Copy(op) => copy::lower(op),
@@ -60,6 +51,6 @@ impl Lowering {
 
     /// See [`mlx_serving_device::Device::kv_block_bytes`]: f16 keys and values, f32 in exact arithmetic.
     pub fn kv_block_bytes(&self, spec: &KvSpec) -> usize {
-        attend::kv_block_bytes(self.traits.arithmetic, spec)
+        attend::kv_block_bytes(self.arithmetic, spec)
     }
 }

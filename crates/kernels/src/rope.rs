@@ -11,6 +11,6 @@ pub(crate) fn lower(op: &RopeAngles) -> Vec<Launch> {
         bindings: vec![op.positions.clone(), op.inv_freq.clone(), op.out.clone()],
         groups: [op.pairs.div_ceil(64) as u32, op.rows as u32, 1],
         work: (op.rows * op.pairs * 32) as u64,
-        params: vec![op.rows as u32, op.pairs as u32, op.scale.to_bits()],
+        params: vec![op.pairs as u32, op.scale.to_bits()],
     }]
 }

@@ -7,7 +7,7 @@ use mlx_serving_device::ops::{
     SampleParams, Span,
 };
 use mlx_serving_device::{Arithmetic, Buffer, Device, Float, KvSpec, Op, Storage, Weight, WeightFormat, WeightSpec};
-use mlx_serving_kernels::{Access, Kernel, Launch, Lowering, Traits};
+use mlx_serving_kernels::{Access, Kernel, Launch, Lowering};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -24,8 +24,7 @@ struct Rig {
 impl Rig {
     fn new(arithmetic: Arithmetic) -> Self {
         let device = FakeDevice::new(FakeOptions::default()).unwrap();
-        let traits = Traits { arithmetic, workgroup_memory: WORKGROUP_MEMORY };
-        Self { device, lowering: Lowering::new(traits), used: BTreeSet::new() }
+        Self { device, lowering: Lowering::new(arithmetic), used: BTreeSet::new() }
     }
 
     /// A view at an offset that is a multiple of 16 bytes, but not of what devices bind at.

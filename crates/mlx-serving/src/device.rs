@@ -1,12 +1,13 @@
 //! Choice of a device.
 
+use crate::caches;
 use crate::config::{ArithmeticMode, Engine};
 use crate::failure::Failure;
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
 use mlx_serving_device::{Arithmetic, Device, DeviceError};
 use mlx_serving_metal::MetalOptions;
 use mlx_serving_vulkan::{DeviceKind, VulkanDevice, VulkanOptions};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What `--device` may name.
@@ -66,7 +67,7 @@ impl Choice {
             ArithmeticMode::Fast => Arithmetic::Fast,
             ArithmeticMode::Exact => Arithmetic::Exact,
         };
-        let cache = pipeline_cache(|name| std::env::var_os(name).map(PathBuf::from));
+        let cache = pipeline_cache();
         match self {
             Choice::Auto | Choice::Cpu => {
                 let threads = (engine.threads > 0).then_some(engine.threads);
@@ -119,11 +120,9 @@ fn unusable(backend: &str, error: DeviceError) -> Failure {
 }
 
 /// Where drivers keep their compiled kernels from run to run.
-fn pipeline_cache(env: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
-    let folder = |name: &str| env(name).filter(|path| path.is_absolute());
-    let home = folder("HOME");
-    let caches = folder("XDG_CACHE_HOME").or_else(|| home.map(|home| home.join(".cache")));
-    caches.map(|caches| caches.join(Path::new("mlx-serving/pipelines")))
+fn pipeline_cache() -> Option<PathBuf> {
+    let caches = caches::folder(|name| std::env::var_os(name).map(PathBuf::from), std::env::home_dir());
+    caches.map(|caches| caches.join("mlx-serving/pipelines"))
 }
 
 #[cfg(test)]
@@ -146,15 +145,5 @@ mod tests {
         for choice in [Choice::Cpu, Choice::Metal, Choice::Vulkan(None), Choice::Vulkan(Some(3))] {
             assert_eq!(choice.candidates(), [choice]);
         }
-    }
-
-    #[test]
-    fn compiled_kernels_are_kept_where_caches_are() {
-        let with = |set: &[(&str, &str)]| {
-            pipeline_cache(|name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| PathBuf::from(value)))
-        };
-        assert_eq!(with(&[("HOME", "/home/u")]), Some("/home/u/.cache/mlx-serving/pipelines".into()));
-        assert_eq!(with(&[("HOME", "/home/u"), ("XDG_CACHE_HOME", "/c")]), Some("/c/mlx-serving/pipelines".into()));
-        assert_eq!(with(&[("XDG_CACHE_HOME", "relative")]), None);
     }
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod caches;
 mod commands;
 pub mod config;
 mod device;

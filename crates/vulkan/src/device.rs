@@ -9,7 +9,6 @@ use crate::messages::ValidationLog;
 use crate::pipeline::Pipelines;
 use crate::profile::KernelTime;
 use crate::queue::VulkanQueue;
-use crate::scratch::Scratch;
 use crate::select::DeviceKind;
 use crate::survey::Survey;
 use crate::timeline::VulkanTimeline;
@@ -18,7 +17,7 @@ use mlx_serving_device::{
     Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
     Timeline, WeightLayout, WeightSource, WeightSpec,
 };
-use mlx_serving_kernels::{Lowering, Traits};
+use mlx_serving_kernels::{Lowering, Scratch};
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -112,16 +111,16 @@ impl VulkanDevice {
         let survey = choose(Survey::all(&instance)?, options.index)?;
         let gpu = Gpu::open(instance, survey)?;
         let pipelines = Pipelines::new(&gpu, options.pipeline_cache.as_deref())?;
-        let (arithmetic, limits) = (options.arithmetic, &gpu.survey.limits);
+        let arithmetic = options.arithmetic;
         let tally = || Arc::new(Tally { limit: options.memory_limit.unwrap_or(0), ..Tally::default() });
         // What the backend needs for itself is not the callers' allocations.
         let own = tally();
         let work = options.piece_work.unwrap_or(PIECE_WORK);
         let recorder = Arc::new(Recorder {
             gpu: gpu.clone(),
-            lowering: Lowering::new(Traits { arithmetic, workgroup_memory: limits.max_compute_shared_memory_size }),
+            lowering: Lowering::new(arithmetic),
             pipelines: pipelines.clone(),
-            scratch: Scratch::new(&gpu, &own),
+            scratch: scratch(&gpu, &own),
             bundles: Lane::ALL.map(|lane| Bundles::new(&gpu, lane, &own)),
             // The first is short, so that the device begins while the rest is still handed over.
             piece_work: [work / 16, work],
@@ -167,6 +166,15 @@ impl VulkanDevice {
     fn align(&self) -> u64 {
         self.gpu.survey.limits.min_storage_buffer_offset_alignment.max(16)
     }
+}
+
+/// Memory for what lives within one op.
+fn scratch(gpu: &Arc<Gpu>, tally: &Arc<Tally>) -> Scratch {
+    let (gpu, tally) = (gpu.clone(), tally.clone());
+    Scratch::new(move |len| {
+        let memory = VulkanMemory::new(&gpu, len, Storage::Private, "scratch memory", &tally)?;
+        Ok(Buffer::whole(memory))
+    })
 }
 
 /// The device of that number, or the first that lacks nothing.

@@ -5,12 +5,11 @@ use crate::heap::VulkanMemory;
 use crate::pipeline::Pipelines;
 use crate::profile::Label;
 use crate::record;
-use crate::scratch::Scratch;
 use crate::touch::Touch;
 use ash::vk;
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Buffer, CommandBuffer, DeviceError, Encoder, Memory, Op, Point, Result};
-use mlx_serving_kernels::{Access, Hazards, Launch, Lowering, Use, fault};
+use mlx_serving_kernels::{Access, Hazards, Launch, Lowering, Scratch, Use, fault};
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -129,10 +128,9 @@ impl VulkanEncoder {
 
     fn compute(&mut self, op: &Op) -> Result<()> {
         let recorder = self.recorder.clone();
-        let mut scratch = recorder.scratch.for_op();
         let mut launches = Vec::new();
         for op in pieces_of(op, recorder.max_binding() - recorder.align())? {
-            launches.extend(recorder.lowering.lower(&op, &mut |len| scratch.take(len))?);
+            launches.extend(recorder.scratch.for_op(|room| recorder.lowering.lower(&op, room))?);
         }
         let pipelines = launches.iter().map(|l| recorder.pipelines.get(l.kernel)).collect::<Result<Vec<_>>>()?;
         for (launch, pipeline) in launches.iter().zip(pipelines) {

@@ -1,7 +1,7 @@
 //! The Vulkan backend: command buffers of Vulkan, recorded as ops come and handed to the driver as their points allow.
 //!
 //! From the outside in: [`VulkanDevice`] chooses a GPU (`instance`, `survey`, `select`, `gpu`) and hands out memory (`heap`),
-//! timelines and two queues (`queue`). An `encoder` turns ops into launches of kernels and records them (`record`, `scratch`,
+//! timelines and two queues (`queue`). An `encoder` turns ops into launches of kernels and records them (`record`,
 //! `pipeline`, `warm`) into command buffers of a `bundle`, which is used again. The `executor` keeps submissions until their
 //! points allow them (`schedule`, `counter`), gives them to the driver (`handover`) and ends them (`flight`, `clock`, `profile`).
 
@@ -24,7 +24,6 @@ mod profile;
 mod queue;
 mod record;
 mod schedule;
-mod scratch;
 mod select;
 mod submission;
 mod survey;

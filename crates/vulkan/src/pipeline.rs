@@ -2,10 +2,11 @@ use crate::cache_file::CacheFile;
 use crate::error::driver;
 use crate::gpu::Gpu;
 use ash::vk;
-use mlx_serving_device::Result;
+use mlx_serving_device::{DeviceError, Result};
 use mlx_serving_kernels::Kernel;
 use std::collections::HashMap;
 use std::ffi::CString;
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -77,8 +78,8 @@ impl Pipelines {
 
     fn compile(&self, kernel: &'static Kernel) -> Result<vk::Pipeline> {
         let what = |e| driver(&format!("the kernel {}", kernel.name), e);
-        let words: Vec<u32> =
-            kernel.spirv.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let words = ash::util::read_spv(&mut Cursor::new(kernel.spirv))
+            .map_err(|e| DeviceError::Contract(format!("the kernel {}: {e}", kernel.name)))?;
         let info = vk::ShaderModuleCreateInfo::default().code(&words);
         // SAFETY: the words are SPIR-V that naga validated when this program was built.
         let module = unsafe { self.gpu.raw.create_shader_module(&info, None) }.map_err(what)?;

@@ -118,7 +118,7 @@ mod tests {
     use crate::pipeline::Pipelines;
     use crate::survey::Survey;
     use mlx_serving_device::{Arithmetic, Buffer, Op, Storage, ops};
-    use mlx_serving_kernels::{Access, Launch, Lowering, Traits};
+    use mlx_serving_kernels::{Access, Launch, Lowering};
     use std::sync::Arc;
 
     /// Records with `f` into a command buffer; what the layer says.
@@ -163,10 +163,10 @@ mod tests {
     fn the_layer_sees_a_launch_without_a_barrier() {
         for with in [true, false] {
             let messages = watched(|gpu, pipelines, lease, tape, [a, b, c]| {
-                let traits = Traits { arithmetic: Arithmetic::Exact, workgroup_memory: 32 << 10 };
                 let [from, to] = [b, c].map(|memory| Buffer::whole(memory.clone()));
                 let op = Op::Copy(ops::Copy { from, to });
-                let launches = Lowering::new(traits).lower(&op, &mut |_| unreachable!("copies need none")).unwrap();
+                let launches =
+                    Lowering::new(Arithmetic::Exact).lower(&op, &mut |_| unreachable!("copies need none")).unwrap();
                 clear_fault(gpu, tape, &lease.fault);
                 copy(gpu, tape, (a.raw, 0), (b.raw, 0), 64);
                 if with {

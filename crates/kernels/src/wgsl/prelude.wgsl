@@ -6,9 +6,6 @@
 struct Head {
     base: vec4<u32>,
     op: u32,
-    a: u32,
-    b: u32,
-    c: u32,
 }
 
 fn base(head: Head, binding: u32) -> u32 {

@@ -2,7 +2,6 @@
 // (cos, sin) of position · frequency, each times scale: one invocation a pair.
 struct Params {
     head: Head,
-    rows: u32,
     pairs: u32,
     scale: f32,
 }

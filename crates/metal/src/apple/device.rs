@@ -8,13 +8,12 @@ use crate::apple::objects::{Object, refused};
 use crate::apple::pipelines::Pipelines;
 use crate::apple::queue::{Kind, MetalQueue};
 use crate::apple::residency::Residency;
-use crate::apple::scratch::Scratch;
 use crate::apple::timeline::MetalTimeline;
 use mlx_serving_device::{
     Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
     Timeline, WeightLayout, WeightSource, WeightSpec,
 };
-use mlx_serving_kernels::{Kernel, Lowering, Traits};
+use mlx_serving_kernels::{Kernel, Lowering, Scratch};
 use objc2::rc::autoreleasepool;
 use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice, MTLGPUFamily};
 use std::fmt;
@@ -88,14 +87,15 @@ impl MetalDevice {
         let info = info(&device, options.arithmetic, residency.has_sets());
         let tally = Arc::new(Tally::default());
         let allocator = Arc::new(Allocator { device: device.clone(), residency, tally });
-        let lowering = Lowering::new(Traits {
-            arithmetic: options.arithmetic,
-            workgroup_memory: device.maxThreadgroupMemoryLength().try_into().unwrap_or(u32::MAX),
+        let own = allocator.clone();
+        let scratch = Scratch::new(move |len| {
+            let memory = own.internal(len, Storage::Private, "scratch")?;
+            Ok(Buffer::whole(memory))
         });
         let recorder = Arc::new(Recorder {
-            lowering,
+            lowering: Lowering::new(options.arithmetic),
             pipelines: Pipelines::new(&device, options.pipeline_cache.as_deref()),
-            scratch: Scratch::new(allocator.clone()),
+            scratch,
             max_buffer_len: info.max_buffer_len,
         });
         let flights = Arc::new(Flights::default());

@@ -2,11 +2,10 @@ use crate::apple::heap::MetalMemory;
 use crate::apple::objects::Object;
 use crate::apple::pipelines::Pipelines;
 use crate::apple::queue::Kind;
-use crate::apple::scratch::Scratch;
 use crate::apple::timeline::MetalPoint;
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Op, Point, Result};
-use mlx_serving_kernels::{Launch, Lowering};
+use mlx_serving_kernels::{Launch, Lowering, Scratch};
 use objc2_metal::MTLComputePipelineState;
 use std::any::Any;
 use std::sync::Arc;
@@ -69,7 +68,7 @@ impl Encoder for MetalEncoder {
             (_, op) => {
                 let number = self.ops;
                 let Recorder { lowering, pipelines, scratch, .. } = &*self.recorder;
-                let launches = scratch.with(|room| lowering.lower(&op, room))?;
+                let launches = scratch.for_op(|room| lowering.lower(&op, room))?;
                 for launch in launches {
                     let pipeline = pipelines.get(launch.kernel)?;
                     self.steps.push(Step::Launch { launch, pipeline, op: number });

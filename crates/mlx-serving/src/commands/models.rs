@@ -2,6 +2,7 @@
 
 use super::Context;
 use crate::args::{List, ModelId as Argument};
+use crate::caches;
 use crate::failure::Failure;
 use crate::progress::Bar;
 use indicatif::BinaryBytes;
@@ -105,7 +106,7 @@ fn hub() -> Result<Hub, Failure> {
 /// The variables that mean the same to every program of the Hugging Face ecosystem.
 fn options(variable: impl Fn(&str) -> Option<String>, home: Option<PathBuf>) -> Result<Options, Failure> {
     let folder = |name: &str| variable(name).map(PathBuf::from);
-    let caches = folder("XDG_CACHE_HOME").or_else(|| home.map(|home| home.join(".cache")));
+    let caches = caches::folder(folder, home);
     let hf_home = folder("HF_HOME").or_else(|| caches.map(|caches| caches.join("huggingface")));
     let cache = folder("HF_HUB_CACHE").or_else(|| hf_home.as_ref().map(|home| home.join("hub"))).ok_or_else(|| {
         Failure::failed("this user has no home folder: set HF_HUB_CACHE to a folder for downloaded models")
