@@ -8,12 +8,15 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
+use variants::Variant;
 
+mod memory_model;
 mod variants;
 
 fn main() {
     println!("cargo::rerun-if-changed=src/wgsl");
     println!("cargo::rerun-if-changed=variants.rs");
+    println!("cargo::rerun-if-changed=memory_model.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let mut templates = Environment::new();
     templates.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
@@ -25,19 +28,23 @@ fn main() {
         let template = templates.get_template(&format!("{}.wgsl", variant.stem)).expect("every stem has a template");
         let context: BTreeMap<&str, Value> = variant.constants.iter().map(|(k, v)| (*k, Value::from(*v))).collect();
         let wgsl = template.render(context).unwrap_or_else(|e| panic!("{}: {e:#}", variant.name()));
-        table.push_str(&translate(&variant.name(), &wgsl, &out));
+        table.push_str(&translate(&variant, &wgsl, &out));
     }
     table.push_str("];\n");
     fs::write(out.join("kernels.rs"), table).expect("OUT_DIR can be written");
 }
 
 /// Writes `{name}.spv` and `{name}.metal`; returns the kernel's line of the table.
-fn translate(name: &str, wgsl: &str, out: &Path) -> String {
+fn translate(variant: &Variant, wgsl: &str, out: &Path) -> String {
+    let name = &variant.name();
     let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(wgsl)));
-    let info =
-        Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32)
-            .validate(&module)
-            .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(wgsl)));
+    let mut capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    if variant.matrix_side().is_some() {
+        capabilities |= Capabilities::COOPERATIVE_MATRIX | Capabilities::SHADER_FLOAT16 | Capabilities::SUBGROUP;
+    }
+    let info = Validator::new(ValidationFlags::all(), capabilities)
+        .validate(&module)
+        .unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(wgsl)));
     let entry = &module.entry_points[0];
 
     let options = spv::Options {
@@ -46,9 +53,11 @@ fn translate(name: &str, wgsl: &str, out: &Path) -> String {
         zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
         force_loop_bounding: false,
         emit_int_div_checks: false,
+        use_storage_input_output_16: false,
         ..spv::Options::default()
     };
-    let words = spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let mut words = spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{name}: {e}"));
+    memory_model::complete(&mut words);
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     fs::write(out.join(format!("{name}.spv")), bytes).expect("OUT_DIR can be written");
 
@@ -74,8 +83,9 @@ fn translate(name: &str, wgsl: &str, out: &Path) -> String {
          spirv_entry: {:?}, \
          #[cfg(any(target_vendor = \"apple\", metal_sim))] msl: include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.metal\")), \
          #[cfg(any(target_vendor = \"apple\", metal_sim))] msl_entry: {msl_entry:?}, \
-         bindings: &[{accesses}], workgroup: [{x}, {y}, {z}], workgroup_memory: &[{memory}] }},\n",
-        entry.name
+         bindings: &[{accesses}], workgroup: [{x}, {y}, {z}], workgroup_memory: &[{memory}], matrix_side: {:?} }},\n",
+        entry.name,
+        variant.matrix_side()
     )
 }
 

@@ -15,6 +15,11 @@ impl Variant {
             self.constants.iter().map(|(key, value)| format!("_{}{value}", key.to_lowercase())).collect();
         format!("{}{suffix}", self.stem)
     }
+
+    /// Side of the matrices that a device's matrix units must multiply for it, if they must.
+    pub(crate) fn matrix_side(&self) -> Option<u32> {
+        self.constants.iter().find(|(key, _)| *key == "SIDE").map(|(_, side)| *side)
+    }
 }
 
 /// Bits of a weight: codes of affine weights, 16 for f16 and bf16, 32 for f32.
@@ -34,6 +39,12 @@ pub(crate) fn all() -> Vec<Variant> {
             for tile in [1, if gated == 1 { 4 } else { 8 }] {
                 let constants = vec![("BITS", bits), ("GATED", gated), ("TILE", tile)];
                 all.push(Variant { stem: "linear_few", constants });
+            }
+            if bits <= 8 {
+                all.extend([8, 16].map(|side| Variant {
+                    stem: "linear_matrix",
+                    constants: vec![("BITS", bits), ("GATED", gated), ("SIDE", side)],
+                }));
             }
         }
     }

@@ -34,12 +34,19 @@ pub struct Kernel {
     pub workgroup: [u32; 3],
     /// Bytes of each workgroup variable that it uses, in order.
     pub workgroup_memory: &'static [u32],
+    /// Side of the squares that a device's matrix units must multiply for it, f16 into f32; none if it needs no such units.
+    pub matrix_side: Option<u32>,
 }
 
 impl Kernel {
     /// Every kernel.
     pub fn all() -> &'static [Kernel] {
         KERNELS
+    }
+
+    /// Those that a device with such matrix units, or with none, can run.
+    pub fn usable(matrix_side: Option<u32>) -> impl Iterator<Item = &'static Kernel> {
+        KERNELS.iter().filter(move |kernel| kernel.matrix_side.is_none() || kernel.matrix_side == matrix_side)
     }
 
     /// The kernel of that name, which must be one of those in variants.rs.

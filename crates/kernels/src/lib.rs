@@ -7,6 +7,7 @@
 mod attend;
 mod copy;
 mod embed;
+mod exactness;
 pub mod fault;
 mod hazards;
 mod launch;
@@ -18,6 +19,7 @@ mod rope;
 mod sample;
 mod scratch;
 
+pub use exactness::matrix_units_are_exact;
 pub use hazards::{Hazards, Use};
 pub use launch::{Access, Kernel, Launch};
 pub use lowering::Lowering;

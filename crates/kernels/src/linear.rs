@@ -1,7 +1,7 @@
 use crate::layout::Packed;
 use crate::{Kernel, Launch};
 use mlx_serving_device::ops::{Epilogue, Linear, Projection};
-use mlx_serving_device::{Buffer, Result};
+use mlx_serving_device::{Buffer, Result, WeightFormat};
 
 /// Up to so many rows take the kernel through which the weights stream once; more go through tiles.
 const FEW: usize = 8;
@@ -10,9 +10,17 @@ const HAS_NORM: u32 = 1;
 const HAS_BIAS: u32 = 2;
 const HAS_GATHER: u32 = 4;
 const ADDS: u32 = 8;
+const ROUNDS: u32 = 16;
 
-/// Both paths take every sum in the same order, so that a row's bits do not depend on which is taken.
-pub(crate) fn lower(op: &Linear, scratch: &mut dyn FnMut(u64) -> Result<Buffer>) -> Result<Vec<Launch>> {
+/// All paths give a row the same bits: sums are taken in one order, or, rounded for matrix units, are exact in any.
+pub(crate) fn lower(
+    op: &Linear,
+    matrix_side: Option<u32>,
+    scratch: &mut dyn FnMut(u64) -> Result<Buffer>,
+) -> Result<Vec<Launch>> {
+    let quantised = matches!(op.projections[0].weight.spec.format, WeightFormat::Affine { .. });
+    let matrix_side = matrix_side.filter(|_| quantised);
+    let rounds = matrix_side.is_some();
     let mut launches = Vec::new();
     if let Some(gather) = &op.gather {
         launches.push(Launch {
@@ -23,7 +31,7 @@ pub(crate) fn lower(op: &Linear, scratch: &mut dyn FnMut(u64) -> Result<Buffer>)
             params: vec![op.rows as u32, (op.input.len() / 4 / op.cols() as u64) as u32],
         });
     }
-    let prepared = if op.rows > FEW { Some(prepare(op, scratch, &mut launches)?) } else { None };
+    let prepared = if op.rows > FEW { Some(prepare(op, rounds, scratch, &mut launches)?) } else { None };
     let mut first = 0;
     let parts: Vec<&[Projection]> = match op.epilogue {
         Epilogue::Gated(..) => vec![&op.projections],
@@ -31,20 +39,26 @@ pub(crate) fn lower(op: &Linear, scratch: &mut dyn FnMut(u64) -> Result<Buffer>)
     };
     for part in parts {
         launches.push(match &prepared {
-            Some(prepared) => many(op, part, first, prepared)?,
-            None => few(op, part, first)?,
+            Some(prepared) => many(op, part, first, matrix_side, prepared)?,
+            None => few(op, part, first, rounds)?,
         });
         first += part[0].weight.spec.rows;
     }
     Ok(launches)
 }
 
-/// The rows with the norm's weight, the sums of their chunks, and the norm's factors, for [`many`].
-fn prepare(op: &Linear, scratch: &mut dyn FnMut(u64) -> Result<Buffer>, launches: &mut Vec<Launch>) -> Result<Buffer> {
+/// The rows with the norm's weight, the sums (and steps) of their chunks, and the norm's factors, for [`many`].
+fn prepare(
+    op: &Linear,
+    rounds: bool,
+    scratch: &mut dyn FnMut(u64) -> Result<Buffer>,
+    launches: &mut Vec<Launch>,
+) -> Result<Buffer> {
     let part = &op.projections[..1];
     let chunks = Packed::new(&part[0].weight.spec)?.chunks as u64;
     let rows = op.rows as u64;
-    let prepared = scratch(4 * rows * (33 * chunks + 1))?;
+    let words_of_chunk = if rounds { 16 + 2 } else { 32 + 1 };
+    let prepared = scratch(4 * rows * (words_of_chunk * chunks + 1))?;
     launches.push(Launch {
         kernel: Kernel::named("linear_rows"),
         bindings: vec![
@@ -55,12 +69,12 @@ fn prepare(op: &Linear, scratch: &mut dyn FnMut(u64) -> Result<Buffer>, launches
         ],
         groups: [rows.div_ceil(4) as u32, 1, 1],
         work: rows * chunks * 64,
-        params: params(op, part, 0)?,
+        params: params(op, part, 0, rounds)?,
     });
     Ok(prepared)
 }
 
-fn few(op: &Linear, part: &[Projection], first: usize) -> Result<Launch> {
+fn few(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Result<Launch> {
     let gated = part.len() == 2;
     // A gate's workgroup has two weights' results to keep.
     let most = if gated { 4 } else { 8 };
@@ -80,13 +94,17 @@ fn few(op: &Linear, part: &[Projection], first: usize) -> Result<Launch> {
         bindings,
         groups: [features.div_ceil(16) as u32, op.rows.div_ceil(tile) as u32, 1],
         work: work(op, part),
-        params: params(op, part, first)?,
+        params: params(op, part, first, rounds)?,
     })
 }
 
-fn many(op: &Linear, part: &[Projection], first: usize, prepared: &Buffer) -> Result<Launch> {
+fn many(op: &Linear, part: &[Projection], first: usize, matrix_side: Option<u32>, prepared: &Buffer) -> Result<Launch> {
     let packed = Packed::new(&part[0].weight.spec)?;
-    let name = format!("linear_many_bits{}_gated{}", packed.bits, part.len() - 1);
+    let (bits, gated) = (packed.bits, part.len() - 1);
+    let name = match matrix_side {
+        Some(side) => format!("linear_matrix_bits{bits}_gated{gated}_side{side}"),
+        None => format!("linear_many_bits{bits}_gated{gated}"),
+    };
     let mut bindings = vec![prepared.clone(), out(op).clone()];
     bindings.extend(part.iter().flat_map(|p| weight_and_bias(op, p)));
     let features = part[0].weight.spec.rows;
@@ -95,7 +113,7 @@ fn many(op: &Linear, part: &[Projection], first: usize, prepared: &Buffer) -> Re
         bindings,
         groups: [features.div_ceil(64) as u32, op.rows.div_ceil(64) as u32, 1],
         work: work(op, part),
-        params: params(op, part, first)?,
+        params: params(op, part, first, matrix_side.is_some())?,
     })
 }
 
@@ -114,7 +132,7 @@ fn work(op: &Linear, part: &[Projection]) -> u64 {
 }
 
 /// The words of `Params` in linear.wgsl.
-fn params(op: &Linear, part: &[Projection], first: usize) -> Result<Vec<u32>> {
+fn params(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Result<Vec<u32>> {
     let spec = &part[0].weight.spec;
     let packed = Packed::new(spec)?;
     let stride = match op.epilogue {
@@ -125,7 +143,8 @@ fn params(op: &Linear, part: &[Projection], first: usize) -> Result<Vec<u32>> {
     let flags = flag(HAS_NORM, op.norm.is_some())
         | flag(HAS_BIAS, part.iter().any(|p| p.bias.is_some()))
         | flag(HAS_GATHER, op.gather.is_some())
-        | flag(ADDS, matches!(op.epilogue, Epilogue::Add(_)));
+        | flag(ADDS, matches!(op.epilogue, Epilogue::Add(_)))
+        | flag(ROUNDS, rounds);
     Ok(vec![
         op.rows as u32,
         spec.rows as u32,

@@ -6,12 +6,20 @@ use std::ops::Range;
 #[derive(Debug, Clone)]
 pub struct Lowering {
     arithmetic: Arithmetic,
+    matrix_side: Option<u32>,
 }
 
 impl Lowering {
-    /// For a device in that mode of arithmetic.
-    pub fn new(arithmetic: Arithmetic) -> Self {
-        Self { arithmetic }
+    /// For a device in that mode of arithmetic, whose matrix units, if it has any, multiply f16 squares of that side, 8 or 16, into
+    /// f32. Only fast arithmetic uses them: it rounds the inputs of quantised weights for them.
+    pub fn new(arithmetic: Arithmetic, matrix_side: Option<u32>) -> Self {
+        let matrix_side = matrix_side.filter(|side| arithmetic == Arithmetic::Fast && [8, 16].contains(side));
+        Self { arithmetic, matrix_side }
+    }
+
+    /// Side of the squares that the kernels multiply with matrix units, if they use any.
+    pub fn matrix_side(&self) -> Option<u32> {
+        self.matrix_side
     }
 
     /// The launches of one op, to be run in order, each after the writes that it reads. The op is valid ([`Op::validate`]).
@@ -25,7 +33,7 @@ impl Lowering {
         match op {
             Op::Embed(op) => embed::lower(op),
             Op::RopeAngles(op) => Ok(rope::lower(op)),
-            Op::Linear(op) => linear::lower(op, scratch),
+            Op::Linear(op) => linear::lower(op, self.matrix_side, scratch),
             Op::Attend(op) => attend::lower(op, self.arithmetic, scratch),
             Op::Observe(op) => observe::lower(op),
             Op::Sample(op) => sample::lower(op, scratch),

@@ -22,9 +22,9 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(arithmetic: Arithmetic) -> Self {
+    fn new(arithmetic: Arithmetic, matrix_side: Option<u32>) -> Self {
         let device = FakeDevice::new(FakeOptions::default()).unwrap();
-        Self { device, lowering: Lowering::new(arithmetic), used: BTreeSet::new() }
+        Self { device, lowering: Lowering::new(arithmetic, matrix_side), used: BTreeSet::new() }
     }
 
     /// A view at an offset that is a multiple of 16 bytes, but not of what devices bind at.
@@ -125,8 +125,9 @@ fn sample(rig: &Rig, rows: usize, vocab: usize, slots: Option<usize>) -> Op {
 #[test]
 fn launches_fit_devices_and_use_every_kernel() {
     let mut used = BTreeSet::new();
-    for arithmetic in [Arithmetic::Fast, Arithmetic::Exact] {
-        let mut rig = Rig::new(arithmetic);
+    let modes = [(Arithmetic::Fast, None), (Arithmetic::Exact, None)];
+    for (arithmetic, matrix_side) in modes.into_iter().chain([8, 16].map(|side| (Arithmetic::Fast, Some(side)))) {
+        let mut rig = Rig::new(arithmetic, matrix_side);
         for format in formats() {
             for rows in [1, 2, 3, 8, 9, 700] {
                 let store = linear(&rig, rows, &[7, 40, 9], format, Epilogue::Store);
@@ -174,10 +175,35 @@ fn launches_fit_devices_and_use_every_kernel() {
     assert!(unused.is_empty(), "{unused:?}");
 }
 
+/// Many rows of quantised weights go through matrix units in fast arithmetic where a device has some; nothing else does.
+#[test]
+fn matrix_units_are_used_where_they_are() {
+    let four_bits = WeightFormat::Affine { bits: 4, group: 64, scale: Float::Bf16 };
+    let last = |arithmetic, side, rows, format| {
+        let mut rig = Rig::new(arithmetic, side);
+        let op = linear(&rig, rows, &[33], format, Epilogue::Store);
+        rig.check(op).last().unwrap().kernel
+    };
+    let kernel = last(Arithmetic::Fast, Some(16), 9, four_bits);
+    assert_eq!((kernel.name, kernel.matrix_side), ("linear_matrix_bits4_gated0_side16", Some(16)));
+    let plain = [
+        last(Arithmetic::Fast, Some(16), 8, four_bits),
+        last(Arithmetic::Fast, Some(16), 9, WeightFormat::Dense(Float::F16)),
+        last(Arithmetic::Exact, Some(16), 9, four_bits),
+        last(Arithmetic::Fast, None, 9, four_bits),
+        // No kernel multiplies such squares.
+        last(Arithmetic::Fast, Some(32), 9, four_bits),
+    ];
+    assert!(plain.iter().all(|kernel| kernel.matrix_side.is_none()), "{plain:?}");
+    let without = Kernel::all().iter().filter(|kernel| kernel.matrix_side.is_none()).count();
+    assert_eq!(Kernel::usable(None).count(), without);
+    assert_eq!(Kernel::usable(Some(8)).count(), (without + Kernel::all().len()) / 2);
+}
+
 /// Contexts of several stretches are computed apart where rows alone do not fill a GPU, and not where they do.
 #[test]
 fn long_contexts_are_split_for_few_rows_only() {
-    let mut rig = Rig::new(Arithmetic::Fast);
+    let mut rig = Rig::new(Arithmetic::Fast, None);
     let names = |launches: Vec<Launch>| launches.iter().map(|l| l.kernel.name).collect::<Vec<_>>();
     let op = attend(&rig, 64, 7, 1, 1, 5000);
     let few = rig.check(op);
@@ -192,7 +218,7 @@ fn long_contexts_are_split_for_few_rows_only() {
 /// Two launches read the logits once, and know how many slots and biases there are.
 #[test]
 fn sampling_is_two_launches_whose_tiles_cover_the_vocabulary() {
-    let mut rig = Rig::new(Arithmetic::Fast);
+    let mut rig = Rig::new(Arithmetic::Fast, None);
     let immediates = |launch: &Launch| {
         let bytes = launch.immediates(64, 0);
         bytes[32..52].chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect::<Vec<_>>()
@@ -208,7 +234,7 @@ fn sampling_is_two_launches_whose_tiles_cover_the_vocabulary() {
 /// An answer without tokens leaves a row of zeros; no tokens are no launch.
 #[test]
 fn an_empty_history_is_cleared_only() {
-    let mut rig = Rig::new(Arithmetic::Fast);
+    let mut rig = Rig::new(Arithmetic::Fast, None);
     let op = observe(&rig, 0);
     let launches = rig.check(op);
     assert_eq!(launches.iter().map(|launch| launch.kernel.name).collect::<Vec<_>>(), ["observe_clear"]);
@@ -217,7 +243,7 @@ fn an_empty_history_is_cleared_only() {
 /// Sums of probability are of 64 bits.
 #[test]
 fn vocabularies_of_a_million_are_unsupported() {
-    let rig = Rig::new(Arithmetic::Fast);
+    let rig = Rig::new(Arithmetic::Fast, None);
     let op = sample(&rig, 1, 1 << 20, None);
     let refused = rig.lowering.lower(&op, &mut |_| panic!("nothing to compute"));
     assert!(refused.unwrap_err().to_string().contains("1048576 logits"));
@@ -226,7 +252,7 @@ fn vocabularies_of_a_million_are_unsupported() {
 /// What no kernel can do is refused when it is lowered.
 #[test]
 fn odd_and_overwide_heads_are_unsupported() {
-    let rig = Rig::new(Arithmetic::Fast);
+    let rig = Rig::new(Arithmetic::Fast, None);
     for dim in [9, 258] {
         let op = attend(&rig, dim, 1, 1, 1, 16);
         let refused = rig.lowering.lower(&op, &mut |_| panic!("nothing to compute"));

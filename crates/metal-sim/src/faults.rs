@@ -17,6 +17,7 @@ struct Settings {
     working_set: u64,
     unified: bool,
     confined: bool,
+    coarse_matrices: bool,
     seed: u64,
 }
 
@@ -29,6 +30,7 @@ const PLAIN: Settings = Settings {
     working_set: 1 << 30,
     unified: true,
     confined: false,
+    coarse_matrices: false,
     seed: 0,
 };
 
@@ -62,6 +64,11 @@ pub fn withhold_signals(withheld: bool) {
 /// How much longer each command buffer takes, so that several can be seen in flight.
 pub fn slow_down(delay: Duration) {
     lock(&SETTINGS).delay = delay;
+}
+
+/// Whether matrices of a simd-group add up in half, however wide their sums are said to be.
+pub fn set_coarse_matrices(coarse: bool) {
+    lock(&SETTINGS).coarse_matrices = coarse;
 }
 
 /// What `recommendedMaxWorkingSetSize` says, bytes.
@@ -150,6 +157,10 @@ pub(crate) fn working_set() -> u64 {
 
 pub(crate) fn unified_memory() -> bool {
     lock(&SETTINGS).unified
+}
+
+pub(crate) fn coarse_matrices() -> bool {
+    lock(&SETTINGS).coarse_matrices
 }
 
 pub(crate) fn confines_kernels() -> bool {

@@ -59,6 +59,22 @@ fn queues_take_turns_on_the_device() {
     close(device);
 }
 
+/// Opening tries the units out: whether they are used shows in what the device says of itself, and nowhere in what it counts.
+#[test]
+fn matrix_units_are_used_if_their_sums_are_exact() {
+    for (coarse, unified, used) in [(false, true, true), (true, true, false), (false, false, false)] {
+        faults::reset();
+        faults::set_coarse_matrices(coarse);
+        faults::set_unified_memory(unified);
+        let device = open();
+        let (counters, features) = (device.counters(), &device.info().features);
+        assert_eq!(features.iter().any(|feature| feature == "8x8 matrix units"), used, "{features:?}");
+        assert_eq!((counters.submissions, counters.allocations), (0, 0));
+        close(device);
+    }
+    faults::reset();
+}
+
 #[test]
 fn compiled_kernels_are_kept_and_a_broken_file_is_replaced() {
     faults::reset();

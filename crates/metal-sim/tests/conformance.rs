@@ -1,4 +1,5 @@
-//! The Metal backend under the suite of the contract, on the simulated device: unified and discrete, in both modes of arithmetic.
+//! The Metal backend under the suite of the contract, on the simulated device: unified and discrete, in both modes of arithmetic,
+//! with matrix units and without.
 extern crate metal_sim;
 
 use metal_sim::faults;
@@ -7,16 +8,15 @@ use mlx_serving_metal::{MetalDevice, MetalOptions};
 use std::sync::Arc;
 
 /// The memory of the simulated device is a setting of the process, so that each case has a process of its own for each of them.
-fn device(arithmetic: Arithmetic, unified: bool) -> Vec<Arc<dyn Device>> {
+fn device(options: MetalOptions, unified: bool) -> Vec<Arc<dyn Device>> {
     faults::set_unified_memory(unified);
     faults::set_seed(7);
-    let options = MetalOptions { arithmetic, ..MetalOptions::default() };
     vec![MetalDevice::open(&options).expect("the simulator has a device")]
 }
 
 mod exact {
     fn devices() -> Vec<super::Arc<dyn super::Device>> {
-        super::device(super::Arithmetic::Exact, true)
+        super::device(super::MetalOptions { arithmetic: super::Arithmetic::Exact, ..Default::default() }, true)
     }
 
     mlx_serving_device::conformance!(devices);
@@ -24,15 +24,27 @@ mod exact {
 
 mod fast {
     fn devices() -> Vec<super::Arc<dyn super::Device>> {
-        super::device(super::Arithmetic::Fast, true)
+        super::device(super::MetalOptions::default(), true)
     }
 
     mlx_serving_device::conformance!(devices);
 }
 
+mod plain {
+    fn devices() -> Vec<super::Arc<dyn super::Device>> {
+        super::device(super::MetalOptions { without_matrix_units: true, ..Default::default() }, true)
+    }
+
+    mlx_serving_device::conformance! { devices;
+        linear::every_format,
+        linear::any_shape,
+        linear::a_row_depends_on_itself_only,
+    }
+}
+
 mod discrete {
     fn devices() -> Vec<super::Arc<dyn super::Device>> {
-        super::device(super::Arithmetic::Fast, false)
+        super::device(super::MetalOptions::default(), false)
     }
 
     mlx_serving_device::conformance! { devices;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 pub struct MetalOptions {
     /// Arithmetic mode.
     pub arithmetic: Arithmetic,
+    /// Leaves matrix units alone, for comparison.
+    pub without_matrix_units: bool,
     /// Folder for compiled kernels, kept from run to run.
     pub pipeline_cache: Option<PathBuf>,
     /// Multiply-adds that Metal is handed in one piece; a tenth of a second's on a small GPU without.

@@ -17,7 +17,7 @@ use mlx_serving_device::{
     Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
     Timeline, WeightLayout, WeightSource, WeightSpec,
 };
-use mlx_serving_kernels::{Lowering, Scratch};
+use mlx_serving_kernels::{Kernel, Lowering, Scratch, matrix_units_are_exact};
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -36,6 +36,8 @@ pub struct VulkanOptions {
     pub index: Option<usize>,
     /// Arithmetic mode.
     pub arithmetic: Arithmetic,
+    /// Leaves matrix units alone, for comparison.
+    pub without_matrix_units: bool,
     /// Loads the validation layer; [`VulkanDevice::validation_messages`] says what it found.
     pub validation: bool,
     /// Folder for the driver's compiled kernels, kept from run to run.
@@ -108,9 +110,34 @@ impl VulkanDevice {
     /// each says what to do.
     pub fn open(options: &VulkanOptions) -> Result<Arc<Self>> {
         let instance = Instance::new(options.validation)?;
-        let survey = choose(Survey::all(&instance)?, options.index)?;
+        let mut survey = choose(Survey::all(&instance)?, options.index)?;
+        if options.without_matrix_units || options.arithmetic == Arithmetic::Exact {
+            survey.matrix_side = None;
+        }
         let gpu = Gpu::open(instance, survey)?;
         let pipelines = Pipelines::new(&gpu, options.pipeline_cache.as_deref())?;
+        let device = Self::assemble(&gpu, &pipelines, options, gpu.survey.matrix_side)?;
+        if gpu.survey.matrix_side.is_none() {
+            return Ok(device);
+        }
+        // Made again either way, so that nothing of the trial counts.
+        let exact = matrix_units_are_exact(&*device).unwrap_or_else(|error| {
+            tracing::warn!(target: "vulkan", device = gpu.survey.name, %error, "matrix units do not work");
+            false
+        });
+        if !exact {
+            tracing::warn!(target: "vulkan", device = gpu.survey.name, "matrix units are not used: their sums are not exact");
+        }
+        drop(device);
+        Self::assemble(&gpu, &pipelines, options, gpu.survey.matrix_side.filter(|_| exact))
+    }
+
+    fn assemble(
+        gpu: &Arc<Gpu>,
+        pipelines: &Arc<Pipelines>,
+        options: &VulkanOptions,
+        matrix_side: Option<u32>,
+    ) -> Result<Arc<Self>> {
         let arithmetic = options.arithmetic;
         let tally = || Arc::new(Tally { limit: options.memory_limit.unwrap_or(0), ..Tally::default() });
         // What the backend needs for itself is not the callers' allocations.
@@ -118,24 +145,24 @@ impl VulkanDevice {
         let work = options.piece_work.unwrap_or(PIECE_WORK);
         let recorder = Arc::new(Recorder {
             gpu: gpu.clone(),
-            lowering: Lowering::new(arithmetic),
+            lowering: Lowering::new(arithmetic, matrix_side),
             pipelines: pipelines.clone(),
-            scratch: scratch(&gpu, &own),
-            bundles: Lane::ALL.map(|lane| Bundles::new(&gpu, lane, &own)),
+            scratch: scratch(gpu, &own),
+            bundles: Lane::ALL.map(|lane| Bundles::new(gpu, lane, &own)),
             // The first is short, so that the device begins while the rest is still handed over.
             piece_work: [work / 16, work],
             profile: options.profile,
         });
-        let executor = Executor::new(&gpu, &pipelines)?;
+        let executor = Executor::new(gpu, pipelines)?;
         let queue = |lane| Arc::new(VulkanQueue { lane, recorder: recorder.clone(), executor: executor.clone() });
         Ok(Arc::new(Self {
-            info: info(&gpu, arithmetic),
+            info: info(gpu, arithmetic, matrix_side),
             warm: WarmUp::default(),
             tally: tally(),
             queues: Lane::ALL.map(queue),
             recorder,
             executor,
-            gpu,
+            gpu: gpu.clone(),
         }))
     }
 
@@ -154,9 +181,10 @@ impl VulkanDevice {
         self.executor.shared.profile()
     }
 
-    /// Compiles every kernel in the background, so that none waits for its first use; dropping the device ends that.
+    /// Compiles every kernel that the device can run in the background, so that none waits for its first use; dropping the device ends that.
     pub fn warm(&self) {
-        self.warm.begin(&self.recorder.pipelines);
+        let kernels = Kernel::usable(self.recorder.lowering.matrix_side()).collect();
+        self.warm.begin(&self.recorder.pipelines, kernels);
     }
 
     fn memory(&self, len: u64, storage: Storage, what: &'static str) -> Result<Arc<VulkanMemory>> {
@@ -195,8 +223,8 @@ fn choose(mut all: Vec<Survey>, index: Option<usize>) -> Result<Survey> {
     }
 }
 
-fn info(gpu: &Gpu, arithmetic: Arithmetic) -> DeviceInfo {
-    let survey = &gpu.survey;
+fn info(gpu: &Gpu, arithmetic: Arithmetic, matrix_side: Option<u32>) -> DeviceInfo {
+    let survey = Survey { matrix_side, ..gpu.survey.clone() };
     let features = [format!("Vulkan {}", show_version(survey.api)), survey.driver.clone()];
     DeviceInfo {
         backend: "vulkan",
@@ -204,7 +232,7 @@ fn info(gpu: &Gpu, arithmetic: Arithmetic) -> DeviceInfo {
         features: features.into_iter().chain(survey.used()).collect(),
         unified_memory: survey.unified(),
         memory_budget: survey.memory_budget(&gpu.instance),
-        max_buffer_len: max_buffer_len(survey),
+        max_buffer_len: max_buffer_len(&survey),
         arithmetic,
         units: 1,
     }

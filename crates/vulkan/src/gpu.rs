@@ -1,5 +1,6 @@
 use crate::error::driver;
 use crate::instance::Instance;
+use crate::matrix;
 use crate::select::Queues;
 use crate::survey::Survey;
 use ash::{ext, vk};
@@ -81,13 +82,23 @@ fn create(instance: &Instance, survey: &Survey, queues: Queues) -> Result<ash::D
     if survey.budget {
         extensions.push(ext::memory_budget::NAME.as_ptr());
     }
-    let mut features = vk::PhysicalDeviceVulkan12Features::default()
+    let mut v11 = vk::PhysicalDeviceVulkan11Features::default();
+    let mut v12 = vk::PhysicalDeviceVulkan12Features::default()
         .timeline_semaphore(true)
         .host_query_reset(survey.host_query_reset);
-    let info = vk::DeviceCreateInfo::default()
+    let mut matrices = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR::default().cooperative_matrix(true);
+    if survey.matrix_side.is_some() {
+        extensions.push(matrix::EXTENSION.as_ptr());
+        (v11, v12) = matrix::enable(v11, v12);
+    }
+    let mut info = vk::DeviceCreateInfo::default()
         .queue_create_infos(&queue_infos)
         .enabled_extension_names(&extensions)
-        .push_next(&mut features);
+        .push_next(&mut v11)
+        .push_next(&mut v12);
+    if survey.matrix_side.is_some() {
+        info = info.push_next(&mut matrices);
+    }
     // SAFETY: everything that `info` points to lives until the call returns, and the device has what it names.
     unsafe { instance.raw.create_device(survey.physical, &info, None) }.map_err(|e| driver("the device", e))
 }

@@ -1,6 +1,6 @@
 use crate::error::driver;
 use crate::messages::{Messages, messenger};
-use ash::{Entry, ext, vk};
+use ash::{Entry, ext, khr, vk};
 use mlx_serving_device::{DeviceError, Result};
 use std::ffi::CStr;
 use std::sync::Arc;
@@ -10,8 +10,9 @@ const VALIDATION: &CStr = c"VK_LAYER_KHRONOS_validation";
 /// The loader and an instance, alive as long as anything made from them.
 pub(crate) struct Instance {
     pub(crate) raw: ash::Instance,
-    /// Functions of an extension that some of the devices have.
+    /// Functions of extensions that some of the devices have.
     pub(crate) calibrated: ext::calibrated_timestamps::Instance,
+    pub(crate) matrices: khr::cooperative_matrix::Instance,
     pub(crate) messages: Arc<Messages>,
     debug: Option<(ext::debug_utils::Instance, vk::DebugUtilsMessengerEXT)>,
     _entry: Entry,
@@ -37,7 +38,8 @@ impl Instance {
         let raw = create(&entry, validation.then_some(&*messages))?;
         let debug = validation.then(|| attach(&entry, &raw, &messages)).transpose()?;
         let calibrated = ext::calibrated_timestamps::Instance::new(&entry, &raw);
-        Ok(Arc::new(Self { raw, calibrated, messages, debug, _entry: entry }))
+        let matrices = khr::cooperative_matrix::Instance::new(&entry, &raw);
+        Ok(Arc::new(Self { raw, calibrated, matrices, messages, debug, _entry: entry }))
     }
 
     /// The physical devices, in the driver's order.

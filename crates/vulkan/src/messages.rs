@@ -7,14 +7,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 const KEPT: usize = 1000;
 
 /// Messages about what is so on purpose.
-const EXPECTED: [&str; 4] = [
+const EXPECTED: [&str; 7] = [
     // A wait for the other queue holds the whole piece, its first timestamp included.
     "BestPractices-pipeline-stage-flags",
     // Asking for validation is what enables them.
     "BestPractices-vkCreateInstance-specialuse-extension-debugging",
+    "BestPractices-specialuse-extension",
+    // The older names are those that older drivers and layers have, too.
+    "BestPractices-deprecated-extension",
     // Callers ask for dedicated buffers of any size; what they need often, they place in heaps.
     "BestPractices-vkAllocateMemory-small-allocation",
     "BestPractices-vkBindMemory-small-dedicated-allocation",
+    "BestPractices-vkBindBufferMemory-small-dedicated-allocation",
 ];
 
 /// What the layers said, warnings and errors.

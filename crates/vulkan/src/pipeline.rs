@@ -1,6 +1,7 @@
 use crate::cache_file::CacheFile;
 use crate::error::driver;
 use crate::gpu::Gpu;
+use crate::select::IMMEDIATES;
 use ash::vk;
 use mlx_serving_device::{DeviceError, Result};
 use mlx_serving_kernels::Kernel;
@@ -11,8 +12,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-/// Bytes of push constants of every pipeline.
-const IMMEDIATES: u32 = 128;
 /// New pipelines wait so long until they are saved.
 const SAVE_AFTER: Duration = Duration::from_secs(60);
 

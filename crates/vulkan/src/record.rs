@@ -3,6 +3,7 @@
 use crate::bundle::{FaultSlot, Tape};
 use crate::error::driver;
 use crate::gpu::Gpu;
+use crate::select::IMMEDIATES;
 use crate::touch::Touch;
 use ash::vk;
 use mlx_serving_device::Result;
@@ -91,11 +92,13 @@ pub(crate) fn dispatch(
     groups: [u32; 3],
 ) {
     let [x, y, z] = groups;
-    // SAFETY: as above; set and immediates fit the layout, which is the selected pipeline's.
+    let mut constants = [0; IMMEDIATES as usize];
+    constants[..immediates.len()].copy_from_slice(immediates);
+    // SAFETY: as above; set and constants fit the layout, which is the selected pipeline's.
     unsafe {
         let (point, stage) = (vk::PipelineBindPoint::COMPUTE, vk::ShaderStageFlags::COMPUTE);
         gpu.raw.cmd_bind_descriptor_sets(tape.commands, point, layout, 0, &[set], &[]);
-        gpu.raw.cmd_push_constants(tape.commands, layout, stage, 0, immediates);
+        gpu.raw.cmd_push_constants(tape.commands, layout, stage, 0, &constants);
         gpu.raw.cmd_dispatch(tape.commands, x, y, z);
     }
 }
@@ -165,8 +168,9 @@ mod tests {
             let messages = watched(|gpu, pipelines, lease, tape, [a, b, c]| {
                 let [from, to] = [b, c].map(|memory| Buffer::whole(memory.clone()));
                 let op = Op::Copy(ops::Copy { from, to });
-                let launches =
-                    Lowering::new(Arithmetic::Exact).lower(&op, &mut |_| unreachable!("copies need none")).unwrap();
+                let launches = Lowering::new(Arithmetic::Exact, None)
+                    .lower(&op, &mut |_| unreachable!("copies need none"))
+                    .unwrap();
                 clear_fault(gpu, tape, &lease.fault);
                 copy(gpu, tape, (a.raw, 0), (b.raw, 0), 64);
                 if with {

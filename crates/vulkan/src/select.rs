@@ -3,8 +3,8 @@
 use ash::vk;
 use mlx_serving_kernels::Kernel;
 
-/// Bytes of push constants that the kernels' immediates need.
-const IMMEDIATES: u32 = 128;
+/// Bytes of push constants of every pipeline: the longest of the kernels' immediates.
+pub(crate) const IMMEDIATES: u32 = 128;
 
 /// What kind of thing a device is; the better ones are less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +103,8 @@ impl Abilities<'_> {
         });
         let lanes = kernels.iter().map(|k| k.workgroup.iter().product::<u32>()).max().unwrap_or(0);
         need(limits.max_compute_work_group_invocations >= lanes, &|| format!("workgroups of {lanes}"));
+        let memory = kernels.iter().map(|k| k.workgroup_memory.iter().sum::<u32>()).max().unwrap_or(0);
+        need(limits.max_compute_shared_memory_size >= memory, &|| format!("{memory} bytes of workgroup memory"));
         missing
     }
 }
@@ -153,6 +155,7 @@ mod tests {
             max_push_constants_size: 128,
             max_per_stage_descriptor_storage_buffers: 1 << 20,
             max_compute_work_group_invocations: 1024,
+            max_compute_shared_memory_size: 32 << 10,
             ..Default::default()
         };
         let queues = Queues::choose(&[family(Flags::COMPUTE, 1)]);

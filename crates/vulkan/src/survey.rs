@@ -1,4 +1,5 @@
 use crate::instance::{Instance, show_version};
+use crate::matrix;
 use crate::select::{Abilities, DeviceKind, Queues};
 use ash::{ext, vk};
 use mlx_serving_device::Result;
@@ -23,6 +24,8 @@ pub(crate) struct Survey {
     pub(crate) host_query_reset: bool,
     pub(crate) calibrated: bool,
     pub(crate) budget: bool,
+    /// See [`matrix::side`].
+    pub(crate) matrix_side: Option<u32>,
     /// Names the files of the pipeline cache.
     pub(crate) cache_uuid: [u8; vk::UUID_SIZE],
     pub(crate) vendor: u32,
@@ -67,6 +70,7 @@ impl Survey {
             host_query_reset: false,
             calibrated: false,
             budget: has(ext::memory_budget::NAME),
+            matrix_side: None,
             cache_uuid: base.pipeline_cache_uuid,
             vendor: base.vendor_id,
             device: base.device_id,
@@ -75,6 +79,9 @@ impl Survey {
         if survey.api >= vk::API_VERSION_1_2 {
             survey.ask_more(instance);
             survey.calibrated = has(ext::calibrated_timestamps::NAME) && survey.calibrates(instance);
+            if has(matrix::EXTENSION) {
+                survey.matrix_side = matrix::side(instance, physical, survey.subgroup);
+            }
         }
         Ok(survey)
     }
@@ -120,6 +127,7 @@ impl Survey {
         }
         let of = |there: bool, what: &str| there.then(|| what.to_owned());
         used.push(format!("subgroups of {}", self.subgroup));
+        used.extend(self.matrix_side.map(|side| format!("{side}x{side} matrix units")));
         used.extend(of(self.unified(), "unified memory"));
         used.extend(of(self.timestamps(true), "timestamps"));
         used.extend(of(self.calibrated, "calibrated timestamps"));

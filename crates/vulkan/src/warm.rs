@@ -16,17 +16,18 @@ pub(crate) struct WarmUp {
 
 impl WarmUp {
     /// Begins; a second call does nothing.
-    pub(crate) fn begin(&self, pipelines: &Arc<Pipelines>) {
+    pub(crate) fn begin(&self, pipelines: &Arc<Pipelines>, kernels: Vec<&'static Kernel>) {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         if !threads.is_empty() {
             return;
         }
         let count = std::thread::available_parallelism().map_or(1, Into::into).min(THREADS);
-        let next = Arc::new(AtomicUsize::new(0));
+        let (next, kernels) = (Arc::new(AtomicUsize::new(0)), Arc::new(kernels));
         for _ in 0..count {
-            let (pipelines, next, stop) = (pipelines.clone(), next.clone(), self.stop.clone());
+            let (pipelines, kernels) = (pipelines.clone(), kernels.clone());
+            let (next, stop) = (next.clone(), self.stop.clone());
             let work = move || {
-                while let (false, Some(kernel)) = (stop.load(Relaxed), Kernel::all().get(next.fetch_add(1, Relaxed))) {
+                while let (false, Some(kernel)) = (stop.load(Relaxed), kernels.get(next.fetch_add(1, Relaxed))) {
                     if let Err(error) = pipelines.get(kernel) {
                         tracing::warn!(target: "vulkan", kernel = kernel.name, %error, "a kernel was not compiled");
                     }

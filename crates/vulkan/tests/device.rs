@@ -5,7 +5,7 @@ mod common;
 
 use common::Watched;
 use mlx_serving_device::ops::Copy;
-use mlx_serving_device::{Device, DeviceError, Op, Storage};
+use mlx_serving_device::{Arithmetic, Device, DeviceError, Op, Storage};
 use mlx_serving_vulkan::{VulkanDevice, VulkanOptions};
 use std::fs;
 use std::path::Path;
@@ -25,6 +25,24 @@ fn devices_are_described_and_opened_by_number() {
     assert_eq!(same.info().name, first.info().name);
     let error = VulkanDevice::open(&VulkanOptions { index: Some(99), ..VulkanOptions::default() }).unwrap_err();
     assert!(matches!(&error, DeviceError::Unsupported(why) if why.contains("no Vulkan device 99")), "{error}");
+}
+
+/// Trying them out is a part of opening: a device that is found not to add exactly goes without.
+#[test]
+fn matrix_units_that_are_offered_are_used_in_fast_arithmetic() {
+    let uses = |options: VulkanOptions| {
+        let device = Watched::open(options)?;
+        let counters = device.counters();
+        assert_eq!((counters.submissions, counters.allocations), (0, 0), "the trial does not count");
+        Some(device.info().features.iter().any(|feature| feature.ends_with("matrix units")))
+    };
+    let Some(used) = uses(VulkanOptions::default()) else { return };
+    let found = VulkanDevice::available().unwrap();
+    let usable = found.iter().find(|found| found.missing.is_empty()).unwrap();
+    assert_eq!(used, usable.used.iter().any(|used| used.ends_with("matrix units")), "{usable:?}");
+    let exact = VulkanOptions { arithmetic: Arithmetic::Exact, ..VulkanOptions::default() };
+    assert_eq!(uses(exact), Some(false));
+    assert_eq!(uses(VulkanOptions { without_matrix_units: true, ..VulkanOptions::default() }), Some(false));
 }
 
 #[test]

@@ -1,10 +1,15 @@
 // What the three kernels of Linear share. The order of every sum, whatever the batch: for each of 32 partitions p of the columns, over
 // its chunks p, p + 32, p + 64, …: in a chunk Σ q·u, column by column; per chunk scale·Σqu + bias·Σu; the chunks of a partition, and
 // then the partitions, in rising order. u is the input times the norm's weight; the norm's factor is applied to the whole sum.
+//
+// For matrix units the columns of a chunk are rounded to whole multiples of a step, at most 2048 of them, so that f16 holds them; then
+// |Σ q·u| ≤ 255 · 2048 · 32 < 2²⁴: f32 holds every sum of a chunk exactly, in whatever order a unit adds, and a row's bits do not
+// depend on which kernel computes them.
 const HAS_NORM: u32 = 1u;
 const HAS_BIAS: u32 = 2u;
 const HAS_GATHER: u32 = 4u;
 const ADDS: u32 = 8u;
+const ROUNDS: u32 = 16u;
 
 struct Params {
     head: Head,
@@ -31,6 +36,18 @@ fn has(flag: u32) -> bool {
 
 fn norm_factor(squares: f32) -> f32 {
     return inverseSqrt(squares / f32(params.cols) + params.eps);
+}
+
+// The largest magnitude in a chunk as bits, which order as magnitudes do, NaN above all.
+fn highest_of(u: vec4<f32>) -> u32 {
+    let bits = bitcast<vec4<u32>>(u) & vec4<u32>(0x7fffffffu);
+    return max(max(bits.x, bits.y), max(bits.z, bits.w));
+}
+
+// The step's reciprocal and the step, a power of two: 2^(e − 10) for magnitudes below 2^(e + 1); chunks of none above 2^−116 are 0.
+fn step_of(highest: u32) -> vec2<f32> {
+    let exponent = max(highest >> 23u, 10u);
+    return vec2<f32>(bitcast<f32>((264u - exponent) << 23u), bitcast<f32>((exponent - 10u) << 23u));
 }
 
 fn silu(x: f32) -> f32 {

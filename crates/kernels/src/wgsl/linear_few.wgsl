@@ -133,6 +133,7 @@ fn linear_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
 {% for k in range(pair) %}
             let row{{ k }} = input_row(first_row + m + {{ k }}u);
             var sum{{ k }} = 0.0;
+            var step{{ k }} = 1.0;
             var squares{{ k }} = squares[(m + {{ k }}u) * 128u + lane];
 {% for j in range(8) %}
             let x{{ k }}_{{ j }} = columns(row{{ k }}, chunk, {{ j }}u);
@@ -147,6 +148,22 @@ fn linear_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
             sum{{ k }} = fma(x{{ k }}_{{ j }}[{{ c }}], g{{ k }}_{{ j }}[{{ c }}], sum{{ k }});
 {% endfor %}
 {% endfor %}
+{% if not dense %}
+            if (has(ROUNDS)) {
+                var highest = 0u;
+{% for j in range(8) %}
+                highest = max(highest, highest_of(u{{ k }}_{{ j }}));
+{% endfor %}
+                let step = step_of(highest);
+                step{{ k }} = step.y;
+                var sums = vec4<f32>(0.0);
+{% for j in range(8) %}
+                u{{ k }}_{{ j }} = round(u{{ k }}_{{ j }} * step.x);
+                sums += u{{ k }}_{{ j }};
+{% endfor %}
+                sum{{ k }} = sums.x + sums.y + sums.z + sums.w;
+            }
+{% endif %}
             squares[(m + {{ k }}u) * 128u + lane] = squares{{ k }};
 {% endfor %}
 {% for w in weights %}{% for r in range(4) %}
@@ -164,7 +181,9 @@ fn linear_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
 {% if dense %}
                 partial[({{ (w * 4 + r) * TILE + k }}u + m) * STRIDE + slot] += t{{ k }};
 {% else %}
-                partial[({{ (w * 4 + r) * TILE + k }}u + m) * STRIDE + slot] += fma(scale{{ w }}[{{ r }}], t{{ k }}, bias_{{ w }}[{{ r }}] * sum{{ k }});
+                let at{{ k }} = ({{ (w * 4 + r) * TILE + k }}u + m) * STRIDE + slot;
+                let of_chunk{{ k }} = fma(scale{{ w }}[{{ r }}], t{{ k }}, bias_{{ w }}[{{ r }}] * sum{{ k }});
+                partial[at{{ k }}] = fma(step{{ k }}, of_chunk{{ k }}, partial[at{{ k }}]);
 {% endif %}
 {% endfor %}
             }

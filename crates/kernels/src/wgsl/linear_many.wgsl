@@ -2,18 +2,10 @@
 {% include "weight.wgsl" %}
 {% include "math.wgsl" %}
 {% include "linear.wgsl" %}
-// Many rows: tiles of 64 rows by 64 features through workgroup memory, chunk by chunk of 32 columns; each lane has 4 × 4 results.
+{% include "linear_tiles.wgsl" %}
+// Many rows, each lane multiplying for itself.
 {% set dense = BITS > 8 %}
 {% set weights = [0, 1] if GATED else [0] %}
-@group(0) @binding(0) var<storage, read> prepared: array<f32>;
-@group(0) @binding(1) var<storage, read_write> result: array<f32>;
-@group(0) @binding(2) var<storage, read> weight0: array<u32>;
-@group(0) @binding(3) var<storage, read> bias0: array<f32>;
-{% if GATED %}
-@group(0) @binding(4) var<storage, read> weight1: array<u32>;
-@group(0) @binding(5) var<storage, read> bias1: array<f32>;
-{% endif %}
-@group(0) @binding({{ 6 if GATED else 4 }}) var<storage, read> fault: array<u32>;
 // Transposed, four rows or features to a vector, padded against bank conflicts.
 var<workgroup> x_tile: array<vec4<f32>, {{ 32 * 17 }}>;
 {% for w in weights %}
@@ -24,52 +16,17 @@ var<workgroup> sums: array<f32, 64>;
 
 {% for w in weights %}
 // Eight codes of one row of the weight into the tile.
-fn load_codes{{ w }}(chunk: u32, feature_group: u32, lane: u32) {
+fn load_codes{{ w }}(chunk: u32, tile: u32, lane: u32) {
     let n = lane >> 2u;
-    let eighth = lane & 3u;
-    let feature = feature_group * 64u + n;
-    // Features beyond the last compute the last block's again.
-    let row = min(feature, params.features - 1u);
-    let block = base(params.head, {{ 2 + 2 * w }}u) + (row / 4u) * params.block_words;
-    let words = block + (chunk * 4u + row % 4u) * {{ BITS }}u;
-{% if dense %}
-    for (var i = 0u; i < 8u; i++) {
-{% if BITS == 32 %}
-        q_tile{{ w }}[eighth * 8u + i][n] = bitcast<f32>(weight{{ w }}[words + eighth * 8u + i]);
-{% else %}
-        q_tile{{ w }}[eighth * 8u + i][n] = halves(params.kind, weight{{ w }}[words + eighth * 4u + i / 2u])[i & 1u];
-{% endif %}
-    }
-{% else %}
-    let bit = eighth * {{ 8 * BITS }}u;
-    let word = bit / 32u;
-    let shift = bit % 32u;
-    let next = weight{{ w }}[words + min(word + 1u, {{ BITS - 1 }}u)];
-    var low = weight{{ w }}[words + word];
-    var high = next;
-    if (shift != 0u) {
-        low = (low >> shift) | (next << (32u - shift));
-        high = next >> shift;
-    }
+    let quarter = lane & 3u;
+    let row = weight_row(tile, n);
+    let values = eight{{ w }}(row, chunk, quarter);
 {% for i in range(8) %}
-{% set at = i * BITS %}
-{% if at + BITS <= 32 %}
-    q_tile{{ w }}[eighth * 8u + {{ i }}u][n] = f32((low >> {{ at }}u) & {{ 2 ** BITS - 1 }}u);
-{% elif at < 32 %}
-    q_tile{{ w }}[eighth * 8u + {{ i }}u][n] = f32(((low >> {{ at }}u) | (high << {{ 32 - at }}u)) & {{ 2 ** BITS - 1 }}u);
-{% else %}
-    q_tile{{ w }}[eighth * 8u + {{ i }}u][n] = f32((high >> {{ at - 32 }}u) & {{ 2 ** BITS - 1 }}u);
-{% endif %}
+    q_tile{{ w }}[quarter * 8u + {{ i }}u][n] = values[{{ i // 4 }}][{{ i % 4 }}];
 {% endfor %}
-    if (eighth == 0u) {
-        let side = block + params.chunks * {{ 4 * BITS }}u;
-        let g = chunk >> params.group_shift;
-        if (params.kind == F32) {
-            let at = side + g * 8u + row % 4u;
-            sides{{ w }}[n] = vec2<f32>(bitcast<f32>(weight{{ w }}[at]), bitcast<f32>(weight{{ w }}[at + 4u]));
-        } else {
-            sides{{ w }}[n] = halves(params.kind, weight{{ w }}[side + g * 4u + row % 4u]);
-        }
+{% if not dense %}
+    if (quarter == 0u) {
+        sides{{ w }}[n] = side{{ w }}(row, chunk);
     }
 {% endif %}
 }
@@ -98,10 +55,10 @@ fn linear_many(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocatio
                 let row = min(group.y * 64u + m, params.rows - 1u);
                 let from_col = first + (row * params.chunks + chunk) * 32u + (lane & 3u) * 8u;
                 for (var i = 0u; i < 8u; i++) {
-                    x_tile[((lane & 3u) * 8u + i) * 17u + (m >> 2u)][m & 3u] = prepared[from_col + i];
+                    x_tile[((lane & 3u) * 8u + i) * 17u + (m >> 2u)][m & 3u] = bitcast<f32>(prepared[from_col + i]);
                 }
                 if ((lane & 3u) == 0u) {
-                    sums[m] = prepared[first + (params.rows * 32u + row) * params.chunks + chunk];
+                    sums[m] = bitcast<f32>(prepared[first + (params.rows * 32u + row) * params.chunks + chunk]);
                 }
             }
 {% for w in weights %}
@@ -147,26 +104,8 @@ fn linear_many(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocatio
     {
         let row = group.y * 64u + m4 * 4u + {{ m }}u;
         if (row < params.rows) {
-            let factor = prepared[first + params.rows * params.chunks * 33u + row];
-            let out = base(params.head, 1u) + row * params.out_stride + params.out_first + feature;
-            for (var n = 0u; n < 4u && feature + n < params.features; n++) {
-{% for w in weights %}
-                var bias_of_{{ w }} = 0.0;
-                if (has(HAS_BIAS)) {
-                    bias_of_{{ w }} = bias{{ w }}[base(params.head, {{ 3 + 2 * w }}u) + feature + n];
-                }
-                let z{{ w }} = fma(y{{ w }}_{{ m }}[n], factor, bias_of_{{ w }});
-{% endfor %}
-{% if GATED %}
-                result[out + n] = silu(z0) * z1;
-{% else %}
-                if (has(ADDS)) {
-                    result[out + n] += z0;
-                } else {
-                    result[out + n] = z0;
-                }
-{% endif %}
-            }
+            let factor = bitcast<f32>(prepared[first + params.rows * params.chunks * 33u + row]);
+            finish(row, feature, factor, {% for w in weights %}y{{ w }}_{{ m }}{{ ", " if not loop.last }}{% endfor %});
         }
     }
 {% endfor %}

@@ -1,6 +1,7 @@
 //! What compiled kernels call. Same layouts in sim_sync.h.
 
 use super::{SIMD_WIDTH, fiber};
+use crate::faults;
 use std::ffi::{CStr, c_char};
 use std::fmt;
 
@@ -47,9 +48,14 @@ pub(super) struct Lanes {
 pub(super) struct Host {
     barrier: extern "C" fn(&Site),
     simd: unsafe extern "C" fn(&Site, *const u8, u32) -> Lanes,
+    coarse_matrices: extern "C" fn() -> bool,
 }
 
-pub(super) static HOST: Host = Host { barrier, simd };
+pub(super) static HOST: Host = Host { barrier, simd, coarse_matrices };
+
+extern "C" fn coarse_matrices() -> bool {
+    faults::coarse_matrices()
+}
 
 extern "C" fn barrier(site: &Site) {
     fiber::wait_at_barrier(*site);

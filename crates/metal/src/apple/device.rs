@@ -13,7 +13,7 @@ use mlx_serving_device::{
     Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
     Timeline, WeightLayout, WeightSource, WeightSpec,
 };
-use mlx_serving_kernels::{Kernel, Lowering, Scratch};
+use mlx_serving_kernels::{Kernel, Lowering, Scratch, matrix_units_are_exact};
 use objc2::rc::autoreleasepool;
 use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice, MTLGPUFamily};
 use std::fmt;
@@ -34,6 +34,10 @@ const MAX_BUFFER_LEN: u64 = (1 << 32) - ALIGN;
 
 /// Multiply-adds of a tenth of a second on a GPU of 1 TFLOPS.
 const PIECE_WORK: u64 = 50_000_000_000;
+
+/// The first GPUs that have matrices of a simd-group: the language has them as squares of 8, f16 into f32 among them.
+const MATRIX_UNITS: MTLGPUFamily = MTLGPUFamily::Apple7;
+const MATRIX_SIDE: u32 = 8;
 
 /// The system's default GPU.
 pub struct MetalDevice {
@@ -60,11 +64,12 @@ impl MetalDevice {
         autoreleasepool(|_| Self::open_in_pool(options))
     }
 
-    /// Compiles every kernel in the background, so that none waits for its first use.
+    /// Compiles every kernel that the device can run in the background, so that none waits for its first use.
     pub fn warm(&self) {
+        let kernels = Kernel::usable(self.recorder.lowering.matrix_side());
         let recorder = Arc::downgrade(&self.recorder);
         let work = move || {
-            for kernel in Kernel::all() {
+            for kernel in kernels {
                 let Some(recorder) = recorder.upgrade() else { return };
                 if let Err(error) = recorder.pipelines.get(kernel) {
                     tracing::warn!(kernel = kernel.name, %error, "a kernel was not compiled");
@@ -78,13 +83,38 @@ impl MetalDevice {
     fn open_in_pool(options: &MetalOptions) -> Result<Arc<Self>> {
         let none = || DeviceError::Unsupported("this system has no Metal device; use another with --device".into());
         let device = MTLCreateSystemDefaultDevice().ok_or_else(none)?;
+        let pipelines = Arc::new(Pipelines::new(&device, options.pipeline_cache.as_deref()));
+        let fast = options.arithmetic == Arithmetic::Fast && !options.without_matrix_units;
+        let matrix_side = (fast && device.supportsFamily(MATRIX_UNITS)).then_some(MATRIX_SIDE);
+        let this = Self::assemble(&device, &pipelines, options, matrix_side)?;
+        if matrix_side.is_none() {
+            return Ok(this);
+        }
+        // Made again either way, so that nothing of the trial counts.
+        let exact = matrix_units_are_exact(&*this).unwrap_or_else(|error| {
+            tracing::warn!(%error, "matrix units do not work");
+            false
+        });
+        if !exact {
+            tracing::warn!("matrix units are not used: their sums are not exact");
+        }
+        drop(this);
+        Self::assemble(&device, &pipelines, options, matrix_side.filter(|_| exact))
+    }
+
+    fn assemble(
+        device: &Object<dyn MTLDevice>,
+        pipelines: &Arc<Pipelines>,
+        options: &MetalOptions,
+        matrix_side: Option<u32>,
+    ) -> Result<Arc<Self>> {
         let queue = || {
             let queue = device.newCommandQueueWithMaxCommandBufferCount(COMMAND_BUFFERS);
             queue.ok_or_else(|| refused("command queue"))
         };
         let queues = [queue()?, queue()?];
-        let residency = Arc::new(Residency::new(&device, queues.clone()));
-        let info = info(&device, options.arithmetic, residency.has_sets());
+        let residency = Arc::new(Residency::new(device, queues.clone()));
+        let info = info(device, options.arithmetic, matrix_side, residency.has_sets());
         let tally = Arc::new(Tally::default());
         let allocator = Arc::new(Allocator { device: device.clone(), residency, tally });
         let own = allocator.clone();
@@ -93,24 +123,29 @@ impl MetalDevice {
             Ok(Buffer::whole(memory))
         });
         let recorder = Arc::new(Recorder {
-            lowering: Lowering::new(options.arithmetic),
-            pipelines: Pipelines::new(&device, options.pipeline_cache.as_deref()),
+            lowering: Lowering::new(options.arithmetic, matrix_side),
+            pipelines: pipelines.clone(),
             scratch,
             max_buffer_len: info.max_buffer_len,
         });
         let flights = Arc::new(Flights::default());
         let piece_work = options.piece_work.unwrap_or(PIECE_WORK);
         let open = |kind, queue| {
-            let lane = Lane::new(kind, queue, &device, &allocator, flights.clone(), piece_work)?;
+            let lane = Lane::new(kind, queue, device, &allocator, flights.clone(), piece_work)?;
             Ok(MetalQueue::new(kind, lane, recorder.clone(), flights.clone()))
         };
         let [compute, transfer] = queues;
         let (compute, transfer) = (open(Kind::Compute, compute)?, open(Kind::Transfer, transfer)?);
-        Ok(Arc::new(Self { info, device, allocator, flights, recorder, compute, transfer }))
+        Ok(Arc::new(Self { info, device: device.clone(), allocator, flights, recorder, compute, transfer }))
     }
 }
 
-fn info(device: &Object<dyn MTLDevice>, arithmetic: Arithmetic, residency_sets: bool) -> DeviceInfo {
+fn info(
+    device: &Object<dyn MTLDevice>,
+    arithmetic: Arithmetic,
+    matrix_side: Option<u32>,
+    residency_sets: bool,
+) -> DeviceInfo {
     let families = [
         (MTLGPUFamily::Metal3, "Metal 3"),
         (MTLGPUFamily::Apple7, "Apple 7"),
@@ -122,6 +157,7 @@ fn info(device: &Object<dyn MTLDevice>, arithmetic: Arithmetic, residency_sets: 
         .filter(|(family, _)| device.supportsFamily(*family))
         .map(|(_, name)| name.into())
         .collect();
+    features.extend(matrix_side.map(|side| format!("{side}x{side} matrix units")));
     if residency_sets {
         features.push("residency sets".into());
     }

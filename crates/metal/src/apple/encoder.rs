@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// What turns ops into steps, shared by a device's encoders.
 pub(crate) struct Recorder {
     pub(crate) lowering: Lowering,
-    pub(crate) pipelines: Pipelines,
+    pub(crate) pipelines: Arc<Pipelines>,
     pub(crate) scratch: Scratch,
     pub(crate) max_buffer_len: u64,
 }

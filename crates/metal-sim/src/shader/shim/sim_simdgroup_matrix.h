@@ -33,7 +33,7 @@ inline void simdgroup_store(const sim_simdgroup_matrix<T> &m, T *p, ulong stride
     }
 }
 
-// d = a · b + c, each element a chain of fma over k.
+// d = a · b + c, each element a chain of fma over k; of coarse matrices, each sum is rounded to half.
 template <class D, class A, class B, class C>
 inline void simdgroup_multiply_accumulate(sim_simdgroup_matrix<D> &d, const sim_simdgroup_matrix<A> &a,
                                           const sim_simdgroup_matrix<B> &b, const sim_simdgroup_matrix<C> &c,
@@ -45,10 +45,14 @@ inline void simdgroup_multiply_accumulate(sim_simdgroup_matrix<D> &d, const sim_
     auto values = sim_meet("simdgroup_multiply_accumulate", Both{a, b}, line, column);
     uint lane = values.lanes.lane, row = sim_row(lane), first = sim_column(lane);
     float sum[2] = {c.parts[0], c.parts[1]};
+    bool coarse = sim_host->coarse_matrices();
     for (uint k = 0; k < 8; k++) {
         float left = values[row * 4 + k / 2].a.parts[k % 2];
         auto right = values[k * 4 + first / 2].b;
-        for (uint i = 0; i < 2; i++) sum[i] = __builtin_fmaf(left, right.parts[i], sum[i]);
+        for (uint i = 0; i < 2; i++) {
+            sum[i] = __builtin_fmaf(left, right.parts[i], sum[i]);
+            if (coarse) sum[i] = (half)sum[i];
+        }
     }
     for (uint i = 0; i < 2; i++) d.parts[i] = sum[i];
 }

@@ -14,6 +14,7 @@ struct SimLanes {
 struct SimHost {
     void (*barrier)(const SimSite *);
     SimLanes (*simd)(const SimSite *, const void *value, uint size);
+    bool (*coarse_matrices)();
 };
 static const SimHost *sim_host;
 
