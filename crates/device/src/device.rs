@@ -7,7 +7,8 @@ use std::time::Duration;
 /// How matrix products are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Arithmetic {
-    /// Activations quantised to 8 bits per group where the weights are quantised; a 16-bit KV cache.
+    /// What the device does fastest: where the weights are quantised, activations may be rounded, to 8 bits a group at least; a 16-bit
+    /// KV cache.
     #[default]
     Fast,
     /// `f32` activations and an `f32` KV cache.

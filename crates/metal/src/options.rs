@@ -6,7 +6,7 @@ use std::path::PathBuf;
 pub struct MetalOptions {
     /// Arithmetic mode.
     pub arithmetic: Arithmetic,
-    /// Leaves matrix units alone, for comparison.
+    /// Leaves matrix units alone in fast arithmetic, too.
     pub without_matrix_units: bool,
     /// Folder for compiled kernels, kept from run to run.
     pub pipeline_cache: Option<PathBuf>,

@@ -21,7 +21,7 @@ pub struct Common {
     /// Device: auto, metal, vulkan, vulkan:N or cpu
     #[arg(long, global = true, env = "MLX_SERVING_DEVICE", value_name = "DEVICE", help_heading = "Everywhere")]
     pub device: Option<String>,
-    /// Matrix arithmetic: fast quantises activations to 8 bits, exact keeps them in f32
+    /// Matrix arithmetic: fast may round activations and keeps a 16-bit KV cache, exact keeps f32
     #[arg(long, global = true, env = "MLX_SERVING_ARITHMETIC", value_enum, help_heading = "Everywhere")]
     pub arithmetic: Option<Arithmetic>,
     /// Threads of the CPU device [default: all cores]
@@ -44,7 +44,7 @@ pub struct Common {
 /// See [`mlx_serving_device::Arithmetic`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Arithmetic {
-    /// 8-bit activations.
+    /// What the device does fastest: activations of 8 bits on a CPU, 12 where a GPU has matrix units, f32 on others.
     Fast,
     /// f32 activations.
     Exact,

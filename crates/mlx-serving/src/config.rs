@@ -122,7 +122,7 @@ impl Default for Engine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ArithmeticMode {
-    /// Activations quantised to 8 bits.
+    /// What the device does fastest.
     Fast,
     /// Activations in f32.
     Exact,

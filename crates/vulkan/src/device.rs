@@ -36,8 +36,9 @@ pub struct VulkanOptions {
     pub index: Option<usize>,
     /// Arithmetic mode.
     pub arithmetic: Arithmetic,
-    /// Leaves matrix units alone, for comparison.
-    pub without_matrix_units: bool,
+    /// Whether fast arithmetic uses matrix units, where the device offers some; without, if they are hardware: a software driver's
+    /// are slower than its plain arithmetic.
+    pub matrix_units: Option<bool>,
     /// Loads the validation layer; [`VulkanDevice::validation_messages`] says what it found.
     pub validation: bool,
     /// Folder for the driver's compiled kernels, kept from run to run.
@@ -95,7 +96,7 @@ impl VulkanDevice {
                 kind: survey.kind,
                 api: show_version(survey.api),
                 memory: survey.local_memory(),
-                used: survey.used(),
+                used: survey.used(survey.hardware_matrix_side()),
                 missing: survey.missing(),
                 name: survey.name,
                 driver: survey.driver,
@@ -111,9 +112,11 @@ impl VulkanDevice {
     pub fn open(options: &VulkanOptions) -> Result<Arc<Self>> {
         let instance = Instance::new(options.validation)?;
         let mut survey = choose(Survey::all(&instance)?, options.index)?;
-        if options.without_matrix_units || options.arithmetic == Arithmetic::Exact {
-            survey.matrix_side = None;
-        }
+        survey.matrix_side = match options.matrix_units {
+            _ if options.arithmetic == Arithmetic::Exact => None,
+            Some(wanted) => survey.matrix_side.filter(|_| wanted),
+            None => survey.hardware_matrix_side(),
+        };
         let gpu = Gpu::open(instance, survey)?;
         let pipelines = Pipelines::new(&gpu, options.pipeline_cache.as_deref())?;
         let device = Self::assemble(&gpu, &pipelines, options, gpu.survey.matrix_side)?;
@@ -224,15 +227,15 @@ fn choose(mut all: Vec<Survey>, index: Option<usize>) -> Result<Survey> {
 }
 
 fn info(gpu: &Gpu, arithmetic: Arithmetic, matrix_side: Option<u32>) -> DeviceInfo {
-    let survey = Survey { matrix_side, ..gpu.survey.clone() };
+    let survey = &gpu.survey;
     let features = [format!("Vulkan {}", show_version(survey.api)), survey.driver.clone()];
     DeviceInfo {
         backend: "vulkan",
         name: survey.name.clone(),
-        features: features.into_iter().chain(survey.used()).collect(),
+        features: features.into_iter().chain(survey.used(matrix_side)).collect(),
         unified_memory: survey.unified(),
         memory_budget: survey.memory_budget(&gpu.instance),
-        max_buffer_len: max_buffer_len(&survey),
+        max_buffer_len: max_buffer_len(survey),
         arithmetic,
         units: 1,
     }

@@ -116,8 +116,13 @@ impl Survey {
         Abilities { api, timelines, limits, queues }.missing()
     }
 
+    /// Side of the squares that units of the hardware multiply.
+    pub(crate) fn hardware_matrix_side(&self) -> Option<u32> {
+        self.matrix_side.filter(|_| self.kind != DeviceKind::Software)
+    }
+
     /// What the backend uses of it, in words.
-    pub(crate) fn used(&self) -> Vec<String> {
+    pub(crate) fn used(&self, matrix_side: Option<u32>) -> Vec<String> {
         let mut used = Vec::new();
         match self.queues {
             Some(queues) if queues.shared() => used.push("one queue".to_owned()),
@@ -127,7 +132,7 @@ impl Survey {
         }
         let of = |there: bool, what: &str| there.then(|| what.to_owned());
         used.push(format!("subgroups of {}", self.subgroup));
-        used.extend(self.matrix_side.map(|side| format!("{side}x{side} matrix units")));
+        used.extend(matrix_side.map(|side| format!("{side}x{side} matrix units")));
         used.extend(of(self.unified(), "unified memory"));
         used.extend(of(self.timestamps(true), "timestamps"));
         used.extend(of(self.calibrated, "calibrated timestamps"));

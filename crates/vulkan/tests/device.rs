@@ -6,7 +6,7 @@ mod common;
 use common::Watched;
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Arithmetic, Device, DeviceError, Op, Storage};
-use mlx_serving_vulkan::{VulkanDevice, VulkanOptions};
+use mlx_serving_vulkan::{DeviceKind, VulkanDevice, VulkanOptions};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -29,20 +29,21 @@ fn devices_are_described_and_opened_by_number() {
 
 /// Trying them out is a part of opening: a device that is found not to add exactly goes without.
 #[test]
-fn matrix_units_that_are_offered_are_used_in_fast_arithmetic() {
-    let uses = |options: VulkanOptions| {
-        let device = Watched::open(options)?;
+fn matrix_units_are_used_in_fast_arithmetic() {
+    let uses = |arithmetic, matrix_units| {
+        let device = Watched::open(VulkanOptions { arithmetic, matrix_units, ..VulkanOptions::default() })?;
         let counters = device.counters();
         assert_eq!((counters.submissions, counters.allocations), (0, 0), "the trial does not count");
         Some(device.info().features.iter().any(|feature| feature.ends_with("matrix units")))
     };
-    let Some(used) = uses(VulkanOptions::default()) else { return };
+    let Some(used) = uses(Arithmetic::Fast, None) else { return };
     let found = VulkanDevice::available().unwrap();
     let usable = found.iter().find(|found| found.missing.is_empty()).unwrap();
     assert_eq!(used, usable.used.iter().any(|used| used.ends_with("matrix units")), "{usable:?}");
-    let exact = VulkanOptions { arithmetic: Arithmetic::Exact, ..VulkanOptions::default() };
-    assert_eq!(uses(exact), Some(false));
-    assert_eq!(uses(VulkanOptions { without_matrix_units: true, ..VulkanOptions::default() }), Some(false));
+    assert!(!used || usable.kind != DeviceKind::Software);
+    assert_eq!(uses(Arithmetic::Exact, Some(true)), Some(false));
+    assert_eq!(uses(Arithmetic::Fast, Some(false)), Some(false));
+    Watched::with_matrix_units();
 }
 
 #[test]

@@ -33,6 +33,15 @@ fn fast_logits_are_near_mlx_lms() {
 }
 
 #[test]
+fn logits_of_matrix_units_are_near_mlx_lms() {
+    if Watched::with_matrix_units().is_some() {
+        let device =
+            || Arc::new(Watched::with_matrix_units().expect("there were some a moment ago")) as Arc<dyn Device>;
+        logits(device, 5e-2, |_| true);
+    }
+}
+
+#[test]
 fn greedy_answers_are_mlx_lms_whatever_is_on() {
     if there_is_vulkan() {
         let exact = || device(Arithmetic::Exact);

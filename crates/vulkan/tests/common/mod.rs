@@ -23,18 +23,34 @@ impl Watched {
         match VulkanDevice::open(&VulkanOptions { validation: true, ..options }) {
             Ok(device) => Some(Self { log: device.validation_log(), device: Some(device) }),
             Err(error) => {
-                let required = std::env::var_os("MLX_SERVING_REQUIRE_VULKAN").is_some_and(|value| value == "1");
-                assert!(!required, "Vulkan is required: {error}");
+                assert!(!required("MLX_SERVING_REQUIRE_VULKAN"), "Vulkan is required: {error}");
                 eprintln!("skipped: {error}");
                 None
             }
         }
     }
 
+    /// Opens the device for fast arithmetic with its matrix units, a software driver's, too; `None`, and says why, if it has none
+    /// that add exactly. `MLX_SERVING_REQUIRE_MATRIX_UNITS=1` makes that a failure.
+    pub(crate) fn with_matrix_units() -> Option<Self> {
+        let device = Self::open(VulkanOptions { matrix_units: Some(true), ..VulkanOptions::default() })?;
+        if device.info().features.iter().any(|feature| feature.ends_with("matrix units")) {
+            return Some(device);
+        }
+        let why = format!("{} offers no matrix units that add exactly", device.info().name);
+        assert!(!required("MLX_SERVING_REQUIRE_MATRIX_UNITS"), "{why}");
+        eprintln!("skipped: {why}");
+        None
+    }
+
     /// The device itself.
     pub(crate) fn get(&self) -> &Arc<VulkanDevice> {
         self.device.as_ref().expect("only dropping takes it")
     }
+}
+
+fn required(what: &str) -> bool {
+    std::env::var_os(what).is_some_and(|value| value == "1")
 }
 
 impl Drop for Watched {
