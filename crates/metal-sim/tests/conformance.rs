@@ -32,7 +32,23 @@ mod fast {
 
 mod plain {
     fn devices() -> Vec<super::Arc<dyn super::Device>> {
-        super::device(super::MetalOptions { without_matrix_units: true, ..Default::default() }, true)
+        super::device(super::MetalOptions { matrix_side: Some(0), ..Default::default() }, true)
+    }
+
+    mlx_serving_device::conformance! { devices;
+        linear::every_format,
+        linear::any_shape,
+        linear::a_row_depends_on_itself_only,
+    }
+}
+
+/// Squares that Vulkan's devices have.
+mod squares_of_16 {
+    fn devices() -> Vec<super::Arc<dyn super::Device>> {
+        let devices = super::device(super::MetalOptions { matrix_side: Some(16), ..Default::default() }, true);
+        let features = &devices[0].info().features;
+        assert!(features.iter().any(|feature| feature == "16x16 matrix units"), "{features:?}");
+        devices
     }
 
     mlx_serving_device::conformance! { devices;

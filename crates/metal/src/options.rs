@@ -6,8 +6,9 @@ use std::path::PathBuf;
 pub struct MetalOptions {
     /// Arithmetic mode.
     pub arithmetic: Arithmetic,
-    /// Leaves matrix units alone in fast arithmetic, too.
-    pub without_matrix_units: bool,
+    /// Side of the squares that matrix units multiply in fast arithmetic, 0 for none; 8 without, if the device has units. Metal has no
+    /// others, the simulator has 16.
+    pub matrix_side: Option<u32>,
     /// Folder for compiled kernels, kept from run to run.
     pub pipeline_cache: Option<PathBuf>,
     /// Multiply-adds that Metal is handed in one piece; a tenth of a second's on a small GPU without.

@@ -84,8 +84,11 @@ impl MetalDevice {
         let none = || DeviceError::Unsupported("this system has no Metal device; use another with --device".into());
         let device = MTLCreateSystemDefaultDevice().ok_or_else(none)?;
         let pipelines = Arc::new(Pipelines::new(&device, options.pipeline_cache.as_deref()));
-        let fast = options.arithmetic == Arithmetic::Fast && !options.without_matrix_units;
-        let matrix_side = (fast && device.supportsFamily(MATRIX_UNITS)).then_some(MATRIX_SIDE);
+        let matrix_side = match options.matrix_side {
+            _ if options.arithmetic == Arithmetic::Exact => None,
+            None => device.supportsFamily(MATRIX_UNITS).then_some(MATRIX_SIDE),
+            Some(side) => Some(side).filter(|side| *side > 0),
+        };
         let this = Self::assemble(&device, &pipelines, options, matrix_side)?;
         if matrix_side.is_none() {
             return Ok(this);
