@@ -1,9 +1,10 @@
+use crate::linear::FEW;
 use mlx_serving_device::ops::{Epilogue, Linear, Projection};
 use mlx_serving_device::{Buffer, Device, Float, Op, Result, Storage, Weight, WeightFormat, WeightSource, WeightSpec};
 use std::time::Duration;
 
-/// Rows: too many for the kernel without matrix units, and not a whole tile.
-const ROWS: usize = 19;
+/// Too many for the kernel without matrix units, and not a whole tile.
+const ROWS: usize = FEW + 3;
 const SPEC: WeightSpec =
     WeightSpec { rows: 64, cols: 128, format: WeightFormat::Affine { bits: 8, group: 64, scale: Float::F32 } };
 /// A driver that compiles for longer has hung.

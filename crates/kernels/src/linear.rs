@@ -3,8 +3,9 @@ use crate::{Kernel, Launch};
 use mlx_serving_device::ops::{Epilogue, Linear, Projection};
 use mlx_serving_device::{Buffer, Result, WeightFormat};
 
-/// Up to so many rows take the kernel through which the weights stream once; more go through tiles.
-const FEW: usize = 8;
+/// Up to so many rows, half a tile, take the kernel through which the weights stream once for eight rows (four of a gate); more go
+/// through tiles, which cost the same however few of their rows there are.
+pub(crate) const FEW: usize = 32;
 
 const HAS_NORM: u32 = 1;
 const HAS_BIAS: u32 = 2;
@@ -92,7 +93,8 @@ fn few(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Result<L
     Ok(Launch {
         kernel: Kernel::named(&name),
         bindings,
-        groups: [features.div_ceil(16) as u32, op.rows.div_ceil(tile) as u32, 1],
+        // Those that share weights side by side, so that a cache may hold them.
+        groups: [op.rows.div_ceil(tile) as u32, features.div_ceil(16) as u32, 1],
         work: work(op, part),
         params: params(op, part, first, rounds)?,
     })

@@ -129,9 +129,9 @@ fn launches_fit_devices_and_use_every_kernel() {
     for (arithmetic, matrix_side) in modes.into_iter().chain([8, 16].map(|side| (Arithmetic::Fast, Some(side)))) {
         let mut rig = Rig::new(arithmetic, matrix_side);
         for format in formats() {
-            for rows in [1, 2, 3, 8, 9, 700] {
+            for rows in [1, 2, 3, 8, 9, 32, 33, 700] {
                 let store = linear(&rig, rows, &[7, 40, 9], format, Epilogue::Store);
-                assert_eq!(rig.check(store).len(), if rows > 8 { 5 } else { 4 });
+                assert_eq!(rig.check(store).len(), if rows > 32 { 5 } else { 4 });
                 let add = linear(&rig, rows, &[33], format, Epilogue::Add);
                 rig.check(add);
                 let gated = linear(&rig, rows, &[20, 20], format, |out| Epilogue::Gated(Activation::Silu, out));
@@ -184,15 +184,15 @@ fn matrix_units_are_used_where_they_are() {
         let op = linear(&rig, rows, &[33], format, Epilogue::Store);
         rig.check(op).last().unwrap().kernel
     };
-    let kernel = last(Arithmetic::Fast, Some(16), 9, four_bits);
+    let kernel = last(Arithmetic::Fast, Some(16), 33, four_bits);
     assert_eq!((kernel.name, kernel.matrix_side), ("linear_matrix_bits4_gated0_side16", Some(16)));
     let plain = [
-        last(Arithmetic::Fast, Some(16), 8, four_bits),
-        last(Arithmetic::Fast, Some(16), 9, WeightFormat::Dense(Float::F16)),
-        last(Arithmetic::Exact, Some(16), 9, four_bits),
-        last(Arithmetic::Fast, None, 9, four_bits),
+        last(Arithmetic::Fast, Some(16), 32, four_bits),
+        last(Arithmetic::Fast, Some(16), 33, WeightFormat::Dense(Float::F16)),
+        last(Arithmetic::Exact, Some(16), 33, four_bits),
+        last(Arithmetic::Fast, None, 33, four_bits),
         // No kernel multiplies such squares.
-        last(Arithmetic::Fast, Some(32), 9, four_bits),
+        last(Arithmetic::Fast, Some(32), 33, four_bits),
     ];
     assert!(plain.iter().all(|kernel| kernel.matrix_side.is_none()), "{plain:?}");
     let without = Kernel::all().iter().filter(|kernel| kernel.matrix_side.is_none()).count();

@@ -93,8 +93,8 @@ fn linear_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     let p = lane & 31u;
     let blocks = (params.features + 3u) / 4u;
     // Blocks beyond the last compute the last again.
-    let block = min(group.x * 4u + (lane >> 5u), blocks - 1u);
-    let first_row = group.y * {{ TILE }}u;
+    let block = min(group.y * 4u + (lane >> 5u), blocks - 1u);
+    let first_row = group.x * {{ TILE }}u;
     let rows = min({{ TILE }}u, params.rows - first_row);
     let slot = (lane >> 5u) * 33u + p;
 {% for w in weights %}
@@ -204,7 +204,7 @@ fn linear_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     }
     workgroupBarrier();
     let row = first_row + lane / 16u;
-    let feature = group.x * 16u + lane % 16u;
+    let feature = group.y * 16u + lane % 16u;
     if (lane < {{ 16 * TILE }}u && row < params.rows && feature < params.features) {
         let at = (lane % 4u) * {{ TILE }}u + lane / 16u;
         let from_slot = ((lane % 16u) / 4u) * 33u;
