@@ -6,7 +6,7 @@ extern crate metal_sim;
 use metal_sim::faults;
 use mlx_serving_device::{Arithmetic, Device};
 use mlx_serving_metal::{MetalDevice, MetalOptions};
-use mlx_serving_whole_model::{greedy_answers, logits};
+use mlx_serving_whole_model::{company_changes_no_answer, greedy_answers, logits};
 use std::sync::Arc;
 
 fn metal(arithmetic: Arithmetic) -> Arc<dyn Device> {
@@ -19,11 +19,19 @@ fn exact_logits_are_mlx_lms() {
     assert!(logits(|| metal(Arithmetic::Exact), 1e-4, |_| true) >= 50);
 }
 
-/// One of each architecture: fast arithmetic differs from exact in the KV cache alone.
+/// One of each architecture.
 #[test]
 fn fast_logits_are_near_mlx_lms() {
     faults::reset();
     logits(|| metal(Arithmetic::Fast), 5e-2, |name| ["llama", "mistral", "qwen2", "qwen3"].contains(&name));
+}
+
+/// With matrix units, for which a prompt's rows are too few alone.
+#[test]
+fn company_changes_no_fast_answer() {
+    faults::reset();
+    faults::set_seed(13);
+    company_changes_no_answer(|| metal(Arithmetic::Fast), 8, 12);
 }
 
 /// The bundled model with some optimisations on: the tokens are mlx-lm's, and so those of the CPU's exact mode; nothing is left of

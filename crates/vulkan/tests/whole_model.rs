@@ -5,7 +5,7 @@ mod common;
 use common::Watched;
 use mlx_serving_device::{Arithmetic, Device};
 use mlx_serving_vulkan::VulkanOptions;
-use mlx_serving_whole_model::{SELECTIONS, greedy_answers, logits};
+use mlx_serving_whole_model::{SELECTIONS, company_changes_no_answer, greedy_answers, logits};
 use std::sync::Arc;
 
 /// Whether there is a device at all; each case opens its own.
@@ -32,12 +32,29 @@ fn fast_logits_are_near_mlx_lms() {
     }
 }
 
+fn with_matrix_units() -> Arc<dyn Device> {
+    Arc::new(Watched::with_matrix_units().expect("there were some a moment ago"))
+}
+
 #[test]
 fn logits_of_matrix_units_are_near_mlx_lms() {
     if Watched::with_matrix_units().is_some() {
-        let device =
-            || Arc::new(Watched::with_matrix_units().expect("there were some a moment ago")) as Arc<dyn Device>;
-        logits(device, 5e-2, |_| true);
+        logits(with_matrix_units, 5e-2, |_| true);
+    }
+}
+
+/// Alone, a prompt's rows are too few for them.
+#[test]
+fn company_changes_no_answer_of_matrix_units() {
+    if Watched::with_matrix_units().is_some() {
+        company_changes_no_answer(with_matrix_units, 8, 12);
+    }
+}
+
+#[test]
+fn company_changes_no_fast_answer() {
+    if there_is_vulkan() {
+        company_changes_no_answer(|| device(Arithmetic::Fast), 8, 12);
     }
 }
 

@@ -4,7 +4,7 @@
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
 use mlx_serving_device::fake::{FakeDevice, FakeOptions};
 use mlx_serving_device::{Arithmetic, Device};
-use mlx_serving_whole_model::{SELECTIONS, greedy_answers, logits};
+use mlx_serving_whole_model::{SELECTIONS, company_changes_no_answer, greedy_answers, logits};
 use std::sync::Arc;
 
 fn cpu(arithmetic: Arithmetic) -> Arc<dyn Device> {
@@ -39,6 +39,11 @@ fn greedy_answers_of_a_discrete_device_are_mlx_lms() {
 #[test]
 fn greedy_answers_are_mlx_lms_whatever_is_on() {
     greedy_answers(|| cpu(Arithmetic::Exact), &SELECTIONS, 20, 64);
+}
+
+#[test]
+fn company_changes_no_fast_answer() {
+    company_changes_no_answer(|| cpu(Arithmetic::Fast), 20, 32);
 }
 
 #[test]

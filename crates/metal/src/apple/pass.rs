@@ -22,6 +22,8 @@ pub(crate) struct Pass<'a> {
     fence: &'a ProtocolObject<dyn MTLFence>,
     fault: &'a Buffer,
     open: Open,
+    /// Lengths of threadgroup arguments that the open encoder has.
+    threadgroup: Vec<u32>,
     hazards: Hazards,
 }
 
@@ -38,7 +40,7 @@ impl<'a> Pass<'a> {
         fence: &'a ProtocolObject<dyn MTLFence>,
         fault: &'a Buffer,
     ) -> Self {
-        Self { commands, fence, fault, open: Open::Nothing, hazards: Hazards::default() }
+        Self { commands, fence, fault, open: Open::Nothing, threadgroup: Vec::new(), hazards: Hazards::default() }
     }
 
     /// Writes one step. On failure, whatever is open is closed.
@@ -110,6 +112,7 @@ impl<'a> Pass<'a> {
             let encoder = encoder.ok_or_else(|| refused("compute encoder"))?;
             encoder.waitForFence(self.fence);
             self.open = Open::Compute(encoder);
+            self.threadgroup.clear();
         }
         let Open::Compute(encoder) = &self.open else { unreachable!("opened above") };
         let kernel = launch.kernel;
@@ -129,10 +132,7 @@ impl<'a> Pass<'a> {
         set_bytes(encoder, &immediates, sizes.len());
         let sizes_at = sizes.len() + 1;
         set_bytes(encoder, &sizes.iter().flat_map(|size| size.to_ne_bytes()).collect::<Vec<u8>>(), sizes_at);
-        for (i, bytes) in kernel.workgroup_memory.iter().enumerate() {
-            // SAFETY: the kernel has a threadgroup argument i, and Metal wants multiples of 16.
-            unsafe { encoder.setThreadgroupMemoryLength_atIndex(bytes.next_multiple_of(16) as usize, i) };
-        }
+        set_threadgroup_memory(encoder, &mut self.threadgroup, kernel.workgroup_memory);
         encoder.dispatchThreadgroups_threadsPerThreadgroup(size(launch.groups), size(kernel.workgroup));
         Ok(())
     }
@@ -149,6 +149,23 @@ impl Drop for Pass<'_> {
 fn used(buffer: &Buffer, access: Access) -> Use {
     let (offset, len) = Launch::bound(buffer, BIND);
     Use { memory: Arc::as_ptr(buffer.memory()).cast::<()>() as usize, range: offset..offset + len, access }
+}
+
+/// Sets the lengths of a kernel's threadgroup arguments, `set` being what the encoder has: lengths last from kernel to kernel, and all of
+/// them together have a limit, so that those that shrink, to nothing where the kernel has no such argument, go first.
+fn set_threadgroup_memory(encoder: &ProtocolObject<dyn MTLComputeCommandEncoder>, set: &mut Vec<u32>, wanted: &[u32]) {
+    set.resize(set.len().max(wanted.len()), 0);
+    // Metal wants multiples of 16.
+    let wanted = |i: usize| wanted.get(i).map_or(0, |bytes| bytes.next_multiple_of(16));
+    for grows in [false, true] {
+        for (i, length) in set.iter_mut().enumerate() {
+            if *length != wanted(i) && (wanted(i) > *length) == grows {
+                *length = wanted(i);
+                // SAFETY: the index is a threadgroup argument's of this kernel or of an earlier one.
+                unsafe { encoder.setThreadgroupMemoryLength_atIndex(*length as usize, i) };
+            }
+        }
+    }
 }
 
 /// Binds a few bytes that live in the command buffer itself.

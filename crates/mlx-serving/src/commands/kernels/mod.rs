@@ -23,7 +23,7 @@ use report::{Measured, Report, Speed};
 use rig::{Kernel, Rig};
 use std::io::Write;
 use std::sync::Arc;
-use timing::time;
+use timing::{recording, time};
 
 /// Bytes of each of the two buffers of the copy at most.
 const COPY: u64 = 256 << 20;
@@ -37,11 +37,11 @@ pub(crate) fn run(context: &Context, args: &Kernels) -> Result<(), Failure> {
     let plan = Plan::new(shape, (args.bits, args.group_size), &rows, &contexts, device.as_ref())?;
     // Beside the kernels of every case, a copy and the making of weights.
     let bar = Bar::steps(2 + plan.cases.len() * Kernel::ALL.len());
-    let kernels = kernels(&plan, &device, &bar).map_err(Failure::failed)?;
+    let (kernels, recordings) = kernels(&plan, &device, &bar).map_err(Failure::failed)?;
     bar.step("copy");
     let copy = copy(&device).map_err(Failure::failed)?;
     bar.finish();
-    let report = Report { plan: &plan, device: device.info(), copy, kernels };
+    let report = Report { plan: &plan, device: device.info(), copy, kernels, recordings };
     let text = serde_json::to_string_pretty(&report.json()).map_err(Failure::failed)?;
     if let Some(path) = &args.output {
         write_file(path, text.as_bytes())?;
@@ -66,12 +66,12 @@ fn copy(device: &Arc<dyn Device>) -> Result<Speed> {
     Ok(Speed { timing, cost: cost(&op, &Case::new(1, 1), 0) })
 }
 
-/// Every kernel of every case, each once.
-fn kernels(plan: &Plan, device: &Arc<dyn Device>, bar: &Bar) -> Result<Vec<Measured>> {
+/// Every kernel of every case, each once, and what recording each case's step takes the host.
+fn kernels(plan: &Plan, device: &Arc<dyn Device>, bar: &Bar) -> Result<(Vec<Measured>, Vec<f64>)> {
     bar.step("random weights");
     let rig = Rig::new(plan, Memory::new(device)?)?;
     let queue = device.compute_queue();
-    let mut all: Vec<Measured> = Vec::new();
+    let (mut all, mut recordings): (Vec<Measured>, Vec<f64>) = Default::default();
     for case in &plan.cases {
         let step = rig.step(case)?;
         for kernel in Kernel::ALL {
@@ -85,6 +85,9 @@ fn kernels(plan: &Plan, device: &Arc<dyn Device>, bar: &Bar) -> Result<Vec<Measu
             let cost = cost(&step.op(kernel, 0), case, rig.kv_token_bytes());
             all.push(Measured { kernel, rows, context, speed: Speed { timing, cost } });
         }
+        let layers = plan.shape.layers;
+        let calls = || Kernel::ALL.into_iter().flat_map(|kernel| (0..kernel.calls(layers)).map(move |n| (kernel, n)));
+        recordings.push(recording(&queue, &|| calls().map(|(kernel, n)| step.op(kernel, n)).collect())?);
     }
-    Ok(all)
+    Ok((all, recordings))
 }

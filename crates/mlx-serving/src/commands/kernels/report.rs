@@ -49,6 +49,8 @@ impl Measured {
 #[derive(Debug, Clone, Copy, Default)]
 struct Sum {
     seconds: f64,
+    /// The host's, to record it.
+    recording: f64,
     bytes: u64,
     multiply_adds: u64,
 }
@@ -58,6 +60,8 @@ pub(super) struct Report<'a> {
     pub device: &'a DeviceInfo,
     pub copy: Speed,
     pub kernels: Vec<Measured>,
+    /// Of each case: seconds that the host takes to record its step.
+    pub recordings: Vec<f64>,
 }
 
 impl Report<'_> {
@@ -66,20 +70,22 @@ impl Report<'_> {
         self.copy.cost.bytes as f64 / self.copy.timing.minimum / 1e9
     }
 
-    fn sum(&self, case: &Case) -> Sum {
+    fn sum(&self, case: &Case, recording: f64) -> Sum {
         let parts = Kernel::ALL.iter().filter_map(|&kernel| self.kernels.iter().find(|m| m.is(kernel, case)));
-        parts.fold(Sum::default(), |sum, m| {
+        parts.fold(Sum { recording, ..Sum::default() }, |sum, m| {
             let calls = m.kernel.calls(self.plan.shape.layers);
             Sum {
                 seconds: sum.seconds + calls as f64 * m.speed.timing.median,
                 bytes: sum.bytes + calls as u64 * m.speed.cost.bytes,
                 multiply_adds: sum.multiply_adds + calls as u64 * m.speed.cost.multiply_adds,
+                ..sum
             }
         })
     }
 
     fn cases(&self, prefill: bool) -> impl Iterator<Item = (&Case, Sum)> {
-        self.plan.cases.iter().filter(move |case| case.is_prefill() == prefill).map(|case| (case, self.sum(case)))
+        let cases = self.plan.cases.iter().zip(&self.recordings).filter(move |(case, _)| case.is_prefill() == prefill);
+        cases.map(|(case, recording)| (case, self.sum(case, *recording)))
     }
 
     pub(super) fn json(&self) -> Value {
@@ -98,6 +104,7 @@ impl Report<'_> {
             let gb_s = sum.bytes as f64 / sum.seconds / 1e9;
             json!({
                 "rows": case.rows, "context": case.context, "ms": 1e3 * sum.seconds,
+                "recording_ms": 1e3 * sum.recording,
                 "tok_s": case.rows as f64 / sum.seconds, "bytes": sum.bytes, "gb_s": gb_s,
                 "copy_share": gb_s / self.copy_gb_s(), "multiply_adds": sum.multiply_adds,
                 "tflop_s": 2.0 * sum.multiply_adds as f64 / sum.seconds / 1e12,
@@ -180,18 +187,19 @@ impl Report<'_> {
         }
         writeln!(
             out,
-            "\n{title:24} {:>5} {:>7} {:>12} {:>10} {:>9} {:>8} {:>7} {:>8}",
-            "rows", "context", "ms", "tok/s", "MB", "GB/s", "of copy", "TFLOP/s"
+            "\n{title:24} {:>5} {:>7} {:>12} {:>9} {:>10} {:>9} {:>8} {:>7} {:>8}",
+            "rows", "context", "ms", "host ms", "tok/s", "MB", "GB/s", "of copy", "TFLOP/s"
         )?;
         for (case, sum) in self.cases(prefill) {
             let gb_s = sum.bytes as f64 / sum.seconds / 1e9;
             writeln!(
                 out,
-                "{:24} {:5} {:7} {:12.3} {:10.1} {:9.1} {:8.1} {:5.0} % {:8.3}",
+                "{:24} {:5} {:7} {:12.3} {:9.3} {:10.1} {:9.1} {:8.1} {:5.0} % {:8.3}",
                 "",
                 case.rows,
                 case.context,
                 1e3 * sum.seconds,
+                1e3 * sum.recording,
                 case.rows as f64 / sum.seconds,
                 sum.bytes as f64 / 1e6,
                 gb_s,

@@ -12,6 +12,8 @@ const MAX_CALLS: usize = 1000;
 const RUNS: usize = 7;
 /// After this long, those that were timed must do.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Steps recorded, an odd number.
+const RECORDINGS: usize = 21;
 /// No command buffer takes longer.
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -54,6 +56,21 @@ pub(super) fn time(queue: &Arc<dyn Queue>, op: &dyn Fn(usize) -> Op) -> Result<T
     let n = times.len();
     let median = (times[(n - 1) / 2] + times[n / 2]) / 2.0;
     Ok(Timing { median, minimum: times[0], runs: n, calls, by_device })
+}
+
+/// Seconds that the host takes to record a step, the median; nothing runs.
+pub(super) fn recording(queue: &Arc<dyn Queue>, step: &dyn Fn() -> Vec<Op>) -> Result<f64> {
+    let mut times = Vec::new();
+    for _ in 0..RECORDINGS {
+        let ops = step();
+        let began = Instant::now();
+        let mut encoder = queue.encoder()?;
+        ops.into_iter().try_for_each(|op| encoder.record(op))?;
+        drop(encoder.finish()?);
+        times.push(began.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[RECORDINGS / 2])
 }
 
 /// Runs some calls in one command buffer: seconds, and whether the device timed them.
