@@ -89,7 +89,7 @@ fn create(instance: &Instance, survey: &Survey, queues: Queues) -> Result<ash::D
     let mut matrices = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR::default().cooperative_matrix(true);
     if survey.matrix_side.is_some() {
         extensions.push(matrix::EXTENSION.as_ptr());
-        (v11, v12) = matrix::enable(v11, v12);
+        matrix::enable(&mut v11, &mut v12);
     }
     let mut info = vk::DeviceCreateInfo::default()
         .queue_create_infos(&queue_infos)

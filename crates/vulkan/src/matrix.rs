@@ -2,7 +2,10 @@
 
 use crate::instance::Instance;
 use ash::{khr, vk};
+use std::ffi::CStr;
 
+/// The extension.
+pub(crate) const EXTENSION: &CStr = khr::cooperative_matrix::NAME;
 /// Lanes of the kernels that use matrix units: whole subgroups.
 const LANES: u32 = 256;
 
@@ -33,17 +36,12 @@ pub(crate) fn side(instance: &Instance, physical: vk::PhysicalDevice, subgroup: 
     choose(&offered.unwrap_or_default())
 }
 
-/// What [`side`] needs, to be enabled.
-pub(crate) fn enable(
-    v11: vk::PhysicalDeviceVulkan11Features<'static>,
-    v12: vk::PhysicalDeviceVulkan12Features<'static>,
-) -> (vk::PhysicalDeviceVulkan11Features<'static>, vk::PhysicalDeviceVulkan12Features<'static>) {
-    let v11 = v11.storage_buffer16_bit_access(true).uniform_and_storage_buffer16_bit_access(true);
-    (v11, v12.shader_float16(true).vulkan_memory_model(true).vulkan_memory_model_device_scope(true))
+/// Asks for the features that [`side`] needs.
+pub(crate) fn enable(v11: &mut vk::PhysicalDeviceVulkan11Features<'_>, v12: &mut vk::PhysicalDeviceVulkan12Features<'_>) {
+    (v11.storage_buffer16_bit_access, v11.uniform_and_storage_buffer16_bit_access) = (vk::TRUE, vk::TRUE);
+    v12.shader_float16 = vk::TRUE;
+    (v12.vulkan_memory_model, v12.vulkan_memory_model_device_scope) = (vk::TRUE, vk::TRUE);
 }
-
-/// The extension's name.
-pub(crate) const EXTENSION: &std::ffi::CStr = khr::cooperative_matrix::NAME;
 
 fn choose(offered: &[vk::CooperativeMatrixPropertiesKHR<'_>]) -> Option<u32> {
     use vk::ComponentTypeKHR as Type;
