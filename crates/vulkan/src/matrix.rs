@@ -37,7 +37,10 @@ pub(crate) fn side(instance: &Instance, physical: vk::PhysicalDevice, subgroup: 
 }
 
 /// Asks for the features that [`side`] needs.
-pub(crate) fn enable(v11: &mut vk::PhysicalDeviceVulkan11Features<'_>, v12: &mut vk::PhysicalDeviceVulkan12Features<'_>) {
+pub(crate) fn enable(
+    v11: &mut vk::PhysicalDeviceVulkan11Features<'_>,
+    v12: &mut vk::PhysicalDeviceVulkan12Features<'_>,
+) {
     (v11.storage_buffer16_bit_access, v11.uniform_and_storage_buffer16_bit_access) = (vk::TRUE, vk::TRUE);
     v12.shader_float16 = vk::TRUE;
     (v12.vulkan_memory_model, v12.vulkan_memory_model_device_scope) = (vk::TRUE, vk::TRUE);
