@@ -17,7 +17,6 @@ mod queue;
 mod scratch;
 mod share;
 mod simd;
-mod submission;
 mod sync;
 mod timeline;
 mod view;

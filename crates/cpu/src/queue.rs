@@ -1,9 +1,8 @@
 use crate::encoder::{CpuCommands, CpuEncoder, Kind, Segment};
 use crate::ops::{Lowering, Step};
 use crate::pool::Pool;
-use crate::submission::CpuSubmission;
 use crate::sync::awake_until;
-use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Point, Queue, Result, Submission};
+use mlx_serving_device::{CommandBuffer, Completion, DeviceError, Encoder, Point, Queue, Result, Submission};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -52,7 +51,7 @@ struct Entry {
     commands: CpuCommands,
     waits: Vec<Point>,
     signal: Option<Point>,
-    submission: Arc<CpuSubmission>,
+    submission: Arc<Completion>,
 }
 
 /// What submitters and the queue's thread share.
@@ -124,7 +123,7 @@ impl Queue for CpuQueue {
         if commands.kind != self.kind {
             return Err(DeviceError::Contract(format!("a command buffer for {:?} on {:?}", commands.kind, self.kind)));
         }
-        let submission = Arc::new(CpuSubmission::default());
+        let submission = Arc::new(Completion::default());
         let entry = Entry { commands: *commands, waits: waits.to_vec(), signal, submission: submission.clone() };
         self.activity.submissions.fetch_add(1, Ordering::Relaxed);
         self.inbox.entries.lock().unwrap_or_else(PoisonError::into_inner).push_back(entry);
@@ -172,7 +171,7 @@ impl Runner {
             let (outcome, times) = self.run(&entry);
             // The memory that the ops use is let go before anybody learns that they are done.
             drop(entry.commands);
-            entry.submission.end(outcome, times);
+            entry.submission.end(outcome, Some(times));
             if let Some(point) = entry.signal {
                 point.timeline.signal(point.value);
             }

@@ -27,6 +27,7 @@
 //! each row in one fixed order. Switching an optimisation on or off therefore cannot change an output token.
 #![forbid(unsafe_code)]
 
+mod completion;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod device;
@@ -39,6 +40,7 @@ mod queue;
 mod timeline;
 mod weight;
 
+pub use completion::{Completion, Times};
 pub use device::{Arithmetic, Counters, Device, DeviceInfo, KvSpec, Placement};
 pub use error::{DeviceError, Result};
 pub use memory::{Buffer, Heap, Memory, Storage};

@@ -1,4 +1,4 @@
-use crate::{DeviceError, Op, Point, Result};
+use crate::{DeviceError, Op, Point, Result, Times};
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
@@ -52,5 +52,5 @@ pub trait Submission: fmt::Debug + Send + Sync {
     fn wait(&self, limit: Duration) -> Result<()>;
     /// Device timestamps of its first and last op, on the clock of [`crate::Device::now`]; `None` before it has ended, or where
     /// the device has no timestamps.
-    fn times(&self) -> Option<(Duration, Duration)>;
+    fn times(&self) -> Option<Times>;
 }

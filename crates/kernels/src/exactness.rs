@@ -1,6 +1,10 @@
+use crate::Lowering;
 use crate::linear::FEW;
 use mlx_serving_device::ops::{Epilogue, Linear, Projection};
-use mlx_serving_device::{Buffer, Device, Float, Op, Result, Storage, Weight, WeightFormat, WeightSource, WeightSpec};
+use mlx_serving_device::{
+    Arithmetic, Buffer, Device, Float, Op, Result, Storage, Weight, WeightFormat, WeightSource, WeightSpec,
+};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Too many for the kernel without matrix units, and not a whole tile.
@@ -10,12 +14,36 @@ const SPEC: WeightSpec =
 /// A driver that compiles for longer has hung.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Whether a device's matrix units give the very sums that plain arithmetic gives, up to the largest that there can be: a row's bits
-/// must not depend on whether they computed it. Drivers promise no more than nearly right sums.
+/// Makes a device whose kernels use matrix units of that side, if arithmetic does and if the units are exact: a row's bits must not
+/// depend on whether they computed it, and drivers promise no more than nearly right sums. Without, it is made without them, and the log says why.
+///
+/// `assemble` makes the device; where there are units to be tried out, a second time, so that nothing of the trial counts.
 ///
 /// # Errors
-/// What the device says: it cannot run these kernels.
-pub fn matrix_units_are_exact(device: &dyn Device) -> Result<bool> {
+/// What `assemble` says.
+pub fn assemble_exact<D: Device>(
+    arithmetic: Arithmetic,
+    matrix_side: Option<u32>,
+    assemble: impl Fn(Lowering) -> Result<Arc<D>>,
+) -> Result<Arc<D>> {
+    let lowering = Lowering::new(arithmetic, matrix_side);
+    if lowering.matrix_side().is_none() {
+        return assemble(lowering);
+    }
+    let device = assemble(lowering.clone())?;
+    let trial = matrix_units_are_exact(&*device);
+    let name = device.info().name.clone();
+    drop(device);
+    match trial {
+        Ok(true) => return assemble(lowering),
+        Ok(false) => tracing::warn!(device = name, "matrix units are not used: their sums are not exact"),
+        Err(error) => tracing::warn!(device = name, %error, "matrix units are not used: trying them out failed"),
+    }
+    assemble(Lowering::new(arithmetic, None))
+}
+
+/// Whether the units give the very sums that plain arithmetic gives, up to the largest that there can be.
+fn matrix_units_are_exact(device: &dyn Device) -> Result<bool> {
     let weight = weight(device)?;
     let rows: Vec<f32> = (0..ROWS * SPEC.cols).map(|at| input(at / SPEC.cols, at % SPEC.cols)).collect();
     let together = products(device, &weight, &rows)?;
@@ -72,4 +100,34 @@ fn upload<T: bytemuck::NoUninit>(device: &dyn Device, values: &[T]) -> Result<Bu
     let buffer = device.new_buffer(size_of_val(values) as u64, Storage::Shared)?;
     buffer.write(0, values)?;
     Ok(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mlx_serving_device::fake::{FakeDevice, FakeOptions};
+    use std::cell::RefCell;
+
+    /// The sides that a device with this much memory is assembled with, in turn.
+    fn sides(arithmetic: Arithmetic, side: Option<u32>, memory_budget: u64) -> Vec<Option<u32>> {
+        let sides = RefCell::default();
+        let assemble = |lowering: Lowering| {
+            RefCell::borrow_mut(&sides).push(lowering.matrix_side());
+            FakeDevice::new(FakeOptions { memory_budget, ..FakeOptions::default() })
+        };
+        assemble_exact(arithmetic, side, assemble).unwrap();
+        sides.into_inner()
+    }
+
+    #[test]
+    fn units_are_tried_out_and_what_fails_goes_without() {
+        let (fast, exact) = (Arithmetic::Fast, Arithmetic::Exact);
+        assert_eq!(sides(fast, Some(16), 1 << 30), [Some(16), Some(16)]);
+        // Not enough for the trial.
+        assert_eq!(sides(fast, Some(8), 1 << 10), [Some(8), None]);
+        assert_eq!(sides(fast, None, 1 << 30), [None]);
+        assert_eq!(sides(exact, Some(8), 1 << 30), [None]);
+        // No kernel multiplies such squares.
+        assert_eq!(sides(fast, Some(32), 1 << 30), [None]);
+    }
 }

@@ -19,7 +19,7 @@ mod rope;
 mod sample;
 mod scratch;
 
-pub use exactness::matrix_units_are_exact;
+pub use exactness::assemble_exact;
 pub use hazards::{Hazards, Use};
 pub use launch::{Access, Kernel, Launch};
 pub use lowering::Lowering;

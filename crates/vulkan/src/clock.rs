@@ -1,6 +1,6 @@
 //! The device's ticks on the host's clock, and for how long the compute queue was busy.
 
-use crate::submission::Times;
+use mlx_serving_device::Times;
 use std::time::Duration;
 
 /// Maps ticks: one moment that is known on both clocks, and the length of a tick.

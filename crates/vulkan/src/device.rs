@@ -17,7 +17,7 @@ use mlx_serving_device::{
     Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
     Timeline, WeightLayout, WeightSource, WeightSpec,
 };
-use mlx_serving_kernels::{Kernel, Lowering, Scratch, matrix_units_are_exact};
+use mlx_serving_kernels::{Kernel, Lowering, Scratch, assemble_exact};
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -113,42 +113,29 @@ impl VulkanDevice {
         let instance = Instance::new(options.validation)?;
         let mut survey = choose(Survey::all(&instance)?, options.index)?;
         survey.matrix_side = match options.matrix_units {
-            _ if options.arithmetic == Arithmetic::Exact => None,
             Some(wanted) => survey.matrix_side.filter(|_| wanted),
             None => survey.hardware_matrix_side(),
         };
         let gpu = Gpu::open(instance, survey)?;
         let pipelines = Pipelines::new(&gpu, options.pipeline_cache.as_deref())?;
-        let device = Self::assemble(&gpu, &pipelines, options, gpu.survey.matrix_side)?;
-        if gpu.survey.matrix_side.is_none() {
-            return Ok(device);
-        }
-        // Made again either way, so that nothing of the trial counts.
-        let exact = matrix_units_are_exact(&*device).unwrap_or_else(|error| {
-            tracing::warn!(target: "vulkan", device = gpu.survey.name, %error, "matrix units do not work");
-            false
-        });
-        if !exact {
-            tracing::warn!(target: "vulkan", device = gpu.survey.name, "matrix units are not used: their sums are not exact");
-        }
-        drop(device);
-        Self::assemble(&gpu, &pipelines, options, gpu.survey.matrix_side.filter(|_| exact))
+        let assemble = |lowering| Self::assemble(&gpu, &pipelines, options, lowering);
+        assemble_exact(options.arithmetic, gpu.survey.matrix_side, assemble)
     }
 
     fn assemble(
         gpu: &Arc<Gpu>,
         pipelines: &Arc<Pipelines>,
         options: &VulkanOptions,
-        matrix_side: Option<u32>,
+        lowering: Lowering,
     ) -> Result<Arc<Self>> {
-        let arithmetic = options.arithmetic;
         let tally = || Arc::new(Tally { limit: options.memory_limit.unwrap_or(0), ..Tally::default() });
         // What the backend needs for itself is not the callers' allocations.
         let own = tally();
         let work = options.piece_work.unwrap_or(PIECE_WORK);
+        let info = info(gpu, options.arithmetic, lowering.matrix_side());
         let recorder = Arc::new(Recorder {
             gpu: gpu.clone(),
-            lowering: Lowering::new(arithmetic, matrix_side),
+            lowering,
             pipelines: pipelines.clone(),
             scratch: scratch(gpu, &own),
             bundles: Lane::ALL.map(|lane| Bundles::new(gpu, lane, &own)),
@@ -159,7 +146,7 @@ impl VulkanDevice {
         let executor = Executor::new(gpu, pipelines)?;
         let queue = |lane| Arc::new(VulkanQueue { lane, recorder: recorder.clone(), executor: executor.clone() });
         Ok(Arc::new(Self {
-            info: info(gpu, arithmetic, matrix_side),
+            info,
             warm: WarmUp::default(),
             tally: tally(),
             queues: Lane::ALL.map(queue),

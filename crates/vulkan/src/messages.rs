@@ -7,14 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 const KEPT: usize = 1000;
 
 /// Messages about what is so on purpose.
-const EXPECTED: [&str; 7] = [
+const EXPECTED: [&str; 9] = [
     // A wait for the other queue holds the whole piece, its first timestamp included.
     "BestPractices-pipeline-stage-flags",
     // Asking for validation is what enables them.
     "BestPractices-vkCreateInstance-specialuse-extension-debugging",
-    "BestPractices-specialuse-extension",
+    "enable extension VK_EXT_debug_utils, but this extension is intended",
+    "enable extension VK_EXT_validation_features, but this extension is intended",
     // The older names are those that older drivers and layers have, too.
-    "BestPractices-deprecated-extension",
+    "enable deprecated extension VK_EXT_validation_features",
+    "enable deprecated extension VK_EXT_calibrated_timestamps",
     // Callers ask for dedicated buffers of any size; what they need often, they place in heaps.
     "BestPractices-vkAllocateMemory-small-allocation",
     "BestPractices-vkBindMemory-small-dedicated-allocation",

@@ -1,12 +1,9 @@
 use crate::counter::Counter;
 use crate::executor::{Shared, wait};
-use mlx_serving_device::{Result, Status, Submission};
+use mlx_serving_device::{Result, Status, Submission, Times};
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-
-/// First and last moment of a run, on the device's clock.
-pub(crate) type Times = (Duration, Duration);
 
 /// How a submission ended, for whoever asks.
 pub(crate) struct VulkanSubmission {

@@ -14,7 +14,6 @@ mod memory;
 mod queue;
 mod run;
 mod state;
-mod submission;
 mod timeline;
 
 pub use control::{FakeControl, Fault, Latency, QueueKind};

@@ -2,9 +2,8 @@ use super::control::QueueKind;
 use super::log::{Event, Mark};
 use super::run::{corrupt, pretend, run};
 use super::state::State;
-use super::submission::{FakeSubmission, Times};
 use super::timeline::FakeTimeline;
-use crate::{CommandBuffer, DeviceError, Encoder, Op, Point, Queue, Result, Submission};
+use crate::{CommandBuffer, Completion, DeviceError, Encoder, Op, Point, Queue, Result, Submission, Times};
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -66,7 +65,7 @@ struct Entry {
     commands: Vec<Command>,
     waits: Vec<Point>,
     signal: Option<Point>,
-    submission: Arc<FakeSubmission>,
+    submission: Arc<Completion>,
 }
 
 /// A queue: one thread that runs command buffers in the order of submission.
@@ -107,7 +106,7 @@ impl Queue for FakeQueue {
         if commands.kind != self.kind {
             return Err(DeviceError::Contract(format!("a command buffer for {:?} on {:?}", commands.kind, self.kind)));
         }
-        let submission = Arc::new(FakeSubmission::default());
+        let submission = Arc::new(Completion::default());
         let entry = Entry {
             number: self.state.submissions.fetch_add(1, SeqCst),
             commands: commands.commands,
@@ -175,7 +174,7 @@ impl Runner {
             // Memory is let go before anybody learns that its use is over.
             drop(commands);
             self.state.note(Event::Ended { submission: number, completed: outcome.is_ok() });
-            submission.end(outcome, times);
+            submission.end(outcome, Some(times));
             let dropped = self.state.struck(|s| &mut s.queue(self.kind).drop_signal);
             if let Some(point) = signal.filter(|_| !dropped) {
                 match point.timeline.as_any().downcast_ref::<FakeTimeline>() {

@@ -13,7 +13,7 @@ use mlx_serving_device::{
     Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
     Timeline, WeightLayout, WeightSource, WeightSpec,
 };
-use mlx_serving_kernels::{Kernel, Lowering, Scratch, matrix_units_are_exact};
+use mlx_serving_kernels::{Kernel, Lowering, Scratch, assemble_exact};
 use objc2::rc::autoreleasepool;
 use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice, MTLGPUFamily};
 use std::fmt;
@@ -85,31 +85,18 @@ impl MetalDevice {
         let device = MTLCreateSystemDefaultDevice().ok_or_else(none)?;
         let pipelines = Arc::new(Pipelines::new(&device, options.pipeline_cache.as_deref()));
         let matrix_side = match options.matrix_side {
-            _ if options.arithmetic == Arithmetic::Exact => None,
             None => device.supportsFamily(MATRIX_UNITS).then_some(MATRIX_SIDE),
-            Some(side) => Some(side).filter(|side| *side > 0),
+            side => side,
         };
-        let this = Self::assemble(&device, &pipelines, options, matrix_side)?;
-        if matrix_side.is_none() {
-            return Ok(this);
-        }
-        // Made again either way, so that nothing of the trial counts.
-        let exact = matrix_units_are_exact(&*this).unwrap_or_else(|error| {
-            tracing::warn!(%error, "matrix units do not work");
-            false
-        });
-        if !exact {
-            tracing::warn!("matrix units are not used: their sums are not exact");
-        }
-        drop(this);
-        Self::assemble(&device, &pipelines, options, matrix_side.filter(|_| exact))
+        let assemble = |lowering| Self::assemble(&device, &pipelines, options, lowering);
+        assemble_exact(options.arithmetic, matrix_side, assemble)
     }
 
     fn assemble(
         device: &Object<dyn MTLDevice>,
         pipelines: &Arc<Pipelines>,
         options: &MetalOptions,
-        matrix_side: Option<u32>,
+        lowering: Lowering,
     ) -> Result<Arc<Self>> {
         let queue = || {
             let queue = device.newCommandQueueWithMaxCommandBufferCount(COMMAND_BUFFERS);
@@ -117,7 +104,7 @@ impl MetalDevice {
         };
         let queues = [queue()?, queue()?];
         let residency = Arc::new(Residency::new(device, queues.clone()));
-        let info = info(device, options.arithmetic, matrix_side, residency.has_sets());
+        let info = info(device, options.arithmetic, lowering.matrix_side(), residency.has_sets());
         let tally = Arc::new(Tally::default());
         let allocator = Arc::new(Allocator { device: device.clone(), residency, tally });
         let own = allocator.clone();
@@ -125,12 +112,8 @@ impl MetalDevice {
             let memory = own.internal(len, Storage::Private, "scratch")?;
             Ok(Buffer::whole(memory))
         });
-        let recorder = Arc::new(Recorder {
-            lowering: Lowering::new(options.arithmetic, matrix_side),
-            pipelines: pipelines.clone(),
-            scratch,
-            max_buffer_len: info.max_buffer_len,
-        });
+        let recorder =
+            Arc::new(Recorder { lowering, pipelines: pipelines.clone(), scratch, max_buffer_len: info.max_buffer_len });
         let flights = Arc::new(Flights::default());
         let piece_work = options.piece_work.unwrap_or(PIECE_WORK);
         let open = |kind, queue| {

@@ -1,8 +1,7 @@
 use crate::apple::encoder::Step;
 use crate::apple::queue::Kind;
-use crate::apple::submission::{MetalSubmission, Times};
 use crate::apple::timeline::MetalPoint;
-use mlx_serving_device::{DeviceError, Result, Timeline as _};
+use mlx_serving_device::{Completion, DeviceError, Result, Timeline as _, Times};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,11 +18,11 @@ pub(crate) struct Flight {
     pub(crate) waits: Vec<MetalPoint>,
     pub(crate) steps: Vec<Step>,
     pub(crate) signal: Option<MetalPoint>,
-    pub(crate) submission: Arc<MetalSubmission>,
+    pub(crate) submission: Arc<Completion>,
     /// Command buffers that it takes.
     pub(crate) pieces: usize,
     /// How the device ended it.
-    landed: Option<(Result<()>, Times)>,
+    landed: Option<(Result<()>, Option<Times>)>,
     /// Nobody will reach what it waits for.
     abandoned: bool,
 }
@@ -144,7 +143,7 @@ impl Flights {
     }
 
     /// The device has ended a flight.
-    pub(crate) fn land(&self, kind: Kind, number: u64, outcome: Result<()>, times: Times) {
+    pub(crate) fn land(&self, kind: Kind, number: u64, outcome: Result<()>, times: Option<Times>) {
         let state = &mut *self.lock();
         if let (Kind::Compute, Some((began, ended))) = (kind, times) {
             state.busy += ended.saturating_sub(began.max(state.counted));

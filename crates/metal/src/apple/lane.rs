@@ -4,9 +4,8 @@ use crate::apple::heap::{Allocator, BIND, MetalMemory};
 use crate::apple::objects::{AnyThread, Object, refused};
 use crate::apple::pass::Pass;
 use crate::apple::queue::Kind;
-use crate::apple::submission::Times;
 use block2::RcBlock;
-use mlx_serving_device::{Buffer, DeviceError, Result, Storage};
+use mlx_serving_device::{Buffer, DeviceError, Result, Storage, Times};
 use mlx_serving_kernels::fault;
 use objc2::rc::autoreleasepool;
 use objc2::runtime::ProtocolObject;
@@ -193,7 +192,7 @@ fn raised(fault: &Buffer) -> Result<()> {
 }
 
 /// When the device ran a command buffer; nothing if it gives no times, as for one without commands.
-fn times(commands: &Commands) -> Times {
+fn times(commands: &Commands) -> Option<Times> {
     let [began, ended] =
         [commands.GPUStartTime(), commands.GPUEndTime()].map(|seconds| Duration::try_from_secs_f64(seconds).ok());
     began.zip(ended).filter(|(began, ended)| !began.is_zero() && began <= ended)

@@ -11,7 +11,6 @@ mod pass;
 mod pipelines;
 mod queue;
 mod residency;
-mod submission;
 mod timeline;
 
 pub use device::MetalDevice;

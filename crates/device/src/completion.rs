@@ -1,40 +1,41 @@
-use mlx_serving_device::{DeviceError, Result, Status, Submission};
-use std::sync::{Condvar, Mutex, PoisonError};
+use crate::{DeviceError, Result, Status, Submission};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// First and last moment of a run, on the device's clock.
-pub(crate) type Times = (Duration, Duration);
+pub type Times = (Duration, Duration);
 
-/// How a submission ended, for whoever asks.
+/// A submission that its backend ends: how it ended, and when it ran, for whoever asks.
 #[derive(Debug, Default)]
-pub(crate) struct CpuSubmission {
-    ended: Mutex<Option<(Result<()>, Times)>>,
+pub struct Completion {
+    ended: Mutex<Option<(Result<()>, Option<Times>)>>,
     wake: Condvar,
 }
 
-impl CpuSubmission {
-    pub(crate) fn end(&self, outcome: Result<()>, times: Times) {
-        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some((outcome, times));
+impl Completion {
+    /// It has ended, with its times where the device has a clock.
+    pub fn end(&self, outcome: Result<()>, times: Option<Times>) {
+        *self.ended() = Some((outcome, times));
         self.wake.notify_all();
     }
 
-    fn ended(&self) -> Option<(Result<()>, Times)> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    fn ended(&self) -> MutexGuard<'_, Option<(Result<()>, Option<Times>)>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Submission for CpuSubmission {
+impl Submission for Completion {
     fn status(&self) -> Status {
-        match self.ended() {
+        match &*self.ended() {
             None => Status::Pending,
             Some((Ok(()), _)) => Status::Completed,
-            Some((Err(error), _)) => Status::Failed(error),
+            Some((Err(error), _)) => Status::Failed(error.clone()),
         }
     }
 
     fn wait(&self, limit: Duration) -> Result<()> {
         let began = Instant::now();
-        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = self.ended();
         loop {
             if let Some((outcome, _)) = &*ended {
                 return outcome.clone();
@@ -47,6 +48,6 @@ impl Submission for CpuSubmission {
     }
 
     fn times(&self) -> Option<Times> {
-        self.ended().map(|(_, times)| times)
+        self.ended().as_ref().and_then(|(_, times)| *times)
     }
 }
