@@ -110,9 +110,9 @@ mod tests {
 
     /// The sides that a device with this much memory is assembled with, in turn.
     fn sides(arithmetic: Arithmetic, side: Option<u32>, memory_budget: u64) -> Vec<Option<u32>> {
-        let sides = RefCell::default();
+        let sides: RefCell<Vec<Option<u32>>> = RefCell::default();
         let assemble = |lowering: Lowering| {
-            RefCell::borrow_mut(&sides).push(lowering.matrix_side());
+            sides.borrow_mut().push(lowering.matrix_side());
             FakeDevice::new(FakeOptions { memory_budget, ..FakeOptions::default() })
         };
         assemble_exact(arithmetic, side, assemble).unwrap();
