@@ -14,8 +14,9 @@ const SPEC: WeightSpec =
 /// A driver that compiles for longer has hung.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Makes a device whose kernels use matrix units of that side, if arithmetic does and if the units are exact: a row's bits must not
-/// depend on whether they computed it, and drivers promise no more than nearly right sums. Without, it is made without them, and the log says why.
+/// Makes a device whose kernels use matrix units of that side if its arithmetic does and the units are exact; otherwise it goes without,
+/// and the log says why. A row's bits must not depend on whether units computed it, and drivers promise no more than nearly right
+/// sums.
 ///
 /// `assemble` makes the device; where there are units to be tried out, a second time, so that nothing of the trial counts.
 ///
