@@ -106,7 +106,7 @@ impl Client {
             self.cut = matched.stopped.is_some();
         }
         // A closed channel is noticed before the next step.
-        let _ = self.events.send(Event::Token(TokenEvent { id, text, logprobs }));
+        let _ = self.events.send(Event::Token(TokenEvent { id, text, offset: 0, logprobs }));
         Ok((eos || self.cut).then_some(FinishReason::Stop))
     }
 

@@ -175,6 +175,11 @@ impl Engine {
         Ok(Stream { receiver, ended: false, shared: self.shared.clone() })
     }
 
+    /// Queues the requests of one HTTP request: all of them, or none.
+    pub fn submit_all(&self, requests: Vec<Request>) -> Result<Vec<Stream>, EngineError> {
+        requests.into_iter().map(|request| self.submit(request)).collect()
+    }
+
     fn check(&self, request: &Request) -> Result<StopMatcher, EngineError> {
         let (n, context) = (request.prompt.len(), self.info.max_context);
         if n == 0 {
@@ -331,7 +336,7 @@ impl Stream {
     fn follow(&mut self, event: Option<Event>) -> Option<Event> {
         match event {
             Some(event) => {
-                self.ended = !matches!(event, Event::Token(_));
+                self.ended = !matches!(event, Event::Prompt(_) | Event::Token(_));
                 Some(event)
             }
             None if self.ended => None,

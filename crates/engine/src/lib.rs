@@ -21,6 +21,6 @@ mod worker;
 pub use error::EngineError;
 pub use handle::{Engine, Health, Info, Late, Options, Pace, Stream};
 pub use metrics::Metrics;
-pub use request::{Event, Finish, FinishReason, Logprobs, Request, Sampling, TokenEvent, Usage};
+pub use request::{Event, Finish, FinishReason, Logprobs, PromptToken, Request, Sampling, TokenEvent, Usage};
 pub use spill::SpillOptions;
 pub use worker::Parts;

@@ -87,6 +87,11 @@ pub struct Request {
     pub ignore_eos: bool,
     /// Report the log-probability of each token and of this many most likely alternatives.
     pub logprobs: Option<usize>,
+    /// Report the same for the prompt's tokens. Only then may `max_tokens` be 0.
+    pub prompt_logprobs: Option<usize>,
+    /// The answer begins a text of its own instead of going on where the prompt ends: the space that sentencepiece models put before a
+    /// text's first word is left out.
+    pub begins_text: bool,
 }
 
 /// Why an answer ended.
@@ -128,7 +133,18 @@ pub struct TokenEvent {
     pub id: u32,
     /// Text that became final with it: empty while a character or a possible stop string is incomplete.
     pub text: String,
+    /// Where its own text begins in the answer, characters. Text that is held back counts.
+    pub offset: usize,
     /// If the request asked for it.
+    pub logprobs: Option<Logprobs>,
+}
+
+/// One token of the prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PromptToken {
+    /// Its id.
+    pub id: u32,
+    /// `None` for the first, which nothing predicts.
     pub logprobs: Option<Logprobs>,
 }
 
@@ -160,9 +176,11 @@ pub struct Finish {
     pub usage: Usage,
 }
 
-/// What a [`crate::Stream`] yields: tokens, then exactly one end.
+/// What a [`crate::Stream`] yields: the prompt where it was asked for, tokens, then exactly one end.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// A run of the prompt's tokens, in order; before any token of the answer, and only with [`Request::prompt_logprobs`].
+    Prompt(Vec<PromptToken>),
     /// A token.
     Token(TokenEvent),
     /// The end.

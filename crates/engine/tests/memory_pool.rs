@@ -126,7 +126,7 @@ fn endless() -> Request {
 fn finish(mut stream: Stream) {
     while let Some(event) = stream.next_blocking() {
         match event {
-            Event::Token(_) => {}
+            Event::Prompt(_) | Event::Token(_) => {}
             Event::Finished(_) => return,
             Event::Failed(error) => panic!("{error}"),
         }

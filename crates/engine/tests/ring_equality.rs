@@ -38,7 +38,7 @@ fn requests() -> Vec<Request> {
                 max_tokens: Some(14 + 7 * (i as usize % 5)),
                 stop: if i % 4 == 1 { vec![" the".into(), "\n\n".into()] } else { Vec::new() },
                 ignore_eos: i % 3 == 0,
-                logprobs: None,
+                ..Request::default()
             }
         })
         .collect()

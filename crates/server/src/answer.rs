@@ -18,7 +18,7 @@ pub(crate) struct Answer {
 
 /// Submits all choices, or none.
 pub(crate) fn submit(model: &ServedModel, requests: Vec<Request>) -> Result<Vec<Stream>, ApiError> {
-    requests.into_iter().map(|r| model.engine.submit(r).map_err(ApiError::from)).collect()
+    model.engine.submit_all(requests).map_err(ApiError::from)
 }
 
 /// Waits for all choices. Dropping the future cancels them.
@@ -27,6 +27,7 @@ pub(crate) async fn collect(streams: Vec<Stream>) -> Result<Vec<Answer>, ApiErro
         let mut answer = Answer::default();
         while let Some(event) = stream.next().await {
             match event {
+                Event::Prompt(_) => {}
                 Event::Token(token) => {
                     answer.text += &token.text;
                     answer.tokens.push(token);

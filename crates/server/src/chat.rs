@@ -247,7 +247,7 @@ fn chunk(_: &Envelope, model: &ServedModel, index: usize, event: Option<&Event>)
             let delta = if finish.text.is_empty() { json!({}) } else { json!({ "content": finish.text }) };
             (delta, Some(finish.reason.as_str()), Value::Null)
         }
-        Some(Event::Failed(_)) => return None,
+        Some(Event::Prompt(_) | Event::Failed(_)) => return None,
     };
     let logprobs = if logprobs.is_null() { Value::Null } else { json!({ "content": [logprobs], "refusal": null }) };
     Some(json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish }))

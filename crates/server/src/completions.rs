@@ -187,7 +187,7 @@ fn chunk(model: &ServedModel, echo: &str, index: usize, event: Option<&Event>, o
             (token.text.as_str(), None, logprobs)
         }
         Some(Event::Finished(finish)) => (finish.text.as_str(), Some(finish.reason.as_str()), None),
-        Some(Event::Failed(_)) => return None,
+        Some(Event::Prompt(_) | Event::Failed(_)) => return None,
     };
     Some(json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": finish }))
 }

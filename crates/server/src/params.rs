@@ -100,6 +100,8 @@ impl SamplingParams {
                 stop: stop.clone(),
                 ignore_eos: self.ignore_eos.unwrap_or(false),
                 logprobs: self.logprobs,
+                prompt_logprobs: None,
+                begins_text: false,
             })
             .collect())
     }

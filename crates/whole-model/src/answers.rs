@@ -62,6 +62,7 @@ fn answers(engine: &Engine, goldens: &[Value], tokens: usize) -> Vec<Vec<u32>> {
         let mut found = Vec::new();
         loop {
             match stream.next_blocking().expect("a stream ends with its last event") {
+                Event::Prompt(_) => {}
                 Event::Token(token) => found.push(token.id),
                 Event::Finished(_) => return found,
                 Event::Failed(error) => panic!("{error}"),

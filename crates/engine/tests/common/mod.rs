@@ -68,6 +68,7 @@ pub fn read(mut stream: Stream) -> Result<Answer, EngineError> {
     let (mut tokens, mut text) = (Vec::new(), String::new());
     loop {
         match stream.next_blocking().expect("a stream ends with its last event") {
+            Event::Prompt(_) => {}
             Event::Token(token) => {
                 tokens.push(token.id);
                 text += &token.text;

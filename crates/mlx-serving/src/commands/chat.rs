@@ -93,7 +93,7 @@ fn answer(
             return Ok(text);
         }
         let piece = match stream.next_within(Duration::from_millis(50)) {
-            Err(_) => continue,
+            Err(_) | Ok(Some(Event::Prompt(_))) => continue,
             Ok(Some(Event::Token(token))) => token.text,
             Ok(Some(Event::Finished(finish))) => {
                 text += &finish.text;

@@ -101,6 +101,7 @@ pub(crate) fn follow(
 ) -> Result<Finish, Failure> {
     while let Some(event) = stream.next_blocking() {
         match event {
+            Event::Prompt(_) => {}
             Event::Token(token) => each(Some(token.id), &token.text).map_err(Failure::output)?,
             Event::Finished(finish) => {
                 each(None, &finish.text).map_err(Failure::output)?;

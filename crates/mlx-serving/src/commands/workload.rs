@@ -172,6 +172,7 @@ pub(crate) fn ask(model: &ServedModel, prompt: Vec<u32>, max_tokens: usize) -> R
     let (mut times, mut tokens) = (Vec::new(), Vec::new());
     loop {
         match stream.next_blocking() {
+            Some(Event::Prompt(_)) => {}
             Some(Event::Token(token)) => {
                 times.push(start.elapsed().as_secs_f64() * 1e3);
                 tokens.push(token.id);
