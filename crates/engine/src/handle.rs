@@ -52,6 +52,8 @@ pub struct Info {
     pub max_context: usize,
     /// Bytes of the KV cache.
     pub kv_bytes: u64,
+    /// Requests that run or wait, at most.
+    pub max_live: usize,
 }
 
 /// Whether the engine lives.

@@ -83,7 +83,7 @@ impl Worker {
         let spill = SpillStore::open(&options.spill, stepper.kv_bytes() / blocks as u64, shared.metrics.spill.clone())?;
         stepper.spill_to(spill.clone());
         shared.metrics.configure(BLOCK_TOKENS, blocks);
-        let info = Info { vocab, max_context, kv_bytes: stepper.kv_bytes() };
+        let info = Info { vocab, max_context, kv_bytes: stepper.kv_bytes(), max_live: shared.max_live };
         let worker = Worker {
             inbox,
             shared,

@@ -49,7 +49,7 @@ fn sampling() -> Vec<(Value, &'static str)> {
         ("repetition_penalty", vec![json!(0), json!(-1), json!(1e30)]),
         ("presence_penalty", vec![json!(-2.1), json!(3)]),
         ("frequency_penalty", vec![json!(-3), json!(2.5)]),
-        ("max_tokens", vec![json!(0), json!(-1), json!(1_000_000), json!(i64::MAX), json!("many")]),
+        ("max_tokens", vec![json!(-1), json!(1_000_000), json!(i64::MAX), json!("many")]),
         ("n", vec![json!(0), json!(-1), json!(17), json!(i64::MAX), json!(1.5)]),
         ("stop", vec![json!(["a", "b", "c", "d", "e"]), json!(""), json!(["a", ""]), json!([1])]),
         ("seed", vec![json!(1.5), json!(u64::MAX), json!("x")]),
@@ -87,7 +87,8 @@ fn impossible_chats_are_refused_and_name_the_parameter() {
         (json!({ "logprobs": true, "top_logprobs": -1 }), "top_logprobs"),
         (json!({ "response_format": { "type": "json_object" } }), "response_format.type"),
         (json!({ "chat_template_kwargs": { "messages": [] } }), "chat_template_kwargs"),
-        (json!({ "tools": [] }), "tools"),
+        (json!({ "tools": [{ "type": "function" }] }), "tools"),
+        (json!({ "max_tokens": 0 }), "max_tokens"),
     ]);
     refused(&server, "/v1/chat/completions", chat, &cases);
     let (status, response) = server.post("/v1/chat/completions", &chat(&json!({})));

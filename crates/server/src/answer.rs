@@ -3,7 +3,7 @@
 use crate::error::ApiError;
 use crate::state::ServedModel;
 use futures::stream::{self, BoxStream, StreamExt};
-use mlx_serving_engine::{Event, FinishReason, Request, Stream, TokenEvent, Usage};
+use mlx_serving_engine::{Event, FinishReason, PromptToken, Request, Stream, TokenEvent, Usage};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -11,6 +11,8 @@ use std::sync::Arc;
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub text: String,
+    /// The prompt's tokens, where their log-probabilities were asked for.
+    pub prompt: Vec<PromptToken>,
     pub tokens: Vec<TokenEvent>,
     pub finish: Option<FinishReason>,
     pub usage: Usage,
@@ -27,7 +29,7 @@ pub(crate) async fn collect(streams: Vec<Stream>) -> Result<Vec<Answer>, ApiErro
         let mut answer = Answer::default();
         while let Some(event) = stream.next().await {
             match event {
-                Event::Prompt(_) => {}
+                Event::Prompt(run) => answer.prompt.extend(run),
                 Event::Token(token) => {
                     answer.text += &token.text;
                     answer.tokens.push(token);
@@ -62,48 +64,20 @@ pub(crate) fn merge(streams: Vec<Stream>) -> BoxStream<'static, (usize, Event)> 
 pub(crate) fn usage(usages: &[(usize, Usage)], n: usize) -> Value {
     let completion: usize = usages.iter().map(|(_, u)| u.completion_tokens).sum();
     let firsts = || usages.iter().filter(|(index, _)| index.is_multiple_of(n)).map(|(_, u)| u);
-    let prompt: usize = firsts().map(|u| u.prompt_tokens).sum();
     let cached: usize = firsts().map(|u| u.cached_tokens).sum();
-    json!({
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "prompt_tokens_details": { "cached_tokens": cached },
-    })
+    let mut usage = usage_so_far(firsts().map(|u| u.prompt_tokens).sum(), completion);
+    usage["prompt_tokens_details"] = json!({ "cached_tokens": cached });
+    usage
+}
+
+/// What is known of it before the end.
+pub(crate) fn usage_so_far(prompt: usize, completion: usize) -> Value {
+    json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion })
 }
 
 /// The usages of whole answers.
 pub(crate) fn usages(answers: &[Answer]) -> Vec<(usize, Usage)> {
     answers.iter().map(|a| a.usage).enumerate().collect()
-}
-
-/// A token as logprobs name it. Its bytes may be half a character; then U+FFFD stands in the text.
-fn named(model: &ServedModel, id: u32, logprob: f32) -> Value {
-    let bytes = model.tokenizer.token_bytes(id).unwrap_or_default();
-    json!({ "token": String::from_utf8_lossy(&bytes), "logprob": logprob, "bytes": bytes })
-}
-
-/// The entry of chat completions' `logprobs.content` for one token.
-pub(crate) fn chat_logprobs(model: &ServedModel, token: &TokenEvent) -> Value {
-    let Some(logprobs) = &token.logprobs else { return Value::Null };
-    let mut entry = named(model, token.id, logprobs.chosen);
-    entry["top_logprobs"] = logprobs.top.iter().map(|&(id, p)| named(model, id, p)).collect();
-    entry
-}
-
-/// Text completions' `logprobs` object for a run of tokens whose text begins at character `offset`.
-pub(crate) fn completion_logprobs(model: &ServedModel, tokens: &[TokenEvent], mut offset: usize) -> Value {
-    let name = |id: u32| model.tokenizer.decode(&[id], false).unwrap_or_default();
-    let (mut names, mut chosen, mut top, mut offsets) = (vec![], vec![], vec![], vec![]);
-    for token in tokens {
-        let Some(logprobs) = &token.logprobs else { continue };
-        names.push(name(token.id));
-        chosen.push(logprobs.chosen);
-        top.push(logprobs.top.iter().map(|&(id, p)| (name(id), json!(p))).collect::<serde_json::Map<_, _>>());
-        offsets.push(offset);
-        offset += token.text.chars().count();
-    }
-    json!({ "tokens": names, "token_logprobs": chosen, "top_logprobs": top, "text_offset": offsets })
 }
 
 /// Runs `f`, which may take long on long texts, off the runtime's threads.

@@ -1,4 +1,4 @@
-use crate::error::ApiError;
+use crate::error::{ApiError, cut};
 use crate::state::AppState;
 use axum::body::to_bytes;
 use axum::extract::{FromRequest, Request};
@@ -18,29 +18,63 @@ impl<T: DeserializeOwned> FromRequest<Arc<AppState>> for Body<T> {
     }
 }
 
-/// Parses a body.
+/// Parses a body. Never takes more than ten times its bytes: what is not text of the request's own is bounded while it is read.
+///
+/// # Errors
+/// 400 with the path of the field at fault and one sentence about it.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    // A list would be taken for the fields in their order.
-    if bytes.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        return Err(ApiError::invalid("", "the body is a JSON list; this route takes an object"));
-    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value: T = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
-        let (path, inner) = (e.path().to_string(), e.inner().to_string());
+        let path = e.path().to_string();
         // `?` stands where the text broke off in the middle of a key, `.` for the whole body.
-        let path = path.trim_end_matches(['?', '.']);
-        let at = if path.is_empty() { String::new() } else { format!("{path}: ") };
-        let message = format!("the body is not what this route takes: {at}{inner}");
-        // A field that is not there has no place of its own.
-        let param = match inner.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
-            Some(field) if path.is_empty() => field.to_owned(),
-            Some(field) => format!("{path}.{field}"),
-            None => path.to_owned(),
-        };
-        ApiError::invalid(param, message)
+        refused(path.trim_end_matches(['?', '.']), e.inner())
     })?;
     deserializer.end().map_err(|e| ApiError::invalid("", format!("the body goes on after its JSON value: {e}")))?;
     Ok(value)
+}
+
+/// The error for the value at `path`.
+fn refused(path: &str, error: &serde_json::Error) -> ApiError {
+    let text = error.to_string();
+    let subject = if path.is_empty() { "the body".into() } else { cut(path) };
+    if !error.is_data() {
+        // What is no JSON, or no number that can be held; the place in the text says most.
+        return ApiError::invalid(param(path), format!("{subject} cannot be read as JSON: {}", cut(&text)));
+    }
+    let text = text.strip_suffix(&format!(" at line {} column {}", error.line(), error.column())).unwrap_or(&text);
+    // A field that is not there has no place of its own.
+    if let Some(field) = text.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+        let path = if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") };
+        return ApiError::invalid(param(&path), format!("{} is missing", cut(&path)));
+    }
+    let typed = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
+    let message = match typed.and_then(|rest| rest.rsplit_once(", expected ")) {
+        Some((found, expected)) => format!("{subject}: expected {}, found {}", plain(expected), cut(plain(found))),
+        None => format!("{subject} {}", cut(text)),
+    };
+    ApiError::invalid(param(path), message)
+}
+
+/// The field to blame: entries of a list have no name of their own.
+fn param(mut path: &str) -> String {
+    while path.ends_with(']')
+        && let Some((list, _)) = path.rsplit_once('[')
+    {
+        path = list;
+    }
+    cut(path).into_owned()
+}
+
+/// Serde's word for a kind of value in JSON's words.
+fn plain(word: &str) -> &str {
+    match word {
+        "f32" => "a number",
+        "i64" => "an integer",
+        "u32" | "usize" => "an integer of at least 0",
+        "sequence" => "a list",
+        "map" => "an object",
+        other => other,
+    }
 }
 
 #[cfg(test)]
@@ -60,7 +94,7 @@ mod tests {
             (r#"{"messages": [{"role": "robot", "content": "x"}]}"#, "messages[0].role"),
             (r#"{"messages": [{"content": "x"}]}"#, "messages[0].role"),
             (r#"{"messages": [{"role": "user", "content": 5}]}"#, "messages[0].content"),
-            (r#"{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}"#, "messages[0].content"),
+            (r#"{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}"#, "messages[0].content[0].type"),
             (r#"{"messages": [{"role": "user", "content": "x", "colour": "red"}]}"#, "messages[0].colour"),
             (r#"{"messages": [], "temperature": "hot"}"#, "temperature"),
             (r#"{"messages": [], "temperature": 1e999}"#, "temperature"),
@@ -71,7 +105,25 @@ mod tests {
             (r#"{"messages": [], "stream_options": {"usage": true}}"#, "stream_options.usage"),
             (r#"{"messages": [], "logit_bias": {"1": "x"}}"#, "logit_bias.1"),
             (r#"{"messages": [], "response_format": {"type": "json_object"}}"#, "response_format.type"),
-            (r#"{"messages": [], "tools": []}"#, "tools"),
+            (r#"{"messages": [], "tools": [{}]}"#, "tools"),
+            (r#"{"messages": [], "modalities": ["text", "audio"]}"#, "modalities"),
+            (
+                r#"{"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]}]}"#,
+                "messages[0].content[0].cache_control",
+            ),
+            (r#"{"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}"#, "messages[0].tool_calls"),
+            (r#"{"messages": [{"role": "tool", "content": "x"}]}"#, "messages[0].role"),
+            (r#"{"messages": [{"role": "user", "content": [{"type": "text"}]}]}"#, "messages[0].content[0].text"),
+            (
+                r#"{"messages": [], "stream_options": {"include_obfuscation": true}}"#,
+                "stream_options.include_obfuscation",
+            ),
+            (
+                r#"{"messages": [], "response_format": {"type": "text", "json_schema": {"name": "x"}}}"#,
+                "response_format.json_schema",
+            ),
+            (r#"{"messages": [], "chat_template_kwargs": []}"#, "chat_template_kwargs"),
+            (r#"{"messages": null}"#, "messages"),
             ("{}", "messages"),
         ] {
             assert_eq!(error::<ChatRequest>(body)["error"]["param"], param, "{body}");
@@ -85,6 +137,205 @@ mod tests {
             (r#"{"prompt": "x", "best_of": 2}"#, "best_of"),
         ] {
             assert_eq!(error::<CompletionRequest>(body)["error"]["param"], param, "{body}");
+        }
+    }
+
+    #[test]
+    fn lists_are_no_objects_and_objects_no_words() {
+        for (body, param) in [
+            (r#"{"messages": [["user", "hi", null]]}"#, "messages"),
+            (r#"{"messages": [[]]}"#, "messages"),
+            (r#"{"messages": {"role": "user", "content": "x"}}"#, "messages"),
+            (r#"{"messages": [{"role": "user", "content": [["text", "hi"]]}]}"#, "messages[0].content"),
+            (r#"{"messages": [{"role": {"user": null}, "content": "x"}]}"#, "messages[0].role"),
+            (
+                r#"{"messages": [{"role": "user", "content": [{"type": {"text": null}, "text": "x"}]}]}"#,
+                "messages[0].content[0].type",
+            ),
+            (r#"{"messages": [], "stream_options": [true]}"#, "stream_options"),
+            (r#"{"messages": [], "response_format": ["text"]}"#, "response_format"),
+            (r#"{"messages": [], "response_format": {"type": {"text": null}}}"#, "response_format.type"),
+            (r#"{"messages": [], "logit_bias": [1]}"#, "logit_bias"),
+        ] {
+            assert_eq!(error::<ChatRequest>(body)["error"]["param"], param, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_field_stands_once() {
+        for (body, param) in [
+            (r#"{"messages": [], "n": 1, "n": 1}"#, "n"),
+            (r#"{"messages": [], "n": null, "n": 1}"#, "n"),
+            (r#"{"messages": [{"role": "user", "role": "user"}]}"#, "messages[0].role"),
+            (r#"{"messages": [], "logit_bias": {"1": 1, "01": 1}}"#, "logit_bias"),
+            (r#"{"messages": [], "logit_bias": {"1": 1, "+1": 1}}"#, "logit_bias"),
+            (r#"{"messages": [], "logit_bias": {"1": 1, "1": 1}}"#, "logit_bias"),
+        ] {
+            let error = error::<ChatRequest>(body);
+            assert_eq!(error["error"]["param"], param, "{body}");
+            assert!(error["error"]["message"].as_str().unwrap().contains("twice"), "{error}");
+        }
+    }
+
+    #[test]
+    fn values_that_ask_for_nothing_are_taken_everywhere() {
+        for value in ["null", "[]", "{}", "false", "\"\"", "\"auto\"", "\"none\""] {
+            for body in [
+                format!(r#"{{"messages": [], "anything": {value}}}"#),
+                format!(r#"{{"messages": [{{"role": "assistant", "content": "x", "anything": {value}}}]}}"#),
+                format!(
+                    r#"{{"messages": [{{"role": "user", "content": [{{"type": "text", "text": "x", "anything": {value}}}]}}]}}"#
+                ),
+                format!(r#"{{"messages": [], "stream_options": {{"anything": {value}}}}}"#),
+                format!(r#"{{"messages": [], "response_format": {{"type": "text", "anything": {value}}}}}"#),
+            ] {
+                assert!(parse::<ChatRequest>(body.as_bytes()).is_ok(), "{body}");
+            }
+            let body = format!(r#"{{"prompt": "x", "anything": {value}}}"#);
+            assert!(parse::<CompletionRequest>(body.as_bytes()).is_ok(), "{body}");
+        }
+        for field in [
+            "model",
+            "stream",
+            "stream_options",
+            "max_tokens",
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "repetition_penalty",
+            "presence_penalty",
+            "frequency_penalty",
+            "seed",
+            "logit_bias",
+            "stop",
+            "ignore_eos",
+            "n",
+            "logprobs",
+            "user",
+            "return_tokens_as_token_ids",
+            "safety_identifier",
+            "prompt_cache_key",
+        ] {
+            let chat = format!(r#"{{"messages": [], "{field}": null}}"#);
+            assert!(parse::<ChatRequest>(chat.as_bytes()).is_ok(), "{chat}");
+            let completion = format!(r#"{{"prompt": "x", "{field}": null}}"#);
+            assert!(parse::<CompletionRequest>(completion.as_bytes()).is_ok(), "{completion}");
+        }
+        for pair in [
+            r#""best_of": 1"#,
+            r#""parallel_tool_calls": true"#,
+            r#""service_tier": "default""#,
+            r#""modalities": ["text"]"#,
+            r#""verbosity": "medium""#,
+            r#""min_tokens": 0"#,
+            r#""length_penalty": 1.0"#,
+            r#""skip_special_tokens": true"#,
+            r#""logprobs": false, "top_logprobs": 0"#,
+            r#""stream": true, "stream_options": {"include_usage": true, "continuous_usage_stats": true}"#,
+            r#""stream_options": {}"#,
+        ] {
+            let body = format!(r#"{{"messages": [{{"role": "user", "content": "x"}}], {pair}}}"#);
+            assert!(parse::<ChatRequest>(body.as_bytes()).is_ok(), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_servers_own_message_is_taken_back() {
+        let body = r#"{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "refusal": null,
+            "annotations": [], "audio": null, "function_call": null, "tool_calls": null, "reasoning_content": null},
+            {"role": "user", "content": "c"}]}"#;
+        assert_eq!(parse::<ChatRequest>(body.as_bytes()).map_err(|e| e.to_json()).unwrap().messages.0.len(), 3);
+    }
+
+    #[test]
+    fn values_that_ask_for_something_are_refused_in_one_sentence() {
+        for (pair, field) in [
+            (r#""tools": [{"type": "function"}]"#, "tools"),
+            (r#""tool_choice": "required""#, "tool_choice"),
+            (r#""store": true"#, "store"),
+            (r#""best_of": 2"#, "best_of"),
+            (r#""best_of": -1"#, "best_of"),
+            (r#""reasoning_effort": "low""#, "reasoning_effort"),
+            (r#""metadata": {"a": "b"}"#, "metadata"),
+            (r#""prompt_logprobs": 0"#, "prompt_logprobs"),
+            (r#""skip_special_tokens": 1"#, "skip_special_tokens"),
+            (r#""foo": 1e300"#, "foo"),
+        ] {
+            let body = format!(r#"{{"messages": [{{"role": "user", "content": "x"}}], {pair}}}"#);
+            let error = error::<ChatRequest>(&body);
+            assert_eq!(error["error"]["param"], field, "{error}");
+            let message = error["error"]["message"].as_str().unwrap();
+            assert!(
+                message.starts_with(&format!("{field} ")) && message.contains("supported by this server"),
+                "{message}"
+            );
+            assert!(message.len() < 100 && !message.contains("expected one of"), "{message}");
+        }
+    }
+
+    #[test]
+    fn types_are_named_as_json_names_them() {
+        for (body, message) in [
+            (r#"{"messages": [], "n": 1.5}"#, "n: expected an integer, found floating point `1.5`"),
+            (r#"{"messages": [], "temperature": []}"#, "temperature: expected a number, found a list"),
+            (r#"{"messages": [[]]}"#, "messages[0]: expected an object, found a list"),
+            ("[]", "the body: expected an object, found a list"),
+            (r#"{"messages": [{"content": "x"}]}"#, "messages[0].role is missing"),
+        ] {
+            assert_eq!(error::<ChatRequest>(body)["error"]["message"], message);
+        }
+    }
+
+    #[test]
+    fn long_input_is_not_repeated_in_full() {
+        let long = "a".repeat(100_000);
+        for body in [
+            format!(r#"{{"messages": [], "n": "{long}"}}"#),
+            format!(r#"{{"messages": [], "{long}": 1}}"#),
+            format!(r#"{{"messages": [], "logit_bias": {{"{long}": 1}}}}"#),
+            format!(r#"{{"messages": [{{"role": "{long}"}}]}}"#),
+        ] {
+            let error = error::<ChatRequest>(&body).to_string();
+            assert!(error.len() < 1000, "{error:.2000}");
+        }
+    }
+
+    #[test]
+    fn lists_are_bounded_while_they_are_read() {
+        let list = |entry: &str, n: usize| format!("[{}]", vec![entry; n].join(","));
+        let biases = |n: usize| format!("{{{}}}", (0..n).map(|i| format!("\"{i}\": 1")).collect::<Vec<_>>().join(","));
+        let message = r#"{"role": "assistant"}"#;
+        for (field, most, more) in [
+            ("stop", list("\"x\"", 4), list("\"x\"", 5)),
+            ("logit_bias", biases(1024), biases(1025)),
+            ("chat_template_kwargs", r#"{"a": 1}"#.into(), format!(r#"{{"a": {}}}"#, list("[]", 30_000))),
+        ] {
+            let body = |value: &str| format!(r#"{{"messages": [], "{field}": {value}}}"#);
+            assert!(parse::<ChatRequest>(body(&most).as_bytes()).is_ok(), "{field}");
+            assert_eq!(error::<ChatRequest>(&body(&more))["error"]["param"], field);
+        }
+        let body = |n: usize| format!(r#"{{"messages": {}}}"#, list(message, n));
+        assert!(parse::<ChatRequest>(body(4096).as_bytes()).is_ok());
+        assert_eq!(error::<ChatRequest>(&body(4097))["error"]["param"], "messages");
+        for entry in ["\"x\"", "[1]"] {
+            let body = |n: usize| format!(r#"{{"prompt": {}}}"#, list(entry, n));
+            assert!(parse::<CompletionRequest>(body(64).as_bytes()).is_ok());
+            assert_eq!(error::<CompletionRequest>(&body(65))["error"]["param"], "prompt");
+        }
+    }
+
+    #[test]
+    fn prompts_are_texts_or_ids() {
+        for body in
+            [r#"{"prompt": "x"}"#, r#"{"prompt": [1, 2]}"#, r#"{"prompt": ["x", "y"]}"#, r#"{"prompt": [[1, 2], [3]]}"#]
+        {
+            assert!(parse::<CompletionRequest>(body.as_bytes()).is_ok(), "{body}");
+        }
+        for body in
+            [r#"{"prompt": []}"#, r#"{"prompt": [1, "x"]}"#, r#"{"prompt": [[1], 2]}"#, r#"{"prompt": [[["x"]]]}"#]
+        {
+            assert_eq!(error::<CompletionRequest>(body)["error"]["param"], "prompt", "{body}");
         }
     }
 

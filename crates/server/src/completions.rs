@@ -2,55 +2,33 @@
 
 use crate::answer::{self, Answer};
 use crate::body::Body;
-use crate::envelope::{self, Envelope};
+use crate::encode::{encode, known};
+use crate::envelope::{Envelope, Streaming};
 use crate::error::ApiError;
-use crate::params::{OneOrMany, SamplingParams, StreamOptions};
+use crate::logprobs::{Columns, Names, offsets};
+use crate::object::{at_most, object};
+use crate::params::{Params, Plan, limit};
 use crate::state::{AppState, ServedModel};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use mlx_serving_engine::{Event, FinishReason, Request};
-use serde::Deserialize;
+use mlx_serving_engine::{Event, FinishReason, PromptToken, Request, Sampling};
+use mlx_serving_text::Tokenizer;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
-/// The body. Every field is honoured; any other is refused.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CompletionRequest {
-    pub model: Option<String>,
-    pub prompt: Prompt,
-    pub stream: Option<bool>,
-    pub stream_options: Option<StreamOptions>,
-    pub max_tokens: Option<i64>,
-    pub temperature: Option<f32>,
-    pub top_p: Option<f32>,
-    pub top_k: Option<i64>,
-    pub min_p: Option<f32>,
-    pub repetition_penalty: Option<f32>,
-    pub presence_penalty: Option<f32>,
-    pub frequency_penalty: Option<f32>,
-    pub seed: Option<i64>,
-    pub logit_bias: Option<BTreeMap<String, f32>>,
-    pub stop: Option<OneOrMany>,
-    pub ignore_eos: Option<bool>,
-    pub n: Option<i64>,
-    pub logprobs: Option<usize>,
-    /// The prompt comes before the answer.
-    pub echo: Option<bool>,
-    /// Goes to the log.
-    pub user: Option<String>,
-}
-
-/// A text, its token ids, or several texts, answered in order.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged, expecting = "expected a string, a list of strings, a list of token ids, or a list of such lists")]
-pub(crate) enum Prompt {
-    Text(String),
-    Tokens(Vec<u32>),
-    Texts(Vec<String>),
-    TokenLists(Vec<Vec<u32>>),
+object! {
+    /// The body.
+    pub(crate) struct CompletionRequest {
+        prompt: Prompts = required,
+        logprobs: usize,
+        /// The prompt comes before the answer.
+        echo: bool,
+    }
+    with params: Params
 }
 
 /// Prompts of one request at most.
@@ -58,72 +36,166 @@ const MAX_PROMPTS: usize = 64;
 /// OpenAI's limit of this route.
 const MAX_LOGPROBS: usize = 5;
 /// OpenAI's default of this route.
-const DEFAULT_MAX_TOKENS: i64 = 16;
+const DEFAULT_MAX_TOKENS: usize = 16;
+
+/// One prompt.
+#[derive(Debug)]
+pub(crate) enum Prompt {
+    Text(String),
+    Ids(Vec<u32>),
+}
+
+/// `prompt`: a text, its token ids, or a list of such, answered in order.
+#[derive(Debug)]
+pub(crate) struct Prompts(Vec<Prompt>);
+
+impl<'de> Deserialize<'de> for Prompt {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct One;
+        impl<'de> Visitor<'de> for One {
+            type Value = Prompt;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of token ids")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Prompt, E> {
+                Ok(Prompt::Text(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Prompt, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(Prompt::Ids)
+            }
+        }
+        deserializer.deserialize_any(One)
+    }
+}
+
+impl<'de> Deserialize<'de> for Prompts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Prompts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, a list of strings, a list of token ids, or a list of such lists")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Prompts, E> {
+                Ok(Prompts(vec![Prompt::Text(text.to_owned())]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Prompts, A::Error> {
+                match list.next_element()? {
+                    None => Err(A::Error::custom("is empty; send at least one")),
+                    Some(Entry::Prompt(first)) => at_most(MAX_PROMPTS, list, vec![first]).map(Prompts),
+                    Some(Entry::Id(first)) => {
+                        let mut ids = vec![first];
+                        while let Some(id) = list.next_element()? {
+                            ids.push(id);
+                        }
+                        Ok(Prompts(vec![Prompt::Ids(ids)]))
+                    }
+                }
+            }
+        }
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+/// The first entry of a list, which says what the list is.
+enum Entry {
+    Prompt(Prompt),
+    Id(u32),
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct First;
+        impl<'de> Visitor<'de> for First {
+            type Value = Entry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string, a token id, or a list of token ids")
+            }
+
+            fn visit_u64<E: Error>(self, id: u64) -> Result<Entry, E> {
+                u32::try_from(id).map(Entry::Id).map_err(|_| E::custom(format!("is {id}, which is no token id")))
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Entry, E> {
+                Ok(Entry::Prompt(Prompt::Text(text.to_owned())))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Entry, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(list)).map(|ids| Entry::Prompt(Prompt::Ids(ids)))
+            }
+        }
+        deserializer.deserialize_any(First)
+    }
+}
+
+/// A prompt as it comes back before its answer.
+#[derive(Debug)]
+struct Echo {
+    text: String,
+    chars: usize,
+    /// Where each token begins in it, if log-probabilities are asked for.
+    offsets: Option<Vec<usize>>,
+}
 
 impl CompletionRequest {
-    fn sampling(&self) -> Result<SamplingParams, ApiError> {
+    /// Everything but the prompts, checked.
+    fn plan(&self, defaults: &Sampling) -> Result<Plan, ApiError> {
         if self.logprobs.is_some_and(|n| n > MAX_LOGPROBS) {
             return Err(ApiError::invalid("logprobs", format!("logprobs is at most {MAX_LOGPROBS}")));
         }
-        Ok(SamplingParams {
-            temperature: self.temperature,
-            top_p: self.top_p,
-            top_k: self.top_k,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-            presence_penalty: self.presence_penalty,
-            frequency_penalty: self.frequency_penalty,
-            seed: self.seed,
-            logit_bias: self.logit_bias.clone(),
-            max_tokens: Some(self.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS)),
-            stop: self.stop.clone(),
-            ignore_eos: self.ignore_eos,
-            n: self.n,
-            logprobs: self.logprobs,
-        })
+        let max_tokens = self.params.max_tokens.map(|value| limit("max_tokens", value)).transpose()?;
+        let echo = self.echo.unwrap_or(false);
+        let prompt_logprobs = match max_tokens {
+            // The prompt is all that is computed: asking for this says so.
+            Some(0) => Some(self.logprobs.filter(|_| echo).unwrap_or(0)),
+            _ => self.logprobs.filter(|_| echo),
+        };
+        let plan = self.params.plan(defaults)?;
+        Ok(plan.with(|request| {
+            request.max_tokens = max_tokens;
+            request.logprobs = self.logprobs;
+            request.prompt_logprobs = prompt_logprobs;
+        }))
     }
 
     /// What can be checked without a model; for fuzzing.
-    pub(crate) fn check(&self) {
-        if let Ok(params) = self.sampling() {
-            // Refusals are as good as requests here: neither may panic.
-            let _ = params.requests(vec![1], &mlx_serving_engine::Sampling::default());
-        }
+    pub(crate) fn check(self) {
+        // Refusals are as good as requests here: neither may panic.
+        let _ = self.plan(&Sampling::default()).map(|plan| plan.requests(vec![1]));
     }
 
-    /// The engine's requests, prompt by prompt, each with the text to echo.
-    fn requests(&self, model: &ServedModel) -> Result<Vec<(Request, String)>, ApiError> {
-        let sampling = self.sampling()?;
-        let encode =
-            |text: &String| model.tokenizer.encode(text, true).map_err(|e| ApiError::invalid("prompt", e.to_string()));
-        let prompts: Vec<Vec<u32>> = match &self.prompt {
-            Prompt::Text(text) => vec![encode(text)?],
-            Prompt::Texts(texts) => texts.iter().map(encode).collect::<Result<_, _>>()?,
-            Prompt::Tokens(ids) => vec![ids.clone()],
-            Prompt::TokenLists(lists) => lists.clone(),
-        };
-        if prompts.is_empty() || prompts.len() > MAX_PROMPTS {
-            return Err(ApiError::invalid(
-                "prompt",
-                format!("prompt has {} entries; 1 to {MAX_PROMPTS} do", prompts.len()),
-            ));
-        }
-        let mut requests = Vec::new();
-        for prompt in prompts {
-            let echo = match self.echo {
-                Some(true) => {
-                    let known = prompt.iter().all(|&id| (id as usize) < model.engine.info().vocab);
-                    if !known {
-                        return Err(ApiError::invalid("prompt", "a token id is outside the vocabulary"));
-                    }
-                    model.tokenizer.decode(&prompt, true).map_err(|e| ApiError::internal(e.to_string()))?
+    /// The engine's requests, prompt by prompt, and what to echo of each prompt.
+    fn requests(self, model: &ServedModel, plan: &Plan) -> Result<(Vec<Request>, Vec<Option<Echo>>), ApiError> {
+        let (echo, located) = (self.echo.unwrap_or(false), self.logprobs.is_some());
+        let (mut requests, mut echoes) = (Vec::new(), Vec::new());
+        for prompt in self.prompt.0 {
+            let (ids, text) = match prompt {
+                Prompt::Text(text) => (encode(model, &text, true)?, echo.then_some(text)),
+                Prompt::Ids(ids) => {
+                    let ids = known(model, ids)?;
+                    let text = echo.then(|| model.tokenizer.decode(&ids, false)).transpose();
+                    (ids, text.map_err(|e| ApiError::internal(e.to_string()))?)
                 }
-                _ => String::new(),
             };
-            let choices = sampling.clone().requests(prompt, &model.defaults)?;
-            requests.extend(choices.into_iter().map(|r| (r, echo.clone())));
+            let offsets = |text: &String| offsets(&model.tokenizer, &ids, text);
+            let offsets = text.as_ref().filter(|_| located).map(offsets).transpose()?;
+            echoes.push(text.map(|text| Echo { chars: text.chars().count(), text, offsets }));
+            let room = model.engine.info().max_context.saturating_sub(ids.len());
+            let made = plan.requests(ids).into_iter().map(|request| {
+                // A limit that the client did not choose is no reason to refuse its prompt.
+                let limit = request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(room));
+                Request { max_tokens: Some(limit), ..request }
+            });
+            requests.extend(made);
         }
-        Ok(requests)
+        Ok((requests, echoes))
     }
 }
 
@@ -132,62 +204,191 @@ pub(crate) async fn completions(
     State(state): State<Arc<AppState>>,
     Body(request): Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
-    let model = state.model(request.model.as_deref())?;
-    if let Some(user) = &request.user {
-        tracing::debug!(user, model = model.id, "completion");
-    }
-    let streaming = envelope::streaming(request.stream, request.stream_options.as_ref(), request.n)?;
-    let n = request.n.map_or(1, |n| n.max(1) as usize);
-    let requests = answer::off_thread(&model, move |m| request.requests(m)).await?;
-    let (requests, echoes): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
+    let model = state.model(request.params.model.as_deref())?;
+    request.params.log(&model.id, "completion");
+    let streaming = Streaming::of(&request.params)?;
+    let as_ids = request.params.return_tokens_as_token_ids.unwrap_or(false);
+    let plan = request.plan(&model.defaults)?;
+    plan.check_count(request.prompt.0.len(), model.engine.info().max_live)?;
+    let (n, asked) = (plan.n, request.logprobs.is_some());
+    let (requests, echoes) = answer::off_thread(&model, move |m| request.requests(m, &plan)).await?;
+    let prompt_tokens = requests.iter().step_by(n).map(|request| request.prompt.len()).sum();
     let streams = answer::submit(&model, requests)?;
     let envelope = Envelope::new("cmpl", &model);
     if let Some(options) = streaming {
-        // Where each choice's next token begins, in characters.
-        let mut offsets: Vec<usize> = echoes.iter().map(|echo| echo.chars().count()).collect();
-        let writer = move |_: &Envelope, index: usize, event: Option<&Event>| {
-            let choice = chunk(&model, &echoes[index], index, event, offsets[index]);
-            if let Some(Event::Token(token)) = event {
-                offsets[index] += token.text.chars().count();
-            }
-            choice
-        };
-        return Ok(envelope.stream("text_completion", streams, options, writer));
+        let prompts = (0..streams.len()).map(|_| Some(Vec::new())).collect();
+        let mut chunks = Chunks { tokenizer: model.tokenizer.clone(), as_ids, echoes, n, prompts };
+        let writer = move |index: usize, event: Event| chunks.of(index, event);
+        return Ok(envelope.stream("text_completion", streams, options.costing(prompt_tokens, n), writer));
     }
     let answers = answer::collect(streams).await?;
-    let choices = answers.iter().zip(&echoes).enumerate().map(|(i, (a, echo))| choice(&model, i, a, echo)).collect();
     let usage = answer::usage(&answer::usages(&answers), n);
-    Ok(Json(envelope.object("text_completion", choices, Some(usage))).into_response())
+    let names = Names { tokenizer: &model.tokenizer, as_ids };
+    let choices = answers.iter().enumerate().map(|(i, a)| choice(asked.then_some(names), i, a, echoes[i / n].as_ref()));
+    Ok(Json(envelope.object("text_completion", choices.collect(), Some(usage))).into_response())
 }
 
-fn choice(model: &ServedModel, index: usize, answer: &Answer, echo: &str) -> Value {
-    let asked = answer.tokens.iter().any(|t| t.logprobs.is_some());
-    let logprobs = asked.then(|| answer::completion_logprobs(model, &answer.tokens, echo.chars().count()));
+/// A whole choice, with log-probabilities if there are `names` for them.
+fn choice(names: Option<Names>, index: usize, answer: &Answer, echo: Option<&Echo>) -> Value {
+    let text = match echo {
+        Some(echo) => format!("{}{}", echo.text, answer.text),
+        None => answer.text.clone(),
+    };
+    let logprobs = names.map(|names| {
+        let columns = match echo.and_then(|echo| echo.offsets.as_deref()) {
+            Some(offsets) => Columns::new(names).prompt(&answer.prompt, offsets),
+            None => Columns::new(names),
+        };
+        columns.answer(&answer.tokens, echo.map_or(0, |echo| echo.chars)).into_json()
+    });
     json!({
         "index": index,
-        "text": format!("{echo}{}", answer.text),
+        "text": text,
         "logprobs": logprobs,
         "finish_reason": answer.finish.map(FinishReason::as_str),
     })
 }
 
-/// The choice of one streamed chunk: the echo before anything else, then text, then the reason.
-fn chunk(model: &ServedModel, echo: &str, index: usize, event: Option<&Event>, offset: usize) -> Option<Value> {
-    let (text, finish, logprobs) = match event {
-        None if echo.is_empty() => return None,
-        None => (echo, None, None),
-        Some(Event::Token(token)) => {
-            let logprobs = token
-                .logprobs
-                .is_some()
-                .then(|| answer::completion_logprobs(model, std::slice::from_ref(token), offset));
-            if token.text.is_empty() && logprobs.is_none() {
-                return None;
-            }
-            (token.text.as_str(), None, logprobs)
+/// Writes the chunks of a stream.
+struct Chunks {
+    tokenizer: Tokenizer,
+    as_ids: bool,
+    /// By prompt.
+    echoes: Vec<Option<Echo>>,
+    /// Choices for each prompt.
+    n: usize,
+    /// By choice: what is known of the prompt's tokens, until the echo is out.
+    prompts: Vec<Option<Vec<PromptToken>>>,
+}
+
+impl Chunks {
+    /// The choices that an event makes, each for a chunk of its own: the echo with the first of them, or as soon as its log-probabilities
+    /// are there; text; and the reason without text.
+    fn of(&mut self, index: usize, event: Event) -> Vec<Value> {
+        let echo = self.echoes[index / self.n].as_ref();
+        let names = Names { tokenizer: &self.tokenizer, as_ids: self.as_ids };
+        let mut choices = Vec::new();
+        let mut push = |text: &str, logprobs: Option<Columns>, finish: Option<&str>| {
+            let logprobs = logprobs.map(Columns::into_json);
+            choices.push(json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": finish }));
+        };
+        let complete = match (&event, &mut self.prompts[index]) {
+            (Event::Prompt(run), Some(tokens)) => match echo.and_then(|echo| echo.offsets.as_ref()) {
+                Some(offsets) => {
+                    tokens.extend_from_slice(run);
+                    tokens.len() >= offsets.len()
+                }
+                None => false,
+            },
+            (Event::Token(_) | Event::Finished(_), Some(_)) => true,
+            _ => false,
+        };
+        if complete && let (Some(tokens), Some(echo)) = (self.prompts[index].take(), echo) {
+            let logprobs = echo.offsets.as_ref().map(|offsets| Columns::new(names).prompt(&tokens, offsets));
+            push(&echo.text, logprobs, None);
         }
-        Some(Event::Finished(finish)) => (finish.text.as_str(), Some(finish.reason.as_str()), None),
-        Some(Event::Prompt(_) | Event::Failed(_)) => return None,
-    };
-    Some(json!({ "index": index, "text": text, "logprobs": logprobs, "finish_reason": finish }))
+        match event {
+            Event::Token(token) => {
+                let start = echo.map_or(0, |echo| echo.chars);
+                let logprobs =
+                    token.logprobs.is_some().then(|| Columns::new(names).answer(std::slice::from_ref(&token), start));
+                if !token.text.is_empty() || logprobs.is_some() {
+                    push(&token.text, logprobs, None);
+                }
+            }
+            Event::Finished(finish) => {
+                if !finish.text.is_empty() {
+                    push(&finish.text, None, None);
+                }
+                push("", None, Some(finish.reason.as_str()));
+            }
+            Event::Prompt(_) | Event::Failed(_) => {}
+        }
+        choices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::logprobs::tests::{logprobs, tokenizer};
+    use mlx_serving_engine::{Finish, TokenEvent, Usage};
+
+    /// A prompt whose tokens are `ids`, and one token of an answer.
+    fn scored(tokenizer: &Tokenizer, ids: &[u32]) -> (Echo, Vec<PromptToken>, TokenEvent) {
+        let text = tokenizer.decode(ids, false).unwrap();
+        let offsets = offsets(tokenizer, ids, &text).unwrap();
+        let tokens = ids
+            .iter()
+            .enumerate()
+            .map(|(i, &id)| PromptToken { id, logprobs: (i > 0).then(|| logprobs(-(i as f32), &[(id, -(i as f32))])) });
+        let answer = TokenEvent { id: 70, text: "x".into(), offset: 0, logprobs: Some(logprobs(-50.0, &[(71, -0.5)])) };
+        (Echo { chars: text.chars().count(), text, offsets: Some(offsets) }, tokens.collect(), answer)
+    }
+
+    /// What lm-eval's `local-completions` takes from a choice: the scores of a continuation, and whether it is the greedy one.
+    fn lm_eval(choice: &Value, context: usize) -> (f64, bool) {
+        let column = |name: &str| choice["logprobs"][name].as_array().unwrap().clone();
+        let end = column("token_logprobs").len() - 1;
+        let tokens = column("token_logprobs")[context..end].to_vec();
+        let top = column("top_logprobs")[context..end].to_vec();
+        let best =
+            |map: &Value| map.as_object().unwrap().values().map(|v| v.as_f64().unwrap()).fold(f64::MIN, f64::max);
+        let greedy = tokens.iter().zip(&top).all(|(token, top)| token.as_f64().unwrap() == best(top));
+        (tokens.iter().map(|v| v.as_f64().unwrap()).sum(), greedy)
+    }
+
+    #[test]
+    fn lm_eval_finds_the_scores_of_a_continuation() {
+        let tokenizer = tokenizer();
+        let ids = tokenizer.encode("Ownership is a set", false).unwrap();
+        let (echo, prompt, token) = scored(&tokenizer, &ids);
+        let answer = Answer { text: "x".into(), prompt, tokens: vec![token], ..Answer::default() };
+        let choice = choice(Some(Names { tokenizer: &tokenizer, as_ids: false }), 0, &answer, Some(&echo));
+        let context = 2;
+        let sum: usize = (context..ids.len()).sum();
+        assert_eq!(lm_eval(&choice, context), (-(sum as f64), true));
+        assert_eq!(choice["logprobs"]["token_logprobs"][0], Value::Null);
+        assert_eq!(choice["logprobs"]["top_logprobs"][0], Value::Null);
+        assert_eq!(choice["text"], "Ownership is a setx");
+        assert_eq!(choice["logprobs"]["text_offset"][ids.len()], "Ownership is a set".len());
+    }
+
+    #[test]
+    fn a_streamed_echo_carries_its_scores_once_and_first() {
+        let tokenizer = tokenizer();
+        let ids = tokenizer.encode("Ownership is a set", false).unwrap();
+        let (echo, mut prompt, token) = scored(&tokenizer, &ids);
+        let rest = prompt.split_off(1);
+        let mut chunks =
+            Chunks { tokenizer, as_ids: false, echoes: vec![Some(echo)], n: 1, prompts: vec![Some(vec![])] };
+        assert!(chunks.of(0, Event::Prompt(prompt)).is_empty());
+        let whole = chunks.of(0, Event::Prompt(rest));
+        assert_eq!(whole[0]["text"], "Ownership is a set");
+        assert_eq!(whole[0]["logprobs"]["tokens"].as_array().unwrap().len(), ids.len());
+        let next = chunks.of(0, Event::Token(token));
+        assert_eq!((next.len(), &next[0]["text"]), (1, &json!("x")));
+        let finish = Finish { reason: FinishReason::Length, text: "y".into(), usage: Usage::default() };
+        let end = chunks.of(0, Event::Finished(finish));
+        assert_eq!((&end[0]["text"], &end[0]["finish_reason"]), (&json!("y"), &Value::Null));
+        assert_eq!((&end[1]["text"], &end[1]["finish_reason"]), (&json!(""), &json!("length")));
+    }
+
+    #[test]
+    fn an_echo_without_scores_comes_with_the_first_token() {
+        let echo = Echo { text: "before".into(), chars: 6, offsets: None };
+        let mut chunks = Chunks {
+            tokenizer: tokenizer(),
+            as_ids: false,
+            echoes: vec![Some(echo)],
+            n: 2,
+            prompts: vec![Some(vec![]), Some(vec![])],
+        };
+        let token = || Event::Token(TokenEvent { id: 70, text: "x".into(), offset: 0, logprobs: None });
+        for index in 0..2 {
+            let texts: Vec<Value> = chunks.of(index, token()).into_iter().map(|c| c["text"].clone()).collect();
+            assert_eq!(texts, ["before", "x"]);
+            assert_eq!(chunks.of(index, token()).len(), 1);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::answer;
 use crate::error::ApiError;
-use crate::params::StreamOptions;
+use crate::params::{Params, StreamOptions};
 use crate::state::ServedModel;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -24,24 +24,36 @@ pub(crate) struct Envelope {
 /// How a stream is to be.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Streaming {
+    /// A last chunk has the usage.
     include_usage: bool,
+    /// Every chunk has the usage so far.
+    continuous_usage: bool,
+    /// Tokens of all prompts.
+    prompt_tokens: usize,
     /// Choices of each prompt.
     n: usize,
 }
 
-/// The stream's options if one is asked for.
-pub(crate) fn streaming(
-    stream: Option<bool>,
-    options: Option<&StreamOptions>,
-    n: Option<i64>,
-) -> Result<Option<Streaming>, ApiError> {
-    match (stream.unwrap_or(false), options) {
-        (true, options) => {
-            let include_usage = options.is_some_and(|o| o.include_usage);
-            Ok(Some(Streaming { include_usage, n: n.map_or(1, |n| n.max(1) as usize) }))
+impl Streaming {
+    /// The stream's options if one is asked for.
+    ///
+    /// # Errors
+    /// 400 for options of a stream that is none.
+    pub(crate) fn of(params: &Params) -> Result<Option<Self>, ApiError> {
+        let option = |of: fn(&StreamOptions) -> Option<bool>| params.stream_options.as_ref().and_then(of) == Some(true);
+        let (include_usage, continuous_usage) = (option(|o| o.include_usage), option(|o| o.continuous_usage_stats));
+        match params.stream.unwrap_or(false) {
+            true => Ok(Some(Self { include_usage, continuous_usage, prompt_tokens: 0, n: 1 })),
+            false if include_usage || continuous_usage => {
+                Err(ApiError::invalid("stream_options", "stream_options needs stream to be true"))
+            }
+            false => Ok(None),
         }
-        (false, None) => Ok(None),
-        (false, Some(_)) => Err(ApiError::invalid("stream_options", "stream_options needs stream to be true")),
+    }
+
+    /// The same for prompts of so many tokens in all, with `n` choices each.
+    pub(crate) fn costing(self, prompt_tokens: usize, n: usize) -> Self {
+        Self { prompt_tokens, n, ..self }
     }
 }
 
@@ -67,38 +79,25 @@ impl Envelope {
         object
     }
 
-    /// The answer as server-sent events. `choice` writes the choice of one chunk: first with `None` for each choice, then with
-    /// each event. An error ends the stream with an error object. Dropping the body cancels the requests.
-    pub(crate) fn stream<F>(
-        self,
-        kind: &'static str,
-        streams: Vec<Stream>,
-        options: Streaming,
-        mut choice: F,
-    ) -> Response
+    /// The answer as server-sent events. `write` writes the choices that one event of the choice with that index makes, each of which becomes
+    /// a chunk; nothing is sent before the first. An error ends the stream with an error object. Dropping the body cancels the requests.
+    pub(crate) fn stream<F>(self, kind: &'static str, streams: Vec<Stream>, options: Streaming, write: F) -> Response
     where
-        F: FnMut(&Envelope, usize, Option<&Event>) -> Option<Value> + Send + 'static,
+        F: FnMut(usize, Event) -> Vec<Value> + Send + 'static,
     {
-        let choices = streams.len();
-        let opening: Vec<Value> = (0..choices).filter_map(|i| choice(&self, i, None)).collect();
-        let opening: Vec<_> = opening.into_iter().map(|c| self.event(kind, vec![c], options.include_usage)).collect();
-        let state = State { envelope: self, kind, options, choice, usages: Vec::new(), open: choices };
-        let body = answer::merge(streams)
+        let open = streams.len();
+        let state = State { envelope: self, kind, options, write, tokens: 0, usages: Vec::new(), open };
+        let events = answer::merge(streams)
             .map(Some)
             .chain(stream::once(async { None }))
             .scan(state, |state, event| std::future::ready(state.next(event)))
-            .flat_map(stream::iter);
-        let events = stream::iter(opening).chain(body).map(Ok::<_, Infallible>);
+            .flat_map(stream::iter)
+            .map(Ok::<_, Infallible>);
         let mut response =
             Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response();
         // Proxies must pass tokens on as they come.
         response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
         response
-    }
-
-    fn event(&self, kind: &str, choices: Vec<Value>, null_usage: bool) -> sse::Event {
-        let usage = null_usage.then_some(Value::Null);
-        sse::Event::default().data(self.object(kind, choices, usage).to_string())
     }
 }
 
@@ -106,13 +105,15 @@ struct State<F> {
     envelope: Envelope,
     kind: &'static str,
     options: Streaming,
-    choice: F,
+    write: F,
+    /// Tokens of all answers so far.
+    tokens: usize,
     usages: Vec<(usize, Usage)>,
     /// Choices that have not ended.
     open: usize,
 }
 
-impl<F: FnMut(&Envelope, usize, Option<&Event>) -> Option<Value>> State<F> {
+impl<F: FnMut(usize, Event) -> Vec<Value>> State<F> {
     /// The chunks for one event; `None` (no more) after the end.
     fn next(&mut self, event: Option<(usize, Event)>) -> Option<Vec<sse::Event>> {
         let Some((index, event)) = event else {
@@ -123,30 +124,45 @@ impl<F: FnMut(&Envelope, usize, Option<&Event>) -> Option<Value>> State<F> {
         if self.open == 0 {
             return None;
         }
-        if let Event::Failed(error) = event {
-            return Some(self.fail(&ApiError::from(error)));
-        }
-        let mut chunks: Vec<sse::Event> = (self.choice)(&self.envelope, index, Some(&event))
-            .map(|choice| self.envelope.event(self.kind, vec![choice], self.options.include_usage))
-            .into_iter()
-            .collect();
-        if let Event::Finished(finish) = event {
-            self.usages.push((index, finish.usage));
-            self.open -= 1;
-            if self.open == 0 {
-                if self.options.include_usage {
-                    let object =
-                        self.envelope.object(self.kind, vec![], Some(answer::usage(&self.usages, self.options.n)));
-                    chunks.push(sse::Event::default().data(object.to_string()));
-                }
-                chunks.push(sse::Event::default().data("[DONE]"));
+        let mut ends = false;
+        match &event {
+            Event::Failed(error) => return Some(self.fail(&ApiError::from(error.clone()))),
+            Event::Token(_) => self.tokens += 1,
+            Event::Finished(finish) => {
+                self.usages.push((index, finish.usage));
+                self.open -= 1;
+                ends = self.open == 0;
             }
+            Event::Prompt(_) => {}
+        }
+        let choices = (self.write)(index, event);
+        let mut chunks: Vec<sse::Event> = choices.into_iter().map(|choice| self.chunk(choice)).collect();
+        if ends {
+            if self.options.include_usage {
+                let usage = answer::usage(&self.usages, self.options.n);
+                chunks.push(data(&self.envelope.object(self.kind, vec![], Some(usage))));
+            }
+            chunks.push(sse::Event::default().data("[DONE]"));
         }
         Some(chunks)
     }
 
+    /// One choice's chunk. OpenAI's chunks say that the usage is null where a last one will say it.
+    fn chunk(&self, choice: Value) -> sse::Event {
+        let usage = if self.options.continuous_usage {
+            Some(answer::usage_so_far(self.options.prompt_tokens, self.tokens))
+        } else {
+            self.options.include_usage.then_some(Value::Null)
+        };
+        data(&self.envelope.object(self.kind, vec![choice], usage))
+    }
+
     fn fail(&mut self, error: &ApiError) -> Vec<sse::Event> {
         self.open = 0;
-        vec![sse::Event::default().data(error.to_json().to_string()), sse::Event::default().data("[DONE]")]
+        vec![data(&error.to_json()), sse::Event::default().data("[DONE]")]
     }
+}
+
+fn data(object: &Value) -> sse::Event {
+    sse::Event::default().data(object.to_string())
 }

@@ -3,6 +3,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use mlx_serving_engine::EngineError;
 use serde::Serialize;
+use std::borrow::Cow;
 
 /// An error in OpenAI's shape, `{"error": {message, type, param, code}}`, and the only place that chooses status codes.
 #[derive(Debug, Clone)]
@@ -18,6 +19,20 @@ struct ErrorBody {
     kind: &'static str,
     param: Option<String>,
     code: Option<&'static str>,
+}
+
+/// Characters of the client's own input that an error repeats.
+const MAX_ECHO: usize = 200;
+
+/// Input as an error repeats it: the middle of what is long is left out.
+pub(crate) fn cut(input: &str) -> Cow<'_, str> {
+    const TAIL: usize = MAX_ECHO / 4;
+    let chars = input.chars().count();
+    if chars <= MAX_ECHO {
+        return Cow::Borrowed(input);
+    }
+    let at = |n: usize| input.char_indices().nth(n).map_or(input.len(), |(at, _)| at);
+    Cow::Owned(format!("{}…{}", &input[..at(MAX_ECHO - TAIL)], &input[at(chars - TAIL)..]))
 }
 
 impl ApiError {
@@ -48,7 +63,7 @@ impl ApiError {
     /// 404 for a model that is not served.
     pub(crate) fn unknown_model(model: &str, served: &[&str]) -> Self {
         let message =
-            format!("model {model:?} is not served here; GET /v1/models lists what is: {}", served.join(", "));
+            format!("model {:?} is not served here; GET /v1/models lists what is: {}", cut(model), served.join(", "));
         let mut error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message);
         error.body.param = Some("model".into());
         error.coded("model_not_found")
@@ -65,15 +80,15 @@ impl ApiError {
         Self::new(
             StatusCode::NOT_FOUND,
             "invalid_request_error",
-            format!("{path} is not a route here; the README lists them"),
+            format!("{} is not a route here; the README lists them", cut(path)),
         )
         .coded("not_found")
     }
 
     /// 405.
     pub(crate) fn wrong_method(method: &str, path: &str) -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", format!("{path} does not answer {method}"))
-            .coded("method_not_allowed")
+        let message = format!("{} does not answer {}", cut(path), cut(method));
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message).coded("method_not_allowed")
     }
 
     /// 413.
@@ -136,6 +151,22 @@ mod tests {
             (EngineError::Device("x".into()), 500),
         ] {
             assert_eq!(ApiError::from(error).into_response().status(), status);
+        }
+    }
+
+    #[test]
+    fn long_input_is_not_repeated_in_full() {
+        assert_eq!(cut("short"), "short");
+        let long = format!("{}é{}", "a".repeat(5000), "b".repeat(5000));
+        let shown = cut(&long);
+        assert_eq!(shown.chars().count(), MAX_ECHO + 1);
+        assert!(shown.starts_with("aaa") && shown.ends_with("bbb"), "{shown}");
+        for error in [
+            ApiError::unknown_model(&long, &["m"]),
+            ApiError::unknown_route(&long),
+            ApiError::wrong_method("GET", &long),
+        ] {
+            assert!(error.to_json().to_string().len() < 500);
         }
     }
 

@@ -8,11 +8,16 @@ mod answer;
 mod body;
 mod chat;
 mod completions;
+mod conversation;
+mod encode;
 mod envelope;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
+mod logprobs;
 mod metrics;
+mod neutral;
+mod object;
 mod params;
 mod revive;
 mod routes;

@@ -1,52 +1,49 @@
 //! The parameters that chat and text completions share, parsed once into valid engine requests.
 
-use crate::error::ApiError;
+use crate::error::{ApiError, cut};
+use crate::object::{at_most, fields, object};
 use mlx_serving_engine::{Request, Sampling};
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use std::fmt;
 
-/// A string or several.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged, expecting = "expected a string or a list of strings")]
-pub(crate) enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-impl OneOrMany {
-    pub(crate) fn into_vec(self) -> Vec<String> {
-        match self {
-            OneOrMany::One(s) => vec![s],
-            OneOrMany::Many(v) => v,
-        }
+fields! {
+    /// Fields of both routes, with OpenAI's names and, beyond them, vLLM's.
+    pub(crate) struct Params {
+        model: String,
+        stream: bool,
+        stream_options: StreamOptions,
+        max_tokens: i64,
+        temperature: f32,
+        top_p: f32,
+        top_k: i64,
+        min_p: f32,
+        repetition_penalty: f32,
+        presence_penalty: f32,
+        frequency_penalty: f32,
+        seed: i64,
+        logit_bias: LogitBias,
+        stop: Stop,
+        ignore_eos: bool,
+        n: i64,
+        /// Log-probabilities name tokens `token_id:N`.
+        return_tokens_as_token_ids: bool,
+        /// Goes to the log.
+        user: String,
+        /// OpenAI's newer name for `user`.
+        safety_identifier: String,
+        /// Says which requests begin alike; here all share what they have in common.
+        prompt_cache_key: String,
     }
 }
 
-/// `stream_options`
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct StreamOptions {
-    #[serde(default)]
-    pub include_usage: bool,
-}
-
-/// Sampling and stopping, with OpenAI's names and, beyond them, vLLM's.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct SamplingParams {
-    pub temperature: Option<f32>,
-    pub top_p: Option<f32>,
-    pub top_k: Option<i64>,
-    pub min_p: Option<f32>,
-    pub repetition_penalty: Option<f32>,
-    pub presence_penalty: Option<f32>,
-    pub frequency_penalty: Option<f32>,
-    pub seed: Option<i64>,
-    pub logit_bias: Option<BTreeMap<String, f32>>,
-    pub max_tokens: Option<i64>,
-    pub stop: Option<OneOrMany>,
-    pub ignore_eos: Option<bool>,
-    pub n: Option<i64>,
-    pub logprobs: Option<usize>,
+object! {
+    /// `stream_options`
+    pub(crate) struct StreamOptions {
+        /// A last chunk says what the answer cost.
+        include_usage: bool,
+        /// Every chunk says what the answer cost so far.
+        continuous_usage_stats: bool,
+    }
 }
 
 /// Answers to one prompt at most.
@@ -56,31 +53,97 @@ const MAX_STOPS: usize = 4;
 /// What one slot of the engine carries for each sequence.
 const MAX_BIASES: usize = 1024;
 
-impl SamplingParams {
-    /// The engine's requests, one for each choice asked for. `defaults` come from the model's generation_config.json.
-    pub(crate) fn requests(self, prompt: Vec<u32>, defaults: &Sampling) -> Result<Vec<Request>, ApiError> {
+/// `stop`: a string or several.
+#[derive(Debug, Default)]
+pub(crate) struct Stop(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Stop {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Strings;
+        impl<'de> Visitor<'de> for Strings {
+            type Value = Vec<String>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Vec<String>, E> {
+                Ok(vec![text.to_owned()])
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Vec<String>, A::Error> {
+                at_most(MAX_STOPS, list, Vec::new())
+            }
+        }
+        let strings = deserializer.deserialize_any(Strings)?;
+        if strings.iter().any(String::is_empty) {
+            return Err(D::Error::custom("has an empty string, at which every answer would end"));
+        }
+        Ok(Self(strings))
+    }
+}
+
+/// `logit_bias`: token ids to additions.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct LogitBias(Vec<(u32, f32)>);
+
+impl<'de> Deserialize<'de> for LogitBias {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Biases;
+        impl<'de> Visitor<'de> for Biases {
+            type Value = Vec<(u32, f32)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of token ids and numbers")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<(u32, f32)>, A::Error> {
+                let mut biases: Vec<(u32, f32)> = Vec::new();
+                while let Some(key) = map.next_key::<String>()? {
+                    let Ok(id) = key.parse() else {
+                        return Err(A::Error::custom(format!("has the key {:?}; keys are token ids", cut(&key))));
+                    };
+                    if biases.len() >= MAX_BIASES {
+                        return Err(A::Error::custom(format!("has more than {MAX_BIASES} entries, the limit")));
+                    }
+                    if biases.iter().any(|(other, _)| *other == id) {
+                        return Err(A::Error::custom(format!("has token {id} twice")));
+                    }
+                    biases.push((id, map.next_value()?));
+                }
+                Ok(biases)
+            }
+        }
+        deserializer.deserialize_map(Biases).map(Self)
+    }
+}
+
+/// What is asked of every answer, checked: everything of a request but its prompt.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// All of an engine's request but the prompt.
+    request: Request,
+    /// Choices for each prompt.
+    pub n: usize,
+}
+
+impl Params {
+    /// Checks what can be without a prompt. `defaults` come from the model's generation_config.json.
+    ///
+    /// # Errors
+    /// 400 with the parameter at fault.
+    pub(crate) fn plan(&self, defaults: &Sampling) -> Result<Plan, ApiError> {
         let n = self.n.unwrap_or(1);
         if !(1..=MAX_CHOICES).contains(&n) {
             return Err(ApiError::invalid("n", format!("n is {n}; it must be 1 to {MAX_CHOICES}")));
         }
-        let stop = self.stop.map(OneOrMany::into_vec).unwrap_or_default();
-        if stop.len() > MAX_STOPS || stop.iter().any(String::is_empty) {
-            let message = format!("stop has {} strings; it takes at most {MAX_STOPS}, none of them empty", stop.len());
-            return Err(ApiError::invalid("stop", message));
-        }
         let top_k = match self.top_k {
             None => defaults.top_k,
             Some(-1) => 0,
-            Some(k) => u32::try_from(k)
-                .map_err(|_| ApiError::invalid("top_k", format!("top_k is {k}; it must be -1 or more")))?,
+            Some(k) => u32::try_from(k).map_err(|_| {
+                ApiError::invalid("top_k", format!("top_k is {k}; it must be -1, for all tokens, to {}", u32::MAX))
+            })?,
         };
-        let max_tokens =
-            match self.max_tokens {
-                None => None,
-                Some(m) => Some(usize::try_from(m).ok().filter(|&m| m > 0).ok_or_else(|| {
-                    ApiError::invalid("max_tokens", format!("max_tokens is {m}; it must be at least 1"))
-                })?),
-            };
         let sampling = Sampling {
             temperature: self.temperature.unwrap_or(defaults.temperature),
             top_k,
@@ -90,38 +153,74 @@ impl SamplingParams {
             presence_penalty: self.presence_penalty.unwrap_or(0.0),
             frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
             seed: self.seed.map(|s| s as u64),
-            logit_bias: biases(self.logit_bias.unwrap_or_default())?,
+            logit_bias: self.logit_bias.clone().unwrap_or_default().0,
         };
-        Ok((0..n as u64)
-            .map(|i| Request {
-                prompt: prompt.clone(),
-                sampling: Sampling { seed: sampling.seed.map(|s| s.wrapping_add(i)), ..sampling.clone() },
-                max_tokens,
-                stop: stop.clone(),
-                ignore_eos: self.ignore_eos.unwrap_or(false),
-                logprobs: self.logprobs,
-                prompt_logprobs: None,
-                begins_text: false,
-            })
-            .collect())
+        let request = Request {
+            sampling,
+            stop: self.stop.as_ref().map(|stop| stop.0.clone()).unwrap_or_default(),
+            ignore_eos: self.ignore_eos.unwrap_or(false),
+            ..Request::default()
+        };
+        Ok(Plan { request, n: n as usize })
+    }
+
+    /// Whom the request is for, to the log.
+    pub(crate) fn log(&self, model: &str, route: &str) {
+        for user in [&self.user, &self.safety_identifier].into_iter().flatten() {
+            tracing::debug!(user, model, "{route}");
+        }
+        if let Some(key) = &self.prompt_cache_key {
+            tracing::debug!(key, model, "{route}: prefixes are shared whatever the key");
+        }
     }
 }
 
-fn biases(map: BTreeMap<String, f32>) -> Result<Vec<(u32, f32)>, ApiError> {
-    if map.len() > MAX_BIASES {
-        return Err(ApiError::invalid(
-            "logit_bias",
-            format!("logit_bias has {} entries; at most {MAX_BIASES}", map.len()),
-        ));
+impl Plan {
+    /// The plan with what a route has of its own.
+    pub(crate) fn with(mut self, set: impl FnOnce(&mut Request)) -> Self {
+        set(&mut self.request);
+        self
     }
-    map.into_iter()
-        .map(|(token, bias)| match token.parse() {
-            Ok(id) => Ok((id, bias)),
-            Err(_) => {
-                Err(ApiError::invalid("logit_bias", format!("logit_bias has the key {token:?}; keys are token ids")))
-            }
-        })
-        .collect()
+
+    /// The engine's requests for one prompt, one for each choice.
+    pub(crate) fn requests(&self, prompt: Vec<u32>) -> Vec<Request> {
+        let seed = self.request.sampling.seed;
+        let of = |i: usize, prompt| {
+            let mut request = Request { prompt, ..self.request.clone() };
+            request.sampling.seed = seed.map(|seed| seed.wrapping_add(i as u64));
+            request
+        };
+        let mut requests: Vec<Request> = (1..self.n).map(|i| of(i, prompt.clone())).collect();
+        requests.insert(0, of(0, prompt));
+        requests
+    }
+
+    /// Refuses more answers than can ever be under way, before anything is made of the `prompts`.
+    ///
+    /// # Errors
+    /// 400 for `n` or `prompt`.
+    pub(crate) fn check_count(&self, prompts: usize, max_live: usize) -> Result<(), ApiError> {
+        let count = prompts * self.n;
+        if count <= max_live {
+            return Ok(());
+        }
+        let (param, asked) = match (prompts, self.n) {
+            (1, n) => ("n", format!("n is {n}")),
+            (_, 1) => ("prompt", format!("prompt has {prompts} entries")),
+            (_, n) => ("n", format!("prompt has {prompts} entries and n is {n}")),
+        };
+        let message =
+            format!("{asked}, which makes {count} answers; this server computes and queues at most {max_live}");
+        Err(ApiError::invalid(param, message))
+    }
+}
+
+/// The limit on an answer's tokens, as `param` gives it.
+///
+/// # Errors
+/// 400 where it is negative.
+pub(crate) fn limit(param: &str, value: i64) -> Result<usize, ApiError> {
+    usize::try_from(value).map_err(|_| ApiError::invalid(param, format!("{param} is {value}; it cannot be negative")))
 }
 
 #[cfg(test)]
@@ -131,33 +230,40 @@ mod tests {
     #[test]
     fn defaults_come_from_the_model_and_requests_override_them() {
         let defaults = Sampling { temperature: 0.7, top_p: 0.9, ..Sampling::default() };
-        let requests = SamplingParams::default().requests(vec![1], &defaults).unwrap();
+        let requests = Params::default().plan(&defaults).unwrap().requests(vec![1]);
         assert_eq!(requests[0].sampling.temperature, 0.7);
-        let params = SamplingParams { temperature: Some(0.0), top_k: Some(-1), ..Default::default() };
-        let sampling = &params.requests(vec![1], &defaults).unwrap()[0].sampling;
+        let params = Params { temperature: Some(0.0), top_k: Some(-1), ..Default::default() };
+        let sampling = &params.plan(&defaults).unwrap().requests(vec![1])[0].sampling;
         assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k), (0.0, 0.9, 0));
     }
 
     #[test]
     fn several_choices_have_seeds_of_their_own() {
-        let params = SamplingParams { n: Some(3), seed: Some(7), ..Default::default() };
-        let requests = params.requests(vec![1], &Sampling::default()).unwrap();
+        let params = Params { n: Some(3), seed: Some(7), ..Default::default() };
+        let requests = params.plan(&Sampling::default()).unwrap().requests(vec![1]);
         assert_eq!(requests.iter().map(|r| r.sampling.seed).collect::<Vec<_>>(), [Some(7), Some(8), Some(9)]);
+        assert!(requests.iter().all(|r| r.prompt == [1]));
     }
 
     #[test]
     fn impossible_values_are_refused() {
         for params in [
-            SamplingParams { n: Some(0), ..Default::default() },
-            SamplingParams { n: Some(17), ..Default::default() },
-            SamplingParams { top_k: Some(-2), ..Default::default() },
-            SamplingParams { max_tokens: Some(0), ..Default::default() },
-            SamplingParams { max_tokens: Some(-1), ..Default::default() },
-            SamplingParams { stop: Some(OneOrMany::One(String::new())), ..Default::default() },
-            SamplingParams { stop: Some(OneOrMany::Many(vec!["a".into(); 5])), ..Default::default() },
-            SamplingParams { logit_bias: Some([("x".into(), 1.0)].into()), ..Default::default() },
+            Params { n: Some(0), ..Default::default() },
+            Params { n: Some(17), ..Default::default() },
+            Params { top_k: Some(-2), ..Default::default() },
         ] {
-            assert!(params.clone().requests(vec![1], &Sampling::default()).is_err(), "{params:?}");
+            assert!(params.plan(&Sampling::default()).is_err(), "{params:?}");
+        }
+        assert!(limit("max_tokens", -1).is_err());
+    }
+
+    #[test]
+    fn more_answers_than_can_ever_be_under_way_are_refused() {
+        let plan = |n| Params { n: Some(n), ..Default::default() }.plan(&Sampling::default()).unwrap();
+        assert!(plan(4).check_count(8, 32).is_ok());
+        for (n, prompts, param) in [(5, 1, "n"), (1, 64, "prompt"), (2, 3, "n")] {
+            let error = plan(n).check_count(prompts, 4).unwrap_err().to_json();
+            assert_eq!(error["error"]["param"], param, "{error}");
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use crate::answer;
 use crate::body::Body;
+use crate::encode::encode;
 use crate::error::ApiError;
 use crate::metrics;
+use crate::object::object;
 use crate::state::{AppState, Condition};
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -36,13 +38,13 @@ fn describe(model: &crate::ServedModel) -> Value {
     })
 }
 
-/// `POST /v1/tokenize`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct TokenizeRequest {
-    model: Option<String>,
-    prompt: String,
-    add_special_tokens: Option<bool>,
+object! {
+    /// `POST /v1/tokenize`
+    pub(crate) struct TokenizeRequest {
+        model: String,
+        prompt: String = required,
+        add_special_tokens: bool,
+    }
 }
 
 /// Text to token ids.
@@ -53,19 +55,16 @@ pub(crate) async fn tokenize(
     let model = state.model(request.model.as_deref())?;
     let max = model.engine.info().max_context;
     let special = request.add_special_tokens.unwrap_or(true);
-    let tokens = answer::off_thread(&model, move |m| {
-        m.tokenizer.encode(&request.prompt, special).map_err(|e| ApiError::invalid("prompt", e.to_string()))
-    });
-    let tokens = tokens.await?;
+    let tokens = answer::off_thread(&model, move |m| encode(m, &request.prompt, special)).await?;
     Ok(Json(json!({ "tokens": tokens, "count": tokens.len(), "max_model_len": max })))
 }
 
-/// `POST /v1/detokenize`
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct DetokenizeRequest {
-    model: Option<String>,
-    tokens: Vec<u32>,
+object! {
+    /// `POST /v1/detokenize`
+    pub(crate) struct DetokenizeRequest {
+        model: String,
+        tokens: Vec<u32> = required,
+    }
 }
 
 /// Token ids to text.

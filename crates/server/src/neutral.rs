@@ -1,0 +1,160 @@
+//! Fields that this server does not have: taken if they ask for nothing, refused otherwise.
+//!
+//! Clients write out every optional field of OpenAI's schema, and send back what they were sent. A value that changes nothing is
+//! therefore no reason to refuse a request.
+
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::fmt;
+
+/// Values besides null, `[]`, `{}`, false, `""`, `"auto"` and `"none"` that say what is so anyway.
+const DEFAULTS: &[(&str, Plain)] = &[
+    ("add_generation_prompt", Plain::True),
+    ("add_special_tokens", Plain::True),
+    ("best_of", Plain::Number(1.0)),
+    // Prefixes are always shared.
+    ("cache_prompt", Plain::True),
+    ("detokenize", Plain::True),
+    ("length_penalty", Plain::Number(1.0)),
+    ("min_tokens", Plain::Number(0.0)),
+    ("modalities", Plain::List("text")),
+    ("parallel_tool_calls", Plain::True),
+    ("priority", Plain::Number(0.0)),
+    ("service_tier", Plain::Word("default")),
+    ("skip_special_tokens", Plain::True),
+    ("spaces_between_special_tokens", Plain::True),
+    ("typical_p", Plain::Number(1.0)),
+    ("verbosity", Plain::Word("medium")),
+];
+
+/// A default.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Plain {
+    True,
+    Number(f64),
+    Word(&'static str),
+    /// A list of this word alone.
+    List(&'static str),
+}
+
+/// Why a field is refused that asks for something, in words that go on after its name.
+fn refusal(field: &str) -> &'static str {
+    match field {
+        "tools"
+        | "tool_choice"
+        | "tool_calls"
+        | "tool_call_id"
+        | "functions"
+        | "function_call"
+        | "parallel_tool_calls" => "asks for tool calls, which are not supported by this server yet",
+        "json_schema"
+        | "structured_outputs"
+        | "guided_json"
+        | "guided_regex"
+        | "guided_choice"
+        | "guided_grammar"
+        | "guided_decoding_backend" => "asks for structured output, which is not supported by this server yet",
+        "image_url" | "input_audio" | "file" | "video_url" | "audio" | "modalities" => {
+            "asks for more than text, which is not supported by this server yet"
+        }
+        _ => "is not supported by this server; leave it out",
+    }
+}
+
+/// Reads the value of an unsupported field of that name.
+pub(crate) struct Neutral<'a>(pub &'a str);
+
+impl Neutral<'_> {
+    fn default(&self) -> Option<Plain> {
+        DEFAULTS.iter().find(|(field, _)| *field == self.0).map(|(_, value)| *value)
+    }
+
+    fn only_if<E: Error>(&self, neutral: bool) -> Result<(), E> {
+        if neutral { Ok(()) } else { Err(E::custom(refusal(self.0))) }
+    }
+
+    fn number<E: Error>(&self, value: f64) -> Result<(), E> {
+        self.only_if(self.default() == Some(Plain::Number(value)))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Neutral<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Neutral<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value that asks for nothing")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
+        self.only_if(!value || self.default() == Some(Plain::True))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
+        self.number(value as f64)
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<(), E> {
+        self.number(value as f64)
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        self.number(value)
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<(), E> {
+        let nothing = matches!(value, "" | "auto" | "none");
+        self.only_if(nothing || matches!(self.default(), Some(Plain::Word(word)) if word == value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        match self.default() {
+            Some(Plain::List(word)) => {
+                while let Some(entry) = list.next_element::<String>()? {
+                    self.only_if(entry == word)?;
+                }
+                Ok(())
+            }
+            _ => {
+                let first = list.next_element_seed(Unread)?;
+                self.only_if(first.is_none())
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        self.only_if(map.next_key::<IgnoredAny>()?.is_none())
+    }
+}
+
+/// Sees that there is a value; it must be refused then, for it is not read.
+struct Unread;
+
+impl<'de> DeserializeSeed<'de> for Unread {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, _: D) -> Result<(), D::Error> {
+        Ok(())
+    }
+}
+
+/// Refuses whatever the value is.
+pub(crate) struct Refusal(pub &'static str);
+
+impl<'de> DeserializeSeed<'de> for Refusal {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, _: D) -> Result<(), D::Error> {
+        Err(D::Error::custom(self.0))
+    }
+}
