@@ -55,7 +55,8 @@ impl CpuDevice {
             let lowering = Lowering { isa, arithmetic: options.arithmetic, workers };
             CpuQueue::new(kind, pool, Arc::new(lowering), activity.clone())
         };
-        let memory = machine::memory();
+        // Where the system does not tell, what a small machine has.
+        let memory = machine::host_memory().map_or(8 << 30, |memory| memory.available);
         let info = DeviceInfo {
             backend: "cpu",
             name: machine::name(),

@@ -23,3 +23,4 @@ mod view;
 
 pub use device::{CpuDevice, CpuOptions};
 pub use kernels::Isa;
+pub use machine::{HostMemory, host_memory};

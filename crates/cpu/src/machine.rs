@@ -1,6 +1,7 @@
 //! What the machine says about itself.
 
 use std::fs::read_to_string;
+use std::path::Path;
 
 /// Threads that it runs at once.
 pub(crate) fn threads() -> usize {
@@ -13,12 +14,56 @@ pub(crate) fn name() -> String {
     value_of(&info, "model name").unwrap_or(std::env::consts::ARCH).to_owned()
 }
 
-/// Bytes of memory that may still be used: what is available now, within the limit of the control group.
-pub(crate) fn memory() -> u64 {
-    let info = read_to_string("/proc/meminfo").unwrap_or_default();
-    let available = value_of(&info, "MemAvailable").and_then(kibibytes).unwrap_or(8 << 30);
-    let limit = read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-    available.min(limit.unwrap_or(u64::MAX))
+/// Memory of the machine, within the limits of the control groups that this process is in, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostMemory {
+    /// All of it.
+    pub total: u64,
+    /// What may still be used.
+    pub available: u64,
+}
+
+/// `None` where the system does not tell.
+pub fn host_memory() -> Option<HostMemory> {
+    let info = read_to_string("/proc/meminfo").ok()?;
+    let groups = read_to_string("/proc/self/cgroup").unwrap_or_default();
+    Some(within_groups(machine_memory(&info)?, &groups, Path::new("/sys/fs/cgroup")))
+}
+
+fn machine_memory(info: &str) -> Option<HostMemory> {
+    let value = |key| value_of(info, key).and_then(kibibytes);
+    Some(HostMemory { total: value("MemTotal")?, available: value("MemAvailable")? })
+}
+
+/// Lowers the machine's memory to what each control group that holds memory allows. `groups` is `/proc/self/cgroup`, `root` where the
+/// groups are mounted.
+fn within_groups(machine: HostMemory, groups: &str, root: &Path) -> HostMemory {
+    let mut memory = machine;
+    for line in groups.lines() {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
+        let (root, limit, usage, cache) = match controllers {
+            "" => (root.to_owned(), "memory.max", "memory.current", "inactive_file "),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                (root.join("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
+            }
+            _ => continue,
+        };
+        // A limit of any group above holds too. In a container the path may be the host's, which is not to be seen; the root then is
+        // the container's own group.
+        for group in Path::new(path.trim_start_matches('/')).ancestors() {
+            let group = root.join(group);
+            let number = |file: &str| read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
+            let Some(limit) = number(limit) else { continue };
+            let stat = read_to_string(group.join("memory.stat")).unwrap_or_default();
+            // Cached files make room when memory is wanted.
+            let cached = stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse().ok()).unwrap_or(0);
+            let used = number(usage).unwrap_or(0).saturating_sub(cached);
+            memory.total = memory.total.min(limit);
+            memory.available = memory.available.min(limit.saturating_sub(used));
+        }
+    }
+    memory
 }
 
 fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
@@ -37,9 +82,37 @@ mod tests {
     #[test]
     fn reads_the_kernels_tables() {
         let text = "MemTotal:       24000 kB\nMemAvailable:    1234 kB\n";
+        assert_eq!(machine_memory(text), Some(HostMemory { total: 24000 * 1024, available: 1234 * 1024 }));
+        assert_eq!(machine_memory("MemTotal: 1 kB\n"), None);
         assert_eq!(value_of(text, "MemAvailable").and_then(kibibytes), Some(1234 * 1024));
         assert_eq!(value_of("model name\t: A Processor\n", "model name"), Some("A Processor"));
         assert_eq!(value_of(text, "SwapFree"), None);
         assert_eq!(kibibytes("12 MB"), None);
+    }
+
+    #[test]
+    fn limits_of_control_groups_count_up_to_the_root() {
+        let machine = HostMemory { total: 1000, available: 800 };
+        let root = std::env::temp_dir().join(format!("mlx-serving-groups-{}", std::process::id()));
+        let write = |path: &str, text: &str| {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let memory = |groups: &str| within_groups(machine, groups, &root);
+        assert_eq!(memory("0::/a/b\n"), machine, "no group is mounted");
+        write("a/b/memory.max", "max\n");
+        assert_eq!(memory("0::/a/b\n"), machine, "a group without a limit");
+        write("a/memory.max", "600\n");
+        write("a/memory.current", "350\n");
+        write("a/memory.stat", "anon 200\ninactive_file 150\n");
+        assert_eq!(memory("0::/a/b\n"), HostMemory { total: 600, available: 400 });
+        assert_eq!(memory("1:cpu:/a\n"), machine);
+        // Version 1, by a path that is the host's: the root of the mount is this container's group.
+        write("memory/memory.limit_in_bytes", "500\n");
+        write("memory/memory.usage_in_bytes", "100\n");
+        write("memory/memory.stat", "total_inactive_file 50\n");
+        assert_eq!(memory("3:cpu,memory:/docker/0123\n0::/\n"), HostMemory { total: 500, available: 450 });
+        std::fs::remove_dir_all(&root).unwrap();
     }
 }

@@ -122,7 +122,7 @@ impl Client {
             }
         }
         let usage = self.usage();
-        metrics.finish(reason, &usage);
+        metrics.finish(reason, &self.request, &usage);
         let _ = self.events.send(Event::Finished(Finish { reason, text, usage }));
     }
 

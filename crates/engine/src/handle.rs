@@ -4,8 +4,8 @@ use crate::worker::{self, Command, Parts};
 use crate::{EngineError, Event, Metrics, Request};
 use mlx_serving_device::Device;
 use mlx_serving_metal_layer::{LayerMetrics, LayerStats};
+use mlx_serving_metrics::Labeled;
 use mlx_serving_text::StopMatcher;
-use prometheus_client::registry::Registry;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -135,7 +135,7 @@ impl Engine {
     pub fn start(parts: Parts, options: &Options) -> Result<Engine, EngineError> {
         let (commands, inbox) = mpsc::channel();
         let shared = Arc::new(Shared {
-            metrics: Metrics::default(),
+            metrics: Metrics::new(parts.model.max_context()),
             heartbeat: AtomicU64::new(0),
             live: AtomicUsize::new(0),
             max_live: options.max_sequences + options.max_waiting,
@@ -233,11 +233,11 @@ impl Engine {
         &self.shared.metrics
     }
 
-    /// Registers all metrics as they are now, the optimisations' too unless the configuration hides them.
-    pub fn register_metrics(&self, registry: &mut Registry) {
-        self.shared.metrics.register(registry);
+    /// Adds all metrics as they are now, the optimisations' too unless the configuration hides them.
+    pub fn tell_metrics(&self, to: &mut Labeled<'_>) {
+        self.shared.metrics.tell(to);
         if let Some(metrics) = &self.shared.layer_metrics {
-            metrics.register(self.stats(), registry);
+            metrics.tell(&self.stats(), to);
         }
     }
 

@@ -1,43 +1,11 @@
-use crate::{FinishReason, Usage};
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
-use std::fmt::Write as _;
+use crate::{FinishReason, Request, Usage};
+use mlx_serving_metrics::{Counter, Gauge, Histogram, Labeled, lengths};
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 
 type FloatGauge = Gauge<f64, AtomicU64>;
 
-/// The reason label of finished requests.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Finished {
-    finished_reason: Reason,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Reason {
-    Finish(FinishReason),
-    Error,
-}
-
-impl EncodeLabelValue for Reason {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
-        encoder.write_str(match self {
-            Reason::Finish(reason) => reason.as_str(),
-            Reason::Error => "error",
-        })
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CacheConfig {
-    block_size: u64,
-    num_gpu_blocks: u64,
-}
-
-/// The engine's counters, under vLLM's names, so that dashboards and gateways work unchanged.
+/// The engine's counters, under vLLM's names, so that dashboards and gateways work unchanged. Clones share their counts.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     /// Sequences that run.
@@ -46,11 +14,11 @@ pub struct Metrics {
     pub waiting: Gauge,
     /// Share of the KV cache's blocks in use.
     pub kv_usage: FloatGauge,
-    /// Tokens of prompts computed or found cached.
+    /// Tokens of prompts computed or found cached, once a request.
     pub prompt_tokens: Counter,
     /// Tokens generated.
     pub generation_tokens: Counter,
-    /// Prompt tokens looked up in the prefix cache.
+    /// Prompt tokens looked up in the prefix cache when a request was first admitted.
     pub prefix_queries: Counter,
     /// Prompt tokens found there.
     pub prefix_hits: Counter,
@@ -60,14 +28,35 @@ pub struct Metrics {
     pub time_to_first_token: Histogram,
     /// Seconds between two tokens of one answer.
     pub inter_token: Histogram,
+    /// Rows of a step.
+    pub(crate) step_tokens: Histogram,
+    /// Spilled KV blocks.
+    pub(crate) spill: SpillMetrics,
+    ends: Ends,
+    answers: Answers,
+    /// Tokens of a KV block, and blocks.
+    cache: Arc<OnceLock<(usize, usize)>>,
+}
+
+/// Requests by how they ended.
+#[derive(Debug, Clone, Default)]
+struct Ends {
+    stop: Counter,
+    length: Counter,
+    abort: Counter,
+    error: Counter,
+}
+
+/// What completed answers took.
+#[derive(Debug, Clone)]
+struct Answers {
     end_to_end: Histogram,
     queue: Histogram,
     prefill: Histogram,
     decode: Histogram,
-    /// Spilled KV blocks.
-    pub(crate) spill: SpillMetrics,
-    finished: Family<Finished, Counter>,
-    cache_config: Family<CacheConfig, Gauge>,
+    prompt_tokens: Histogram,
+    generation_tokens: Histogram,
+    max_tokens: Histogram,
 }
 
 /// What became of KV blocks of the prefix cache that the device had no more room for. Clones share their counts.
@@ -89,8 +78,14 @@ const BETWEEN_TOKENS_S: [f64; 17] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0];
 const REQUEST_S: [f64; 16] = [0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0];
 
-impl Default for Metrics {
-    fn default() -> Self {
+/// As vLLM has them.
+const STEP_TOKENS: [f64; 13] =
+    [1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
+
+impl Metrics {
+    /// Of a model whose context holds so many tokens.
+    pub(crate) fn new(max_context: usize) -> Self {
+        let (seconds, tokens) = (|| Histogram::new(REQUEST_S), || Histogram::new(lengths(max_context)));
         Self {
             running: Gauge::default(),
             waiting: Gauge::default(),
@@ -102,90 +97,152 @@ impl Default for Metrics {
             preemptions: Counter::default(),
             time_to_first_token: Histogram::new(FIRST_TOKEN_S),
             inter_token: Histogram::new(BETWEEN_TOKENS_S),
-            end_to_end: Histogram::new(REQUEST_S),
-            queue: Histogram::new(REQUEST_S),
-            prefill: Histogram::new(REQUEST_S),
-            decode: Histogram::new(REQUEST_S),
+            step_tokens: Histogram::new(STEP_TOKENS),
             spill: SpillMetrics::default(),
-            finished: Family::default(),
-            cache_config: Family::default(),
+            ends: Ends::default(),
+            answers: Answers {
+                end_to_end: seconds(),
+                queue: seconds(),
+                prefill: seconds(),
+                decode: seconds(),
+                prompt_tokens: tokens(),
+                generation_tokens: tokens(),
+                max_tokens: tokens(),
+            },
+            cache: Arc::default(),
         }
     }
-}
 
-impl Metrics {
     /// Notes the shape of the KV cache.
     pub(crate) fn configure(&self, block_tokens: usize, blocks: usize) {
-        let label = CacheConfig { block_size: block_tokens as u64, num_gpu_blocks: blocks as u64 };
-        self.cache_config.get_or_create(&label).set(1);
+        // It has one shape as long as it lives.
+        let _ = self.cache.set((block_tokens, blocks));
     }
 
     /// Notes the end of an answer.
-    pub(crate) fn finish(&self, reason: FinishReason, usage: &Usage) {
-        self.finished.get_or_create(&Finished { finished_reason: Reason::Finish(reason) }).inc();
-        self.end_to_end.observe(usage.queue_s + usage.prefill_s + usage.decode_s);
-        self.queue.observe(usage.queue_s);
-        self.prefill.observe(usage.prefill_s);
-        self.decode.observe(usage.decode_s);
+    pub(crate) fn finish(&self, reason: FinishReason, request: &Request, usage: &Usage) {
+        match reason {
+            FinishReason::Stop => self.ends.stop.inc(),
+            FinishReason::Length => self.ends.length.inc(),
+            // What it took says nothing about answers.
+            FinishReason::Cancelled => {
+                self.ends.abort.inc();
+                return;
+            }
+        };
+        let answers = &self.answers;
+        answers.end_to_end.observe(usage.queue_s + usage.prefill_s + usage.decode_s);
+        answers.queue.observe(usage.queue_s);
+        answers.prefill.observe(usage.prefill_s);
+        answers.decode.observe(usage.decode_s);
+        answers.prompt_tokens.observe(usage.prompt_tokens as f64);
+        answers.generation_tokens.observe(usage.completion_tokens as f64);
+        if let Some(max) = request.max_tokens {
+            answers.max_tokens.observe(max as f64);
+        }
     }
 
     /// Notes a request that failed.
     pub(crate) fn fail(&self) {
-        self.finished.get_or_create(&Finished { finished_reason: Reason::Error }).inc();
+        self.ends.error.inc();
     }
 
-    /// Registers all of them; the caller's registry adds the label `model_name`.
-    pub fn register(&self, r: &mut Registry) {
-        r.register("vllm:num_requests_running", "Sequences that run", self.running.clone());
-        r.register("vllm:num_requests_waiting", "Requests that wait", self.waiting.clone());
-        r.register("vllm:kv_cache_usage_perc", "Share of KV blocks in use, 0 to 1", self.kv_usage.clone());
-        r.register("vllm:cache_config_info", "Shape of the KV cache", self.cache_config.clone());
-        r.register("vllm:prompt_tokens", "Prompt tokens taken in", self.prompt_tokens.clone());
-        r.register("vllm:generation_tokens", "Tokens generated", self.generation_tokens.clone());
-        r.register(
-            "vllm:prefix_cache_queries",
-            "Prompt tokens looked up in the prefix cache",
-            self.prefix_queries.clone(),
-        );
-        r.register("vllm:prefix_cache_hits", "Prompt tokens found in the prefix cache", self.prefix_hits.clone());
-        r.register("vllm:num_preemptions", "Sequences that gave their blocks back", self.preemptions.clone());
-        r.register("kv_spill_stored_blocks", "KV blocks copied out of the device", self.spill.stored.clone());
-        r.register("kv_spill_restored_blocks", "KV blocks copied back", self.spill.restored.clone());
-        r.register("kv_spill_dropped_blocks", "Spilled KV blocks given up", self.spill.dropped.clone());
-        r.register("kv_spill_damaged_blocks", "Spilled KV blocks that came back wrong", self.spill.damaged.clone());
-        r.register("vllm:request_success", "Answers by why they ended", self.finished.clone());
-        r.register("vllm:time_to_first_token_seconds", "Arrival to first token", self.time_to_first_token.clone());
-        r.register("vllm:inter_token_latency_seconds", "Token to token", self.inter_token.clone());
-        r.register("vllm:e2e_request_latency_seconds", "Arrival to end", self.end_to_end.clone());
-        r.register("vllm:request_queue_time_seconds", "Arrival to first computed", self.queue.clone());
-        r.register("vllm:request_prefill_time_seconds", "First computed to first token", self.prefill.clone());
-        r.register("vllm:request_decode_time_seconds", "First token to last", self.decode.clone());
+    /// Adds all of them.
+    pub(crate) fn tell(&self, to: &mut Labeled<'_>) {
+        to.gauge("vllm:num_requests_running", "Sequences that run.", self.running.get() as u64);
+        to.gauge("vllm:num_requests_waiting", "Requests that wait.", self.waiting.get() as u64);
+        to.gauge("vllm:kv_cache_usage_perc", "Share of KV blocks in use, 0 to 1.", self.kv_usage.get());
+        if let Some((tokens, blocks)) = self.cache.get() {
+            let shape = [("block_size", &*tokens.to_string()), ("num_gpu_blocks", &*blocks.to_string())];
+            to.with(&shape).gauge("vllm:cache_config_info", "Shape of the KV cache.", 1u64);
+        }
+        to.counter("vllm:prompt_tokens", "Prompt tokens taken in, once a request.", self.prompt_tokens.get());
+        to.counter("vllm:generation_tokens", "Tokens generated.", self.generation_tokens.get());
+        let help = "Prompt tokens looked up in the prefix cache, once a request.";
+        to.counter("vllm:prefix_cache_queries", help, self.prefix_queries.get());
+        let help = "Prompt tokens found in the prefix cache, once a request.";
+        to.counter("vllm:prefix_cache_hits", help, self.prefix_hits.get());
+        to.counter("vllm:num_preemptions", "Sequences that gave their blocks back.", self.preemptions.get());
+        self.tell_ends(to);
+        to.histogram("vllm:iteration_tokens_total", "Tokens computed in a step.", &self.step_tokens);
+        to.histogram("vllm:time_to_first_token_seconds", "Arrival to first token.", &self.time_to_first_token);
+        to.histogram("vllm:inter_token_latency_seconds", "Token to token.", &self.inter_token);
+        self.answers.tell(to);
+        self.spill.tell(to);
+    }
+
+    fn tell_ends(&self, to: &mut Labeled<'_>) {
+        let Ends { stop, length, abort, error } = &self.ends;
+        let mut told = |name, help, reasons: [(&str, &Counter); 2]| {
+            for (reason, count) in reasons {
+                to.with(&[("finished_reason", reason)]).counter(name, help, count.get());
+            }
+        };
+        told("vllm:request_success", "Answers by why they ended.", [("stop", stop), ("length", length)]);
+        let help = "Requests without a whole answer: the client hung up, or computing it failed.";
+        told("request_failure", help, [("abort", abort), ("error", error)]);
+    }
+}
+
+impl Answers {
+    fn tell(&self, to: &mut Labeled<'_>) {
+        to.histogram("vllm:e2e_request_latency_seconds", "Arrival to end.", &self.end_to_end);
+        to.histogram("vllm:request_queue_time_seconds", "Arrival to first computed.", &self.queue);
+        to.histogram("vllm:request_prefill_time_seconds", "First computed to first token.", &self.prefill);
+        to.histogram("vllm:request_decode_time_seconds", "First token to last.", &self.decode);
+        to.histogram("vllm:request_prompt_tokens", "Tokens of a prompt.", &self.prompt_tokens);
+        to.histogram("vllm:request_generation_tokens", "Tokens of an answer.", &self.generation_tokens);
+        // Every choice is a request of its own here, so that the longest of them is each.
+        let help = "Tokens of the longest answer of a request.";
+        to.histogram("vllm:request_max_num_generation_tokens", help, &self.generation_tokens);
+        let help = "Tokens that a request allowed, where it said so.";
+        to.histogram("vllm:request_params_max_tokens", help, &self.max_tokens);
+    }
+}
+
+impl SpillMetrics {
+    fn tell(&self, to: &mut Labeled<'_>) {
+        to.counter("kv_spill_stored_blocks", "KV blocks copied out of the device.", self.stored.get());
+        to.counter("kv_spill_restored_blocks", "KV blocks copied back.", self.restored.get());
+        to.counter("kv_spill_dropped_blocks", "Spilled KV blocks given up.", self.dropped.get());
+        to.counter("kv_spill_damaged_blocks", "Spilled KV blocks that came back wrong.", self.damaged.get());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mlx_serving_metrics::{Families, Format};
 
     #[test]
     fn exposition_has_the_names_that_dashboards_know() {
-        let metrics = Metrics::default();
+        let metrics = Metrics::new(2048);
         metrics.configure(16, 128);
         metrics.prompt_tokens.inc_by(5);
-        metrics.finish(FinishReason::Stop, &Usage { decode_s: 0.2, ..Usage::default() });
+        let usage = Usage { prompt_tokens: 5, completion_tokens: 20, decode_s: 0.2, ..Usage::default() };
+        let request = Request { max_tokens: Some(1000), ..Request::default() };
+        metrics.finish(FinishReason::Stop, &request, &usage);
+        metrics.finish(FinishReason::Cancelled, &request, &usage);
         metrics.fail();
-        let mut registry = Registry::default();
-        metrics.register(registry.sub_registry_with_label(("model_name".into(), "m".into())));
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let mut families = Families::default();
+        metrics.tell(&mut families.labeled(&[("model_name", "m")]));
+        let text = families.write(Format::OpenMetrics).unwrap();
         for line in [
             "vllm:prompt_tokens_total{model_name=\"m\"} 5",
             "vllm:request_success_total{model_name=\"m\",finished_reason=\"stop\"} 1",
-            "vllm:request_success_total{model_name=\"m\",finished_reason=\"error\"} 1",
+            "vllm:request_success_total{model_name=\"m\",finished_reason=\"length\"} 0",
+            "request_failure_total{model_name=\"m\",finished_reason=\"abort\"} 1",
+            "request_failure_total{model_name=\"m\",finished_reason=\"error\"} 1",
             "vllm:cache_config_info{model_name=\"m\",block_size=\"16\",num_gpu_blocks=\"128\"} 1",
-            "vllm:e2e_request_latency_seconds_bucket{model_name=\"m\",le=\"0.3\"} 1",
+            "vllm:e2e_request_latency_seconds_bucket{le=\"0.3\",model_name=\"m\"} 1",
+            "vllm:request_prompt_tokens_bucket{le=\"5.0\",model_name=\"m\"} 1",
+            "vllm:request_generation_tokens_bucket{le=\"10.0\",model_name=\"m\"} 0",
+            "vllm:request_max_num_generation_tokens_bucket{le=\"20.0\",model_name=\"m\"} 1",
+            "vllm:request_params_max_tokens_bucket{le=\"1000.0\",model_name=\"m\"} 1",
+            "vllm:request_params_max_tokens_count{model_name=\"m\"} 1",
+            "vllm:iteration_tokens_total_count{model_name=\"m\"} 0",
         ] {
-            assert!(text.contains(line), "{line} is not in\n{text}");
+            assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
         }
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Progress {
     pub cached: usize,
     /// Spilled blocks may be brought back for it.
     pub restore: bool,
+    /// It was admitted before: what is counted once a request has been.
+    counted: bool,
     published: Prefix,
     published_blocks: usize,
     /// Its row in the previous step's sampled tokens.
@@ -48,6 +50,7 @@ impl Progress {
             blocks: Vec::new(),
             cached: 0,
             restore: true,
+            counted: false,
             published: Prefix::ROOT,
             published_blocks: 0,
             last_sample: None,
@@ -173,7 +176,7 @@ pub(crate) struct Scheduler<T> {
     pub pool: BlockPool,
     /// Times a sequence had to give its blocks back.
     pub preemptions: u64,
-    /// Prompt tokens looked up in the prefix cache, and found.
+    /// Prompt tokens looked up in the prefix cache, and found, when a request was first admitted.
     pub prefix_queries: u64,
     pub prefix_hits: u64,
     /// Prompt tokens taken in, once a request.
@@ -218,9 +221,9 @@ impl<T> Scheduler<T> {
                 self.waiting.push_front(s);
                 break;
             }
-            self.prefix_queries += s.progress.tokens.len() as u64;
-            self.prefix_hits += s.progress.cached as u64;
-            if s.progress.tokens.len() == s.progress.prompt {
+            if !std::mem::replace(&mut s.progress.counted, true) {
+                self.prefix_queries += s.progress.prompt as u64;
+                self.prefix_hits += s.progress.cached as u64;
                 self.prompt_tokens += s.progress.prompt as u64;
             }
             plan.add(s.id, &mut s.progress, self.limits.rows - plan.tokens.len(), previous, true);

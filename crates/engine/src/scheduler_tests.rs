@@ -152,6 +152,24 @@ fn a_prompt_seen_before_is_not_computed_again() {
     assert_eq!((s.prefix_queries, s.prefix_hits), (66, 32));
 }
 
+#[test]
+fn a_preempted_sequence_is_counted_once_and_finds_no_hits_in_its_own_blocks() {
+    let mut s = scheduler(64, 4, 4);
+    submit(&mut s, 1, prompt(16, 0), 40);
+    submit(&mut s, 2, prompt(33, 1), 5);
+    let plan = step(&mut s, 0);
+    complete(&mut s, &plan, |_, _| 9);
+    while s.preemptions == 0 {
+        let plan = step(&mut s, 0);
+        complete(&mut s, &plan, |_, _| 9);
+    }
+    while !s.running.is_empty() || !s.waiting.is_empty() {
+        let plan = step(&mut s, 0);
+        complete(&mut s, &plan, |_, _| 9);
+    }
+    assert_eq!((s.prompt_tokens, s.prefix_queries, s.prefix_hits), (49, 49, 0));
+}
+
 proptest! {
     /// Whatever the load, the row budget, the pool and the depth: every sequence ends with the tokens that it would have had
     /// alone, each position is computed in order, a sampled token is taken from where the step before writes it, no two sequences
@@ -214,5 +232,7 @@ proptest! {
         }
         prop_assert_eq!(done, requests.len());
         prop_assert_eq!(s.pool.available(), blocks);
+        let prompts: u64 = requests.iter().map(|&(n, ..)| n as u64).sum();
+        prop_assert_eq!((s.prompt_tokens, s.prefix_queries), (prompts, prompts), "each prompt once");
     }
 }

@@ -4,6 +4,7 @@ use crate::EngineError;
 use crate::block_pool::{Content, Prefix};
 use crate::metrics::SpillMetrics;
 use crate::spill_file::{Slot, SpillFile};
+use mlx_serving_device::DeviceError;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,8 @@ pub(crate) struct SpillStore {
     metrics: SpillMetrics,
     /// Writing fails: said once, until it works again.
     failing: AtomicBool,
+    /// Blocks do not come back: the same.
+    losing: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -129,8 +132,9 @@ impl SpillStore {
         if memory_blocks == 0 && file.is_none() {
             return Ok(None);
         }
-        let (index, failing) = (Mutex::default(), AtomicBool::new(false));
-        Ok(Some(Arc::new(Self { block_bytes: block_bytes as usize, memory_blocks, index, file, metrics, failing })))
+        let (index, failing, losing) = (Mutex::default(), AtomicBool::new(false), AtomicBool::new(false));
+        let block_bytes = block_bytes as usize;
+        Ok(Some(Arc::new(Self { block_bytes, memory_blocks, index, file, metrics, failing, losing })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Index> {
@@ -208,8 +212,16 @@ impl SpillStore {
         self.lock().remove(content.prefix);
     }
 
+    /// Notes blocks that did not go back to the device.
+    pub(crate) fn note_lost(&self, error: &DeviceError) {
+        if !self.losing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(%error, "spilled KV blocks did not come back and are computed again");
+        }
+    }
+
     /// Notes blocks that went back to the device.
     pub(crate) fn note_restored(&self, blocks: usize) {
+        self.losing.store(false, Ordering::Relaxed);
         self.metrics.restored.inc_by(blocks as u64);
     }
 }

@@ -1,4 +1,4 @@
-use std::fs::File;
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +10,8 @@ const MAGIC: &[u8; 16] = b"mlx-serving-kv\0\x01";
 #[derive(Debug)]
 pub(crate) struct SpillFile {
     path: PathBuf,
+    /// The file that was made for it, which is the only one that it removes.
+    made: Option<Identity>,
     file: Mutex<File>,
     slot_bytes: u64,
     slots: u64,
@@ -38,36 +40,25 @@ impl Drop for Slot {
 }
 
 impl SpillFile {
-    /// Room for `bytes` in slots of `slot_bytes`. Refuses a file with other content, and one that another engine uses.
+    /// Room for `bytes` in slots of `slot_bytes`. Takes the place of what an engine that was killed has left behind; refuses any other
+    /// file, and one that another engine uses. A failure leaves no file.
     pub(crate) fn create(path: &Path, bytes: u64, slot_bytes: u64) -> io::Result<Self> {
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::OpenOptionsExt;
-            // It holds what people asked.
-            options.mode(0o600);
-        }
-        let mut file = options.open(path)?;
-        file.try_lock().map_err(|e| match e {
-            std::fs::TryLockError::WouldBlock => io::Error::other("another engine uses it"),
-            std::fs::TryLockError::Error(e) => e,
-        })?;
-        let metadata = file.metadata()?;
-        if metadata.is_file() && metadata.len() > 0 {
-            let mut head = [0; MAGIC.len()];
-            let read = file.read(&mut head)?;
-            if read < head.len() || head != *MAGIC {
-                return Err(io::Error::other("it exists and is no spill file"));
-            }
-            file.set_len(0)?;
-        }
-        if metadata.is_file() {
-            file.seek(SeekFrom::Start(0))?;
+        let (file, made) = match create_new(path) {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => take_place(path)?,
+            Err(error) => return Err(error),
+        };
+        let made = if made { Some(Identity::of(&file)?) } else { None };
+        let slots = bytes / slot_bytes.max(1);
+        // From here on a failure drops the file, which removes it.
+        let this =
+            Self { path: path.to_owned(), made, file: Mutex::new(file), slot_bytes, slots, free: Arc::default() };
+        if this.made.is_some() {
+            let mut file = this.file.lock().unwrap_or_else(PoisonError::into_inner);
+            lock(&file)?;
             file.write_all(MAGIC)?;
         }
-        let slots = bytes / slot_bytes.max(1);
-        Ok(Self { path: path.to_owned(), file: Mutex::new(file), slot_bytes, slots, free: Arc::default() })
+        Ok(this)
     }
 
     /// A slot that nobody holds.
@@ -103,11 +94,87 @@ impl SpillFile {
 
 impl Drop for SpillFile {
     fn drop(&mut self) {
-        // A device that stands in for a file stays.
-        if self.path.is_file() {
-            let _ = std::fs::remove_file(&self.path);
+        // Somebody may have put another file into its place, or have removed it.
+        let there = std::fs::symlink_metadata(&self.path).ok().map(|metadata| Identity::from(&metadata));
+        if self.made.is_some()
+            && there == self.made
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "the KV spill file cannot be removed");
         }
     }
+}
+
+/// Which file it is, whatever its name; all files are one where the system does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    #[cfg(unix)]
+    device_and_inode: (u64, u64),
+}
+
+impl Identity {
+    fn of(file: &File) -> io::Result<Self> {
+        Ok(Self::from(&file.metadata()?))
+    }
+}
+
+impl From<&Metadata> for Identity {
+    #[cfg_attr(not(unix), expect(unused_variables, reason = "there is nothing to be read from it"))]
+    fn from(metadata: &Metadata) -> Self {
+        #[cfg(unix)]
+        use std::os::unix::fs::MetadataExt;
+        Self {
+            #[cfg(unix)]
+            device_and_inode: (metadata.dev(), metadata.ino()),
+        }
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = File::options();
+    options.read(true).write(true);
+    options
+}
+
+/// A file that was not there, for its owner only: it holds what people asked.
+fn create_new(path: &Path) -> io::Result<File> {
+    let mut options = options();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(0o600);
+    }
+    options.create_new(true).open(path)
+}
+
+fn lock(file: &File) -> io::Result<()> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => io::Error::other("another engine uses it"),
+        TryLockError::Error(error) => error,
+    })
+}
+
+/// Makes the file anew where a killed engine's lies, and says so; or takes a device that stands in for a file as it is.
+fn take_place(path: &Path) -> io::Result<(File, bool)> {
+    let kind = std::fs::symlink_metadata(path)?.file_type();
+    #[cfg(unix)]
+    if std::os::unix::fs::FileTypeExt::is_char_device(&kind) {
+        return Ok((options().open(path)?, false));
+    }
+    if !kind.is_file() {
+        return Err(io::Error::other("it exists and is no file"));
+    }
+    let mut old = options().open(path)?;
+    // Held until the new one is there, so that of two engines that start at once only one comes this far.
+    lock(&old)?;
+    let mut head = [0; MAGIC.len()];
+    match old.read_exact(&mut head) {
+        Ok(()) if head == *MAGIC => {}
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+        _ => return Err(io::Error::other("it exists and is no spill file")),
+    }
+    std::fs::remove_file(path)?;
+    Ok((create_new(path)?, true))
 }
 
 #[cfg(test)]
@@ -135,18 +202,57 @@ mod tests {
         assert!(!path.exists());
     }
 
+    fn refused(path: &Path) -> String {
+        SpillFile::create(path, 100, 10).unwrap_err().to_string()
+    }
+
     #[test]
-    fn a_file_with_other_content_or_of_another_engine_is_left_alone() {
+    fn a_file_that_is_not_its_own_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("letters.txt");
-        std::fs::write(&path, "to be kept, whatever a configuration says").unwrap();
-        let error = SpillFile::create(&path, 100, 10).unwrap_err().to_string();
-        assert!(error.contains("no spill file"), "{error}");
-        assert!(std::fs::read_to_string(&path).unwrap().starts_with("to be kept"));
+        for content in ["to be kept, whatever a configuration says", "short", ""] {
+            let path = dir.path().join("letters.txt");
+            std::fs::write(&path, content).unwrap();
+            assert!(refused(&path).contains("no spill file"), "{content}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
+        }
+        assert!(refused(dir.path()).contains("no file"));
         let path = dir.path().join("kv");
         let file = SpillFile::create(&path, 100, 10).unwrap();
-        assert!(SpillFile::create(&path, 100, 10).unwrap_err().to_string().contains("another engine"));
-        // An engine that was killed leaves its file behind.
-        std::mem::forget(file);
+        assert!(refused(&path).contains("another engine"));
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_a_killed_engine_left_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kv");
+        std::fs::write(&path, [&MAGIC[..], &[7; 100]].concat()).unwrap();
+        let file = SpillFile::create(&path, 100, 10).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), MAGIC);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "the old file's mode was for all to read");
+        }
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_stranger_in_its_place_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kv");
+        let file = SpillFile::create(&path, 100, 10).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "a stranger's").unwrap();
+        drop(file);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a stranger's");
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &path).unwrap();
+        assert!(refused(&path).contains("no file"));
+        assert!(!dir.path().join("elsewhere").exists());
     }
 }

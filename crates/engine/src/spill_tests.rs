@@ -73,7 +73,7 @@ fn a_damaged_file_is_noticed() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_drops_what_it_cannot_take_and_keeps_the_rest() {
-    // A device whose writes fail for want of room refuses the magic only if it is a file; here the first block is refused.
+    // A device is given no magic, so the first block is what it refuses.
     let (store, metrics) = store(1, Some((PathBuf::from("/dev/full"), 8)));
     put(&store, 0..4);
     assert_eq!(metrics.dropped.get(), 3);

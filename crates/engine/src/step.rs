@@ -49,6 +49,20 @@ impl From<DeviceError> for Refusal {
     }
 }
 
+/// Why a submitted step has no tokens.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub error: DeviceError,
+    /// Spilled blocks did not come back for it.
+    pub spill: bool,
+}
+
+impl From<DeviceError> for Failure {
+    fn from(error: DeviceError) -> Self {
+        Self { error, spill: false }
+    }
+}
+
 /// A submitted step.
 pub(crate) struct Submitted {
     /// Blocks that came back for it.
@@ -183,7 +197,7 @@ impl Stepper {
     }
 
     /// Waits for a step; the tokens that it sampled.
-    pub(crate) fn complete(&mut self, step: &Submitted, limit: Duration) -> Result<Vec<u32>> {
+    pub(crate) fn complete(&mut self, step: &Submitted, limit: Duration) -> Result<Vec<u32>, Failure> {
         // While weights arrive one after the other, the step has not begun to be late.
         let resident = self.model.wait_resident(limit).map_err(|e| DeviceError::CommandFailed(e.to_string()));
         self.layer.submit.complete(&step.in_flight, limit)?;
@@ -200,11 +214,10 @@ impl Stepper {
                 self.lingering.push((ticket.clone(), blocks.clone()));
             }
         }
-        // A transfer that is late is no sign of a device that hangs: the step has completed.
-        came_back.map_err(|error| match error {
-            DeviceError::Timeout { .. } => DeviceError::CommandFailed(error.to_string()),
-            error => error,
-        })?;
+        if let Err(error) = came_back {
+            self.spill.iter().for_each(|spill| spill.note_lost(&error));
+            return Err(Failure { error, spill: true });
+        }
         let mut tokens = vec![0u32; step.samples];
         step.readable.read(0, &mut tokens)?;
         Ok(tokens)

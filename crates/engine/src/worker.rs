@@ -61,6 +61,17 @@ pub(crate) struct Worker {
     aside: Vec<Lingering>,
 }
 
+/// What a step failed of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// Nobody knows: the device, or one of its requests.
+    Step,
+    /// One request, which has been told.
+    Request,
+    /// Spilled blocks that did not come back, which the store has told.
+    Spill,
+}
+
 /// A submitted step.
 struct Flight {
     plan: Plan,
@@ -213,7 +224,8 @@ impl Worker {
                     let metrics = self.shared.metrics.clone();
                     self.end(id, |client| client.fail(refusal.error.clone().into(), &metrics));
                 }
-                self.recover(&refusal.error, vec![plan], refusal.sequence.is_none())
+                let fault = if refusal.sequence.is_some() { Fault::Request } else { Fault::Step };
+                self.recover(&refusal.error, vec![plan], fault)
             }
         }
     }
@@ -223,10 +235,14 @@ impl Worker {
         self.shared.end_step(!self.flight.is_empty());
         match outcome {
             Ok(tokens) => {
+                self.shared.metrics.step_tokens.observe(flight.plan.tokens.len() as f64);
                 self.deliver(&flight.plan, &tokens);
                 Ok(())
             }
-            Err(error) => self.recover(&error, vec![flight.plan], true),
+            Err(failure) => {
+                let fault = if failure.spill { Fault::Spill } else { Fault::Step };
+                self.recover(&failure.error, vec![flight.plan], fault)
+            }
         }
     }
 
@@ -315,14 +331,16 @@ impl Worker {
     }
 
     /// After a failed step: waits for the rest in flight, forgets what they computed, and computes the sequences again, or fails
-    /// them if that was tried; a failure that is not `counted` was another's fault. A device that is lost or hangs ends the engine.
-    fn recover(&mut self, error: &DeviceError, mut plans: Vec<Plan>, counted: bool) -> Result<(), EngineError> {
+    /// them if that was tried and the fault may be theirs. A device that is lost or hangs ends the engine.
+    fn recover(&mut self, error: &DeviceError, mut plans: Vec<Plan>, fault: Fault) -> Result<(), EngineError> {
         self.check_device(error)?;
-        tracing::warn!(%error, "a step failed; its requests are computed again");
+        if fault != Fault::Spill {
+            tracing::warn!(%error, "a step failed; its requests are computed again");
+        }
         for flight in std::mem::take(&mut self.flight) {
             // Its input came from the failed step, so how it ends tells only whether the device works still.
-            if let Err(error) = self.stepper.complete(&flight.step, self.step_limit) {
-                self.check_device(&error)?;
+            if let Err(failure) = self.stepper.complete(&flight.step, self.step_limit) {
+                self.check_device(&failure.error)?;
             }
             plans.push(flight.plan);
         }
@@ -339,7 +357,7 @@ impl Worker {
         for id in ids.into_iter().rev() {
             let Some(mut s) = self.scheduler.finish(id) else { continue };
             s.progress.pending = 0;
-            s.rest.retries += u32::from(counted);
+            s.rest.retries += u32::from(fault == Fault::Step);
             // What came back may be what failed it.
             s.progress.restore = false;
             if s.rest.retries > RETRIES {

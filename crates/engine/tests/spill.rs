@@ -10,6 +10,7 @@ use mlx_serving_device::Device;
 use mlx_serving_device::fake::{FakeControl, FakeDevice, FakeOptions, Fault, QueueKind};
 use mlx_serving_engine::{Engine, Options, Request, SpillOptions};
 use mlx_serving_metal_layer::config::MetalOptimizations;
+use mlx_serving_metrics::{Families, Format};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,10 +54,9 @@ fn cpu() -> Arc<dyn Device> {
 
 /// The value of a counter on the page of metrics.
 fn counter(engine: &Engine, name: &str) -> u64 {
-    let mut registry = prometheus_client::registry::Registry::default();
-    engine.metrics().register(&mut registry);
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let mut families = Families::default();
+    engine.tell_metrics(&mut families.labeled(&[]));
+    let text = families.write(Format::OpenMetrics).unwrap();
     let line = text.lines().find(|l| l.starts_with(name) && !l.starts_with('#')).unwrap_or_else(|| panic!("{text}"));
     line.rsplit(' ').next().unwrap().parse().unwrap()
 }

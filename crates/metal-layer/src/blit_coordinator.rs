@@ -9,7 +9,7 @@ use crate::staging::Gate;
 use crate::stats::BlitStats;
 use crate::transfer::{Fill, Outcome, Sink, Ticket, Transfer};
 use mlx_serving_device::{Buffer, Device, DeviceError, Point, Result, Storage};
-use prometheus_client::metrics::histogram::Histogram;
+use mlx_serving_metrics::Histogram;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};

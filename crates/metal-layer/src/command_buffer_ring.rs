@@ -4,7 +4,7 @@ use crate::frontier::Lane;
 use crate::stats::RingStats;
 use crate::submit::{InFlight, Lease, Slot, Submit};
 use mlx_serving_device::{Device, DeviceError, Point, Result, Status, Storage, Submission};
-use prometheus_client::metrics::histogram::Histogram;
+use mlx_serving_metrics::Histogram;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

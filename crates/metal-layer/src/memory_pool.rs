@@ -14,7 +14,7 @@ pub use fit::WorkingSet;
 use garde::Validate;
 use heaps::{Heaps, Range, Role};
 use mlx_serving_device::{Device, DeviceError, Heap, Point, Result, Storage};
-use prometheus_client::metrics::histogram::Histogram;
+use mlx_serving_metrics::Histogram;
 use slab::Slab;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};

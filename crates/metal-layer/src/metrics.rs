@@ -1,11 +1,5 @@
 use crate::stats::{BlitStats, LayerStats, PoolStats, RingStats};
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
-use std::fmt;
+use mlx_serving_metrics::{Histogram, Labeled};
 
 /// Seconds: from a free list's nanoseconds to a device allocation.
 const ACQUIRE_S: [f64; 12] = [2e-7, 5e-7, 1e-6, 2e-6, 5e-6, 1e-5, 5e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0];
@@ -39,73 +33,48 @@ impl Default for LayerMetrics {
 }
 
 impl LayerMetrics {
-    /// Registers the metrics of the optimisations that `stats` has counters of, and the device's.
-    pub fn register(&self, stats: LayerStats, registry: &mut Registry) {
-        if stats.memory_pool.counters().is_some() {
-            let help = "Time of an allocation";
-            registry.register("metal_pool_acquire_duration_seconds", help, self.pool_acquire.clone());
+    /// Adds the metrics of the optimisations that `stats` has counters of, and the device's.
+    pub fn tell(&self, stats: &LayerStats, to: &mut Labeled<'_>) {
+        if let Some(stats) = stats.memory_pool.counters() {
+            pool(to, stats);
+            to.histogram("metal_pool_acquire_duration_seconds", "Time of an allocation.", &self.pool_acquire);
         }
-        if stats.blit_queue.counters().is_some() {
-            let help = "Time of an upload";
-            registry.register("blit_upload_duration_seconds", help, self.blit_upload.clone());
-            let help = "Time of a download";
-            registry.register("blit_download_duration_seconds", help, self.blit_download.clone());
+        if let Some(stats) = stats.blit_queue.counters() {
+            blit(to, stats);
+            to.histogram("blit_upload_duration_seconds", "Time of an upload.", &self.blit_upload);
+            to.histogram("blit_download_duration_seconds", "Time of a download.", &self.blit_download);
         }
-        if stats.command_buffer_ring.counters().is_some() {
-            let help = "Time that the host waited for a slot";
-            registry.register("command_ring_wait_seconds", help, self.ring_wait.clone());
+        if let Some(stats) = stats.command_buffer_ring.counters() {
+            ring(to, stats);
+            to.histogram("command_ring_wait_seconds", "Time that the host waited for a slot.", &self.ring_wait);
         }
-        registry.register_collector(Box::new(Counters(stats)));
+        let help = "Share of the last seconds in which ops ran, 0 to 1.";
+        to.gauge("metal_device_utilization", help, stats.device.utilization);
     }
 }
 
-/// The counters as of one moment.
-#[derive(Debug)]
-struct Counters(LayerStats);
-
-impl Collector for Counters {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let e = &mut encoder;
-        if let Some(stats) = self.0.memory_pool.counters() {
-            pool(e, stats)?;
-        }
-        if let Some(stats) = self.0.blit_queue.counters() {
-            blit(e, stats)?;
-        }
-        if let Some(stats) = self.0.command_buffer_ring.counters() {
-            ring(e, stats)?;
-        }
-        gauge(e, "metal_device_utilization", "Share of the last seconds in which ops ran", self.0.device.utilization)
-    }
+fn pool(to: &mut Labeled<'_>, s: &PoolStats) {
+    to.counter("metal_pool_acquired", "Allocations handed out.", s.total_acquired);
+    to.counter("metal_pool_released", "Allocations let go.", s.total_released);
+    to.counter("metal_pool_exhaustion", "Times that the heaps ran out.", s.exhaustion_events);
+    to.counter("metal_pool_fallback", "Allocations served by a dedicated buffer.", s.fallback_events);
+    to.gauge("metal_pool_available", "Heaps without live allocations.", s.available_count);
+    to.gauge("metal_pool_utilization", "Share of the heaps' bytes in use, 0 to 1.", s.utilization);
+    to.gauge("metal_pool_reserved_bytes", "Bytes taken from the device.", s.bytes_reserved);
+    to.gauge("metal_pool_in_use_bytes", "Bytes of live allocations.", s.bytes_in_use);
+    to.gauge("metal_pool_peak_in_use_bytes", "The most bytes of live allocations so far.", s.peak_bytes_in_use);
 }
 
-fn pool(e: &mut DescriptorEncoder<'_>, s: &PoolStats) -> fmt::Result {
-    counter(e, "metal_pool_acquired", "Allocations handed out", s.total_acquired)?;
-    counter(e, "metal_pool_released", "Allocations let go", s.total_released)?;
-    counter(e, "metal_pool_exhaustion", "Times that the heaps ran out", s.exhaustion_events)?;
-    counter(e, "metal_pool_fallback", "Allocations served by a dedicated buffer", s.fallback_events)?;
-    gauge(e, "metal_pool_available", "Heaps without live allocations", s.available_count as f64)?;
-    gauge(e, "metal_pool_utilization", "Share of the heaps' bytes in use", s.utilization)
+fn blit(to: &mut Labeled<'_>, s: &BlitStats) {
+    to.counter("blit_uploaded_bytes", "Bytes of uploads that have ended.", s.bytes_uploaded);
+    to.counter("blit_downloaded_bytes", "Bytes of downloads that have ended.", s.bytes_downloaded);
+    to.gauge("blit_pending_operations", "Transfers under way.", s.pending_operations);
+    to.gauge("blit_overlap_ratio", "Share of the transfers' time during which ops ran, 0 to 1.", s.overlap_ratio);
 }
 
-fn blit(e: &mut DescriptorEncoder<'_>, s: &BlitStats) -> fmt::Result {
-    gauge(e, "blit_pending_operations", "Transfers under way", s.pending_operations as f64)?;
-    gauge(e, "blit_overlap_ratio", "Share of the transfers' time during which ops ran", s.overlap_ratio)
-}
-
-fn ring(e: &mut DescriptorEncoder<'_>, s: &RingStats) -> fmt::Result {
-    counter(e, "command_ring_acquired", "Slots handed out", s.total_acquired)?;
-    counter(e, "command_ring_submitted", "Slots submitted", s.total_submitted)?;
-    counter(e, "command_ring_timeouts", "Waits for a slot that took too long", s.timeout_events)?;
-    gauge(e, "command_ring_available", "Slots that are free", s.available_count as f64)
-}
-
-fn counter(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
-    let metric = ConstCounter::new(value);
-    metric.encode(e.encode_descriptor(name, help, None, metric.metric_type())?)
-}
-
-fn gauge(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: f64) -> fmt::Result {
-    let metric = ConstGauge::new(value);
-    metric.encode(e.encode_descriptor(name, help, None, metric.metric_type())?)
+fn ring(to: &mut Labeled<'_>, s: &RingStats) {
+    to.counter("command_ring_acquired", "Slots handed out.", s.total_acquired);
+    to.counter("command_ring_submitted", "Slots submitted.", s.total_submitted);
+    to.counter("command_ring_timeouts", "Waits for a slot that took too long.", s.timeout_events);
+    to.gauge("command_ring_available", "Slots that are free.", s.available_count);
 }

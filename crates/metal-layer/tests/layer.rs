@@ -5,7 +5,7 @@ use mlx_serving_device::fake::{FakeControl, FakeDevice, FakeOptions, Fault};
 use mlx_serving_device::{DeviceError, Storage};
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_metal_layer::{MetalLayer, MetalLayerError};
-use prometheus_client::registry::Registry;
+use mlx_serving_metrics::{Families, Format};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -51,13 +51,11 @@ fn step(layer: &mut MetalLayer) {
 }
 
 fn metrics(layer: &MetalLayer) -> String {
-    let mut registry = Registry::default();
+    let mut families = Families::default();
     if let Some(metrics) = layer.metrics() {
-        metrics.register(layer.stats(), &mut registry);
+        metrics.tell(&layer.stats(), &mut families.labeled(&[]));
     }
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
-    text
+    families.write(Format::OpenMetrics).unwrap()
 }
 
 #[test]

@@ -92,11 +92,20 @@ pub struct Engine {
     #[garde(range(min = 0, max = 1_048_576))]
     pub kv_spill_mb: u64,
     /// A file for those that host memory has no room for; the model's name is appended. Made at the start, removed at the end.
-    #[garde(skip)]
+    #[garde(inner(custom(names_a_file)))]
+    #[schemars(length(min = 1))]
     pub kv_spill_file: Option<PathBuf>,
     /// Size of the file, MiB.
     #[garde(range(min = 1, max = 16_777_216))]
     pub kv_spill_file_mb: u64,
+}
+
+fn names_a_file(path: &Path, _: &()) -> garde::Result {
+    let text = path.as_os_str().to_string_lossy();
+    if text.is_empty() || text.ends_with(std::path::is_separator) {
+        return Err(garde::Error::new(format!("{text:?} names no file; give a file's path, or null for none")));
+    }
+    Ok(())
 }
 
 impl Default for Engine {

@@ -34,6 +34,18 @@ fn errors_name_file_line_key_and_range() {
 }
 
 #[test]
+fn a_spill_file_without_a_name_is_refused() {
+    for path in ["\"\"", "/tmp/", "spill/"] {
+        let message = refused(&format!("engine:\n  kv_spill_file: {path}\n"));
+        assert!(message.contains("kv_spill_file") && message.contains("names no file"), "{message}");
+    }
+    for (text, file) in [("null", None), ("/tmp/kv", Some("/tmp/kv"))] {
+        let loaded = parse(&format!("engine:\n  kv_spill_file: {text}\n"), Path::new("r.yaml")).unwrap();
+        assert_eq!(loaded.config.engine.kv_spill_file, file.map(PathBuf::from));
+    }
+}
+
+#[test]
 fn keys_that_contradict_each_other_are_refused() {
     let message = refused("metal_optimizations:\n  memory_pool: { heap_size_mb: 1024, max_heap_size_mb: 512 }\n");
     assert!(message.contains("heap_size_mb") && message.contains("max_heap_size_mb"), "{message}");

@@ -83,8 +83,8 @@ pub(crate) fn start(
     let (defaults, eos) = (sampling(&checkpoint.generation), eos(&checkpoint, &tokenizer));
     let e = &context.config.engine;
     let engine = device::with(e, |device| {
-        if let Some(misfit) = fit::misfit(&context.config, &checkpoint, device.as_ref()) {
-            tracing::warn!(model = id, "{misfit}");
+        for warning in fit::check(context, &id, &checkpoint, device.as_ref())? {
+            tracing::warn!(model = id, "{warning}");
         }
         let layer = layer(device.clone())?;
         let model = load_weights(checkpoint.clone(), device, &layer, &id)?;

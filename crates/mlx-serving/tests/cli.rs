@@ -219,3 +219,30 @@ fn config_check_says_when_heaps_and_cache_do_not_fit() {
         assert!(line.contains(part), "{part} is not in: {line}");
     }
 }
+
+#[test]
+fn memory_beyond_the_machine_is_refused_before_any_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("runtime.yaml");
+    for pool in [false, true] {
+        let text = format!(
+            "engine: {{ kv_spill_mb: 1048576 }}\nmetal_optimizations: {{ enabled: {pool}, memory_pool: {{ enabled: {pool} }} }}\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        let config = ["--config", path.to_str().unwrap(), "--device", "cpu"];
+        for command in [&["config", "check"][..], &["serve", "--port", "0"], &["generate", "-p", "Hi"]] {
+            let output = run(&[command, &config].concat());
+            let message = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{command:?}: {message}");
+            for part in [
+                "rustbook-5m-4bit does not fit",
+                "spilled blocks 1048576 MiB",
+                "this machine has",
+                "lower engine.kv_spill_mb to ",
+            ] {
+                assert!(message.contains(part), "{part} is not in: {message}");
+            }
+        }
+        assert!(stdout(&[&["doctor"][..], &config].concat()).contains("does not fit"));
+    }
+}

@@ -28,6 +28,7 @@ pub use state::{AppState, ServedModel, Settings};
 
 use axum::Router;
 use axum::http::{Method, Uri};
+use axum::middleware;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use error::ApiError;
@@ -54,6 +55,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
             ApiError::wrong_method(method.as_str(), uri.path())
         })
+        .layer(middleware::from_fn_with_state(state.clone(), metrics::count))
         .layer(TraceLayer::new_for_http())
         .with_state(state)
 }

@@ -1,18 +1,80 @@
-//! `GET /metrics`: the engines' own counters.
+//! `GET /metrics`: the engines' counters, the answers of this server, the process.
 
 use crate::error::ApiError;
 use crate::state::AppState;
-use prometheus_client::encoding::text::encode;
-use prometheus_client::registry::Registry;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use mlx_serving_metrics::{Families, Format, process};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// OpenMetrics text of everything.
-pub(crate) fn exposition(state: &AppState) -> Result<String, ApiError> {
-    let mut registry = Registry::default();
-    for model in state.models() {
-        let labelled = registry.sub_registry_with_label(("model_name".into(), model.id.clone().into()));
-        model.engine.register_metrics(labelled);
+/// Answers of this server, by route, method and status. All three come from short lists, whatever clients send.
+#[derive(Debug, Default)]
+pub(crate) struct HttpAnswers(Mutex<BTreeMap<(String, &'static str, u16), u64>>);
+
+impl HttpAnswers {
+    /// Notes an answer. `route` is the template that the path matched, or empty where it matched none.
+    fn note(&self, route: &str, method: &Method, status: StatusCode) {
+        const METHODS: [Method; 7] =
+            [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::HEAD, Method::OPTIONS, Method::PATCH];
+        let method = METHODS.iter().position(|m| m == method);
+        let method = method.map_or("other", |i| ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"][i]);
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *counts.entry((route.to_owned(), method, status.as_u16())).or_default() += 1;
     }
-    let mut text = String::new();
-    encode(&mut text, &registry).map_err(|e| ApiError::internal(format!("the metrics could not be written: {e}")))?;
-    Ok(text)
+
+    fn tell(&self, families: &mut Families) {
+        for ((route, method, status), count) in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            let labels = [("handler", route.as_str()), ("method", method), ("status", &*status.to_string())];
+            families.labeled(&labels).counter("http_requests", "HTTP answers by route, method and status.", *count);
+        }
+    }
+}
+
+/// Counts every answer once its head is there.
+pub(crate) async fn count(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
+    state.http.note(route.as_ref().map_or("", MatchedPath::as_str), &method, response.status());
+    response
+}
+
+/// The text of everything.
+pub(crate) fn exposition(state: &AppState, format: Format) -> Result<String, ApiError> {
+    let mut families = Families::default();
+    for model in state.models() {
+        model.engine.tell_metrics(&mut families.labeled(&[("model_name", &model.id)]));
+    }
+    state.http.tell(&mut families);
+    process(&mut families.labeled(&[]));
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    families.labeled(&version).gauge("mlx_serving_build_info", "Version of this program.", 1u64);
+    families.write(format).map_err(|e| ApiError::internal(format!("the metrics could not be written: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_counted_under_names_that_clients_do_not_choose() {
+        let answers = HttpAnswers::default();
+        answers.note("/v1/models/{*id}", &Method::GET, StatusCode::OK);
+        answers.note("/v1/models/{*id}", &Method::GET, StatusCode::OK);
+        answers.note("", &Method::from_bytes(b"BREW").unwrap(), StatusCode::NOT_FOUND);
+        let mut families = Families::default();
+        answers.tell(&mut families);
+        let text = families.write(Format::Prometheus).unwrap();
+        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert_eq!(
+            samples,
+            [
+                "http_requests_total{handler=\"\",method=\"other\",status=\"404\"} 1",
+                "http_requests_total{handler=\"/v1/models/{*id}\",method=\"GET\",status=\"200\"} 2",
+            ]
+        );
+    }
 }

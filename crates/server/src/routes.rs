@@ -10,8 +10,9 @@ use crate::state::{AppState, Condition};
 use axum::Json;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use mlx_serving_metrics::Format;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -116,11 +117,12 @@ pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Response {
     (status, Json(json!({ "status": word, "reason": reason }))).into_response()
 }
 
-/// `GET /metrics`
-pub(crate) async fn metrics(State(state): State<Arc<AppState>>) -> Result<Response, ApiError> {
-    let text = metrics::exposition(&state)?;
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+/// `GET /metrics`, in the format that `Accept` prefers.
+pub(crate) async fn metrics(State(state): State<Arc<AppState>>, headers: HeaderMap) -> Result<Response, ApiError> {
+    let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let format = Format::accepted(&accept.join(","));
+    let text = metrics::exposition(&state, format)?;
+    Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
 /// `?model=`

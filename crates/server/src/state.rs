@@ -1,4 +1,5 @@
 use crate::error::ApiError;
+use crate::metrics::HttpAnswers;
 use mlx_serving_engine::{Engine, Sampling};
 use mlx_serving_text::{ChatTemplate, Tokenizer};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +34,8 @@ pub struct AppState {
     wedged_after: Duration,
     /// Longest body taken, bytes.
     pub(crate) body_limit: usize,
+    /// Answers so far.
+    pub(crate) http: HttpAnswers,
 }
 
 /// Settings of the server itself.
@@ -70,6 +73,7 @@ impl AppState {
             reviving: RwLock::default(),
             wedged_after: settings.wedged_after,
             body_limit: settings.body_limit,
+            http: HttpAnswers::default(),
         })
     }
 

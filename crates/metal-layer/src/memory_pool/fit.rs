@@ -17,6 +17,12 @@ pub struct WorkingSet {
 }
 
 impl WorkingSet {
+    /// Bytes of the KV cache, and of all else.
+    pub fn bytes(&self) -> (u64, u64) {
+        let others = self.others.iter().map(|(bytes, _)| bytes).sum();
+        (self.kv_layer_bytes.saturating_mul(self.kv_layers as u64), others)
+    }
+
     /// All buffers, in the order in which an engine takes them.
     fn buffers(&self) -> impl Iterator<Item = (u64, Storage)> + '_ {
         std::iter::repeat_n((self.kv_layer_bytes, Storage::Private), self.kv_layers).chain(self.others.iter().copied())
@@ -34,7 +40,7 @@ impl MemoryPoolConfig {
                 device.memory_budget / MIB
             ));
         }
-        let outside = self.outside(device, set);
+        let outside = self.place(device, set).dedicated;
         if outside == 0 {
             return None;
         }
@@ -45,7 +51,7 @@ impl MemoryPoolConfig {
             .chain(larger)
             .filter(|c| c.heap_size_mb <= c.max_heap_size_mb.min(2048))
             .filter(|c| c.heap_size_mb * c.num_heaps as u64 * MIB <= device.memory_budget)
-            .find(|c| c.outside(device, set) == 0);
+            .find(|c| c.place(device, set).dedicated == 0);
         let remedy = match remedy {
             Some(c) if c.num_heaps > self.num_heaps => format!("raise memory_pool.num_heaps to {}", c.num_heaps),
             Some(c) => format!("raise memory_pool.heap_size_mb to {}", c.heap_size_mb),
@@ -62,8 +68,15 @@ impl MemoryPoolConfig {
         ))
     }
 
-    /// Buffers that would get dedicated memory: what the heaps' sub-allocators say when they are asked in the same order.
-    fn outside(&self, device: &DeviceInfo, set: &WorkingSet) -> usize {
+    /// Bytes that the heaps take, and a working set beside them, weights excepted.
+    pub fn bytes(&self, device: &DeviceInfo, set: &WorkingSet) -> u64 {
+        let warm = self.warmup_buffer_sizes_mb.iter().filter(|&&mb| mb > self.heap_size_mb);
+        let heaps = self.heap_size_mb * self.num_heaps as u64 + warm.sum::<u64>();
+        (heaps * MIB).saturating_add(self.place(device, set).outside_bytes)
+    }
+
+    /// Where the buffers would lie: what the heaps' sub-allocators say when they are asked in the same order.
+    fn place(&self, device: &DeviceInfo, set: &WorkingSet) -> Placed {
         let asked = |storage| if device.unified_memory { Storage::Shared } else { storage };
         let working = (0..self.num_heaps).map(|i| (working_storage(i), self.heap_size_mb));
         let warm = self.warmup_buffer_sizes_mb.iter().filter(|&&mb| mb > self.heap_size_mb);
@@ -71,18 +84,33 @@ impl MemoryPoolConfig {
             .chain(warm.map(|&mb| (Storage::Private, mb)))
             .map(|(storage, mb)| (asked(storage), Allocator::with_max_allocs((mb * MIB / UNIT) as u32, 1024)))
             .collect();
-        let fits = |&(bytes, storage): &(u64, Storage)| {
+        let mut placed = Placed::default();
+        for (bytes, storage) in set.buffers() {
             let units = bytes.div_ceil(UNIT);
             let mut room = |units| heaps.iter_mut().any(|(s, h)| *s == asked(storage) && h.allocate(units).is_some());
-            u32::try_from(units).is_ok_and(&mut room) || {
-                // Larger than a heap: it gets its own.
-                let own = heap_units(units) * UNIT;
-                own > self.heap_size_mb * MIB && own <= self.max_heap_size_mb * MIB
+            if u32::try_from(units).is_ok_and(&mut room) {
+                continue;
             }
-        };
-        let buffers: Vec<_> = set.buffers().collect();
-        buffers.len() - buffers.iter().copied().filter(fits).count()
+            // Larger than a heap: it gets its own.
+            let own = heap_units(units) * UNIT;
+            if own > self.heap_size_mb * MIB && own <= self.max_heap_size_mb * MIB {
+                placed.outside_bytes = placed.outside_bytes.saturating_add(own);
+            } else {
+                placed.dedicated += 1;
+                placed.outside_bytes = placed.outside_bytes.saturating_add(bytes);
+            }
+        }
+        placed
     }
+}
+
+/// Buffers that the heaps have no room for.
+#[derive(Debug, Default)]
+struct Placed {
+    /// Those that would get dedicated memory.
+    dedicated: usize,
+    /// Bytes of these, and of heaps of their own.
+    outside_bytes: u64,
 }
 
 #[cfg(all(test, not(loom)))]
@@ -143,7 +171,13 @@ mod tests {
                 let pool = MemoryPool::new(device.clone(), Frontier::default(), &config).unwrap();
                 let held: Vec<_> = set.buffers().map(|(bytes, s)| pool.allocate(bytes, s, "test").unwrap()).collect();
                 let outside = pool.stats().fallback_events as usize;
-                assert_eq!(config.outside(device.info(), &set), outside, "{layers} layers of {mib} MiB, {unified}");
+                assert_eq!(
+                    config.place(device.info(), &set).dedicated,
+                    outside,
+                    "{layers} layers of {mib} MiB, {unified}"
+                );
+                let reserved = pool.stats().bytes_reserved;
+                assert_eq!(config.bytes(device.info(), &set), reserved, "{layers} layers of {mib} MiB, {unified}");
                 drop(held);
             }
         }

@@ -4,6 +4,7 @@ use super::test_device::{TestDevice, TestTimeline};
 use super::*;
 use crate::frontier::Lane;
 use mlx_serving_device::Buffer;
+use mlx_serving_metrics::{Families, Format};
 use std::sync::atomic::Ordering::SeqCst;
 
 const MIB: u64 = 1 << 20;
@@ -404,10 +405,9 @@ fn allocations_are_timed_unless_statistics_are_off() {
         let pool = MemoryPool::new(TestDevice::new(true, 64), Frontier::default(), &config).unwrap();
         pool.note_durations(seconds.clone());
         (0..3).for_each(|_| drop(pool.allocate(100, Storage::Shared, "test").unwrap()));
-        let mut registry = prometheus_client::registry::Registry::default();
-        registry.register("m", "seconds", seconds);
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let mut families = Families::default();
+        families.labeled(&[]).histogram("m", "Seconds.", &seconds);
+        let text = families.write(Format::OpenMetrics).unwrap();
         assert!(text.contains(timed), "{text}");
     }
 }

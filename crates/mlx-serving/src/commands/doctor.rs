@@ -4,7 +4,7 @@ use super::Context;
 use crate::args::Doctor;
 use crate::config::Loaded;
 use crate::failure::Failure;
-use crate::{device, load, machine};
+use crate::{device, fit, load, machine};
 use mlx_serving_device::DeviceInfo;
 use mlx_serving_vulkan::VulkanDevice;
 use serde_json::json;
@@ -16,6 +16,14 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
     let mut problems = Vec::new();
     if let Err(error) = load::resolve(context, None) {
         problems.push(error.to_string());
+    }
+    match fit::check_configured(context) {
+        Ok(found) => problems.extend(
+            found
+                .into_iter()
+                .flat_map(|(name, warnings)| warnings.into_iter().map(move |warning| format!("{name}: {warning}"))),
+        ),
+        Err(error) => problems.push(error.to_string()),
     }
     if cfg!(debug_assertions) {
         problems.push("this is a debug build, many times slower: build with cargo build --release".to_owned());

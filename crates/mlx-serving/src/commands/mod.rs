@@ -16,6 +16,7 @@ mod workload;
 use crate::args::{Bench, Cli, Command, Eval};
 use crate::config::{Config, Loaded};
 use crate::failure::Failure;
+use crate::fit::Ledger;
 use crate::load;
 use mlx_serving_server::ServedModel;
 use std::path::{Path, PathBuf};
@@ -24,9 +25,15 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub config: Config,
+    /// What the models that were loaded take.
+    pub memory: Ledger,
 }
 
 impl Context {
+    pub(crate) fn new(config: Config) -> Self {
+        Self { config, memory: Ledger::default() }
+    }
+
     /// Loads a model and starts its engine; the bundled one if none is named.
     pub(crate) fn load(&self, model: Option<&str>) -> Result<ServedModel, Failure> {
         load::serve(self, model)
@@ -40,7 +47,7 @@ impl Context {
 
 /// Runs the command.
 pub(crate) fn run(cli: &Cli, loaded: Loaded) -> Result<(), Failure> {
-    let context = Context { config: loaded.config.clone() };
+    let context = Context::new(loaded.config.clone());
     match &cli.command {
         Command::Serve(args) => serve::run(&context, args),
         Command::Chat(args) => chat::run(&context, args),

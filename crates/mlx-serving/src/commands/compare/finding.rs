@@ -1,7 +1,7 @@
 //! What the runs say about each optimisation, beside what was aimed at.
 
 use super::arm::{Arm, Run};
-use super::statistics::Median;
+use super::statistics::{COVERAGE, Median};
 use serde::Serialize;
 
 /// Something measured in every run.
@@ -91,22 +91,110 @@ fn targets(arm: &Arm) -> Vec<Target> {
     }
 }
 
+/// How a change stands to what was aimed at, by its interval: the median alone says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// The whole interval is.
+    Reached,
+    /// The whole interval is on one side of zero, and short of the aim.
+    NotReached,
+    /// The interval spans zero, or there is none: that anything changed is not shown.
+    NoDifference,
+    /// There is a difference; the interval spans the aim.
+    CannotTell,
+}
+
+impl Outcome {
+    fn of(change: &Median, target: &Target) -> Option<Self> {
+        if target.least.is_nan() {
+            return None;
+        }
+        // Towards the aim is up.
+        let (low, high, aim) = match target.least < 0.0 {
+            true => (-change.high, -change.low, -target.least),
+            false => (change.low, change.high, target.least),
+        };
+        Some(if change.coverage < COVERAGE || (low <= 0.0 && high >= 0.0) {
+            Outcome::NoDifference
+        } else if low >= aim {
+            Outcome::Reached
+        } else if high < aim {
+            Outcome::NotReached
+        } else {
+            Outcome::CannotTell
+        })
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Outcome::Reached => "reached",
+            Outcome::NotReached => "not reached",
+            Outcome::NoDifference => "no difference seen",
+            Outcome::CannotTell => "cannot tell",
+        }
+    }
+}
+
+/// A run, and the mean of the plain runs just before and after it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Pair {
+    pub plain: f64,
+    pub with: f64,
+    /// Per cent, or points of a percentage.
+    pub change: f64,
+}
+
+impl Pair {
+    fn new(plain: f64, with: f64, points: bool) -> Self {
+        let change = if points { with - plain } else { 100.0 * (with / plain - 1.0) };
+        Self { plain, with, change }
+    }
+
+    /// The one whose change is the median; of an even number, the lower of the two in the middle. `None` of none.
+    fn median(pairs: &[Pair]) -> Option<Pair> {
+        let mut sorted = pairs.to_vec();
+        sorted.sort_by(|a, b| a.change.total_cmp(&b.change));
+        sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+    }
+}
+
 /// One line of the result.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Finding {
     pub arm: &'static str,
     pub figure: &'static str,
     pub target: &'static str,
-    pub plain: Median,
-    pub with: Median,
-    /// Per cent, or points of a percentage: each run against the mean of the plain runs just before and after it.
-    pub change: Median,
+    /// The pair with the median change, so that the line adds up.
+    #[serde(flatten)]
+    pub pair: Pair,
+    /// Holds the true median change with probability `coverage`.
+    pub interval: Interval,
+    /// Of the change: points of a percentage rather than per cent of the value.
     pub points: bool,
+    /// How far the plain runs lie apart, nine tenths of them, in the change's unit.
+    pub plain_spread: f64,
     /// Null where nothing was aimed at.
-    pub reached: Option<bool>,
-    /// Where it was not: what the measurements say about why.
+    pub outcome: Option<Outcome>,
+    /// Where the aim was not reached: what the measurements say about why.
     pub reason: Option<String>,
+    /// All of them, in the order of the runs.
+    pub pairs: Vec<Pair>,
+    /// The plain runs lie further apart than what is aimed at.
+    pub noisy: bool,
 }
+
+/// Of a median.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Interval {
+    pub low: f64,
+    pub high: f64,
+    pub coverage: f64,
+}
+
+/// How a line is to be read.
+pub(crate) const READING: &str = "Each line is the pair of runs whose change is the median: plain is the mean of the plain runs before and after, \
+    the change is with it against plain. The interval is of the changes of all pairs, and decides.";
 
 /// A run between two plain ones.
 pub(crate) struct Sandwich<'a> {
@@ -118,30 +206,67 @@ pub(crate) struct Sandwich<'a> {
 
 /// The findings about one arm.
 pub(crate) fn findings(arm: &Arm, runs: &[Sandwich<'_>]) -> Vec<Finding> {
+    let plain: Vec<&Run> = runs.iter().flat_map(|s| [s.before, s.after]).collect();
     let runs: Vec<&Sandwich<'_>> = runs.iter().filter(|s| s.arm == arm).collect();
     let finding = |t: &Target| {
-        let value = |run: &Run| t.figure.of(run).unwrap_or(0.0);
-        let plain = |s: &Sandwich<'_>| (value(s.before) + value(s.after)) / 2.0;
-        let change = |s: &&Sandwich<'_>| match t.points {
-            true => value(s.run) - plain(s),
-            false => 100.0 * (value(s.run) / plain(s) - 1.0),
-        };
-        let change = Median::of(&runs.iter().map(change).collect::<Vec<_>>());
-        let enough = if t.least < 0.0 { change.median <= t.least } else { change.median >= t.least };
-        let reached = (!t.least.is_nan()).then_some(enough);
+        let value = |run: &Run| t.figure.of(run).unwrap_or(f64::NAN);
+        let pair = |s: &&Sandwich<'_>| Pair::new((value(s.before) + value(s.after)) / 2.0, value(s.run), t.points);
+        let pairs: Vec<Pair> = runs.iter().map(pair).collect();
+        let change = Median::of(&pairs.iter().map(|pair| pair.change).collect::<Vec<_>>());
+        let outcome = Outcome::of(&change, t);
+        let plain_spread = spread(&plain.iter().map(|run| value(run)).collect::<Vec<_>>(), t.points);
         Finding {
             arm: arm.name(),
             figure: t.figure.name(),
             target: t.text,
-            plain: Median::of(&runs.iter().map(|s| plain(s)).collect::<Vec<_>>()),
-            with: Median::of(&runs.iter().map(|s| value(s.run)).collect::<Vec<_>>()),
-            change,
+            pair: Pair::median(&pairs).unwrap_or(Pair::new(f64::NAN, f64::NAN, t.points)),
+            interval: Interval { low: change.low, high: change.high, coverage: change.coverage },
             points: t.points,
-            reached,
-            reason: (reached == Some(false)).then(|| reason(arm, t.figure, &runs)),
+            plain_spread,
+            outcome,
+            reason: outcome.and_then(|outcome| match outcome {
+                Outcome::Reached => None,
+                Outcome::NotReached => Some(reason(arm, t.figure, &runs)),
+                Outcome::NoDifference if change.coverage < COVERAGE => {
+                    Some("so few repetitions have no interval; give --repetitions at least 5".into())
+                }
+                Outcome::NoDifference => Some("the interval spans zero".into()),
+                Outcome::CannotTell => Some("the interval spans the aim".into()),
+            }),
+            pairs,
+            noisy: plain_spread > t.least.abs(),
         }
     };
     targets(arm).iter().map(finding).collect()
+}
+
+/// How far the middle nine tenths of the values lie apart, per cent of the median or in their own unit.
+fn spread(values: &[f64], points: bool) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    let at = |share: f64| sorted[(share * last as f64).round() as usize];
+    let range = at(0.95) - at(0.05);
+    if points { range } else { 100.0 * range / at(0.5) }
+}
+
+/// A sentence about findings whose aim is within the noise; `None` if there are none.
+pub(crate) fn noise(findings: &[Finding]) -> Option<String> {
+    let mut told: Vec<String> = Vec::new();
+    for f in findings.iter().filter(|f| f.noisy) {
+        let figure = f.figure.split(',').next().unwrap_or(f.figure);
+        let unit = if f.points { "points" } else { "%" };
+        let text = format!("{figure} {:.0} {unit}", f.plain_spread);
+        if !told.contains(&text) {
+            told.push(text);
+        }
+    }
+    (!told.is_empty()).then(|| {
+        format!(
+            "plain runs lie further apart than what is aimed at ({}): close other programs, or give more --repetitions and --questions",
+            told.join(", ")
+        )
+    })
 }
 
 /// Why a target is out of reach here, from what was measured.
@@ -173,5 +298,61 @@ fn reason(arm: &Arm, figure: Figure, runs: &[&Sandwich<'_>]) -> String {
             "with one step at a time the device already computes {busy:.1} % of the time: were it never idle, throughput would rise by {most:.1} % and utilisation by {:.1} points, no more",
             100.0 - busy,
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(low: f64, high: f64, least: f64) -> Option<Outcome> {
+        let change = Median { median: (low + high) / 2.0, low, high, coverage: 0.9375 };
+        Outcome::of(&change, &target(Figure::Throughput, "", least, false))
+    }
+
+    #[test]
+    fn the_interval_decides_and_not_the_median() {
+        for (low, high, least, expected) in [
+            (10.0, 15.0, 10.0, Outcome::Reached),
+            (8.1, 14.4, 5.0, Outcome::Reached),
+            // Its median is beyond the aim.
+            (-19.6, 40.2, 5.0, Outcome::NoDifference),
+            (-3.0, 3.8, 10.0, Outcome::NoDifference),
+            (0.0, 20.0, 10.0, Outcome::NoDifference),
+            (0.6, 1.5, 5.0, Outcome::NotReached),
+            (-5.0, -1.0, 5.0, Outcome::NotReached),
+            (7.9, 21.3, 10.0, Outcome::CannotTell),
+            (-87.0, -78.0, -15.0, Outcome::Reached),
+            (-32.1, -2.8, -15.0, Outcome::CannotTell),
+            (-17.8, 19.0, -15.0, Outcome::NoDifference),
+            (11.6, 65.6, -15.0, Outcome::NotReached),
+            (-14.0, -2.0, -15.0, Outcome::NotReached),
+        ] {
+            assert_eq!(outcome(low, high, least), Some(expected), "{low} to {high}, aim {least}");
+        }
+        assert_eq!(outcome(1.0, 2.0, f64::NAN), None);
+        let single = Median::of(&[20.0]);
+        let aim = target(Figure::Throughput, "", 10.0, false);
+        assert_eq!(Outcome::of(&single, &aim), Some(Outcome::NoDifference), "one run has no interval");
+    }
+
+    #[test]
+    fn a_line_is_a_pair_of_runs_and_adds_up() {
+        let pairs = [(100.0, 130.0), (50.0, 55.0), (80.0, 40.0)].map(|(plain, with)| Pair::new(plain, with, false));
+        let median = Pair::median(&pairs).unwrap();
+        assert_eq!((median.plain, median.with), (50.0, 55.0));
+        assert!((median.change - 10.0).abs() < 1e-9);
+        assert_eq!(Pair::median(&pairs[..2]).unwrap().plain, 50.0);
+        assert_eq!(Pair::median(&[]), None);
+        assert_eq!(Pair::new(70.0, 81.0, true).change, 11.0);
+    }
+
+    #[test]
+    fn the_spread_leaves_the_extremes_out() {
+        let mut values: Vec<f64> = (0..40).map(|i| 100.0 + f64::from(i) * 0.1).collect();
+        values.push(900.0);
+        assert!((spread(&values, true) - 3.6).abs() < 1e-9, "{}", spread(&values, true));
+        assert!((spread(&values, false) - 100.0 * 3.6 / 102.0).abs() < 1e-9);
+        assert_eq!(spread(&[], true), 0.0);
     }
 }

@@ -11,7 +11,7 @@ use crate::commands::workload::Load;
 use crate::failure::Failure;
 use crate::{load, machine};
 use arm::{Arm, BLIT, Questions, Run};
-use finding::{Figure, Finding, Sandwich, findings};
+use finding::{Figure, Finding, Outcome, Sandwich, findings, noise};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -202,6 +202,7 @@ impl Comparison {
             "machine": machine::describe(),
             "version": env!("CARGO_PKG_VERSION"),
             "findings": self.findings,
+            "noise": noise(&self.findings),
             "arms": self.arms.iter().map(|a| {
                 let figures: serde_json::Map<String, Value> =
                     a.figures.iter().map(|(name, median)| ((*name).to_owned(), json!(median))).collect();
@@ -239,19 +240,23 @@ impl Comparison {
         );
         for f in &self.findings {
             let unit = if f.points { "pt" } else { "%" };
-            let interval = format!("({:+.1} to {:+.1})", f.change.low, f.change.high);
-            let mark = match f.reached {
-                Some(true) => format!("{green}reached{green:#}"),
-                Some(false) => format!("{yellow}not reached{yellow:#}"),
+            let interval = format!("({:+.1} to {:+.1})", f.interval.low, f.interval.high);
+            let mark = match f.outcome {
+                Some(Outcome::Reached) => format!("{green}reached{green:#}"),
+                Some(other) => format!("{yellow}{}{yellow:#}", other.name()),
                 None => String::new(),
             };
             text += &format!(
                 "{:20} {:37} {:9.2} {:9.2}  {:+6.1} {unit:2} {interval:18} {}  {mark}\n",
-                f.arm, f.figure, f.plain.median, f.with.median, f.change.median, f.target
+                f.arm, f.figure, f.pair.plain, f.pair.with, f.pair.change, f.target
             );
         }
+        text += &format!("\n{}\n", finding::READING);
         for f in self.findings.iter().filter(|f| f.reason.is_some()) {
             text += &format!("\n{}, {}: {}.", f.arm, f.figure, f.reason.as_deref().unwrap_or_default());
+        }
+        if let Some(noise) = noise(&self.findings) {
+            text += &format!("\n\n{yellow}Noise{yellow:#}: {noise}.");
         }
         let equal = match self.unequal() {
             None => format!("{green}equal{green:#} in all {} runs", self.runs.len()),
@@ -271,7 +276,7 @@ mod tests {
     use crate::config::Config;
 
     fn context() -> Context {
-        Context { config: Config::default() }
+        Context::new(Config::default())
     }
 
     #[test]

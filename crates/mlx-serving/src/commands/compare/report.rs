@@ -1,7 +1,7 @@
 //! The result as one HTML page: tables, and plots of every run as inline SVG.
 
 use super::Comparison;
-use super::finding::Figure;
+use super::finding::{Figure, Outcome, READING, noise};
 use super::statistics::Median;
 use plotters::prelude::*;
 use std::error::Error;
@@ -45,7 +45,7 @@ pub(super) fn html(c: &Comparison) -> Result<String, Box<dyn Error>> {
         q.load.concurrency,
         q.prefix_tokens,
         q.kv_tokens(),
-        100.0 * c.findings.first().map_or(0.0, |f| f.change.coverage),
+        100.0 * c.findings.first().map_or(0.0, |f| f.interval.coverage),
     )?;
     match c.unequal() {
         None => writeln!(page, "<p class=\"yes\">Output tokens are equal in all {} runs.</p>", c.runs.len())?,
@@ -69,22 +69,24 @@ fn targets(c: &Comparison, page: &mut String) -> Result<(), std::fmt::Error> {
     );
     for f in &c.findings {
         let unit = if f.points { "points" } else { "%" };
-        let mark = match f.reached {
-            Some(true) => "<span class=\"yes\">reached</span>",
-            Some(false) => "<span class=\"no\">not reached</span>",
-            None => "",
-        };
+        let mark = f.outcome.map_or(String::new(), |outcome| {
+            let class = if outcome == Outcome::Reached { "yes" } else { "no" };
+            format!("<span class=\"{class}\">{}</span>", outcome.name())
+        });
         writeln!(
             page,
             "<tr><td>{}</td><td>{}</td><td class=\"n\">{:.2}</td><td class=\"n\">{:.2}</td><td class=\"n\">{:+.1} {unit}</td>\
              <td class=\"n\">{:+.1} to {:+.1}</td><td>{}</td><td>{mark}</td></tr>",
-            f.arm, f.figure, f.plain.median, f.with.median, f.change.median, f.change.low, f.change.high, f.target
+            f.arm, f.figure, f.pair.plain, f.pair.with, f.pair.change, f.interval.low, f.interval.high, f.target
         )?;
         if let Some(reason) = &f.reason {
             writeln!(page, "<tr><td></td><td colspan=\"7\" class=\"why\">{}.</td></tr>", escape(reason))?;
         }
     }
-    page.push_str("</table></div>\n");
+    writeln!(page, "</table></div>\n<p class=\"why\">{READING}</p>")?;
+    if let Some(noise) = noise(&c.findings) {
+        writeln!(page, "<p class=\"no\">Noise: {}.</p>", escape(&noise))?;
+    }
     if let Some((file, before, change)) = &c.baseline {
         writeln!(page, "<p>Plain against <code>{}</code>: {change:+.1} % of {before:.2} tok/s.</p>", escape(file))?;
     }

@@ -13,7 +13,7 @@ pub(crate) struct Median {
 }
 
 /// Intervals are as narrow as this coverage allows.
-const COVERAGE: f64 = 0.9;
+pub(crate) const COVERAGE: f64 = 0.9;
 
 impl Median {
     /// Of some values; the interval is one of order statistics (David and Nagaraja, Order Statistics, section 7.1). All zero
