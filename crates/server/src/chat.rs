@@ -6,9 +6,8 @@ use crate::envelope::{self, Envelope};
 use crate::error::ApiError;
 use crate::params::{OneOrMany, SamplingParams, StreamOptions};
 use crate::state::{AppState, ServedModel};
-use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use mlx_serving_engine::{Event, FinishReason, Request};
 use mlx_serving_text::{ChatInput, TemplateError};
 use serde::Deserialize;
@@ -198,7 +197,7 @@ impl ChatRequest {
 /// Answers a conversation.
 pub(crate) async fn chat_completions(
     State(state): State<Arc<AppState>>,
-    Body(request): Body<ChatRequest>,
+    Body(request, leave): Body<ChatRequest>,
 ) -> Result<Response, ApiError> {
     let model = state.model(request.model.as_deref())?;
     if let Some(user) = &request.user {
@@ -208,17 +207,25 @@ pub(crate) async fn chat_completions(
     let n = request.n.map_or(1, |n| n.max(1) as usize);
     let request = Arc::new(request);
     let asked = request.clone();
-    let requests = answer::off_thread(&model, move |m| asked.requests(m)).await.map_err(|e| request.named(e))?;
+    let requests =
+        answer::off_thread(leave, &model, move |m, _| asked.requests(m)).await.map_err(|e| request.named(e))?;
+    if streaming.is_none() {
+        state.unread.fits(&requests, &model).map_err(|e| request.named(e))?;
+    }
     let streams = answer::submit(&model, requests).map_err(|e| request.named(e))?;
     let envelope = Envelope::new("chatcmpl", &model);
     if let Some(options) = streaming {
         let writer = move |envelope: &Envelope, index, event: Option<&Event>| chunk(envelope, &model, index, event);
         return Ok(envelope.stream("chat.completion.chunk", streams, options, writer));
     }
-    let answers = answer::collect(streams).await?;
-    let choices: Vec<Value> = answers.iter().enumerate().map(|(i, a)| choice(&model, i, a)).collect();
-    let usage = answer::usage(&answer::usages(&answers), n);
-    Ok(Json(envelope.object("chat.completion", choices, Some(usage))).into_response())
+    let charge = state.unread.charge();
+    let answers = answer::collect(streams, &charge).await?;
+    let build = move || {
+        let choices: Vec<Value> = answers.iter().enumerate().map(|(i, a)| choice(&model, i, a)).collect();
+        let usage = answer::usage(&answer::usages(&answers), n);
+        envelope.object("chat.completion", choices, Some(usage))
+    };
+    answer::whole(&state, charge, build).await
 }
 
 fn choice(model: &ServedModel, index: usize, answer: &Answer) -> Value {

@@ -6,9 +6,8 @@ use crate::envelope::{self, Envelope};
 use crate::error::ApiError;
 use crate::params::{OneOrMany, SamplingParams, StreamOptions};
 use crate::state::{AppState, ServedModel};
-use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use mlx_serving_engine::{Event, FinishReason, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -130,7 +129,7 @@ impl CompletionRequest {
 /// Completes texts.
 pub(crate) async fn completions(
     State(state): State<Arc<AppState>>,
-    Body(request): Body<CompletionRequest>,
+    Body(request, leave): Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     let model = state.model(request.model.as_deref())?;
     if let Some(user) = &request.user {
@@ -138,8 +137,11 @@ pub(crate) async fn completions(
     }
     let streaming = envelope::streaming(request.stream, request.stream_options.as_ref(), request.n)?;
     let n = request.n.map_or(1, |n| n.max(1) as usize);
-    let requests = answer::off_thread(&model, move |m| request.requests(m)).await?;
+    let requests = answer::off_thread(leave, &model, move |m, _| request.requests(m)).await?;
     let (requests, echoes): (Vec<_>, Vec<_>) = requests.into_iter().unzip();
+    if streaming.is_none() {
+        state.unread.fits(&requests, &model)?;
+    }
     let streams = answer::submit(&model, requests)?;
     let envelope = Envelope::new("cmpl", &model);
     if let Some(options) = streaming {
@@ -154,10 +156,15 @@ pub(crate) async fn completions(
         };
         return Ok(envelope.stream("text_completion", streams, options, writer));
     }
-    let answers = answer::collect(streams).await?;
-    let choices = answers.iter().zip(&echoes).enumerate().map(|(i, (a, echo))| choice(&model, i, a, echo)).collect();
-    let usage = answer::usage(&answer::usages(&answers), n);
-    Ok(Json(envelope.object("text_completion", choices, Some(usage))).into_response())
+    let charge = state.unread.charge();
+    let answers = answer::collect(streams, &charge).await?;
+    let build = move || {
+        let choice = |(i, (a, echo)): (usize, (&Answer, &String))| choice(&model, i, a, echo);
+        let choices = answers.iter().zip(&echoes).enumerate().map(choice).collect();
+        let usage = answer::usage(&answer::usages(&answers), n);
+        envelope.object("text_completion", choices, Some(usage))
+    };
+    answer::whole(&state, charge, build).await
 }
 
 fn choice(model: &ServedModel, index: usize, answer: &Answer, echo: &str) -> Value {
