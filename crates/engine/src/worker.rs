@@ -99,7 +99,8 @@ impl Worker {
         stepper.spill_to(spill.clone());
         shared.metrics.configure(BLOCK_TOKENS, blocks);
         let info = Info { vocab, max_context, kv_bytes: stepper.kv_bytes(), max_live: shared.max_live };
-        shared.resident.store(stepper.resident().unwrap_or(false), Ordering::Release);
+        let resident = stepper.resident().unwrap_or(false);
+        shared.resident.store(resident, Ordering::Release);
         let worker = Worker {
             inbox,
             shared,

@@ -52,11 +52,108 @@ pub struct Server {
     /// Seconds after which a step that goes on calls the server wedged.
     #[garde(range(min = 1, max = 3600))]
     pub wedged_after_s: u64,
+    /// Names under which clients reach the server while it listens on a loopback address, beside loopback's own; with a port or for
+    /// any; * for all.
+    #[garde(skip)]
+    pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may use the server, such as https://app.example; * for all.
+    #[garde(inner(custom(origin)))]
+    pub cors_origins: Vec<String>,
+    /// Bounds of connections, of what they send, and of what waits for them.
+    #[garde(dive)]
+    pub limits: Limits,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { host: "127.0.0.1".into(), port: 8080, body_limit_mb: 8, shutdown_grace_s: 30, wedged_after_s: 60 }
+        Self {
+            host: "127.0.0.1".into(),
+            port: 8080,
+            body_limit_mb: 8,
+            shutdown_grace_s: 30,
+            wedged_after_s: 60,
+            allowed_hosts: Vec::new(),
+            cors_origins: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// An origin as browsers send it: scheme and authority.
+fn origin(value: &String, _: &()) -> garde::Result {
+    let authority = value.split_once("://").map_or("", |(_, authority)| authority);
+    if value == "*" || (!authority.is_empty() && !authority.contains('/')) {
+        return Ok(());
+    }
+    Err(garde::Error::new(format!("{value:?} is no origin; write it as http://host:port, or * for all")))
+}
+
+/// `server.limits`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Connections at once, as far as the system's limit on open files allows; at the bound the one that is idle longest is closed.
+    #[garde(range(min = 1, max = 1_000_000))]
+    pub connections: usize,
+    /// Seconds for a request's head.
+    #[garde(range(min = 1, max = 3600))]
+    pub header_s: u64,
+    /// Seconds for a request's body.
+    #[garde(range(min = 1, max = 86_400))]
+    pub body_s: u64,
+    /// Seconds between two pieces of a body.
+    #[garde(range(min = 1, max = 3600))]
+    pub pause_s: u64,
+    /// Seconds between two requests of a connection.
+    #[garde(range(min = 1, max = 86_400))]
+    pub idle_s: u64,
+    /// Seconds in which a client may take nothing of its answer.
+    #[garde(range(min = 1, max = 86_400))]
+    pub write_s: u64,
+    /// All bodies that are being read or worked on, MiB; more are refused with 429.
+    #[garde(range(min = 1, max = 1_048_576))]
+    pub bodies_mb: usize,
+    /// One answer that is not streamed, MiB; what would be longer is refused.
+    #[garde(range(min = 1, max = 1_048_576))]
+    pub answer_mb: usize,
+    /// All such answers that their clients have not taken yet, MiB; from half of it on, new requests are refused with 503.
+    #[garde(range(min = 1, max = 1_048_576))]
+    pub unread_mb: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let limits = mlx_serving_server::Limits::default();
+        Self {
+            connections: limits.connections,
+            header_s: limits.header.as_secs(),
+            body_s: limits.body.as_secs(),
+            pause_s: limits.pause.as_secs(),
+            idle_s: limits.idle.as_secs(),
+            write_s: limits.write.as_secs(),
+            bodies_mb: limits.bodies >> 20,
+            answer_mb: limits.answer >> 20,
+            unread_mb: limits.unread >> 20,
+        }
+    }
+}
+
+impl Server {
+    /// What a range of one value cannot say.
+    fn check_across(&self) -> Result<(), String> {
+        let Limits { bodies_mb, answer_mb, unread_mb, .. } = self.limits;
+        if bodies_mb < self.body_limit_mb {
+            return Err(format!(
+                "server.limits.bodies_mb is {bodies_mb}, less than server.body_limit_mb, {}: raise the first or lower the second",
+                self.body_limit_mb
+            ));
+        }
+        if unread_mb < answer_mb {
+            return Err(format!(
+                "server.limits.unread_mb is {unread_mb}, less than answer_mb, {answer_mb}: raise the first or lower the second"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -259,8 +356,9 @@ pub fn parse(text: &str, path: &Path) -> Result<Loaded, ConfigError> {
     }
     let config: Config = serde_saphyr::from_str_valid(text).map_err(content)?;
     config
-        .metal_optimizations
+        .server
         .check_across()
+        .and_then(|()| config.metal_optimizations.check_across())
         .map_err(|message| ConfigError::Content { path: path.to_owned(), message })?;
     let set: Value = serde_saphyr::from_str(text).map_err(content)?;
     flatten("", &set, &mut |key, _| {

@@ -6,12 +6,14 @@ pub mod args;
 mod caches;
 mod commands;
 pub mod config;
+mod descriptors;
 mod device;
 mod failure;
 mod fit;
 mod load;
 mod machine;
 mod progress;
+mod signals;
 
 pub use failure::Failure;
 

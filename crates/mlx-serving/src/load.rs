@@ -27,20 +27,24 @@ fn bundled() -> Result<PathBuf, Failure> {
     )
 }
 
+/// The name that a model is served under: its folder's, or its id. It can be told before the model is there.
+pub(crate) fn name(model: Option<&str>) -> String {
+    let Some(model) = model else { return BUNDLED.to_owned() };
+    let folder = Path::new(model).canonicalize().ok().filter(|path| path.is_dir());
+    let name = folder.and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));
+    name.unwrap_or_else(|| model.to_owned())
+}
+
 /// A model's folder and the name it is served under.
 pub(crate) fn resolve(context: &Context, model: Option<&str>) -> Result<(PathBuf, String), Failure> {
-    let Some(model) = model else { return Ok((bundled()?, BUNDLED.to_owned())) };
-    let path = Path::new(model);
-    if path.is_dir() {
-        let name = path.canonicalize().ok().and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()));
-        return Ok((path.to_owned(), name.unwrap_or_else(|| model.to_owned())));
-    }
-    // The bundled model may be named like any other.
-    if model == BUNDLED {
-        return Ok((bundled()?, BUNDLED.to_owned()));
-    }
-    let dir = context.resolve_hub(model)?;
-    Ok((dir, model.to_owned()))
+    let name = name(model);
+    let dir = match model {
+        Some(model) if Path::new(model).is_dir() => PathBuf::from(model),
+        // The bundled model may be named like any other.
+        None | Some(BUNDLED) => bundled()?,
+        Some(id) => context.resolve_hub(id)?,
+    };
+    Ok((dir, name))
 }
 
 /// Loads a checkpoint's weights with a progress bar.

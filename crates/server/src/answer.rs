@@ -1,9 +1,14 @@
 //! Runs the requests behind one HTTP request, whole or as a stream.
 
+use crate::admit::{Leave, Work};
 use crate::error::ApiError;
-use crate::state::ServedModel;
+use crate::state::{AppState, ServedModel};
+use crate::unread::Charge;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
 use futures::stream::{self, BoxStream, StreamExt};
 use mlx_serving_engine::{Event, FinishReason, PromptToken, Request, Stream, TokenEvent, Usage};
+use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -23,14 +28,18 @@ pub(crate) fn submit(model: &ServedModel, requests: Vec<Request>) -> Result<Vec<
     model.engine.submit_all(requests).map_err(ApiError::from)
 }
 
-/// Waits for all choices. Dropping the future cancels them.
-pub(crate) async fn collect(streams: Vec<Stream>) -> Result<Vec<Answer>, ApiError> {
+/// Waits for all choices, whose bytes are counted. Dropping the future cancels them.
+pub(crate) async fn collect(streams: Vec<Stream>, charge: &Charge) -> Result<Vec<Answer>, ApiError> {
     let answers = streams.into_iter().map(|mut stream| async move {
         let mut answer = Answer::default();
         while let Some(event) = stream.next().await {
             match event {
-                Event::Prompt(run) => answer.prompt.extend(run),
+                Event::Prompt(run) => {
+                    charge.prompt(&run)?;
+                    answer.prompt.extend(run);
+                }
                 Event::Token(token) => {
+                    charge.token(&token)?;
                     answer.text += &token.text;
                     answer.tokens.push(token);
                 }
@@ -80,13 +89,27 @@ pub(crate) fn usages(answers: &[Answer]) -> Vec<(usize, Usage)> {
     answers.iter().map(|a| a.usage).enumerate().collect()
 }
 
-/// Runs `f`, which may take long on long texts, off the runtime's threads.
+/// Runs `f`, which may take long on long texts, off the runtime's threads, if the model takes requests at all.
 pub(crate) async fn off_thread<T: Send + 'static>(
+    leave: Leave,
     model: &Arc<ServedModel>,
-    f: impl FnOnce(&ServedModel) -> Result<T, ApiError> + Send + 'static,
+    f: impl FnOnce(&ServedModel, &Work) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    model.admits()?;
     let model = model.clone();
-    tokio::task::spawn_blocking(move || f(&model))
-        .await
-        .unwrap_or_else(|e| Err(ApiError::internal(format!("reading the request failed: {e}"))))
+    leave.work(move |work| f(&model, work)).await
+}
+
+/// A whole answer as JSON: built off the runtime's threads where it is long, and counted until its last byte is out.
+pub(crate) async fn whole<T: Serialize + Send + 'static>(
+    state: &AppState,
+    charge: Arc<Charge>,
+    build: impl FnOnce() -> T + Send + 'static,
+) -> Result<Response, ApiError> {
+    let bytes = state.admission.build(charge.bytes(), move || serde_json::to_vec(&build())).await?;
+    let bytes = bytes.map_err(|e| ApiError::internal(format!("the answer could not be written: {e}")))?;
+    charge.settle(bytes.len());
+    let mut response = ([(CONTENT_TYPE, "application/json")], bytes).into_response();
+    response.extensions_mut().insert(charge);
+    Ok(response)
 }

@@ -1,20 +1,20 @@
+use crate::admit::{self, Admitted, Leave};
 use crate::error::{ApiError, cut};
 use crate::state::AppState;
-use axum::body::to_bytes;
 use axum::extract::{FromRequest, Request};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
-/// A JSON body, whatever the content type says; errors name the field.
-pub(crate) struct Body<T>(pub T);
+/// A JSON body, whatever the content type says, and leave to work on it; errors name the field.
+pub(crate) struct Body<T>(pub T, pub Leave);
 
-impl<T: DeserializeOwned> FromRequest<Arc<AppState>> for Body<T> {
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<AppState>> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<AppState>) -> Result<Self, ApiError> {
-        let bytes =
-            to_bytes(request.into_body(), state.body_limit).await.map_err(|_| ApiError::too_large(state.body_limit))?;
-        parse(&bytes).map(Body)
+        let Admitted { bytes, leave } = admit::admit(request, state).await?;
+        let parsed = leave.work_here_if_light(move || parse(&bytes)).await?;
+        Ok(Body(parsed, leave))
     }
 }
 

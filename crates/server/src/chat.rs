@@ -10,9 +10,8 @@ use crate::logprobs::Names;
 use crate::object::{object, word};
 use crate::params::{Params, Plan, limit};
 use crate::state::{AppState, ServedModel};
-use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use mlx_serving_engine::{Event, FinishReason, Request, Sampling};
 use mlx_serving_text::{ChatInput, TemplateError, Tokenizer};
 use serde::de::{Deserialize, Deserializer};
@@ -115,7 +114,7 @@ impl ChatRequest {
 /// Answers a conversation.
 pub(crate) async fn chat_completions(
     State(state): State<Arc<AppState>>,
-    Body(request): Body<ChatRequest>,
+    Body(request, leave): Body<ChatRequest>,
 ) -> Result<Response, ApiError> {
     let model = state.model(request.params.model.as_deref())?;
     request.params.log(&model.id, "chat completion");
@@ -127,12 +126,15 @@ pub(crate) async fn chat_completions(
     let plan = request.plan(&model.defaults)?;
     plan.check_count(1, model.engine.info().max_live)?;
     let n = plan.n;
-    let requests: Vec<Request> = answer::off_thread(&model, move |m| {
+    let requests: Vec<Request> = answer::off_thread(leave, &model, move |m, work| {
         let prompt = request.prompt(m)?;
-        Ok(plan.requests(encode(m, &prompt, false)?))
+        Ok(plan.requests(encode(m, &prompt, false, work)?))
     })
     .await
     .map_err(named)?;
+    if streaming.is_none() {
+        state.unread.fits(&requests, &model).map_err(named)?;
+    }
     let prompt_tokens = requests[0].prompt.len();
     let streams = answer::submit(&model, requests).map_err(named)?;
     let envelope = Envelope::new("chatcmpl", &model);
@@ -141,11 +143,15 @@ pub(crate) async fn chat_completions(
         let writer = move |index: usize, event: Event| chunks.of(index, event);
         return Ok(envelope.stream("chat.completion.chunk", streams, options.costing(prompt_tokens, n), writer));
     }
-    let answers = answer::collect(streams).await?;
-    let names = Names { tokenizer: &model.tokenizer, as_ids };
-    let usage = answer::usage(&answer::usages(&answers), n);
-    let choices: Vec<Value> = answers.into_iter().enumerate().map(|(i, a)| choice(names, i, a)).collect();
-    Ok(Json(envelope.object("chat.completion", choices, Some(usage))).into_response())
+    let charge = state.unread.charge();
+    let answers = answer::collect(streams, &charge).await?;
+    let build = move || {
+        let names = Names { tokenizer: &model.tokenizer, as_ids };
+        let usage = answer::usage(&answer::usages(&answers), n);
+        let choices: Vec<Value> = answers.into_iter().enumerate().map(|(i, a)| choice(names, i, a)).collect();
+        envelope.object("chat.completion", choices, Some(usage))
+    };
+    answer::whole(&state, charge, build).await
 }
 
 fn choice(names: Names, index: usize, answer: Answer) -> Value {

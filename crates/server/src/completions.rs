@@ -1,5 +1,6 @@
 //! `POST /v1/completions`
 
+use crate::admit::Work;
 use crate::answer::{self, Answer};
 use crate::body::Body;
 use crate::encode::{encode, known};
@@ -9,9 +10,8 @@ use crate::logprobs::{Columns, Names, offsets};
 use crate::object::{at_most, object};
 use crate::params::{Params, Plan, limit};
 use crate::state::{AppState, ServedModel};
-use axum::Json;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use mlx_serving_engine::{Event, FinishReason, PromptToken, Request, Sampling};
 use mlx_serving_text::Tokenizer;
 use serde::de::value::SeqAccessDeserializer;
@@ -172,12 +172,17 @@ impl CompletionRequest {
     }
 
     /// The engine's requests, prompt by prompt, and what to echo of each prompt.
-    fn requests(self, model: &ServedModel, plan: &Plan) -> Result<(Vec<Request>, Vec<Option<Echo>>), ApiError> {
+    fn requests(
+        self,
+        model: &ServedModel,
+        plan: &Plan,
+        work: &Work,
+    ) -> Result<(Vec<Request>, Vec<Option<Echo>>), ApiError> {
         let (echo, located) = (self.echo.unwrap_or(false), self.logprobs.is_some());
         let (mut requests, mut echoes) = (Vec::new(), Vec::new());
         for prompt in self.prompt.0 {
             let (ids, text) = match prompt {
-                Prompt::Text(text) => (encode(model, &text, true)?, echo.then_some(text)),
+                Prompt::Text(text) => (encode(model, &text, true, work)?, echo.then_some(text)),
                 Prompt::Ids(ids) => {
                     let ids = known(model, ids)?;
                     let text = echo.then(|| model.tokenizer.decode(&ids, false)).transpose();
@@ -202,7 +207,7 @@ impl CompletionRequest {
 /// Completes texts.
 pub(crate) async fn completions(
     State(state): State<Arc<AppState>>,
-    Body(request): Body<CompletionRequest>,
+    Body(request, leave): Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     let model = state.model(request.params.model.as_deref())?;
     request.params.log(&model.id, "completion");
@@ -211,7 +216,11 @@ pub(crate) async fn completions(
     let plan = request.plan(&model.defaults)?;
     plan.check_count(request.prompt.0.len(), model.engine.info().max_live)?;
     let (n, asked) = (plan.n, request.logprobs.is_some());
-    let (requests, echoes) = answer::off_thread(&model, move |m| request.requests(m, &plan)).await?;
+    let work = move |m: &ServedModel, work: &Work| request.requests(m, &plan, work);
+    let (requests, echoes) = answer::off_thread(leave, &model, work).await?;
+    if streaming.is_none() {
+        state.unread.fits(&requests, &model)?;
+    }
     let prompt_tokens = requests.iter().step_by(n).map(|request| request.prompt.len()).sum();
     let streams = answer::submit(&model, requests)?;
     let envelope = Envelope::new("cmpl", &model);
@@ -221,11 +230,15 @@ pub(crate) async fn completions(
         let writer = move |index: usize, event: Event| chunks.of(index, event);
         return Ok(envelope.stream("text_completion", streams, options.costing(prompt_tokens, n), writer));
     }
-    let answers = answer::collect(streams).await?;
-    let usage = answer::usage(&answer::usages(&answers), n);
-    let names = Names { tokenizer: &model.tokenizer, as_ids };
-    let choices = answers.iter().enumerate().map(|(i, a)| choice(asked.then_some(names), i, a, echoes[i / n].as_ref()));
-    Ok(Json(envelope.object("text_completion", choices.collect(), Some(usage))).into_response())
+    let charge = state.unread.charge();
+    let answers = answer::collect(streams, &charge).await?;
+    let build = move || {
+        let usage = answer::usage(&answer::usages(&answers), n);
+        let names = asked.then_some(Names { tokenizer: &model.tokenizer, as_ids });
+        let choices = answers.iter().enumerate().map(|(i, a)| choice(names, i, a, echoes[i / n].as_ref())).collect();
+        envelope.object("text_completion", choices, Some(usage))
+    };
+    answer::whole(&state, charge, build).await
 }
 
 /// A whole choice, with log-probabilities if there are `names` for them.

@@ -1,5 +1,6 @@
 //! Prompts as token ids, however they come: every route's one way from text to ids.
 
+use crate::admit::Work;
 use crate::error::ApiError;
 use crate::state::ServedModel;
 
@@ -7,7 +8,7 @@ use crate::state::ServedModel;
 ///
 /// # Errors
 /// 400 for `prompt`.
-pub(crate) fn encode(model: &ServedModel, text: &str, special: bool) -> Result<Vec<u32>, ApiError> {
+pub(crate) fn encode(model: &ServedModel, text: &str, special: bool, _work: &Work) -> Result<Vec<u32>, ApiError> {
     model.tokenizer.encode(text, special).map_err(|e| ApiError::invalid("prompt", e.to_string()))
 }
 

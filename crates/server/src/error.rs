@@ -101,6 +101,76 @@ impl ApiError {
         .coded("body_too_large")
     }
 
+    /// 408.
+    pub(crate) fn slow_body() -> Self {
+        let message = "the body did not come in time (server.limits.body_s and pause_s)";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message).coded("body_too_slow")
+    }
+
+    /// 429: the bodies that are being read fill the memory that is meant for them.
+    pub(crate) fn crowded_bodies() -> Self {
+        let message = "too many large bodies are being read; try again soon (server.limits.bodies_mb)";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).coded("overloaded")
+    }
+
+    /// 429: the queue is full.
+    pub(crate) fn overloaded(live: usize) -> Self {
+        let message = format!("{live} requests run and wait already; try again soon (engine.max_waiting)");
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).coded("overloaded")
+    }
+
+    /// 503: every connection is busy.
+    pub(crate) fn crowded() -> Self {
+        Self::unavailable("too many connections are open; try again soon (server.limits.connections)")
+    }
+
+    /// 503: clients do not take their answers.
+    pub(crate) fn unread() -> Self {
+        Self::unavailable("too many bytes of answers wait for their clients; try again soon (server.limits.unread_mb)")
+    }
+
+    /// 503: the server is told to stop.
+    pub(crate) fn draining() -> Self {
+        Self::unavailable("the server is stopping; it takes no new requests")
+    }
+
+    /// 503: the server stops before the answer is whole.
+    pub(crate) fn cut() -> Self {
+        Self::unavailable("the server is stopping, and its time to end (server.shutdown_grace_s) is over")
+    }
+
+    /// 503 for a model that will be served.
+    pub(crate) fn loading(model: &str) -> Self {
+        Self::unavailable(format!("model {model} is being loaded; try again soon"))
+    }
+
+    fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).coded("unavailable")
+    }
+
+    /// 400: an answer that has grown too long to be held as a whole.
+    pub(crate) fn too_long(limit: usize) -> Self {
+        let message = format!(
+            "the answer has grown beyond {} MiB (server.limits.answer_mb); ask for fewer tokens, choices or logprobs, or stream it",
+            limit >> 20
+        );
+        Self::invalid("max_tokens", message)
+    }
+
+    /// 403 for a name that does not lead here.
+    pub(crate) fn foreign_host(host: &str) -> Self {
+        let message =
+            format!("host {host:.200?} is not a name of this server; add it to server.allowed_hosts if it is");
+        Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message).coded("foreign_host")
+    }
+
+    /// 403 for a web page of another origin.
+    pub(crate) fn foreign_origin(origin: &str) -> Self {
+        let message =
+            format!("pages of {origin:.200} may not use this server; add it to server.cors_origins if they may");
+        Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message).coded("foreign_origin")
+    }
+
     /// 500: a defect on this side.
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", message)

@@ -1,44 +1,56 @@
 //! The HTTP server: OpenAI's JSON in, JSON or server-sent events out. It knows nothing of devices.
 //!
+//! The way of a request: `listen` and `front` accept, `guard` says who may ask, `admit` takes bodies, then the routes, whose answers go
+//! out through `connection`, within `limits`.
+//!
 //! Every parameter is honoured or refused with 400; every error is `{"error": {message, type, param, code}}`. A client that
 //! hangs up drops its body stream, which drops the engine's [`mlx_serving_engine::Stream`], which cancels the request.
 #![forbid(unsafe_code)]
 
+mod admit;
 mod answer;
 mod body;
+mod budget;
 mod chat;
 mod completions;
+mod conn;
+mod connection;
 mod conversation;
 mod encode;
 mod envelope;
 mod error;
+mod front;
 #[doc(hidden)]
 pub mod fuzz;
+mod guard;
+mod io;
+mod limits;
+mod listen;
+mod log;
 mod logprobs;
 mod metrics;
 mod neutral;
 mod object;
 mod params;
+mod register;
 mod revive;
 mod routes;
 mod state;
+mod unread;
 
+pub use limits::Limits;
+pub use listen::serve;
 pub use revive::revive;
 pub use state::{AppState, ServedModel, Settings};
 
 use axum::Router;
 use axum::http::{Method, Uri};
-use axum::middleware;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
 use error::ApiError;
-use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::TcpListener;
-use tower_http::trace::TraceLayer;
 
-/// All routes.
+/// All routes, behind what every request passes: the log, the guard, and the answers to browsers.
 pub fn router(state: Arc<AppState>) -> Router {
     Router::new()
         .route("/v1/chat/completions", post(chat::chat_completions))
@@ -55,38 +67,9 @@ pub fn router(state: Arc<AppState>) -> Router {
         .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
             ApiError::wrong_method(method.as_str(), uri.path())
         })
-        .layer(middleware::from_fn_with_state(state.clone(), metrics::count))
-        .layer(TraceLayer::new_for_http())
+        .layer(state.origins.cors())
+        .layer(from_fn_with_state(state.clone(), guard::guard))
+        .layer(from_fn_with_state(state.clone(), metrics::count))
+        .layer(from_fn_with_state(state.clone(), log::log))
         .with_state(state)
-}
-
-/// Serves until `shutdown` resolves; then refuses new requests and gives those accepted `grace` to end.
-pub async fn serve(
-    listener: TcpListener,
-    state: Arc<AppState>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-    grace: Duration,
-) -> std::io::Result<()> {
-    let draining = state.clone();
-    let (ended, end) = tokio::sync::oneshot::channel::<()>();
-    let stop = async move {
-        shutdown.await;
-        draining.drain();
-        let deadline = tokio::time::Instant::now() + grace;
-        while draining.live() > 0 && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        // The receiver is gone only if the server has ended already.
-        let _ = ended.send(());
-    };
-    let listener = listener.tap_io(|socket| {
-        // Tokens are small packets; without this they would wait for each other. A socket that refuses is slower, not broken.
-        let _ = socket.set_nodelay(true);
-    });
-    let server = axum::serve(listener, router(state)).with_graceful_shutdown(stop);
-    tokio::select! {
-        result = server => result,
-        // Connections that are kept alive must not hold up the end.
-        _ = async { let _ = end.await; tokio::time::sleep(Duration::from_millis(500)).await } => Ok(()),
-    }
 }

@@ -51,13 +51,16 @@ object! {
 /// Text to token ids.
 pub(crate) async fn tokenize(
     State(state): State<Arc<AppState>>,
-    Body(request): Body<TokenizeRequest>,
-) -> Result<Json<Value>, ApiError> {
+    Body(request, leave): Body<TokenizeRequest>,
+) -> Result<Response, ApiError> {
     let model = state.model(request.model.as_deref())?;
     let max = model.engine.info().max_context;
     let special = request.add_special_tokens.unwrap_or(true);
-    let tokens = answer::off_thread(&model, move |m| encode(m, &request.prompt, special)).await?;
-    Ok(Json(json!({ "tokens": tokens, "count": tokens.len(), "max_model_len": max })))
+    let tokens = answer::off_thread(leave, &model, move |m, work| encode(m, &request.prompt, special, work)).await?;
+    let charge = state.unread.charge();
+    charge.settle(8 * tokens.len());
+    let build = move || json!({ "tokens": tokens, "count": tokens.len(), "max_model_len": max });
+    answer::whole(&state, charge, build).await
 }
 
 object! {
@@ -71,16 +74,23 @@ object! {
 /// Token ids to text.
 pub(crate) async fn detokenize(
     State(state): State<Arc<AppState>>,
-    Body(request): Body<DetokenizeRequest>,
-) -> Result<Json<Value>, ApiError> {
+    Body(request, leave): Body<DetokenizeRequest>,
+) -> Result<Response, ApiError> {
     let model = state.model(request.model.as_deref())?;
-    if let Some(id) = request.tokens.iter().find(|&&id| model.tokenizer.id_to_token(id).is_none()) {
-        return Err(ApiError::invalid("tokens", format!("the tokenizer has no token {id}")));
+    let (count, max) = (request.tokens.len(), model.engine.info().max_context);
+    if count > max {
+        return Err(ApiError::invalid("tokens", format!("{count} tokens; this model's context holds {max}")));
     }
-    let text = answer::off_thread(&model, move |m| {
+    let text = answer::off_thread(leave, &model, move |m, _| {
+        if let Some(id) = request.tokens.iter().find(|&&id| m.tokenizer.id_to_token(id).is_none()) {
+            return Err(ApiError::invalid("tokens", format!("the tokenizer has no token {id}")));
+        }
         m.tokenizer.decode(&request.tokens, false).map_err(|e| ApiError::invalid("tokens", e.to_string()))
     });
-    Ok(Json(json!({ "prompt": text.await? })))
+    let text = text.await?;
+    let charge = state.unread.charge();
+    charge.settle(text.len());
+    answer::whole(&state, charge, move || json!({ "prompt": text })).await
 }
 
 /// `GET /health`: the process answers and its engines' heartbeats move.
@@ -138,10 +148,9 @@ pub(crate) async fn metal_stats(
     which: Result<Query<WhichModel>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(which) = which.map_err(|e| ApiError::invalid("model", e.body_text()))?;
-    let model = match (which.model, state.models().first()) {
-        (Some(name), _) => state.model(Some(&name))?,
-        (None, Some(first)) => first.clone(),
-        (None, None) => return Err(ApiError::invalid("model", "no model is loaded yet")),
+    let model = match which.model {
+        Some(name) => state.model(Some(&name))?,
+        None => state.first()?,
     };
     Ok(Json(model.engine.stats()).into_response())
 }

@@ -1,10 +1,16 @@
+use crate::admit::Admission;
 use crate::error::ApiError;
+use crate::guard::Origins;
+use crate::limits::Limits;
+use crate::log::RequestLog;
 use crate::metrics::HttpAnswers;
-use mlx_serving_engine::{Engine, Sampling};
+use crate::unread::Unread;
+use mlx_serving_engine::{Engine, EngineError, Sampling};
 use mlx_serving_text::{ChatTemplate, Tokenizer};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// A model that is served.
 #[derive(Debug)]
@@ -23,12 +29,40 @@ pub struct ServedModel {
     pub created: u64,
 }
 
+impl ServedModel {
+    /// Refuses what its engine would refuse, before any work on it.
+    pub(crate) fn admits(&self) -> Result<(), ApiError> {
+        let health = self.engine.health();
+        if !health.alive {
+            let reason = health.reason.unwrap_or_else(|| "its thread has ended".into());
+            return Err(EngineError::Stopped(reason).into());
+        }
+        if self.engine.draining() {
+            return Err(ApiError::draining());
+        }
+        if self.engine.full() {
+            return Err(ApiError::overloaded(self.engine.live()));
+        }
+        Ok(())
+    }
+}
+
 /// What the routes share.
 #[derive(Debug)]
 pub struct AppState {
     /// In the order of the command line.
     places: RwLock<Vec<Place>>,
     loading: AtomicBool,
+    draining: AtomicBool,
+    /// Requests whose answers are not out.
+    pub(crate) flights: Arc<AtomicUsize>,
+    /// Becomes true when the time to end is over.
+    pub(crate) cut: watch::Sender<bool>,
+    pub(crate) limits: Limits,
+    pub(crate) admission: Admission,
+    pub(crate) unread: Unread,
+    pub(crate) origins: Origins,
+    pub(crate) log: RequestLog,
     /// A step that lasts longer means that the engine is wedged.
     wedged_after: Duration,
     /// Longest body taken, bytes.
@@ -40,6 +74,8 @@ pub struct AppState {
 /// A model that is to be served.
 #[derive(Debug, Clone)]
 enum Place {
+    /// Its name.
+    Loading(String),
     Served(Arc<ServedModel>),
     /// It has to be loaded again, and why; `taken` by somebody who does so.
     Lost {
@@ -53,7 +89,7 @@ impl Place {
     fn id(&self) -> &str {
         match self {
             Place::Served(model) => &model.id,
-            Place::Lost { id, .. } => id,
+            Place::Loading(id) | Place::Lost { id, .. } => id,
         }
     }
 }
@@ -65,11 +101,26 @@ pub struct Settings {
     pub wedged_after: Duration,
     /// Longest body taken, bytes.
     pub body_limit: usize,
+    /// Names of the models that will be served, in order.
+    pub names: Vec<String>,
+    /// Bounds of connections, bodies and answers.
+    pub limits: Limits,
+    /// Names under which the server is reached while it is bound to loopback, beside loopback's own; `*` for any.
+    pub allowed_hosts: Vec<String>,
+    /// Origins of web pages that may use the server; `*` for any.
+    pub cors_origins: Vec<String>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { wedged_after: Duration::from_secs(60), body_limit: 8 << 20 }
+        Self {
+            wedged_after: Duration::from_secs(60),
+            body_limit: 8 << 20,
+            names: Vec::new(),
+            limits: Limits::default(),
+            allowed_hosts: Vec::new(),
+            cors_origins: Vec::new(),
+        }
     }
 }
 
@@ -90,22 +141,42 @@ impl AppState {
     /// A server without models that calls itself loading until [`Self::loaded`].
     pub fn new(settings: Settings) -> Arc<Self> {
         Arc::new(Self {
-            places: RwLock::default(),
+            places: RwLock::new(settings.names.into_iter().map(Place::Loading).collect()),
             loading: AtomicBool::new(true),
+            draining: AtomicBool::new(false),
+            flights: Arc::default(),
+            cut: watch::Sender::new(false),
+            admission: Admission::new(&settings.limits),
+            unread: Unread::new(settings.limits.answer, settings.limits.unread),
+            origins: Origins::new(&settings.allowed_hosts, &settings.cors_origins),
+            log: RequestLog::default(),
+            limits: settings.limits,
             wedged_after: settings.wedged_after,
             body_limit: settings.body_limit,
             http: HttpAnswers::default(),
         })
     }
 
-    /// Adds a model.
+    /// Adds a model, unless the server is stopping.
     pub fn add(&self, model: ServedModel) {
-        self.write().push(Place::Served(Arc::new(model)));
+        self.fill(Place::Served(Arc::new(model)));
     }
 
     /// Adds a model that has to be loaded again before it is served.
     pub fn add_lost(&self, id: String, reason: String) {
-        self.write().push(Place::Lost { id, reason, taken: false });
+        self.fill(Place::Lost { id, reason, taken: false });
+    }
+
+    /// Puts a model into the place that was kept for it, else behind the others.
+    fn fill(&self, model: Place) {
+        let mut places = self.write();
+        if self.draining() {
+            return;
+        }
+        match places.iter_mut().find(|place| place.id() == model.id()) {
+            Some(place) => *place = model,
+            None => places.push(model),
+        }
     }
 
     /// All models are there.
@@ -117,7 +188,7 @@ impl AppState {
     pub fn models(&self) -> Vec<Arc<ServedModel>> {
         let served = |place: &Place| match place {
             Place::Served(model) => Some(model.clone()),
-            Place::Lost { .. } => None,
+            Place::Loading(_) | Place::Lost { .. } => None,
         };
         self.read().iter().filter_map(served).collect()
     }
@@ -140,25 +211,31 @@ impl AppState {
         let mut places = self.write();
         let place = places.get_mut(place)?;
         let (id, reason) = match place {
-            Place::Served(model) if !model.engine.health().alive && !model.engine.draining() => {
+            Place::Served(model) if !model.engine.health().alive && !self.draining() => {
                 let reason = model.engine.health().reason.unwrap_or_else(|| "its thread has ended".into());
                 (model.id.clone(), reason)
             }
             Place::Lost { id, reason, taken: false } => (id.clone(), reason.clone()),
             _ => return None,
         };
-        *place = Place::Lost { id: id.clone(), reason: reason.clone(), taken: true };
+        let dead = std::mem::replace(place, Place::Lost { id: id.clone(), reason: reason.clone(), taken: true });
+        // Its end takes a moment, in which others look for their models.
+        drop(places);
+        drop(dead);
         Some((id, reason))
     }
 
     /// Puts a model that was loaded again into the place that it was taken from.
     pub(crate) fn put_back(&self, place: usize, model: ServedModel) {
+        if self.draining() {
+            return;
+        }
         if let Some(place) = self.write().get_mut(place) {
             *place = Place::Served(Arc::new(model));
         }
     }
 
-    /// The model of that name; the only one there is when the request names none.
+    /// The model of that name; the only one that is configured when the request names none.
     pub(crate) fn model(&self, name: Option<&str>) -> Result<Arc<ServedModel>, ApiError> {
         let places = self.read();
         let ids = || places.iter().map(Place::id).collect::<Vec<_>>();
@@ -168,6 +245,7 @@ impl AppState {
             }
             None => match &places[..] {
                 [only] => only,
+                [] => return Err(ApiError::loading("to serve")),
                 _ => {
                     let message = format!("name one of the models served here: {}", ids().join(", "));
                     return Err(ApiError::invalid("model", message));
@@ -175,22 +253,62 @@ impl AppState {
             },
         };
         match place {
+            Place::Loading(id) => Err(ApiError::loading(id)),
             Place::Served(model) => Ok(model.clone()),
             Place::Lost { id, reason, .. } => Err(ApiError::reloading(id, reason)),
         }
     }
 
+    /// The first model that is configured.
+    pub(crate) fn first(&self) -> Result<Arc<ServedModel>, ApiError> {
+        self.model(self.ids().first().map(String::as_str))
+    }
+
+    /// Refuses requests before they are read, where no model could serve them.
+    pub(crate) fn admits(&self) -> Result<(), ApiError> {
+        if self.draining() {
+            return Err(ApiError::draining());
+        }
+        self.unread.check()?;
+        let mut refusal = Ok(());
+        for place in self.read().iter() {
+            // One that is loaded, or loaded again, may be meant.
+            let Place::Served(model) = place else { return Ok(()) };
+            match model.admits() {
+                Ok(()) => return Ok(()),
+                refused => refusal = refusal.and(refused),
+            }
+        }
+        refusal
+    }
+
     /// Refuses new requests; those accepted go on.
     pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
         self.models().iter().for_each(|m| m.engine.drain());
     }
 
-    /// Requests not yet ended, over all models.
+    /// It refuses new requests.
+    pub(crate) fn draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Requests whose answers are not out to the last byte.
     pub fn live(&self) -> usize {
-        self.models().iter().map(|m| m.engine.live()).sum()
+        self.flights.load(Ordering::Acquire)
+    }
+
+    /// Lets all models go, those too that are still to come.
+    pub fn close(&self) {
+        self.drain();
+        let places = std::mem::take(&mut *self.write());
+        drop(places);
     }
 
     pub(crate) fn condition(&self) -> Condition {
+        if self.draining() {
+            return Condition::Draining;
+        }
         for model in self.models() {
             let health = model.engine.health();
             if !health.alive {
@@ -199,9 +317,6 @@ impl AppState {
             }
             if health.step.is_some_and(|s| s > self.wedged_after) {
                 return Condition::Wedged(format!("a step of {} has lasted over {:?}", model.id, self.wedged_after));
-            }
-            if model.engine.draining() {
-                return Condition::Draining;
             }
         }
         if let Some(Place::Lost { id, reason, .. }) = self.read().iter().find(|p| matches!(p, Place::Lost { .. })) {

@@ -24,6 +24,8 @@ pub struct Faults {
     pub listing: Option<String>,
     /// Ranges are not honoured.
     pub whole_only: bool,
+    /// Large files never end: a byte comes now and then.
+    pub trickle: bool,
 }
 
 #[derive(Default)]
@@ -134,6 +136,13 @@ impl StandIn {
         let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
         let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
         stream.write_all(head.as_bytes())?;
+        if faults.trickle && name.ends_with(".safetensors") {
+            drop(state);
+            loop {
+                stream.write_all(b"x")?;
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+        }
         match state.faults.cut {
             Some((times, bytes)) if times > 0 && body.len() > bytes => {
                 state.faults.cut = Some((times - 1, bytes));

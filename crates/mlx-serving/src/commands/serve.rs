@@ -2,53 +2,152 @@
 
 use super::Context;
 use crate::args::Serve;
+use crate::config::Server;
 use crate::failure::Failure;
+use crate::{descriptors, load, signals};
+use garde::Validate;
 use mlx_serving_metal_layer::config::MetalOptimizations;
-use mlx_serving_server::{AppState, Settings};
+use mlx_serving_server::{AppState, Limits, Settings};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// Time to let models and their files go at the end; a device that hangs must not hold it up.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// The part of it that a model gets which is just being loaded: most have no file yet.
+const LOADER: Duration = Duration::from_millis(300);
 
 pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
     let server = &context.config.server;
-    let host = args.host.as_deref().unwrap_or(&server.host).to_owned();
-    let port = args.port.unwrap_or(server.port);
-    let state = AppState::new(Settings {
-        wedged_after: Duration::from_secs(server.wedged_after_s),
-        body_limit: server.body_limit_mb << 20,
-    });
-    let grace = Duration::from_secs(server.shutdown_grace_s);
+    let host = args.host.as_deref().unwrap_or(&server.host);
+    if host.is_empty() {
+        return Err(Failure::usage("--host is empty; give an address, such as 127.0.0.1"));
+    }
+    let models = models(context, &args.model);
+    let names = names(&models)?;
+    let state = AppState::new(settings(server, args, names)?);
     // One thread is enough to pass tokens on, and leaves the cores to the device.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("the runtime could not be started: {e}")))?;
-    runtime.block_on(async {
-        // Bound before the models are loaded: a port in use must not cost the loading time, and /ready can say "loading".
-        let listener = TcpListener::bind((host.as_str(), port)).await.map_err(|e| {
-            Failure::failed(format!("{host}:{port} cannot be listened on: {e}; choose another with --host and --port"))
-        })?;
-        let address = listener.local_addr().map_err(Failure::failed)?;
-        let server = tokio::spawn(mlx_serving_server::serve(listener, state.clone(), stop_signal(), grace));
-        let models = models(context, &args.model);
-        let loader = (context.clone(), state.clone());
-        let asked = models.clone();
-        let loaded = tokio::task::spawn_blocking(move || load_all(&loader.0, &loader.1, &models)).await;
-        loaded.map_err(|e| Failure::failed(format!("loading ended early: {e}")))??;
-        let names = state.ids();
-        tracing::info!("{}", optimizations(&context.config.metal_optimizations, &names));
-        let (again, named) = (context.clone(), by_id(&state, asked));
-        let reviver = tokio::spawn(mlx_serving_server::revive(state.clone(), move |id: &str| {
-            again.load(named.get(id).cloned().flatten().as_deref())
-        }));
-        tracing::info!("serving {} on http://{address} (POST /v1/chat/completions)", names.join(", "));
-        server.await.map_err(Failure::failed)?.map_err(|e| Failure::failed(format!("the server ended: {e}")))?;
-        reviver.abort();
+    let port = args.port.unwrap_or(server.port);
+    let outcome = runtime.block_on(serve(context, (host, port), state.clone(), models));
+    farewell();
+    // Requests first, then models: an engine that nobody uses any more removes its files.
+    runtime.shutdown_timeout(LOADER);
+    state.close();
+    drop(state);
+    if outcome.is_ok() {
         tracing::info!("stopped");
-        Ok(())
+    }
+    outcome
+}
+
+/// Ends the process if it has not ended by itself soon.
+fn farewell() {
+    std::thread::spawn(|| {
+        std::thread::sleep(FAREWELL);
+        tracing::error!("a model could not be stopped in time; the process ends without it");
+        std::process::exit(1);
+    });
+}
+
+fn settings(server: &Server, args: &Serve, names: Vec<String>) -> Result<Settings, Failure> {
+    let mut server = server.clone();
+    server.cors_origins.extend(args.cors_origin.iter().cloned());
+    server.validate().map_err(|e| Failure::usage(format!("--cors-origin: {e}")))?;
+    let limits = &server.limits;
+    Ok(Settings {
+        wedged_after: Duration::from_secs(server.wedged_after_s),
+        body_limit: server.body_limit_mb << 20,
+        names,
+        limits: Limits {
+            connections: descriptors::connections(limits.connections),
+            header: Duration::from_secs(limits.header_s),
+            body: Duration::from_secs(limits.body_s),
+            pause: Duration::from_secs(limits.pause_s),
+            idle: Duration::from_secs(limits.idle_s),
+            write: Duration::from_secs(limits.write_s),
+            bodies: limits.bodies_mb << 20,
+            answer: limits.answer_mb << 20,
+            unread: limits.unread_mb << 20,
+        },
+        allowed_hosts: server.allowed_hosts,
+        cors_origins: server.cors_origins,
     })
+}
+
+/// Serves until a signal; the first lets accepted requests end, the second does not.
+async fn serve(
+    context: &Context,
+    (host, port): (&str, u16),
+    state: Arc<AppState>,
+    models: Vec<Option<String>>,
+) -> Result<(), Failure> {
+    let mut signals = signals::stops();
+    // Bound before the models are loaded: a port in use must not cost the loading time, and /ready can say "loading".
+    let listener = TcpListener::bind((host, port)).await.map_err(|e| {
+        Failure::failed(format!("{host}:{port} cannot be listened on: {e}; choose another with --host and --port"))
+    })?;
+    let address = listener.local_addr().map_err(Failure::failed)?;
+    let grace = Duration::from_secs(context.config.server.shutdown_grace_s);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut stop = Some(stop);
+    let shutdown = async { drop(stopped.await) };
+    let mut server = tokio::spawn(mlx_serving_server::serve(listener, state.clone(), shutdown, grace));
+    let named = by_id(&models);
+    let mut loading = load_all(context, &state, models)?;
+    let mut loaded = false;
+    let outcome = loop {
+        tokio::select! {
+            Some(signal) = signals.recv() => match stop.take() {
+                Some(stop) => {
+                    tracing::info!("{signal}: stopping; accepted requests have {grace:?} to end, another signal ends them at once");
+                    // It is gone only if the server has ended.
+                    let _ = stop.send(());
+                }
+                None => {
+                    let live = state.live();
+                    break Err(Failure::failed(format!("stopped at once by a second signal ({signal}): {live} answers were cut")));
+                }
+            },
+            outcome = &mut loading, if !loaded && stop.is_some() => {
+                loaded = true;
+                if let Err(failure) = outcome.unwrap_or_else(|_| Err(Failure::failed("the thread that loads has ended early"))) {
+                    break Err(failure);
+                }
+                announce(context, &state, address);
+                let (again, named) = (context.clone(), named.clone());
+                tokio::spawn(mlx_serving_server::revive(state.clone(), move |id: &str| {
+                    again.load(named.get(id).cloned().flatten().as_deref())
+                }));
+            },
+            ended = &mut server => {
+                let ended = ended.map_err(Failure::failed).and_then(|ended| ended.map_err(Failure::failed));
+                break ended.map_err(|e| Failure::failed(format!("the server ended: {e}")));
+            }
+        }
+    };
+    if !loaded {
+        state.drain();
+        // What it has just loaded it drops by itself; what it is still loading ends with the process.
+        let _ = tokio::time::timeout(LOADER, loading).await;
+    }
+    outcome
+}
+
+fn announce(context: &Context, state: &AppState, address: SocketAddr) {
+    let names = state.ids();
+    tracing::info!("{}", optimizations(&context.config.metal_optimizations, &names));
+    if !address.ip().to_canonical().is_loopback() {
+        tracing::warn!("{address} is not only this machine's: anybody who reaches this port may use the server");
+    }
+    tracing::info!("serving {} on http://{address} (POST /v1/chat/completions)", names.join(", "));
 }
 
 /// The command line's models, else the configuration's, else the bundled one (`None`).
@@ -57,9 +156,18 @@ fn models(context: &Context, named: &[String]) -> Vec<Option<String>> {
     if named.is_empty() { vec![None] } else { named.iter().cloned().map(Some).collect() }
 }
 
-/// What each served model was asked for as; both lists are in the same order.
-fn by_id(state: &AppState, named: Vec<Option<String>>) -> HashMap<String, Option<String>> {
-    state.ids().into_iter().zip(named).collect()
+/// The names that they will be served under.
+fn names(models: &[Option<String>]) -> Result<Vec<String>, Failure> {
+    let names: Vec<String> = models.iter().map(|model| load::name(model.as_deref())).collect();
+    match names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
+        Some((_, name)) => Err(Failure::usage(format!("model {name} was named twice"))),
+        None => Ok(names),
+    }
+}
+
+/// What each served model was asked for as.
+fn by_id(models: &[Option<String>]) -> HashMap<String, Option<String>> {
+    models.iter().map(|model| (load::name(model.as_deref()), model.clone())).collect()
 }
 
 /// Which optimisations are on, and what measures them on this machine.
@@ -73,54 +181,38 @@ fn optimizations(config: &MetalOptimizations, models: &[String]) -> String {
     }
 }
 
-fn load_all(context: &Context, state: &Arc<AppState>, models: &[Option<String>]) -> Result<(), Failure> {
-    for model in models {
-        match context.load(model.as_deref()) {
+/// Loads the models one by one on a thread of its own, which nobody has to wait for.
+fn load_all(
+    context: &Context,
+    state: &Arc<AppState>,
+    models: Vec<Option<String>>,
+) -> Result<oneshot::Receiver<Result<(), Failure>>, Failure> {
+    let (context, state) = (context.clone(), state.clone());
+    let (send, receive) = oneshot::channel();
+    let load = move || {
+        let outcome = models.iter().try_for_each(|model| match context.load(model.as_deref()) {
             Ok(model) => {
-                named_once(state, &model.id)?;
                 state.add(model);
+                Ok(())
             }
             // Its file was written to while it was read: one model's fault, which passes when the file is whole again.
             Err(Failure::Weights { id, message }) => {
-                named_once(state, &id)?;
                 state.add_lost(id, message);
+                Ok(())
             }
-            Err(error) => return Err(error),
+            Err(error) => Err(error),
+        });
+        if outcome.is_ok() {
+            state.loaded();
         }
-    }
-    state.loaded();
-    Ok(())
-}
-
-fn named_once(state: &AppState, id: &str) -> Result<(), Failure> {
-    match state.ids().iter().any(|other| other == id) {
-        true => Err(Failure::usage(format!("model {id} was named twice"))),
-        false => Ok(()),
-    }
-}
-
-/// Resolves on Ctrl-C or, where there is one, a termination signal.
-async fn stop_signal() {
-    let interrupt = async {
-        if let Err(error) = tokio::signal::ctrl_c().await {
-            tracing::warn!(%error, "Ctrl-C cannot be caught");
-            std::future::pending::<()>().await;
-        }
+        // Nobody listens any more if the server has been told to stop.
+        let _ = send.send(outcome);
     };
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => tokio::select! { () = interrupt => {}, _ = terminate.recv() => {} },
-            Err(error) => {
-                tracing::warn!(%error, "termination signals cannot be caught");
-                interrupt.await;
-            }
-        }
-    }
-    #[cfg(not(unix))]
-    interrupt.await;
-    tracing::info!("stopping: accepted requests end first");
+    std::thread::Builder::new()
+        .name("load".into())
+        .spawn(load)
+        .map_err(|e| Failure::failed(format!("the thread that loads could not be started: {e}")))?;
+    Ok(receive)
 }
 
 #[cfg(test)]

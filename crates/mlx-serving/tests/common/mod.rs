@@ -1,10 +1,13 @@
 //! Runs the real binary and talks to it over real sockets.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod raw;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The workspace's root.
@@ -39,39 +42,102 @@ pub struct Server {
     child: Child,
     /// host:port
     pub address: String,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
+    /// A server that has loaded its models.
     pub fn start(args: &[&str]) -> Server {
-        Self::start_while(args, |_| {})
+        let mut command = binary();
+        command.args(["serve", "--port", "0"]).args(args);
+        Server::launch(command).ready()
     }
 
     /// Starts one, and runs `meanwhile` with its process id while it loads.
     pub fn start_while(args: &[&str], meanwhile: impl FnOnce(u32)) -> Server {
-        let mut child = binary()
-            .args(["serve", "--port", "0"])
-            .args(args)
-            .stderr(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the binary starts");
-        meanwhile(child.id());
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let mut seen = Vec::new();
-        let address = loop {
-            let Some(Ok(line)) = lines.next() else { panic!("the server ended: {seen:#?}") };
-            if let Some((_, rest)) = line.split_once("on http://") {
-                break rest.split_whitespace().next().expect("an address").to_owned();
-            }
-            seen.push(line);
-        };
+        let mut command = binary();
+        command.args(["serve", "--port", "0"]).args(args);
+        let server = Server::launch(command);
+        meanwhile(server.pid());
+        server.ready()
+    }
+
+    /// One with a configuration file of this text.
+    pub fn configured(yaml: &str) -> Server {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("test.yaml");
+        std::fs::write(&path, yaml).expect("written");
+        Server::start(&["--device", "cpu", "--config", path.to_str().expect("UTF-8")])
+    }
+
+    /// A server that has only been started; it has no address.
+    pub fn launch(mut command: Command) -> Server {
+        let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("the binary starts");
+        let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let kept = log.clone();
         // Keeps the pipe empty, and the lines for whoever looks at the test's output.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("server: {line}")));
-        Server { child, address }
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                eprintln!("server: {line}");
+                kept.lock().expect("no panic").push(line);
+            }
+        });
+        Server { child, address: String::new(), log }
+    }
+
+    /// The same when its models are loaded, with its address.
+    pub fn ready(mut self) -> Server {
+        let serves = |line: &String| line.contains(" on http://");
+        loop {
+            if let Some(line) = self.lines().iter().find(|line| serves(line)) {
+                let (_, rest) = line.split_once(" on http://").expect("just seen");
+                self.address = rest.split_whitespace().next().expect("an address").to_owned();
+                return self;
+            }
+            let ended = self.child.try_wait().expect("a child");
+            assert!(ended.is_none(), "the server ended: {:#?}", self.lines());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it has logged so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.log.lock().expect("no panic").clone()
+    }
+
+    /// A line with this text has been logged.
+    pub fn logged(&self, text: &str) -> bool {
+        self.lines().iter().any(|line| line.contains(text))
+    }
+
+    /// Sends a signal, such as TERM.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.pid().to_string()]).status().expect("kill runs");
+        assert!(sent.success());
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "it does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// A line of /proc/PID/status, kB.
+    pub fn memory(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+        line.trim_matches(|c: char| !c.is_ascii_digit()).parse().expect("kB")
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -118,8 +184,13 @@ impl Server {
     pub fn open(&self, path: &str, body: &serde_json::Value, bytes: usize) -> TcpStream {
         let mut socket = TcpStream::connect(&self.address).expect("connect");
         let body = body.to_string();
-        write!(socket, "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())
-            .expect("send");
+        write!(
+            socket,
+            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n\r\n{body}",
+            self.address,
+            body.len()
+        )
+        .expect("send");
         socket.read_exact(&mut vec![0; bytes]).expect("the answer's beginning");
         socket
     }

@@ -1,0 +1,141 @@
+//! Large bodies and large answers: what is refused before it costs anything, and what the others feel of the rest.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use common::Server;
+use common::raw::{connect, exchange, post, probe, read_all, send, status};
+use serde_json::json;
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// A POST's head for a body of this length, which does not come.
+fn claim(server: &Server, length: usize, headers: &str) -> String {
+    let host = &server.address;
+    format!("POST /v1/completions HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n{headers}\r\n")
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_before_it_is_read() {
+    let server = Server::configured("engine: { max_sequences: 1, max_waiting: 0 }\n");
+    let answer = exchange(&server, claim(&server, 1 << 30, "expect: 100-continue\r\n").as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
+    let endless = json!({ "prompt": "x", "max_tokens": 1900, "ignore_eos": true, "stream": true });
+    let stream = server.open("/v1/completions", &endless, 100);
+    let answer = exchange(&server, claim(&server, 8 << 20, "").as_bytes());
+    assert!(status(&answer) == 429 && answer.contains("retry-after"), "{answer}");
+    drop(stream);
+    server.until("room", |s| s.metric("vllm:num_requests_running") == 0.0);
+    let _stream = server.open("/v1/completions", &endless, 100);
+    server.signal("TERM");
+    server.until("draining", |s| probe(s, "/ready").0 == 503);
+    let answer = exchange(&server, claim(&server, 8 << 20, "").as_bytes());
+    assert!(status(&answer) == 503 && answer.contains("stopping"), "{answer}");
+}
+
+#[test]
+fn bodies_are_bounded_in_all() {
+    let server = Server::configured("server: { limits: { bodies_mb: 8 } }\n");
+    let half = |part: &[u8]| {
+        let mut socket = send(&server, claim(&server, 8_000_000, "").as_bytes());
+        socket.write_all(part).unwrap();
+        socket
+    };
+    let held = half(&vec![b' '; 6_000_000]);
+    // Until the first is there, the second may be taken.
+    let refused = (0..200).map(|_| {
+        std::thread::sleep(Duration::from_millis(20));
+        let mut socket = connect(&server);
+        let _ = socket.write_all(&[claim(&server, 4_000_000, "").as_bytes(), &vec![b' '; 4_000_000]].concat());
+        read_all(&mut socket)
+    });
+    let answer = refused.into_iter().find(|answer| status(answer) == 429).expect("it is never refused");
+    assert!(answer.contains("retry-after") && answer.contains("bodies_mb"), "{answer}");
+    let small = post(&server, "/v1/completions", "connection: close\r\n", r#"{"prompt": "x", "max_tokens": 1}"#);
+    assert_eq!(status(&exchange(&server, &small)), 200);
+    drop(held);
+    let whole = post(&server, "/v1/completions", "connection: close\r\n", &" ".repeat(7_000_000));
+    server.until("room", |s| status(&exchange(s, &whole)) == 400);
+}
+
+#[test]
+fn probes_are_quick_beside_large_bodies() {
+    let server = Server::start(&["--device", "cpu"]);
+    let body = format!("{{\"prompt\":[{}\"x\"]}}", "[1],".repeat(1_950_000));
+    let (request, done) = (post(&server, "/v1/completions", "connection: close\r\n", &body), AtomicBool::new(false));
+    let mut times = Vec::new();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    assert_eq!(status(&exchange(&server, &request)), 400);
+                }
+            });
+        }
+        for _ in 0..200 {
+            let (status, time) = probe(&server, "/ready");
+            assert_eq!(status, 200);
+            times.push(time);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        done.store(true, Ordering::Release);
+    });
+    times.sort_unstable();
+    eprintln!(
+        "/ready beside four clients: median {:?}, 99th percentile {:?}, longest {:?}",
+        times[100], times[197], times[199]
+    );
+    assert!(times[197] < Duration::from_millis(200), "{:?}", &times[190..]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_large_body_costs_little_memory_and_gives_it_back() {
+    let server = Server::start(&["--device", "cpu"]);
+    let idle = server.memory("VmRSS:");
+    let body = format!("{{\"tokens\":[1{}]}}", ",1".repeat(3_990_000));
+    let request = post(&server, "/v1/detokenize", "connection: close\r\n", &body);
+    let send = |n: usize| {
+        std::thread::scope(|scope| {
+            let sent: Vec<_> = (0..n).map(|_| scope.spawn(|| status(&exchange(&server, &request)))).collect();
+            sent.into_iter().for_each(|sent| assert_eq!(sent.join().unwrap(), 400));
+        });
+    };
+    for (n, bound) in [(1, 120), (8, 700)] {
+        send(n);
+        let peak = (server.memory("VmHWM:") - idle) >> 10;
+        eprintln!("{n} bodies of 8 MB: {peak} MiB above idle at most");
+        assert!(peak < bound, "{n}: {peak} MiB");
+        server.until("memory given back", |s| s.memory("VmRSS:") < idle + (60 << 10));
+    }
+}
+
+const LARGE: &str = r#"{"messages": [{"role": "user", "content": "x"}], "max_tokens": 400, "n": 16, "ignore_eos": true,
+                        "logprobs": true, "top_logprobs": 20}"#;
+
+#[test]
+fn an_answer_that_cannot_be_held_is_refused_before_it_is_computed() {
+    let server = Server::configured("server: { limits: { answer_mb: 4 } }\n");
+    let answer = exchange(&server, &post(&server, "/v1/chat/completions", "connection: close\r\n", LARGE));
+    assert!(status(&answer) == 400 && answer.contains("stream"), "{answer}");
+    assert_eq!(server.metric("vllm:generation_tokens_total"), 0.0);
+    let streamed = LARGE.replace("400", "4").replace("\"n\": 16", "\"n\": 16, \"stream\": true");
+    assert_eq!(
+        status(&exchange(&server, &post(&server, "/v1/chat/completions", "connection: close\r\n", &streamed))),
+        200
+    );
+}
+
+#[test]
+fn answers_that_nobody_reads_are_bounded() {
+    let server = Server::configured("server: { limits: { answer_mb: 16, unread_mb: 16 } }\n");
+    let mut unread = send(&server, &post(&server, "/v1/chat/completions", "connection: close\r\n", LARGE));
+    unread.read_exact(&mut [0; 100]).unwrap();
+    let question = post(&server, "/v1/completions", "connection: close\r\n", r#"{"prompt": "x", "max_tokens": 1}"#);
+    let answer = exchange(&server, &question);
+    assert!(status(&answer) == 503 && answer.contains("retry-after") && answer.contains("unread_mb"), "{answer}");
+    assert_eq!(probe(&server, "/ready").0, 200);
+    assert!(read_all(&mut unread).len() > 8_000_000);
+    server.until("room", |s| status(&exchange(s, &question)) == 200);
+}

@@ -1,0 +1,134 @@
+//! Whole answers that are not yet with their clients: their bytes are bounded, one by one and in all.
+
+use crate::budget::{Budget, Share};
+use crate::error::ApiError;
+use crate::state::ServedModel;
+use mlx_serving_engine::{PromptToken, Request, TokenEvent};
+use std::sync::Arc;
+
+/// Bytes of JSON around a token's text, and for each probability that is told with it: measured, and rounded up.
+const TOKEN: usize = 16;
+const PROBABILITY: usize = 80;
+
+/// The bounds.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    all: Arc<Budget>,
+    one: usize,
+}
+
+impl Unread {
+    pub(crate) fn new(one: usize, all: usize) -> Self {
+        Self { all: Budget::new(all), one: one.min(all) }
+    }
+
+    /// Refuses new work while clients leave too much behind.
+    pub(crate) fn check(&self) -> Result<(), ApiError> {
+        if self.all.strained() { Err(ApiError::unread()) } else { Ok(()) }
+    }
+
+    /// Refuses requests whose whole answer could not be held.
+    pub(crate) fn fits(&self, requests: &[Request], model: &ServedModel) -> Result<(), ApiError> {
+        self.fit(requests, model.engine.info().max_context)
+    }
+
+    fn fit(&self, requests: &[Request], context: usize) -> Result<(), ApiError> {
+        let bytes = |r: &Request| {
+            let tokens = r.max_tokens.unwrap_or(context.saturating_sub(r.prompt.len()));
+            let prompt = r.prompt_logprobs.map_or(0, |top| r.prompt.len().saturating_mul(weight(Some(top), 0)));
+            tokens.saturating_mul(weight(r.logprobs, 0)).saturating_add(prompt)
+        };
+        let bytes = requests.iter().map(bytes).fold(0, usize::saturating_add);
+        if bytes > self.one {
+            let message = format!(
+                "the answer may take {} MiB and one takes at most {}; ask for fewer tokens, choices or logprobs, or stream it",
+                bytes >> 20,
+                self.one >> 20
+            );
+            return Err(ApiError::invalid("max_tokens", message));
+        }
+        Ok(())
+    }
+
+    /// Of a new answer.
+    pub(crate) fn charge(&self) -> Arc<Charge> {
+        Arc::new(Charge { share: self.all.share(), one: self.one })
+    }
+}
+
+/// The bytes of one answer, counted until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Charge {
+    share: Share,
+    one: usize,
+}
+
+impl Charge {
+    /// Counts one more token of the answer.
+    pub(crate) fn token(&self, token: &TokenEvent) -> Result<(), ApiError> {
+        self.grow(weight(token.logprobs.as_ref().map(|l| l.top.len()), token.text.len()))
+    }
+
+    /// Counts tokens of the prompt that the answer tells of.
+    pub(crate) fn prompt(&self, tokens: &[PromptToken]) -> Result<(), ApiError> {
+        self.grow(tokens.iter().map(|token| weight(token.logprobs.as_ref().map(|l| l.top.len()), 0)).sum())
+    }
+
+    fn grow(&self, bytes: usize) -> Result<(), ApiError> {
+        if self.share.bytes() + bytes > self.one {
+            return Err(ApiError::too_long(self.one));
+        }
+        if self.share.grow(bytes) { Ok(()) } else { Err(ApiError::unread()) }
+    }
+
+    /// Bytes counted so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.share.bytes()
+    }
+
+    /// The answer has been written: it has so many bytes.
+    pub(crate) fn settle(&self, bytes: usize) {
+        self.share.settle(bytes);
+    }
+}
+
+fn weight(logprobs: Option<usize>, text: usize) -> usize {
+    text + TOKEN + logprobs.map_or(0, |top| (1 + top) * PROBABILITY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_that_cannot_be_held_are_refused_before_they_are_computed() {
+        let unread = Unread::new(1 << 20, 4 << 20);
+        let request = |max_tokens, logprobs| Request { max_tokens: Some(max_tokens), logprobs, ..Request::default() };
+        assert!(unread.fit(&[request(10_000, None)], 1).is_ok());
+        assert!(unread.fit(&[request(400, Some(20))], 1).is_ok());
+        assert!(unread.fit(&vec![request(400, Some(20)); 16], 1).is_err());
+        assert!(
+            unread.fit(&[Request { logprobs: Some(20), ..Request::default() }], 100_000).is_err(),
+            "to the context's end"
+        );
+        let prompt = Request { prompt: vec![1; 100_000], prompt_logprobs: Some(5), ..request(1, None) };
+        assert!(unread.fit(&[prompt], 200_000).is_err());
+        assert!(unread.fit(&[request(usize::MAX, Some(20)), request(usize::MAX, None)], 1).is_err());
+    }
+
+    #[test]
+    fn what_is_left_behind_is_bounded_one_by_one_and_in_all() {
+        let unread = Unread::new(1000, 1500);
+        let token = TokenEvent { id: 0, text: "x".repeat(500 - TOKEN), offset: 0, logprobs: None };
+        let (a, b) = (unread.charge(), unread.charge());
+        assert!(a.token(&token).is_ok() && unread.check().is_ok());
+        assert!(a.token(&token).is_ok());
+        assert!(a.token(&token).is_err(), "one answer");
+        assert!(unread.check().is_err(), "new work");
+        assert!(b.token(&token).is_ok());
+        let c = unread.charge();
+        assert!(c.token(&token).is_err(), "all of them");
+        drop(a);
+        assert!(unread.check().is_ok() && c.token(&token).is_ok());
+    }
+}
