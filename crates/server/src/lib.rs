@@ -1,6 +1,6 @@
 //! The HTTP server: OpenAI's JSON in, JSON or server-sent events out. It knows nothing of devices.
 //!
-//! Every parameter is honoured or refused with 400; every error is `{"error": {message, type, param, code}}`. A client that
+//! Every parameter is honored, asks for nothing, or is refused with 400; every error is `{"error": {message, type, param, code}}`. A client that
 //! hangs up drops its body stream, which drops the engine's [`mlx_serving_engine::Stream`], which cancels the request.
 #![forbid(unsafe_code)]
 
