@@ -234,6 +234,8 @@ mod tests {
             r#""logprobs": false, "top_logprobs": 0"#,
             r#""stream": true, "stream_options": {"include_usage": true, "continuous_usage_stats": true}"#,
             r#""stream_options": {}"#,
+            r#""response_format": {"type": "text", "json_schema": null}"#,
+            r#""response_format": {}"#,
         ] {
             let body = format!(r#"{{"messages": [{{"role": "user", "content": "x"}}], {pair}}}"#);
             assert!(parse::<ChatRequest>(body.as_bytes()).is_ok(), "{body}");

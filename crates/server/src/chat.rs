@@ -7,14 +7,13 @@ use crate::encode::encode;
 use crate::envelope::{Envelope, Streaming};
 use crate::error::ApiError;
 use crate::logprobs::Names;
-use crate::object::{object, word};
-use crate::params::{Params, Plan, limit};
+use crate::object::object;
+use crate::params::{Params, Plan, ResponseFormat, limit};
 use crate::state::{AppState, ServedModel};
 use axum::extract::State;
 use axum::response::Response;
 use mlx_serving_engine::{Event, FinishReason, Request, Sampling};
 use mlx_serving_text::{ChatInput, TemplateError, Tokenizer};
-use serde::de::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -31,29 +30,6 @@ object! {
         chat_template_kwargs: TemplateKwargs,
     }
     with params: Params
-}
-
-object! {
-    /// `response_format`
-    pub(crate) struct ResponseFormat {
-        _kind as "type": PlainText,
-    }
-}
-
-/// The only format so far.
-#[derive(Debug)]
-pub(crate) struct PlainText;
-
-impl<'de> Deserialize<'de> for PlainText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, "a string", |kind| match kind {
-            "text" => Ok(PlainText),
-            "json_object" | "json_schema" => {
-                Err("asks for structured output, which is not supported by this server yet".into())
-            }
-            _ => Err("is not \"text\", the only format that is supported by this server".into()),
-        })
-    }
 }
 
 impl ChatRequest {

@@ -8,7 +8,7 @@ use crate::envelope::{Envelope, Streaming};
 use crate::error::ApiError;
 use crate::logprobs::{Columns, Names, offsets};
 use crate::object::{at_most, object};
-use crate::params::{Params, Plan, limit};
+use crate::params::{Params, Plan, ResponseFormat, limit};
 use crate::state::{AppState, ServedModel};
 use axum::extract::State;
 use axum::response::Response;
@@ -27,6 +27,8 @@ object! {
         logprobs: usize,
         /// The prompt comes before the answer.
         echo: bool,
+        /// Anything but text is refused when the body is parsed.
+        _format as "response_format": ResponseFormat,
     }
     with params: Params
 }

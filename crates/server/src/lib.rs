@@ -3,7 +3,7 @@
 //! The way of a request: `listen` and `front` accept, `guard` says who may ask, `admit` takes bodies, then the routes, whose answers go
 //! out through `connection`, within `limits`.
 //!
-//! Every parameter is honoured or refused with 400; every error is `{"error": {message, type, param, code}}`. A client that
+//! Every parameter is honored, asks for nothing, or is refused with 400; every error is `{"error": {message, type, param, code}}`. A client that
 //! hangs up drops its body stream, which drops the engine's [`mlx_serving_engine::Stream`], which cancels the request.
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! The parameters that chat and text completions share, parsed once into valid engine requests.
 
 use crate::error::{ApiError, cut};
-use crate::object::{at_most, fields, object};
+use crate::object::{at_most, fields, object, word};
 use mlx_serving_engine::{Request, Sampling};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::fmt;
@@ -43,6 +43,29 @@ object! {
         include_usage: bool,
         /// Every chunk says what the answer cost so far.
         continuous_usage_stats: bool,
+    }
+}
+
+object! {
+    /// `response_format`
+    pub(crate) struct ResponseFormat {
+        _kind as "type": PlainText,
+    }
+}
+
+/// The only format so far.
+#[derive(Debug)]
+pub(crate) struct PlainText;
+
+impl<'de> Deserialize<'de> for PlainText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word(deserializer, "a string", |kind| match kind {
+            "text" => Ok(PlainText),
+            "json_object" | "json_schema" => {
+                Err("asks for structured output, which is not supported by this server yet".into())
+            }
+            _ => Err("is not \"text\", the only format that is supported by this server".into()),
+        })
     }
 }
 

@@ -3,8 +3,8 @@
 use mlx_serving_server::fuzz;
 
 const ROUNDS: u64 = 20_000;
-const CHAT: &[u8] = br#"{"model":"m","messages":[{"role":"system","content":"be brief"},{"role":"user","content":[{"type":"text","text":"h\u00e9"}],"name":"a"}],"max_tokens":8,"temperature":0.7,"top_p":0.9,"top_k":-1,"min_p":0.05,"repetition_penalty":1.1,"presence_penalty":-0.5,"frequency_penalty":1e-3,"seed":-7,"logit_bias":{"5":-100,"6":1.5},"stop":["a","b"],"n":2,"logprobs":true,"top_logprobs":3,"stream":true,"stream_options":{"include_usage":true},"response_format":{"type":"text"},"chat_template_kwargs":{"enable_thinking":false}}"#;
-const COMPLETION: &[u8] = br#"{"prompt":[[1,2],[3]],"max_tokens":4,"temperature":0,"stop":"x","logprobs":5,"echo":true,"n":1,"seed":3,"logit_bias":{"1":0},"stream":false,"user":"u"}"#;
+const CHAT: &[u8] = br#"{"model":"m","messages":[{"role":"system","content":"be brief"},{"role":"user","content":[{"type":"text","text":"h\u00e9"}],"name":"a"},{"role":"assistant","content":"b","refusal":null,"tool_calls":[],"annotations":[]}],"max_tokens":8,"temperature":0.7,"top_p":0.9,"top_k":-1,"min_p":0.05,"repetition_penalty":1.1,"presence_penalty":-0.5,"frequency_penalty":1e-3,"seed":-7,"logit_bias":{"5":-100,"6":1.5},"stop":["a","b"],"n":2,"logprobs":true,"top_logprobs":3,"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true,"include_obfuscation":false},"tools":[],"service_tier":"auto","modalities":["text"],"best_of":1,"return_tokens_as_token_ids":true,"response_format":{"type":"text"},"chat_template_kwargs":{"enable_thinking":false}}"#;
+const COMPLETION: &[u8] = br#"{"prompt":[[1,2],[3]],"max_tokens":4,"temperature":0,"stop":"x","logprobs":5,"echo":true,"n":1,"seed":3,"logit_bias":{"1":0},"stream":false,"user":"u","suffix":null,"store":false,"response_format":{"type":"text"}}"#;
 
 /// xorshift64.
 fn next(state: &mut u64) -> usize {
