@@ -20,7 +20,7 @@ import prometheus_client.openmetrics.parser  # noqa: F401, the submodule is not 
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 PLAIN = "text/plain; version=0.0.4"
-# What dashboards for vLLM show, by the names that they have in the text format.
+# What dashboards for vLLM, servers and processes show, by the names that it has in the text format.
 EXPECTED = {
     "vllm:num_requests_running": "gauge",
     "vllm:num_requests_waiting": "gauge",
@@ -31,6 +31,10 @@ EXPECTED = {
     "vllm:time_to_first_token_seconds": "histogram",
     "vllm:request_prompt_tokens": "histogram",
     "vllm:request_generation_tokens": "histogram",
+    "vllm:request_params_max_tokens": "histogram",
+    "http_requests_total": "counter",
+    "process_cpu_seconds_total": "counter",
+    "process_resident_memory_bytes": "gauge",
 }
 REASONS = {"stop", "length", "abort", "error"}
 
@@ -77,21 +81,24 @@ def samples(families):
 
 
 def check(url, models):
-    """Both formats, the linter, what dashboards expect, and that both formats say the same of every model."""
+    """Samples of the text format: both formats say the same, the linter nothing, and all that dashboards expect is there of every model."""
     strict, plain = openmetrics_families(url), plain_families(url)
     promtool(url)
     # The parsers take _total off a counter's name, so it is put back.
     types = {family.name + ("_total" if family.type == "counter" else ""): family.type for family in plain}
     missing = {name: kind for name, kind in EXPECTED.items() if types.get(name) != kind}
     assert not missing, f"not there, or of another type: {missing}"
-    assert {name for name, _ in samples(strict)} - {name for name, _ in samples(plain)} <= {
-        name for name, _ in samples(strict) if name.endswith("_created")
-    }, "the formats do not name the same samples"
-    running = {dict(labels)["model_name"] for name, labels in samples(plain) if name == "vllm:num_requests_running"}
-    assert running == set(models), f"{running} are counted, {models} are served"
-    reasons = {dict(labels)["finished_reason"] for name, labels in samples(plain) if name == "vllm:request_success_total"}
-    assert reasons <= REASONS, f"reasons {sorted(reasons)}; vLLM's are {sorted(REASONS)}"
-    return samples(plain)
+    values = samples(plain)
+    unsaid = {name for name, _ in samples(strict) if not name.endswith("_created")} - {name for name, _ in values}
+    assert not unsaid, f"not in the text format: {unsaid}"
+    assert label(values, "vllm:num_requests_running", "model_name") == set(models)
+    assert label(values, "vllm:request_success_total", "finished_reason") <= REASONS
+    return values
+
+
+def label(values, family, name):
+    """The values of one label of a family."""
+    return {dict(labels)[name] for sample, labels in values if sample == family}
 
 
 def generate(url, model, tokens):
@@ -117,10 +124,12 @@ def under_load(url, models):
         busy = busy or any(value > 0 for (name, _), value in now.items() if name == "vllm:num_requests_running")
         last = now
     assert busy, "nothing was running at any look"
-    after = check(url, models)
     for model in models:
         key = ("vllm:generation_tokens_total", (("model_name", model),))
-        assert after[key] - before.get(key, 0) == 1600, f"{model}: {after[key] - before.get(key, 0)} tokens of 1600 are counted"
+        while (made := check(url, models)[key] - before[key]) < 1600 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert made == 1600, f"{model}: {made} tokens of 1600 are counted"
+    assert "200" in label(check(url, models), "http_requests_total", "status")
 
 
 def main():
