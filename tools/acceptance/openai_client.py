@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Talks to a running server with the `openai` Python package, as an application would. Exits non-zero at the first surprise.
+"""Talks to a running server with the `openai` Python package, as an application would. Exits non-zero if anything surprised it.
 
     mlx-serving serve &
     python3 -m venv /tmp/openai && /tmp/openai/bin/pip install openai
@@ -9,6 +9,7 @@
 import argparse
 import re
 import time
+import traceback
 import urllib.request
 
 import openai
@@ -44,6 +45,7 @@ def streamed(client, model):
     assert "".join(chunk.choices[0].delta.content or "" for chunk in deltas) == text
     reasons = [chunk.choices[0].finish_reason for chunk in deltas]
     assert reasons[-1] == "length" and not any(reasons[:-1]), reasons
+    assert not deltas[-1].choices[0].delta.content, "a client that stops at the reason must not lose text"
     assert len(deltas) > 10, "an answer of 48 tokens comes in pieces"
 
 
@@ -56,11 +58,81 @@ def stops(client, model):
     assert answer.choices[0].finish_reason == "stop", answer
 
 
+    # Text that was held back, because a stop string might have begun there, comes before the reason.
+    held = text[-3:] + "no such text"
+    settings = dict(model=model, messages=QUESTION, temperature=0, max_tokens=48, stop=[held])
+    *deltas, last = [chunk.choices[0] for chunk in client.chat.completions.create(**settings, stream=True)]
+    assert last.finish_reason == "length" and not last.delta.content, last
+    assert "".join(choice.delta.content or "" for choice in deltas) == text
+
+
+def second_turn(client, model):
+    """The answer's own message is taken back, in each of the forms that the package gives it."""
+    message = client.chat.completions.create(model=model, messages=QUESTION, temperature=0, max_tokens=8).choices[0].message
+    plain = {"role": "assistant", "content": message.content}
+    answers = set()
+    for form in (plain, message, message.model_dump(), message.to_dict()):
+        messages = [*QUESTION, form, {"role": "user", "content": "And borrowing?"}]
+        answers.add(client.chat.completions.create(model=model, messages=messages, temperature=0, max_tokens=8).choices[0].message.content)
+    assert len(answers) == 1, answers
+
+
 def completions(client, model):
     """The older endpoint, with its token by token stream."""
     settings = dict(model=model, prompt="Each value in Rust has an", temperature=0, max_tokens=16)
     text = client.completions.create(**settings).choices[0].text
     assert "".join(chunk.choices[0].text for chunk in client.completions.create(**settings, stream=True)) == text
+    # The sampled token is among the top ones even where it is unlikely; the offsets hold where text was held back for a stop string.
+    answer = client.completions.create(**{**settings, "temperature": 1.9}, seed=3, logprobs=1, stop=[" no such text"]).choices[0]
+    logprobs = answer.logprobs
+    assert "".join(logprobs.tokens) == answer.text, (answer.text, logprobs.tokens)
+    for token, chosen, top in zip(logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs):
+        assert top[token] == chosen, (token, chosen, top)
+    offset = len(settings["prompt"])
+    for token, here in zip(logprobs.tokens, logprobs.text_offset):
+        assert here == offset, (logprobs.tokens, logprobs.text_offset)
+        offset += len(token)
+
+
+def score(client, model, context, continuation):
+    """The log-probability of a text after another and whether it is what greedy sampling says, as evaluation harnesses ask for it: ids,
+    an echo, and the slice between the context and the token that had to be generated."""
+    both = tokenize(client, model, context + continuation)
+    start = len(tokenize(client, model, context))
+    answer = client.completions.create(model=model, prompt=both, max_tokens=1, temperature=0, logprobs=1, echo=True)
+    logprobs = answer.choices[0].logprobs
+    assert len(logprobs.tokens) == len(both) + 1, f"{len(both)} tokens of the prompt and one of the answer, not {logprobs.tokens}"
+    scored = range(start, len(both))
+    greedy = all(logprobs.token_logprobs[i] == max(logprobs.top_logprobs[i].values()) for i in scored)
+    return sum(logprobs.token_logprobs[i] for i in scored), greedy
+
+
+def tokenize(client, model, text):
+    """Ids of a text."""
+    return client.post("/tokenize", body={"model": model, "prompt": text}, cast_to=object)["tokens"]
+
+
+def echoed_logprobs(client, model):
+    """The prompt's log-probabilities are there, are those that generation gives the same tokens, and tell likely from unlikely."""
+    prompt = "Each value in Rust has an"
+    settings = dict(model=model, temperature=0, logprobs=2)
+    made = client.completions.create(**settings, prompt=prompt, max_tokens=12).choices[0]
+    for more in ({"max_tokens": 1}, {"max_tokens": 0}, {"max_tokens": 1, "stream": True}):
+        answer = client.completions.create(**settings, prompt=prompt + made.text, echo=True, **more)
+        pieces = [chunk.choices[0] for chunk in answer if chunk.choices] if "stream" in more else answer.choices
+        text = "".join(piece.text for piece in pieces)
+        fields = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+        tokens, chosen, top, offsets = ([x for p in pieces if p.logprobs for x in getattr(p.logprobs, field)] for field in fields)
+        assert text.startswith(prompt + made.text) and "".join(tokens) == text, (text, tokens)
+        assert chosen[0] is None and top[0] is None, (chosen[0], top[0])
+        assert all(text[at:].startswith(token) for at, token in zip(offsets, tokens)), (text, offsets, tokens)
+        assert all(names[token] == value for names, token, value in zip(top[1:], tokens[1:], chosen[1:])), (tokens, top)
+        start = tokens.index(made.logprobs.tokens[0], len(tokenize(client, model, prompt)))
+        for said, here in zip(made.logprobs.token_logprobs, chosen[start:], strict=False):
+            assert abs(said - here) < 1e-4, (made.logprobs.token_logprobs, chosen[start:])
+    likely, is_greedy = score(client, model, prompt, made.text)
+    unlikely, is_not = score(client, model, prompt, " zebra zebra purple")
+    assert is_greedy and not is_not and unlikely < likely < 0, (likely, is_greedy, unlikely, is_not)
 
 
 def refusals(client, model):
@@ -88,8 +160,9 @@ def gauge(url, name):
     return sum(map(float, values))
 
 
-def hang_up(client, model, url):
+def hang_up(client, model):
     """A client that goes away ends its generation: nothing runs soon after, and few tokens were made for nobody."""
+    url = str(client.base_url).removesuffix("/v1/")
     before = gauge(url, "vllm:generation_tokens_total")
     stream = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=1500, stream=True, extra_body={"ignore_eos": True})
     for _, _chunk in zip(range(4), stream):
@@ -114,13 +187,17 @@ def main():
     models = [model.id for model in client.models.list()]
     model = args.model or models[0]
     assert model in models, f"{model} is not among {models}"
-    checks = [streamed, stops, completions, refusals]
+    checks = [streamed, stops, second_turn, completions, echoed_logprobs, refusals, hang_up]
+    failed = 0
     for check in checks:
         print(check.__name__, flush=True)
-        check(client, model)
-    print("hang_up", flush=True)
-    hang_up(client, model, args.url.rstrip("/"))
-    print(f"{len(checks) + 1} passed, 0 failed")
+        try:
+            check(client, model)
+        except Exception:
+            traceback.print_exc()
+            failed += 1
+    print(f"{len(checks) - failed} passed, {failed} failed")
+    raise SystemExit(failed > 0)
 
 
 if __name__ == "__main__":
