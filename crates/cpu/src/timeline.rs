@@ -1,8 +1,8 @@
-use mlx_serving_device::{DeviceError, Result, Timeline};
+use mlx_serving_device::{DeviceError, Patience, Result, Timeline};
 use std::any::Any;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Rounds of looking at the value before a waiter sleeps: a few microseconds.
 const SPINS: u32 = 200;
@@ -28,17 +28,17 @@ impl Timeline for CpuTimeline {
             }
             std::hint::spin_loop();
         }
-        let began = Instant::now();
+        let mut patience = Patience::new(limit);
         let mut guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         // SeqCst on both words: either the signal sees this sleeper, or this sleeper sees the value.
         self.sleepers.fetch_add(1, SeqCst);
         let mut outcome = Ok(());
         while self.value() < value {
-            let Some(left) = limit.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) else {
+            let Some(slice) = patience.slice() else {
                 outcome = Err(DeviceError::Timeout { value, reached: self.value(), waited: limit });
                 break;
             };
-            guard = self.raised.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+            guard = self.raised.wait_timeout(guard, slice).unwrap_or_else(PoisonError::into_inner).0;
         }
         self.sleepers.fetch_sub(1, SeqCst);
         outcome

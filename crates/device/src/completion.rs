@@ -1,6 +1,6 @@
-use crate::{DeviceError, Result, Status, Submission};
+use crate::{DeviceError, Patience, Result, Status, Submission};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// First and last moment of a run, on the device's clock.
 pub type Times = (Duration, Duration);
@@ -34,16 +34,16 @@ impl Submission for Completion {
     }
 
     fn wait(&self, limit: Duration) -> Result<()> {
-        let began = Instant::now();
+        let mut patience = Patience::new(limit);
         let mut ended = self.ended();
         loop {
             if let Some((outcome, _)) = &*ended {
                 return outcome.clone();
             }
-            let Some(left) = limit.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) else {
+            let Some(slice) = patience.slice() else {
                 return Err(DeviceError::Timeout { value: 1, reached: 0, waited: limit });
             };
-            ended = self.wake.wait_timeout(ended, left).unwrap_or_else(PoisonError::into_inner).0;
+            ended = self.wake.wait_timeout(ended, slice).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

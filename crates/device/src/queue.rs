@@ -48,7 +48,7 @@ pub enum Status {
 pub trait Submission: fmt::Debug + Send + Sync {
     /// How far it has come.
     fn status(&self) -> Status;
-    /// Blocks until it has ended; its error if it failed, [`DeviceError::Timeout`] if it has not ended in time.
+    /// Blocks until it has ended; its error if it failed, [`DeviceError::Timeout`] if it has not ended in time ([`crate::Patience`]).
     fn wait(&self, limit: Duration) -> Result<()>;
     /// Device timestamps of its first and last op, on the clock of [`crate::Device::now`]; `None` before it has ended, or where
     /// the device has no timestamps.

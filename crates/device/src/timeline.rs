@@ -8,7 +8,8 @@ use std::time::Duration;
 pub trait Timeline: fmt::Debug + Send + Sync + 'static {
     /// The value reached so far.
     fn value(&self) -> u64;
-    /// Blocks the host until `value` is reached, or fails with [`crate::DeviceError::Timeout`].
+    /// Blocks the host until `value` is reached, or fails with [`crate::DeviceError::Timeout`]
+    /// ([`crate::Patience`]).
     fn wait(&self, value: u64, limit: Duration) -> Result<()>;
     /// Raises the counter from the host. A lower value than the current one changes nothing.
     fn signal(&self, value: u64);

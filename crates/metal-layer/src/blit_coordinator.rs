@@ -8,7 +8,7 @@ use crate::overlap::Overlap;
 use crate::staging::Gate;
 use crate::stats::BlitStats;
 use crate::transfer::{Fill, Outcome, Sink, Ticket, Transfer};
-use mlx_serving_device::{Buffer, Device, DeviceError, Point, Result, Storage};
+use mlx_serving_device::{Buffer, Device, DeviceError, Patience, Point, Result, Storage};
 use mlx_serving_metrics::Histogram;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -252,13 +252,11 @@ impl Shared {
     pub(crate) fn settle(&self, points: &[Point]) -> Result<()> {
         const LOOK_UP: Duration = Duration::from_millis(50);
         for point in points {
-            let (began, mut closing) = (Instant::now(), None);
+            let (mut patience, mut closing) = (Patience::new(STEP_LIMIT), None);
             while let Err(error) = point.wait(LOOK_UP) {
-                if self.closing.load(Ordering::Acquire) {
-                    closing.get_or_insert_with(Instant::now);
-                }
-                let closed = closing.is_some_and(|c| c.elapsed() > self.limit());
-                if closed || began.elapsed() > STEP_LIMIT || !matches!(error, DeviceError::Timeout { .. }) {
+                let closed = self.closing.load(Ordering::Acquire)
+                    && closing.get_or_insert_with(|| Patience::new(self.limit())).slice().is_none();
+                if closed || patience.slice().is_none() || !matches!(error, DeviceError::Timeout { .. }) {
                     return Err(error);
                 }
             }

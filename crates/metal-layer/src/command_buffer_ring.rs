@@ -123,7 +123,7 @@ impl CommandBufferRing {
                 return Err(DeviceError::CommandFailed(reason));
             }
             self.fall_back(reason, Some(0));
-            outcome = submission.wait(limit.saturating_sub(began.elapsed()));
+            outcome = submission.wait(limit - max_wait);
         }
         self.note_wait(slot, began.elapsed());
         if !late && !is_timeout(&outcome) {

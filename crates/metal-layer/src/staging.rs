@@ -1,6 +1,7 @@
 //! Who may use which bytes of the staging memory, and which transfer goes next.
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
+use mlx_serving_device::Patience;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::PoisonError;
@@ -135,20 +136,18 @@ impl<J> Gate<J> {
         request: R,
         admit: impl FnOnce(R) -> (J, T),
     ) -> Result<(T, Option<Duration>), R> {
-        let mut began = None;
+        let mut waiting = None;
         let mut state = self.lock();
         loop {
             if let Some(room) = state.due_ring.reserve(len, false) {
                 let (job, told) = admit(request);
                 state.due.push_back((room, job));
                 self.changed.notify_all();
-                return Ok((told, began.map(|b: Instant| b.elapsed())));
+                return Ok((told, waiting.map(|(since, _): (Instant, Patience)| since.elapsed())));
             }
-            let began = *began.get_or_insert_with(Instant::now);
-            let Some(left) = limit.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) else {
-                return Err(request);
-            };
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            let (_, patience) = waiting.get_or_insert_with(|| (Instant::now(), Patience::new(limit)));
+            let Some(slice) = patience.slice() else { return Err(request) };
+            state = self.changed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 

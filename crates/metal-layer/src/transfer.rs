@@ -1,5 +1,5 @@
 use crate::stats::BlitStats;
-use mlx_serving_device::{Buffer, DeviceError, Encoder, Point, Result, Status, Submission};
+use mlx_serving_device::{Buffer, DeviceError, Encoder, Patience, Point, Result, Status, Submission};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -123,20 +123,20 @@ impl Ticket {
 
     /// Blocks until it has ended, at most `limit`.
     pub fn wait(&self, limit: Duration) -> Result<()> {
-        let guard = self.outcome.result.lock().unwrap_or_else(PoisonError::into_inner);
-        let (guard, _) = self
-            .outcome
-            .ended
-            .wait_timeout_while(guard, limit, |result| result.is_none())
-            .unwrap_or_else(PoisonError::into_inner);
-        match &*guard {
-            None => Err(DeviceError::Timeout {
-                value: self.point.as_ref().map_or(0, |p| p.value),
-                reached: self.point.as_ref().map_or(0, |p| p.timeline.value()),
-                waited: limit,
-            }),
-            Some(Err(error)) => Err(error.clone()),
-            Some(Ok(())) => self.submission.as_ref().map_or(Ok(()), |s| s.wait(limit)),
+        let mut patience = Patience::new(limit);
+        let mut result = self.outcome.result.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(result) = &*result {
+                return result.clone().and_then(|()| self.submission.as_ref().map_or(Ok(()), |s| s.wait(limit)));
+            }
+            let Some(slice) = patience.slice() else {
+                return Err(DeviceError::Timeout {
+                    value: self.point.as_ref().map_or(0, |p| p.value),
+                    reached: self.point.as_ref().map_or(0, |p| p.timeline.value()),
+                    waited: limit,
+                });
+            };
+            result = self.outcome.ended.wait_timeout(result, slice).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

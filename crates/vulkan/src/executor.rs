@@ -11,7 +11,7 @@ use crate::profile::{KernelTime, Profile};
 use crate::schedule::{Entry, Mark, Piece, Schedule};
 use crate::submission::VulkanSubmission;
 use ash::vk;
-use mlx_serving_device::{DeviceError, Result};
+use mlx_serving_device::{DeviceError, Patience, Result};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -312,20 +312,17 @@ impl Drop for Shared {
 /// Waits on the host until `counter` has `value`: on the device itself once the signal is handed over, so that no other thread
 /// has to pass it on.
 pub(crate) fn wait(executor: &Weak<Shared>, counter: &Counter, value: u64, limit: Duration) -> Result<()> {
-    let began = Instant::now();
+    let mut patience = Patience::new(limit);
     loop {
-        let left = limit.saturating_sub(began.elapsed());
-        match (counter.progress(value), executor.upgrade()) {
-            (Progress::Reached, _) => return Ok(()),
-            _ if left.is_zero() => {
-                return Err(DeviceError::Timeout { value, reached: counter.value(), waited: limit });
-            }
-            (Progress::Handed(ticket), Some(shared)) => {
-                if shared.wait_for(ticket, left) {
+        match (counter.progress(value), patience.slice(), executor.upgrade()) {
+            (Progress::Reached, ..) => return Ok(()),
+            (_, None, _) => return Err(DeviceError::Timeout { value, reached: counter.value(), waited: limit }),
+            (Progress::Handed(ticket), Some(slice), Some(shared)) => {
+                if shared.wait_for(ticket, slice) {
                     shared.retire();
                 }
             }
-            _ => counter.sleep(value, left),
+            (_, Some(slice), _) => counter.sleep(value, slice),
         }
     }
 }

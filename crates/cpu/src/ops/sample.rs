@@ -101,7 +101,7 @@ impl SampleStep {
             }
             worker.barrier()?;
         }
-        if params.iter().any(random) {
+        if params.iter().any(SampleParams::draws) {
             for row in part(self.rows(), worker.index, worker.count) {
                 self.cut(&notes, &params[row], row);
             }
@@ -186,7 +186,7 @@ impl SampleStep {
 
     fn draw(&self, notes: &Notes, params: &SampleParams, row: usize, tokens: Range<usize>, chunk: usize) {
         let likeliest = self.best(&notes.bests, row);
-        if !random(params) || likeliest == Best::NONE {
+        if !params.draws() || likeliest == Best::NONE {
             return;
         }
         // SAFETY: values and cuts are finished; the chunk's draw is this worker's own.
@@ -206,7 +206,7 @@ impl SampleStep {
 
     fn finish(&self, notes: &Notes, params: &SampleParams, row: usize) -> Result<()> {
         let likeliest = self.best(&notes.bests, row);
-        let chosen = if random(params) && likeliest != Best::NONE { self.best(&notes.draws, row) } else { likeliest };
+        let chosen = if params.draws() && likeliest != Best::NONE { self.best(&notes.draws, row) } else { likeliest };
         // SAFETY: the row's token is this worker's own.
         unsafe { self.out.set(row, chosen.token) };
         if let Some((history, at)) = self.history_row(params)?.filter(|_| chosen.token != u32::MAX) {
@@ -244,12 +244,7 @@ impl SampleStep {
     }
 }
 
-/// Whether a row is drawn rather than its most likely token taken.
-fn random(params: &SampleParams) -> bool {
-    params.temperature > 0.0
-}
-
 /// Whether a row's survivors must be found.
 fn filtered(params: &SampleParams) -> bool {
-    random(params) && (params.top_k > 0 || params.top_p < 1.0 || params.min_p > 0.0)
+    params.draws() && (params.top_k > 0 || params.top_p < 1.0 || params.min_p > 0.0)
 }

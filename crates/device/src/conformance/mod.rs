@@ -82,6 +82,7 @@ macro_rules! conformance {
             sample::extreme_values_rank_as_the_oracle_ranks,
             sample::filters_cut_where_the_oracle_cuts,
             sample::penalties_and_biases_change_the_choice_alike,
+            sample::temperatures_below_the_floor_draw_nothing,
             sample::company_changes_no_choice,
             sample::rows_without_a_finite_value_have_no_token,
             sample::slots_and_biases_outside_are_refused,

@@ -2,27 +2,13 @@
 
 use super::data::{Noise, for_all};
 use super::rig::{download, room, try_run, upload};
-use crate::ops::{LogitBias, NO_SLOT, Sample, SampleParams};
+use crate::ops::{LogitBias, MIN_TEMPERATURE, NO_SLOT, Sample, SampleParams};
 use crate::oracle::{self, PROMPT};
 use crate::{Device, DeviceError, Op, Result};
 use proptest::prelude::*;
 use std::sync::Arc;
 
-const GREEDY: SampleParams = SampleParams {
-    temperature: 0.0,
-    top_k: 0,
-    top_p: 1.0,
-    min_p: 0.0,
-    repetition: 1.0,
-    presence: 0.0,
-    frequency: 0.0,
-    seed_low: 1,
-    seed_high: 2,
-    position: 3,
-    slot: NO_SLOT,
-    bias_first: 0,
-    bias_count: 0,
-};
+const GREEDY: SampleParams = SampleParams { seed_low: 1, seed_high: 2, position: 3, ..SampleParams::GREEDY };
 
 /// What sampling takes.
 #[derive(Debug, Clone)]
@@ -76,7 +62,7 @@ impl Rows {
 }
 
 fn params() -> impl Strategy<Value = SampleParams> {
-    let temperature = prop::sample::select(vec![0.0f32, 0.1, 0.7, 1.0, 1.7]);
+    let temperature = prop::sample::select(vec![0.0f32, 1e-37, 0.1, 0.7, 1.0, 1.7]);
     let top_k = prop::sample::select(vec![0u32, 1, 2, 40, 5000]);
     let top_p = prop::sample::select(vec![1.0f32, 0.05, 0.5, 0.9, 0.999]);
     let min_p = prop::sample::select(vec![0.0f32, 0.05, 0.7, 1.0]);
@@ -129,6 +115,35 @@ pub fn extreme_values_rank_as_the_oracle_ranks(device: &Arc<dyn Device>) {
         }
         Rows { vocab, logits, params, biases: Vec::new(), history: Vec::new() }.compare(device);
     });
+}
+
+/// Temperatures around the floor below which nothing is drawn, over logits so close that just above it the draw decides.
+pub fn temperatures_below_the_floor_draw_nothing(device: &Arc<dyn Device>) {
+    const VOCAB: usize = 2100;
+    let filters = [(0, 1.0, 0.0), (40, 1.0, 0.0), (0, 0.9, 0.0), (0, 1.0, 0.1), (40, 0.9, 0.1)];
+    let rows = |temperatures: &[f32]| {
+        let params: Vec<_> = temperatures
+            .iter()
+            .flat_map(|&temperature| filters.map(|filter| (temperature, filter)))
+            .zip(0..)
+            .map(|((temperature, (top_k, top_p, min_p)), position)| SampleParams {
+                temperature,
+                top_k,
+                top_p,
+                min_p,
+                position,
+                ..GREEDY
+            })
+            .collect();
+        let logits = Noise::new(5).units(VOCAB).into_iter().map(|z| 1e-5 * z).collect::<Vec<_>>().repeat(params.len());
+        Rows { vocab: VOCAB, logits, params, biases: Vec::new(), history: Vec::new() }
+    };
+    let below = rows(&[1e-45, 1.175_494_35e-38, 1e-37, 1e-7, MIN_TEMPERATURE.next_down()]);
+    below.compare(device);
+    let mut greedy = below.clone();
+    greedy.params.iter_mut().for_each(|params| params.temperature = 0.0);
+    assert_eq!(below.run(device).expect("valid rows").0, greedy.run(device).expect("valid rows").0);
+    rows(&[MIN_TEMPERATURE, MIN_TEMPERATURE.next_up(), 2e-6, 1e-5]).compare(device);
 }
 
 /// Many draws from one nearly flat row, so that the last survivor and the first token cut off would both be seen.

@@ -1,10 +1,10 @@
 use super::log::{Event, Mark};
 use super::state::State;
-use crate::{DeviceError, Result, Timeline};
+use crate::{DeviceError, Patience, Result, Timeline};
 use std::any::Any;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How often a waiter looks whether the device is lost.
 const LOOK_UP: Duration = Duration::from_millis(2);
@@ -42,15 +42,14 @@ impl Timeline for FakeTimeline {
     }
 
     fn wait(&self, value: u64, limit: Duration) -> Result<()> {
-        let began = Instant::now();
+        let mut patience = Patience::new(limit);
         let mut now = self.value.lock().unwrap_or_else(PoisonError::into_inner);
         while *now < value {
             self.state.alive()?;
-            let left = limit.saturating_sub(began.elapsed());
-            if left.is_zero() {
+            let Some(slice) = patience.slice() else {
                 return Err(DeviceError::Timeout { value, reached: *now, waited: limit });
-            }
-            now = self.raised.wait_timeout(now, left.min(LOOK_UP)).unwrap_or_else(PoisonError::into_inner).0;
+            };
+            now = self.raised.wait_timeout(now, slice.min(LOOK_UP)).unwrap_or_else(PoisonError::into_inner).0;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use crate::{Buffer, Result};
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct SampleParams {
-    /// 0 takes the most likely token (the smallest id among equals) and ignores the filters.
+    /// Below [`MIN_TEMPERATURE`] the most likely token is taken (the smallest id among equals) and the filters are ignored.
     pub temperature: f32,
     /// The k most likely; 0 for all.
     pub top_k: u32,
@@ -33,6 +33,35 @@ pub struct SampleParams {
     pub bias_first: u32,
     /// Number of entries.
     pub bias_count: u32,
+}
+
+/// The lowest temperature at which tokens are drawn. Logits are divided by it, and below 1e-37 even small ones leave the range of
+/// `f32`; but long before that a draw means nothing: at 1e-6 the last bit of a logit of 16 already outweighs a factor of six in
+/// probability, so that what decides is rounding. The floor keeps every finite logit below 3e32 finite.
+pub const MIN_TEMPERATURE: f32 = 1e-6;
+
+impl SampleParams {
+    /// The most likely token, whatever its row holds.
+    pub const GREEDY: SampleParams = SampleParams {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repetition: 1.0,
+        presence: 0.0,
+        frequency: 0.0,
+        seed_low: 0,
+        seed_high: 0,
+        position: 0,
+        slot: NO_SLOT,
+        bias_first: 0,
+        bias_count: 0,
+    };
+
+    /// Whether the token is drawn rather than the most likely one taken.
+    pub fn draws(&self) -> bool {
+        self.temperature >= MIN_TEMPERATURE
+    }
 }
 
 /// [`SampleParams::slot`] of a sequence without penalties.

@@ -51,14 +51,14 @@ fn adjust(logits: &[f32], seen: Option<&[u32]>, params: &SampleParams, biases: &
             *z += bias.bias;
         }
     }
-    if params.temperature > 0.0 {
+    if params.draws() {
         values.iter_mut().for_each(|z| *z /= params.temperature);
     }
     values
 }
 
 fn choose(values: &[f32], params: &SampleParams) -> u32 {
-    if params.temperature <= 0.0 {
+    if !params.draws() {
         return ranked(values).first().copied().unwrap_or(u32::MAX);
     }
     let noisy = |token: u32| {
@@ -105,22 +105,9 @@ pub fn survivors(values: &[f32], params: &SampleParams) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::MIN_TEMPERATURE;
 
-    const GREEDY: SampleParams = SampleParams {
-        temperature: 0.0,
-        top_k: 0,
-        top_p: 1.0,
-        min_p: 0.0,
-        repetition: 1.0,
-        presence: 0.0,
-        frequency: 0.0,
-        seed_low: 1,
-        seed_high: 2,
-        position: 3,
-        slot: NO_SLOT,
-        bias_first: 0,
-        bias_count: 0,
-    };
+    const GREEDY: SampleParams = SampleParams { seed_low: 1, seed_high: 2, position: 3, ..SampleParams::GREEDY };
     const RANDOM: SampleParams = SampleParams { temperature: 1.0, ..GREEDY };
 
     #[test]
@@ -131,6 +118,18 @@ mod tests {
         let none = [f32::NAN, f32::NEG_INFINITY];
         assert_eq!(sample(&none, &[GREEDY], &[], &mut []).unwrap(), [u32::MAX]);
         assert_eq!(sample(&none, &[RANDOM], &[], &mut []).unwrap(), [u32::MAX]);
+    }
+
+    #[test]
+    fn below_the_floor_no_temperature_draws() {
+        let logits = [-3.0, 1.0, 30.0, 29.999_998];
+        for temperature in [f32::NAN, -1.0, 0.0, 1e-45, f32::MIN_POSITIVE, 1e-37, MIN_TEMPERATURE.next_down()] {
+            let drawn: Vec<u32> = (0..50)
+                .map(|position| SampleParams { temperature, position, ..GREEDY })
+                .map(|params| sample(&logits, &[params], &[], &mut []).unwrap()[0])
+                .collect();
+            assert_eq!(drawn, [2; 50], "temperature {temperature}");
+        }
     }
 
     #[test]

@@ -7,6 +7,8 @@ const LANES = 256u;
 // Tokens of a tile; each lane takes every LANES-th. A row of keys holds whole tiles, and 0 beyond the vocabulary.
 const TILE = 2048u;
 const NO_SLOT = 0xffffffffu;
+// MIN_TEMPERATURE: below it the most likely token is taken.
+const MIN_TEMPERATURE = 1e-6f;
 
 // SampleParams.
 struct Row {
@@ -43,7 +45,7 @@ fn row_of(index: u32) -> Row {
 }
 
 fn is_random(row: Row) -> bool {
-    return row.temperature > 0.0;
+    return row.temperature >= MIN_TEMPERATURE;
 }
 
 fn is_filtered(row: Row) -> bool {

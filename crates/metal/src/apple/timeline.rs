@@ -1,10 +1,10 @@
 use crate::apple::objects::{Object, refused};
-use mlx_serving_device::{DeviceError, Point, Result, Timeline};
+use mlx_serving_device::{DeviceError, Patience, Point, Result, Timeline};
 use objc2::runtime::ProtocolObject;
 use objc2_metal::{MTLDevice, MTLEvent, MTLSharedEvent};
 use std::any::Any;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A timeline: a shared event that command buffers wait for and signal on the device, and beside it the value that the host sees.
 ///
@@ -54,13 +54,13 @@ impl Timeline for MetalTimeline {
     }
 
     fn wait(&self, value: u64, limit: Duration) -> Result<()> {
-        let began = Instant::now();
+        let mut patience = Patience::new(limit);
         let mut reached = self.lock();
         while *reached < value {
-            let Some(left) = limit.checked_sub(began.elapsed()).filter(|left| !left.is_zero()) else {
+            let Some(slice) = patience.slice() else {
                 return Err(DeviceError::Timeout { value, reached: *reached, waited: limit });
             };
-            reached = self.raised.wait_timeout(reached, left).unwrap_or_else(PoisonError::into_inner).0;
+            reached = self.raised.wait_timeout(reached, slice).unwrap_or_else(PoisonError::into_inner).0;
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ impl Kernel for Adjust<'_> {
         for bias in self.biases.iter().filter(|b| self.tokens.contains(&(b.token as usize))) {
             self.to[bias.token as usize - self.tokens.start] += bias.bias;
         }
-        if self.params.temperature > 0.0 {
+        if self.params.draws() {
             self.to.iter_mut().for_each(|z| *z /= self.params.temperature);
         }
         best(self.to, self.tokens.start)
