@@ -145,6 +145,9 @@ fn parameters(keys: &Keys<'_>, key: &str, windows: &[Option<usize>]) -> Result<P
     if !all.map.values().any(Value::is_object) {
         return one(&all);
     }
+    if !all.map.values().all(|value| value.is_object() || value.is_null()) {
+        return Err(keys.bad(key, "either parameters, or an object of them for each type of layers"));
+    }
     let mut found = Vec::new();
     for (kind, used) in [
         ("full_attention", windows.iter().any(Option::is_none)),

@@ -174,7 +174,7 @@ fn rotary_parameters_that_disagree_or_are_unknown() {
         (with("partial_rotary_factor", json!(0.5)), "rope_parameters.partial_rotary_factor"),
         (with("llama_4_scaling_beta", json!(0.1)), "rope_parameters.llama_4_scaling_beta"),
         (with("long_factor", json!([1.0])), "rope_parameters.long_factor"),
-        (with("full_attention", json!({})), "rope_parameters.full_attention"),
+        (with("full_attention", json!({})), "rope_parameters"),
         (
             json!({ "rope_scaling": yarn, "rope_parameters": { "rope_type": "linear", "factor": 4.0 } }),
             "rope_parameters",

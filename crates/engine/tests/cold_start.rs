@@ -208,7 +208,7 @@ fn copies_that_fail_again_and_again_end_the_engine() {
     device.control().fail_copies(QueueKind::Transfer, Fault::ALWAYS);
     let layer = MetalLayer::new(device.clone(), &config).unwrap();
     let engine = start_on(device, layer, &Options::default()).unwrap();
-    failed(&engine, &["model.embed_tokens", "command buffer failed"]);
+    failed(&engine, &["model.embed_tokens", "a planted fault"]);
 }
 
 #[test]

@@ -43,7 +43,10 @@ fn shorten_once_opened(pid: u32, file: &Path) {
 }
 
 fn ask(server: &Server, model: &str) -> (u16, Value) {
-    server.post("/v1/completions", &json!({ "model": model, "prompt": "Ownership is", "max_tokens": 4 }))
+    server.post(
+        "/v1/completions",
+        &json!({ "model": model, "prompt": "Ownership is", "max_tokens": 4, "temperature": 0 }),
+    )
 }
 
 fn survives(optimizations: &str) {

@@ -82,6 +82,7 @@ impl Upload {
     /// Whether it has ended, well; its failure.
     fn arrived(&self) -> Result<bool, ModelError> {
         match self.ticket.status() {
+            _ if self.ticket.point.as_ref().is_some_and(|point| !point.reached()) => Ok(false),
             Status::Pending => Ok(false),
             Status::Completed => Ok(true),
             Status::Failed(source) => Err(self.failure(source)),
