@@ -1,12 +1,12 @@
 use crate::quantization::Quantization;
 use crate::shard::Shard;
-use crate::{CheckpointError, Config, GenerationDefaults, json};
+use crate::{CheckpointError, Config, GenerationDefaults, file, json};
 use safetensors::Dtype;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-/// An open checkpoint: configuration and mapped tensors.
+/// An open checkpoint: configuration, and files whose tensors are read on demand.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// `config.json`.
@@ -19,39 +19,32 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, usize>,
 }
 
-/// A tensor as the file has it.
+/// What a file's header says of a tensor.
 #[derive(Debug, Clone, Copy)]
-pub struct TensorView<'a> {
+pub struct TensorInfo<'a> {
     /// Type of a value.
     pub dtype: Dtype,
     /// Shape, outermost first.
     pub shape: &'a [usize],
-    /// Row-major, little-endian, at any alignment.
-    pub bytes: &'a [u8],
+    /// Bytes of its values.
+    pub bytes: u64,
 }
 
-/// The tensors of one linear (or embedding) module of shape (rows, cols).
-#[derive(Debug, Clone, Copy)]
-pub enum LinearTensors<'a> {
-    /// MLX's affine quantisation.
+/// How the tensors of one linear (or embedding) module of shape (rows, cols) hold its weight. All are row-major.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinearFormat {
+    /// MLX's affine quantisation: `weight` packs values, u32 (rows, cols · bits / 32); `scales` and `biases` are (rows, cols / group
+    /// size).
     Quantized {
         /// Bits and group size.
         quantization: Quantization,
         /// Type of scales and biases: F32, F16 or BF16.
         scale_dtype: Dtype,
-        /// Packed values, u32 (rows, cols · bits / 32).
-        values: &'a [u8],
-        /// (rows, cols / group size).
-        scales: &'a [u8],
-        /// As the scales.
-        biases: &'a [u8],
     },
-    /// Plain values.
+    /// Plain values: `weight` is (rows, cols).
     Dense {
         /// F32, F16 or BF16.
         dtype: Dtype,
-        /// (rows, cols).
-        values: &'a [u8],
     },
 }
 
@@ -65,10 +58,11 @@ const INDEX: &str = "model.safetensors.index.json";
 const FLOATS: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
 impl Checkpoint {
-    /// Opens the checkpoint in a folder: maps its files and validates headers and configuration; reads no weights.
+    /// Opens the checkpoint in a folder: its files stay open, headers and configuration are validated; reads no weights.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        file::refuse_special_in(dir)?;
         let config = Config::read(&dir.join("config.json"))?;
-        let generation = GenerationDefaults::read(&dir.join("generation_config.json"))?;
+        let generation = GenerationDefaults::read(&dir.join("generation_config.json"), config.vocab_size)?;
         let (shards, tensors) = match json::read_optional::<Index>(&dir.join(INDEX))? {
             Some(index) => sharded(dir, &index)?,
             None => single(dir)?,
@@ -88,46 +82,60 @@ impl Checkpoint {
 
     /// Bytes of all tensors.
     pub fn total_bytes(&self) -> u64 {
-        self.tensors.keys().filter_map(|name| self.get(name)).map(|t| t.bytes.len() as u64).sum()
+        self.tensors.keys().filter_map(|name| self.get(name)).map(|t| t.bytes).sum()
     }
 
     /// A tensor, if it is there.
-    pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
-        let shard = &self.shards[*self.tensors.get(name)?];
-        let info = shard.info(name)?;
-        Some(TensorView { dtype: info.dtype, shape: &info.shape, bytes: shard.bytes(info) })
+    pub fn get(&self, name: &str) -> Option<TensorInfo<'_>> {
+        let info = self.shards[*self.tensors.get(name)?].info(name)?;
+        let (start, end) = info.data_offsets;
+        Some(TensorInfo { dtype: info.dtype, shape: &info.shape, bytes: (end - start) as u64 })
+    }
+
+    /// Fills `out` with a tensor's bytes from `offset` on: row-major, little-endian. Safe to call from any thread.
+    ///
+    /// # Errors
+    /// Also for a file that has been shortened or written to since the checkpoint was opened.
+    pub fn read(&self, name: &str, offset: u64, out: &mut [u8]) -> Result<(), CheckpointError> {
+        let shard = self.tensors.get(name).map(|&i| &self.shards[i]);
+        match shard.and_then(|shard| Some((shard, shard.info(name)?))) {
+            Some((shard, info)) => shard.read(name, info, offset, out),
+            None => Err(self.missing(name)),
+        }
+    }
+
+    fn missing(&self, tensor: &str) -> CheckpointError {
+        CheckpointError::Missing { path: self.dir.clone(), tensor: tensor.into() }
     }
 
     /// A tensor that must be there with this shape and one of these types.
-    pub fn tensor(&self, name: &str, shape: &[usize], dtypes: &[Dtype]) -> Result<TensorView<'_>, CheckpointError> {
-        let Some(view) = self.get(name) else {
-            return Err(CheckpointError::Missing { path: self.dir.clone(), tensor: name.into() });
-        };
-        if view.shape != shape || !dtypes.contains(&view.dtype) {
+    pub fn tensor(&self, name: &str, shape: &[usize], dtypes: &[Dtype]) -> Result<TensorInfo<'_>, CheckpointError> {
+        let Some(info) = self.get(name) else { return Err(self.missing(name)) };
+        if info.shape != shape || !dtypes.contains(&info.dtype) {
             let types: Vec<String> = dtypes.iter().map(|d| format!("{d:?}")).collect();
             return Err(CheckpointError::Tensor {
                 path: self.path_of(name).to_owned(),
                 tensor: name.into(),
-                found: format!("{:?} {:?}", view.dtype, view.shape),
+                found: format!("{:?} {:?}", info.dtype, info.shape),
                 expected: format!("{} {shape:?}", types.join(" or ")),
             });
         }
-        Ok(view)
+        Ok(info)
     }
 
     /// A vector of `len` floating-point values.
-    pub fn vector(&self, name: &str, len: usize) -> Result<TensorView<'_>, CheckpointError> {
+    pub fn vector(&self, name: &str, len: usize) -> Result<TensorInfo<'_>, CheckpointError> {
         self.tensor(name, &[len], &FLOATS)
     }
 
     /// The weight of a module of shape (`rows`, `cols`). Quantised if the module has scales, as in mlx-lm; its parameters then
     /// come from `config.json`, overrides included.
-    pub fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<LinearTensors<'_>, CheckpointError> {
+    pub fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<LinearFormat, CheckpointError> {
         let weight = format!("{module}.weight");
         let scales = format!("{module}.scales");
         if !self.tensors.contains_key(&scales) {
-            let view = self.tensor(&weight, &[rows, cols], &FLOATS)?;
-            return Ok(LinearTensors::Dense { dtype: view.dtype, values: view.bytes });
+            let dtype = self.tensor(&weight, &[rows, cols], &FLOATS)?.dtype;
+            return Ok(LinearFormat::Dense { dtype });
         }
         let config = self.dir.join("config.json");
         let Some(quantization) = self.config.quantization.as_ref().and_then(|plan| plan.of(module)) else {
@@ -139,40 +147,16 @@ impl Checkpoint {
             let expected = format!("a divisor of {cols}, the width of {module}");
             return Err(CheckpointError::config(&config, "quantization.group_size", group, expected));
         }
-        let values = self.tensor(&weight, &[rows, cols * bits / 32], &[Dtype::U32])?;
+        self.tensor(&weight, &[rows, cols * bits / 32], &[Dtype::U32])?;
         let side = [rows, cols / group];
-        let scales = self.tensor(&scales, &side, &FLOATS)?;
-        let biases = self.tensor(&format!("{module}.biases"), &side, &[scales.dtype])?;
-        Ok(LinearTensors::Quantized {
-            quantization,
-            scale_dtype: scales.dtype,
-            values: values.bytes,
-            scales: scales.bytes,
-            biases: biases.bytes,
-        })
+        let scale_dtype = self.tensor(&scales, &side, &FLOATS)?.dtype;
+        self.tensor(&format!("{module}.biases"), &side, &[scale_dtype])?;
+        Ok(LinearFormat::Quantized { quantization, scale_dtype })
     }
 
     /// Tensors that are not in `used`, for a warning.
     pub fn unused(&self, used: &BTreeSet<String>) -> Vec<String> {
         self.tensors.keys().filter(|name| !used.contains(*name)).cloned().collect()
-    }
-
-    /// Lets the system drop the file pages of a tensor that has been packed.
-    pub fn release(&self, name: &str) {
-        self.advise(name, Shard::release);
-    }
-
-    /// Asks the system to read a tensor's pages ahead.
-    pub fn prefetch(&self, name: &str) {
-        self.advise(name, Shard::prefetch);
-    }
-
-    fn advise(&self, name: &str, advice: impl Fn(&Shard, std::ops::Range<usize>)) {
-        if let Some(shard) = self.tensors.get(name).map(|&i| &self.shards[i])
-            && let Some(info) = shard.info(name)
-        {
-            advice(shard, info.data_offsets.0..info.data_offsets.1);
-        }
     }
 
     /// The file that holds a tensor; the folder where there is no such tensor.

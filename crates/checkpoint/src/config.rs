@@ -1,7 +1,7 @@
+use crate::keys::Keys;
 use crate::quantization::QuantizationPlan;
-use crate::{CheckpointError, json};
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use crate::{CheckpointError, Rope, RopeScaling, json};
+use serde_json::Value;
 use std::path::Path;
 
 /// `config.json`, validated. Defaults are mlx-lm's for each `model_type`.
@@ -43,60 +43,6 @@ pub struct Config {
     pub quantization: Option<QuantizationPlan>,
 }
 
-/// Rotary embedding's parameters.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Rope {
-    /// Base of the frequencies.
-    pub theta: f64,
-    /// Neighbouring values form a pair, instead of values half a head apart.
-    pub traditional: bool,
-    /// How the context is stretched.
-    pub scaling: RopeScaling,
-}
-
-/// How a model stretches its context.
-#[derive(Debug, Clone, PartialEq)]
-pub enum RopeScaling {
-    /// Not at all.
-    None,
-    /// Positions divided by the factor.
-    Linear {
-        /// Factor.
-        factor: f64,
-    },
-    /// The base grows with the sequence.
-    Dynamic {
-        /// Factor.
-        factor: f64,
-    },
-    /// Long wavelengths stretched, short ones kept.
-    Llama3 {
-        /// Factor.
-        factor: f64,
-        /// Wavelengths above context / this are stretched.
-        low_freq_factor: f64,
-        /// Wavelengths below context / this are kept.
-        high_freq_factor: f64,
-        /// Context before stretching.
-        original: f64,
-    },
-    /// YaRN.
-    Yarn {
-        /// Factor.
-        factor: f64,
-        /// Context before stretching.
-        original: f64,
-        /// Turns at which the ramp begins.
-        beta_fast: f64,
-        /// Turns at which it ends.
-        beta_slow: f64,
-        /// Temperature of attention.
-        mscale: f64,
-        /// Its divisor.
-        mscale_all_dim: f64,
-    },
-}
-
 /// Architectures known.
 pub const MODEL_TYPES: [&str; 4] = ["qwen2", "qwen3", "llama", "mistral"];
 
@@ -104,85 +50,43 @@ pub const MODEL_TYPES: [&str; 4] = ["qwen2", "qwen3", "llama", "mistral"];
 const MAX_DIMENSION: u64 = 1 << 20;
 const MAX_LAYERS: u64 = 1024;
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(u32),
-    Many(Vec<u32>),
-}
+/// Keys of these architectures' relatives, which change what a model computes in ways that are not implemented, each with the
+/// number that asks for nothing (true and false are 1 and 0). `NAN` is no number: the key must not be there.
+const RELATIVES: [(&str, f64); 20] = [
+    ("partial_rotary_factor", 1.0),
+    ("rope_local_base_freq", f64::NAN),
+    ("is_causal", 1.0),
+    ("use_bidirectional_attention", 0.0),
+    ("attention_multiplier", f64::NAN),
+    ("query_pre_attn_scalar", f64::NAN),
+    ("attn_logit_softcapping", 0.0),
+    ("final_logit_softcapping", 0.0),
+    ("embedding_multiplier", 1.0),
+    ("residual_multiplier", 1.0),
+    ("logits_scaling", 1.0),
+    ("logit_scale", 1.0),
+    ("scale_emb", 1.0),
+    ("scale_depth", f64::NAN),
+    ("dim_model_base", f64::NAN),
+    ("clip_qkv", 0.0),
+    ("use_qk_norm", 0.0),
+    ("num_experts", 0.0),
+    ("num_local_experts", 0.0),
+    ("text_config", f64::NAN),
+];
 
-/// Token ids given as one or as a list; none for `null`.
-pub(crate) fn token_ids(value: Option<&Value>) -> Option<Vec<u32>> {
-    match OneOrMany::deserialize(value?).ok()? {
-        OneOrMany::One(id) => Some(vec![id]),
-        OneOrMany::Many(ids) => Some(ids),
-    }
-}
-
-/// A JSON object with its file's name, for errors.
-struct Keys<'a> {
-    map: &'a Map<String, Value>,
-    prefix: &'static str,
-    path: &'a Path,
-}
-
-impl Keys<'_> {
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.map.get(key).filter(|v| !v.is_null())
-    }
-
-    fn bad(&self, key: &str, expected: impl Into<String>) -> CheckpointError {
-        let found = self.get(key).map_or("missing".to_owned(), Value::to_string);
-        let found: String = found.chars().take(80).collect();
-        CheckpointError::config(self.path, &format!("{}{key}", self.prefix), found, expected)
-    }
-
-    fn optional_size(&self, key: &str, max: u64) -> Result<Option<usize>, CheckpointError> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(value) => match value.as_u64() {
-                Some(n) if (1..=max).contains(&n) => Ok(Some(n as usize)),
-                _ => Err(self.bad(key, format!("a whole number from 1 to {max}"))),
-            },
+/// Refuses keys of which nothing would be computed.
+fn refuse_relatives(keys: &Keys<'_>) -> Result<(), CheckpointError> {
+    for (key, neutral) in RELATIVES {
+        let Some(value) = keys.get(key) else { continue };
+        let number = value.as_bool().map(f64::from).or_else(|| value.as_f64());
+        if number != Some(neutral) {
+            let expected =
+                if neutral.is_nan() { "no such key".to_owned() } else { format!("{neutral}, or no such key") };
+            return Err(keys.bad(key, format!("{expected}: what it asks for is not implemented")));
         }
     }
-
-    fn size(&self, key: &str, max: u64) -> Result<usize, CheckpointError> {
-        self.optional_size(key, max)?.ok_or_else(|| self.bad(key, format!("a whole number from 1 to {max}")))
-    }
-
-    fn optional_number(&self, key: &str) -> Result<Option<f64>, CheckpointError> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(value) => match value.as_f64() {
-                Some(n) if n.is_finite() => Ok(Some(n)),
-                _ => Err(self.bad(key, "a finite number")),
-            },
-        }
-    }
-
-    fn positive(&self, key: &str, default: Option<f64>) -> Result<f64, CheckpointError> {
-        match self.optional_number(key)?.or(default) {
-            Some(n) if n > 0.0 => Ok(n),
-            _ => Err(self.bad(key, "a number above 0")),
-        }
-    }
-
-    fn flag(&self, key: &str, default: bool) -> Result<bool, CheckpointError> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(Value::Bool(b)) => Ok(*b),
-            Some(_) => Err(self.bad(key, "true or false")),
-        }
-    }
-
-    fn object(&self, key: &str) -> Result<Option<&Map<String, Value>>, CheckpointError> {
-        match self.get(key) {
-            None => Ok(None),
-            Some(Value::Object(map)) => Ok(Some(map)),
-            Some(_) => Err(self.bad(key, "an object")),
-        }
-    }
+    Ok(())
 }
 
 impl Config {
@@ -200,7 +104,7 @@ impl Config {
         let Some(map) = value.as_object() else {
             return Err(CheckpointError::Json { path: path.to_owned(), message: "not a JSON object".into() });
         };
-        let keys = Keys { map, prefix: "", path };
+        let keys = Keys::new(map, path);
         let model_type = match keys.get("model_type").and_then(Value::as_str) {
             Some(name) if MODEL_TYPES.contains(&name) => name.to_owned(),
             _ => {
@@ -209,6 +113,7 @@ impl Config {
                 );
             }
         };
+        refuse_relatives(&keys)?;
         let llama = matches!(model_type.as_str(), "llama" | "mistral");
         let hidden_size = keys.size("hidden_size", MAX_DIMENSION)?;
         let num_hidden_layers = keys.size("num_hidden_layers", MAX_LAYERS)?;
@@ -221,8 +126,7 @@ impl Config {
         if !heads.is_multiple_of(kv_heads) {
             return Err(keys.bad("num_key_value_heads", format!("a divisor of num_attention_heads, which is {heads}")));
         }
-        // qwen2 has no head_dim of its own; mlx-lm ignores the key there.
-        let head_dim = match keys.optional_size("head_dim", 4096)?.filter(|_| model_type != "qwen2") {
+        let head_dim = match keys.optional_size("head_dim", 4096)? {
             Some(n) => n,
             None if model_type == "qwen3" => return Err(keys.bad("head_dim", "a whole number from 1 to 4096")),
             None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
@@ -240,12 +144,22 @@ impl Config {
                 "an even number up to 4096: rotary embedding takes pairs",
             ));
         }
-        match keys.get("hidden_act").and_then(Value::as_str) {
-            None | Some("silu") => {}
+        match keys.get("hidden_act") {
+            None => {}
+            Some(act) if act == "silu" => {}
             Some(_) => return Err(keys.bad("hidden_act", "\"silu\", the only activation of these architectures")),
         }
         let max_position_embeddings =
             keys.optional_size("max_position_embeddings", 1 << 28)?.unwrap_or(if llama { 4096 } else { 32_768 });
+        if model_type == "qwen3" && keys.flag("attention_bias", false)? {
+            return Err(keys.bad("attention_bias", "false: biases of this architecture are not implemented"));
+        }
+        let vocab_size = keys.size("vocab_size", 1 << 24)?;
+        let windows = windows(&keys, &model_type, num_hidden_layers)?;
+        let rope = Rope::read(&keys, &model_type, &windows)?;
+        if matches!(rope.scaling, RopeScaling::Dynamic { .. }) && head_dim == 2 {
+            return Err(keys.bad("head_dim", "a number above 2: a single pair has no dynamic scaling"));
+        }
         Ok(Self {
             hidden_size,
             num_hidden_layers,
@@ -253,77 +167,19 @@ impl Config {
             num_attention_heads: heads,
             num_key_value_heads: kv_heads,
             head_dim,
-            rms_norm_eps: keys.positive("rms_norm_eps", None)? as f32,
-            vocab_size: keys.size("vocab_size", 1 << 24)?,
+            rms_norm_eps: keys.number("rms_norm_eps", None, 1e-12..=1e-2)? as f32,
+            vocab_size,
             max_position_embeddings,
             tie_word_embeddings: keys.flag("tie_word_embeddings", model_type != "mistral")?,
             attention_bias: llama && keys.flag("attention_bias", false)?,
             mlp_bias: llama && keys.flag("mlp_bias", false)?,
-            rope: rope(&keys, &model_type)?,
-            windows: windows(&keys, &model_type, num_hidden_layers)?,
-            eos_token_ids: token_ids(keys.get("eos_token_id")).unwrap_or_default(),
+            rope,
+            windows,
+            eos_token_ids: keys.token_ids("eos_token_id", vocab_size)?.unwrap_or_default(),
             quantization: QuantizationPlan::from_config(map, path)?,
             model_type,
         })
     }
-}
-
-fn rope(keys: &Keys<'_>, model_type: &str) -> Result<Rope, CheckpointError> {
-    let default_theta = match model_type {
-        "qwen2" => Some(1e6),
-        "qwen3" => None,
-        _ => Some(1e4),
-    };
-    // Newer configurations nest theta and scaling in rope_parameters.
-    let nested = keys.object("rope_parameters")?;
-    let scaling_map = keys.object("rope_scaling")?.or(nested);
-    let nested_theta = match nested {
-        Some(map) => Keys { map, prefix: "rope_parameters.", path: keys.path }.optional_number("rope_theta")?,
-        None => None,
-    };
-    let theta = keys.positive("rope_theta", nested_theta.or(default_theta))?;
-    if theta <= 1.0 {
-        return Err(keys.bad("rope_theta", "a number above 1"));
-    }
-    let scaling = match scaling_map {
-        Some(map) => scaling(&Keys { map, prefix: "rope_scaling.", path: keys.path })?,
-        None => RopeScaling::None,
-    };
-    Ok(Rope { theta, traditional: keys.flag("rope_traditional", false)?, scaling })
-}
-
-fn scaling(keys: &Keys<'_>) -> Result<RopeScaling, CheckpointError> {
-    let key = if keys.get("type").is_some() { "type" } else { "rope_type" };
-    let kind = keys.get(key).map_or(Some("default"), Value::as_str);
-    let factor = || keys.positive("factor", None);
-    Ok(match kind {
-        Some("default") => RopeScaling::None,
-        Some("linear") => RopeScaling::Linear { factor: factor()? },
-        Some("dynamic") => RopeScaling::Dynamic { factor: factor()? },
-        Some("llama3") => {
-            let scaling = RopeScaling::Llama3 {
-                factor: factor()?,
-                low_freq_factor: keys.positive("low_freq_factor", Some(1.0))?,
-                high_freq_factor: keys.positive("high_freq_factor", Some(4.0))?,
-                original: keys.positive("original_max_position_embeddings", Some(8192.0))?,
-            };
-            match scaling {
-                RopeScaling::Llama3 { low_freq_factor: low, high_freq_factor: high, .. } if low >= high => {
-                    return Err(keys.bad("high_freq_factor", format!("a number above low_freq_factor, which is {low}")));
-                }
-                scaling => scaling,
-            }
-        }
-        Some("yarn") => RopeScaling::Yarn {
-            factor: factor()?,
-            original: keys.positive("original_max_position_embeddings", Some(4096.0))?,
-            beta_fast: keys.positive("beta_fast", Some(32.0))?,
-            beta_slow: keys.positive("beta_slow", Some(1.0))?,
-            mscale: keys.optional_number("mscale")?.unwrap_or(1.0),
-            mscale_all_dim: keys.optional_number("mscale_all_dim")?.unwrap_or(0.0),
-        },
-        _ => return Err(keys.bad(key, "default, linear, dynamic, llama3 or yarn")),
-    })
 }
 
 /// Each layer's window. mistral: all layers, where the key is set; llama: layers whose `layer_types` says so, as in mlx-lm;

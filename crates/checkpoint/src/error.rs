@@ -13,6 +13,26 @@ pub enum CheckpointError {
         /// What to do.
         hint: &'static str,
     },
+    /// Something that is read like a file and is none.
+    #[error("{path} is a {kind}, and models are read from plain files; put the file itself there")]
+    Special {
+        /// Its path.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// A file was written to while it was read.
+    #[error(
+        "{path} changed while it was read ({opened} bytes when it was opened, {now} now); load the model again once nothing writes to it"
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// Bytes when it was opened.
+        opened: u64,
+        /// Bytes when it was found changed.
+        now: u64,
+    },
     /// A JSON file does not parse or does not have the form it must have.
     #[error("{path}: {message}; download the model again or mend the file")]
     Json {

@@ -1,4 +1,4 @@
-use crate::config::token_ids;
+use crate::keys::Keys;
 use crate::{CheckpointError, json};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -23,24 +23,24 @@ pub struct GenerationDefaults {
 }
 
 impl GenerationDefaults {
-    /// Reads the file if it is there.
-    pub fn read(path: &Path) -> Result<Self, CheckpointError> {
+    /// Reads the file if it is there; `vocab` is the number of the model's tokens.
+    pub fn read(path: &Path, vocab: usize) -> Result<Self, CheckpointError> {
         let Some(map) = json::read_optional::<Map<String, Value>>(path)? else { return Ok(Self::default()) };
-        let number = |key: &str| match map.get(key).filter(|v| !v.is_null()) {
-            None => Ok(None),
-            Some(value) => match value.as_f64().map(|n| n as f32).filter(|n| n.is_finite() && *n >= 0.0) {
-                Some(n) => Ok(Some(n)),
-                None => Err(CheckpointError::config(path, key, value, "a number of at least 0")),
-            },
-        };
+        let keys = Keys::new(&map, path);
+        let number = |key, range| Ok(keys.optional_number(key, range)?.map(|n| n as f32));
+        let top_k = number("top_k", 0.0..=f64::from(u32::MAX))?;
+        if top_k.is_some_and(|k| k.fract() != 0.0) {
+            return Err(keys.bad("top_k", "a whole number of at least 0"));
+        }
         Ok(Self {
-            eos_token_ids: token_ids(map.get("eos_token_id").filter(|v| !v.is_null())),
-            do_sample: map.get("do_sample").and_then(Value::as_bool),
-            temperature: number("temperature")?,
-            top_p: number("top_p")?.filter(|p| *p > 0.0 && *p <= 1.0),
-            top_k: number("top_k")?.map(|k| k as u32),
-            min_p: number("min_p")?,
-            repetition_penalty: number("repetition_penalty")?.filter(|p| *p > 0.0),
+            eos_token_ids: keys.token_ids("eos_token_id", vocab)?,
+            do_sample: keys.optional_flag("do_sample")?,
+            temperature: number("temperature", 0.0..=2.0)?,
+            // 0 leaves the likeliest token alone, as the smallest number above it does.
+            top_p: number("top_p", 0.0..=1.0)?.map(|p| p.max(f32::MIN_POSITIVE)),
+            top_k: top_k.map(|k| k as u32),
+            min_p: number("min_p", 0.0..=1.0)?,
+            repetition_penalty: number("repetition_penalty", 0.01..=10.0)?,
         })
     }
 }

@@ -22,8 +22,10 @@ pub struct QuantizationPlan {
 
 impl QuantizationPlan {
     pub(crate) fn from_config(config: &Map<String, Value>, path: &Path) -> Result<Option<Self>, CheckpointError> {
-        let key = if config.contains_key("quantization") { "quantization" } else { "quantization_config" };
-        let Some(value) = config.get(key).filter(|v| !v.is_null()) else { return Ok(None) };
+        let found = ["quantization", "quantization_config"].map(|key| (key, config.get(key)));
+        let Some((key, Some(value))) = found.into_iter().find(|(_, value)| value.is_some_and(|v| !v.is_null())) else {
+            return Ok(None);
+        };
         let Some(map) = value.as_object() else {
             return Err(CheckpointError::config(path, key, value, "an object with group_size and bits"));
         };

@@ -1,41 +1,39 @@
 use crate::CheckpointError;
-use memmap2::{Advice, Mmap};
-use safetensors::tensor::{Metadata, SafeTensors, TensorInfo};
-use std::fs::File;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use crate::file::PlainFile;
+use safetensors::tensor::{Metadata, TensorInfo};
+use std::path::Path;
 
-/// One mapped safetensors file with a validated header.
+/// Bytes before the header, which hold its length.
+pub(crate) const PREFIX: usize = 8;
+/// Longest header read, as in the format's reference implementation.
+const MAX_HEADER: u64 = 100_000_000;
+
+/// One open safetensors file with a validated header.
 #[derive(Debug)]
 pub(crate) struct Shard {
-    path: PathBuf,
-    map: Mmap,
+    file: PlainFile,
     metadata: Metadata,
     /// Where the tensors' bytes begin.
-    data: usize,
-}
-
-/// Maps a file for reading.
-fn map_file(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: the bytes are only ever read as `u8`, so no value of them is invalid. A file that another process shortens while it
-    // is mapped ends this process with a signal instead of an error; every loader of mapped checkpoints accepts that, and the
-    // map is dropped as soon as the weights are packed.
-    #[allow(unsafe_code)]
-    unsafe {
-        Mmap::map(file)
-    }
+    data: u64,
 }
 
 impl Shard {
     pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let file = File::open(path).map_err(|e| CheckpointError::read(path, e))?;
-        let map = map_file(&file).map_err(|e| CheckpointError::read(path, e))?;
-        let (data, metadata) = parse_header(&map, path)?;
-        Ok(Self { path: path.to_owned(), map, metadata, data })
+        let file = PlainFile::open(path)?;
+        let mut prefix = [0; PREFIX];
+        if file.len() < PREFIX as u64 {
+            let message = format!("{} bytes hold no header", file.len());
+            return Err(CheckpointError::Format { path: path.to_owned(), message });
+        }
+        file.read(0, &mut prefix)?;
+        let mut header = vec![0; header_len(prefix, file.len(), path)?];
+        file.read(PREFIX as u64, &mut header)?;
+        let metadata = parse_header(&header, file.len(), path)?;
+        Ok(Self { file, metadata, data: (PREFIX + header.len()) as u64 })
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -46,44 +44,44 @@ impl Shard {
         self.metadata.info(name)
     }
 
-    /// A tensor's bytes. The header was validated: they lie within the file.
-    pub(crate) fn bytes(&self, info: &TensorInfo) -> &[u8] {
-        &self.map[self.data + info.data_offsets.0..self.data + info.data_offsets.1]
-    }
-
-    /// Tells the system that a range of tensor bytes will not be read again soon. Advice: whether it is taken does not matter.
-    pub(crate) fn release(&self, range: Range<usize>) {
-        // Whole pages only: the neighbours' bytes may still be wanted.
-        const PAGE: usize = 16 << 10;
-        let (start, end) = ((self.data + range.start).next_multiple_of(PAGE), (self.data + range.end) / PAGE * PAGE);
-        if start < end {
-            #[cfg(unix)]
-            {
-                // SAFETY: the map is private to this process and read-only: dropped pages are read from the file again.
-                #[allow(unsafe_code)]
-                let advised =
-                    unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, start, end - start) };
-                let _ = advised;
-            }
+    /// Fills `out` with a tensor's bytes from `offset` on.
+    pub(crate) fn read(
+        &self,
+        name: &str,
+        info: &TensorInfo,
+        offset: u64,
+        out: &mut [u8],
+    ) -> Result<(), CheckpointError> {
+        // The header was validated: a tensor's bytes lie within the file.
+        let (start, end) = info.data_offsets;
+        let (tensor, len) = ((end - start) as u64, out.len() as u64);
+        if offset.checked_add(len).is_none_or(|last| last > tensor) {
+            let message = format!("{len} bytes from {offset} on of tensor {name}, which has {tensor}");
+            return Err(CheckpointError::Format { path: self.path().to_owned(), message });
         }
-    }
-
-    /// Asks the system to read a range ahead.
-    pub(crate) fn prefetch(&self, range: Range<usize>) {
-        #[cfg(unix)]
-        let _ = self.map.advise_range(Advice::WillNeed, self.data + range.start, range.len());
+        self.file.read(self.data + start as u64 + offset, out)
     }
 }
 
-/// Parses and validates a header; the offset of the tensors' bytes and the tensors.
-pub(crate) fn parse_header(bytes: &[u8], path: &Path) -> Result<(usize, Metadata), CheckpointError> {
-    let format = |message: String| CheckpointError::Format { path: path.to_owned(), message };
-    if let Some(claimed) = bytes.first_chunk::<8>().map(|b| u64::from_le_bytes(*b)) {
-        let rest = bytes.len() as u64 - 8;
-        if claimed > rest {
-            return Err(format(format!("its header claims {claimed} bytes, but the file has {rest} after the length")));
-        }
+/// Bytes of the header of a file of `file` bytes that begins with `prefix`.
+pub(crate) fn header_len(prefix: [u8; PREFIX], file: u64, path: &Path) -> Result<usize, CheckpointError> {
+    let (claimed, rest) = (u64::from_le_bytes(prefix), file - PREFIX as u64);
+    if claimed > rest.min(MAX_HEADER) {
+        let message = format!(
+            "its header claims {claimed} bytes, but the file has {rest} after the length, and headers at most {MAX_HEADER}"
+        );
+        return Err(CheckpointError::Format { path: path.to_owned(), message });
     }
-    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| format(e.to_string()))?;
-    Ok((header + 8, metadata))
+    Ok(claimed as usize)
+}
+
+/// Parses and validates the header of a file of `file` bytes: its tensors fill the rest without gaps.
+pub(crate) fn parse_header(header: &[u8], file: u64, path: &Path) -> Result<Metadata, CheckpointError> {
+    let format = |message: String| CheckpointError::Format { path: path.to_owned(), message };
+    let metadata: Metadata = serde_json::from_slice(header).map_err(|e| format(format!("its header: {e}")))?;
+    let (described, rest) = (metadata.data_len() as u64, file - (PREFIX + header.len()) as u64);
+    if described != rest {
+        return Err(format(format!("its header describes {described} bytes of tensors, but {rest} follow it")));
+    }
+    Ok(metadata)
 }

@@ -1,7 +1,7 @@
 //! The bundled model, read as it is shipped.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use mlx_serving_checkpoint::{Checkpoint, Dtype, LinearTensors, RopeScaling};
+use mlx_serving_checkpoint::{Checkpoint, Dtype, LinearFormat, RopeScaling};
 use std::path::Path;
 
 fn bundled() -> Checkpoint {
@@ -23,12 +23,14 @@ fn its_configuration_is_what_its_card_says() {
 fn its_linears_are_quantised_to_four_bits() {
     let checkpoint = bundled();
     match checkpoint.linear("model.layers.0.mlp.gate_proj", 704, 256).unwrap() {
-        LinearTensors::Quantized { quantization, scale_dtype, values, scales, biases } => {
+        LinearFormat::Quantized { quantization, scale_dtype } => {
             assert_eq!((quantization.bits, quantization.group_size, scale_dtype), (4, 64, Dtype::BF16));
-            assert_eq!((values.len(), scales.len(), biases.len()), (704 * 128, 704 * 4 * 2, 704 * 4 * 2));
         }
-        LinearTensors::Dense { .. } => panic!("dense"),
+        LinearFormat::Dense { .. } => panic!("dense"),
     }
+    let bytes = ["weight", "scales", "biases"]
+        .map(|tensor| checkpoint.get(&format!("model.layers.0.mlp.gate_proj.{tensor}")).unwrap().bytes);
+    assert_eq!(bytes, [704 * 128, 704 * 4 * 2, 704 * 4 * 2]);
     let error = checkpoint.linear("model.layers.0.mlp.gate_proj", 700, 256).unwrap_err().to_string();
     assert!(error.contains("gate_proj") && error.contains("[704, 32]") && error.contains("[700, 32]"), "{error}");
 }
@@ -41,11 +43,21 @@ fn its_bytes_are_those_of_its_file_without_the_header() {
 }
 
 #[test]
-fn releasing_pages_loses_no_bytes() {
+fn tensors_are_read_piece_by_piece_and_not_beyond_their_end() {
     let checkpoint = bundled();
-    let name = "model.embed_tokens.weight";
-    let before = checkpoint.get(name).unwrap().bytes.to_vec();
-    checkpoint.prefetch(name);
-    checkpoint.release(name);
-    assert_eq!(checkpoint.get(name).unwrap().bytes, before);
+    let name = "model.layers.0.mlp.gate_proj.scales";
+    let len = checkpoint.get(name).unwrap().bytes as usize;
+    let read = |offset: usize, len: usize| {
+        let mut bytes = vec![0; len];
+        checkpoint.read(name, offset as u64, &mut bytes).map(|()| bytes)
+    };
+    let whole = read(0, len).unwrap();
+    assert_eq!([read(0, 7).unwrap(), read(7, len - 7).unwrap()].concat(), whole);
+    let file = std::fs::read(checkpoint.dir().join("model.safetensors")).unwrap();
+    assert!(file.windows(len).any(|bytes| bytes == whole));
+    for (offset, len) in [(len - 1, 2), (len + 1, 0), (usize::MAX, 2)] {
+        let error = read(offset, len).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("model.safetensors"), "{error}");
+    }
+    assert!(checkpoint.read("absent", 0, &mut []).unwrap_err().to_string().contains("absent"));
 }

@@ -89,3 +89,89 @@ fn heads_that_do_not_divide() {
     let error = refusal(("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3"), &[]);
     assert!(error.contains("num_key_value_heads") && error.contains('3'), "{error}");
 }
+
+/// A copy of the bundled model's configuration and weights.
+fn copied() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/rustbook-5m-4bit");
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(bundled.join(file), dir.path().join(file)).unwrap();
+    }
+    dir
+}
+
+/// Opening one of these would wait for ever, or never end.
+#[cfg(unix)]
+#[test]
+fn files_that_are_pipes_sockets_and_devices() {
+    let names = [
+        "model.safetensors",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+    ];
+    for name in names {
+        for kind in ["pipe", "socket", "device"] {
+            let dir = copied();
+            let path = dir.path().join(name);
+            let _ = std::fs::remove_file(&path);
+            let _socket = match kind {
+                "pipe" => {
+                    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+                    None
+                }
+                "socket" => Some(std::os::unix::net::UnixListener::bind(&path).unwrap()),
+                _ => {
+                    std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+                    None
+                }
+            };
+            let message = Checkpoint::open(dir.path()).unwrap_err().to_string();
+            assert!(message.contains(&format!("{name} is a {kind}")), "{message}");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("config.json")).unwrap();
+    let message = Checkpoint::open(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("config.json is a folder"), "{message}");
+}
+
+#[test]
+fn a_file_that_changes_after_it_was_opened() {
+    let changes: [(&str, fn(&Path)); 3] = [
+        ("shorter", |path| std::fs::File::options().write(true).open(path).unwrap().set_len(4096).unwrap()),
+        ("longer", |path| {
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            file.set_len(file.metadata().unwrap().len() + 1).unwrap();
+        }),
+        ("other bytes", |path| {
+            let file = std::fs::File::options().write(true).open(path).unwrap();
+            let later = file.metadata().unwrap().modified().unwrap() + std::time::Duration::from_secs(1);
+            file.set_modified(later).unwrap();
+        }),
+    ];
+    for (what, change) in changes {
+        let dir = copied();
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        let mut bytes = [0; 512];
+        checkpoint.read("model.norm.weight", 0, &mut bytes).unwrap();
+        change(&dir.path().join("model.safetensors"));
+        let message = checkpoint.read("model.norm.weight", 0, &mut bytes).expect_err(what).to_string();
+        assert!(message.contains("model.safetensors changed while it was read"), "{message}");
+    }
+}
+
+/// A download that is renamed into the place of a file leaves the open one as it was.
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_replaced_or_removed_is_read_to_its_end() {
+    let dir = copied();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    std::fs::write(dir.path().join("other"), b"junk").unwrap();
+    std::fs::rename(dir.path().join("other"), dir.path().join("model.safetensors")).unwrap();
+    checkpoint.read("model.norm.weight", 0, &mut [0; 512]).unwrap();
+    std::fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    checkpoint.read("model.norm.weight", 0, &mut [0; 512]).unwrap();
+}

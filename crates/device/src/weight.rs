@@ -123,7 +123,7 @@ impl<'a> WeightSource<'a> {
 }
 
 /// How a backend stores a weight: blocks of rows, each a run of bytes of one length, so that any block can be packed and
-/// copied alone.
+/// copied alone. A block depends on its own rows only: a matrix of some of the rows, from the first of a block on, has the same blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WeightLayout {
     /// Rows of one block; the last block may be padded.

@@ -72,14 +72,14 @@ pub enum ModelError {
         other: usize,
     },
     /// A transfer of weights failed.
-    #[error("loading {module} from {path} failed: {source}; load the model again")]
+    #[error("loading {tensor} from {path} failed: {why}")]
     Upload {
         /// Which weights.
-        module: String,
+        tensor: String,
         /// Their file.
         path: PathBuf,
         /// Why.
-        source: DeviceError,
+        why: String,
     },
 }
 

@@ -15,6 +15,7 @@ mod pass;
 mod qwen2;
 mod qwen3;
 mod rope;
+mod rows;
 
 pub use error::ModelError;
 pub use load::{LoadProgress, Source, row_parts};

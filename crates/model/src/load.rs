@@ -1,13 +1,14 @@
 use crate::ModelError;
-use mlx_serving_checkpoint::{Checkpoint, Dtype, LinearTensors};
+use crate::rows::{Linear, Rows, float};
+use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_device::ops::{Norm, Projection};
-use mlx_serving_device::{Buffer, Device, Encoder, Float, Storage, Weight, WeightFormat, WeightSource, WeightSpec};
+use mlx_serving_device::{Buffer, Device, DeviceError, Encoder, Status, Storage, Weight, WeightSpec};
 use mlx_serving_metal_layer::{Allocate, Allocation, Fill, Ticket, Transfer, WEIGHTS};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How far loading has come, in bytes of the checkpoint.
@@ -33,9 +34,6 @@ pub struct Source<'a> {
     pub progress: &'a mut dyn FnMut(LoadProgress),
 }
 
-/// Tensors of a linear module; an unquantised one has only the first.
-const TENSORS: [&str; 3] = ["weight", "scales", "biases"];
-
 /// A linear or embedding module: one weight, or several where the device's buffers are shorter, row after row.
 pub(crate) type Module = Vec<Projection>;
 
@@ -51,6 +49,8 @@ pub(crate) struct Loader<'a> {
     storage: Storage,
     /// Where small tensors go, and how much of it is taken.
     open: Option<(Buffer, u64)>,
+    /// What rows are read into on their way; one upload is filled at a time.
+    rows: Arc<Mutex<Rows>>,
 }
 
 /// What a loaded model holds on to.
@@ -73,9 +73,35 @@ pub(crate) struct Residency {
 /// A transfer of weights.
 #[derive(Debug)]
 struct Upload {
-    module: String,
+    tensor: String,
     path: PathBuf,
     ticket: Ticket,
+}
+
+impl Upload {
+    /// Whether it has ended, well; its failure.
+    fn arrived(&self) -> Result<bool, ModelError> {
+        match self.ticket.status() {
+            _ if self.ticket.point.as_ref().is_some_and(|point| !point.reached()) => Ok(false),
+            Status::Pending => Ok(false),
+            Status::Completed => Ok(true),
+            Status::Failed(source) => Err(self.failure(source)),
+        }
+    }
+
+    fn wait(&self, limit: Duration) -> Result<(), ModelError> {
+        let ended = self.ticket.point.as_ref().map_or(Ok(()), |point| point.wait(limit));
+        ended.and_then(|()| self.ticket.wait(limit)).map_err(|source| self.failure(source))
+    }
+
+    fn failure(&self, error: DeviceError) -> ModelError {
+        let why = match error {
+            // Of the file's, not of a command's, where reading it has failed.
+            DeviceError::CommandFailed(why) => why,
+            other => other.to_string(),
+        };
+        ModelError::Upload { tensor: self.tensor.clone(), path: self.path.clone(), why }
+    }
 }
 
 impl Residency {
@@ -87,19 +113,25 @@ impl Residency {
         self.uploads.iter().try_for_each(|upload| upload.ticket.order(encoder))
     }
 
+    /// Whether all have succeeded; the first that failed.
+    pub(crate) fn arrived(&self) -> Result<bool, ModelError> {
+        if !self.arrived.load(Ordering::Relaxed) {
+            for upload in &self.uploads {
+                if !upload.arrived()? {
+                    return Ok(false);
+                }
+            }
+            self.arrived.store(true, Ordering::Relaxed);
+        }
+        Ok(true)
+    }
+
     /// Blocks until all have ended, at most `limit` for each; the first that failed.
     pub(crate) fn wait(&self, limit: Duration) -> Result<(), ModelError> {
         if self.arrived.load(Ordering::Relaxed) {
             return Ok(());
         }
-        for Upload { module, path, ticket } in &self.uploads {
-            let ended = ticket.point.as_ref().map_or(Ok(()), |point| point.wait(limit));
-            ended.and_then(|()| ticket.wait(limit)).map_err(|source| ModelError::Upload {
-                module: module.clone(),
-                path: path.clone(),
-                source,
-            })?;
-        }
+        self.uploads.iter().try_for_each(|upload| upload.wait(limit))?;
         self.arrived.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -115,32 +147,6 @@ pub fn row_parts(device: &dyn Device, whole: &WeightSpec) -> mlx_serving_device:
     let blocks = (limit / layout.bytes_per_block as u64).max(1).min(layout.blocks as u64) as usize;
     let rows = blocks * layout.rows_per_block;
     Ok((0..whole.rows).step_by(rows).map(|start| start..(start + rows).min(whole.rows)).collect())
-}
-
-fn float(dtype: Dtype) -> Float {
-    match dtype {
-        Dtype::F16 => Float::F16,
-        Dtype::BF16 => Float::Bf16,
-        // The checkpoint admits no other.
-        _ => Float::F32,
-    }
-}
-
-fn spec_and_source<'t>(tensors: &LinearTensors<'t>, rows: usize, cols: usize) -> (WeightSpec, WeightSource<'t>) {
-    match *tensors {
-        LinearTensors::Quantized { quantization, scale_dtype, values, scales, biases } => {
-            let format = WeightFormat::Affine {
-                bits: quantization.bits,
-                group: quantization.group_size,
-                scale: float(scale_dtype),
-            };
-            (WeightSpec { rows, cols, format }, WeightSource { values, scales, biases })
-        }
-        LinearTensors::Dense { dtype, values } => (
-            WeightSpec { rows, cols, format: WeightFormat::Dense(float(dtype)) },
-            WeightSource { values, scales: &[], biases: &[] },
-        ),
-    }
 }
 
 impl<'a> Loader<'a> {
@@ -162,6 +168,7 @@ impl<'a> Loader<'a> {
             pending: Vec::new(),
             storage,
             open: None,
+            rows: Arc::default(),
         })
     }
 
@@ -173,18 +180,18 @@ impl<'a> Loader<'a> {
             return Err(self.contradiction(name, "by which this module has no bias".into()));
         }
         let bias = if bias { Some(self.vector(&name, rows)?) } else { None };
-        let (whole, _) = spec_and_source(&checkpoint.linear(module, rows, cols)?, rows, cols);
+        let linear = Linear::of(&checkpoint, module, rows, cols)?;
         let mut parts = Module::new();
-        for range in row_parts(self.source.device.as_ref(), &whole)? {
-            let spec = WeightSpec { rows: range.len(), ..whole };
-            let buffer = self.upload_weight(module, &whole, range.clone())?;
+        for range in row_parts(self.source.device.as_ref(), &linear.spec)? {
+            let spec = WeightSpec { rows: range.len(), ..linear.spec };
+            let buffer = self.upload_weight(&linear, range.clone())?;
             let bias = match &bias {
                 Some(bias) => Some(bias.slice(4 * range.start as u64..4 * range.end as u64)?),
                 None => None,
             };
             parts.push(Projection { weight: Weight { spec, buffer }, bias });
         }
-        TENSORS.iter().for_each(|tensor| self.note(&format!("{module}.{tensor}")));
+        linear.tensors.iter().for_each(|tensor| self.note(tensor));
         Ok(parts)
     }
 
@@ -196,8 +203,8 @@ impl<'a> Loader<'a> {
         cols: usize,
         bias: bool,
     ) -> Result<Module, ModelError> {
-        let (spec, _) = spec_and_source(&self.source.checkpoint.linear(module, rows, cols)?, rows, cols);
-        let bytes = self.source.device.weight_layout(&spec)?.bytes() as u64;
+        let linear = Linear::of(&self.source.checkpoint, module, rows, cols)?;
+        let bytes = self.source.device.weight_layout(&linear.spec)?.bytes() as u64;
         let limit = self.source.device.info().max_buffer_len;
         if bytes > limit {
             return Err(ModelError::TooLong { module: module.to_owned(), bytes, limit });
@@ -205,32 +212,22 @@ impl<'a> Loader<'a> {
         self.linear(module, rows, cols, bias)
     }
 
-    fn upload_weight(&mut self, module: &str, whole: &WeightSpec, range: Range<usize>) -> Result<Buffer, ModelError> {
-        let spec = WeightSpec { rows: range.len(), ..*whole };
-        let layout = self.source.device.weight_layout(&spec)?;
+    fn upload_weight(&mut self, linear: &Linear, range: Range<usize>) -> Result<Buffer, ModelError> {
+        let layout = self.source.device.weight_layout(&WeightSpec { rows: range.len(), ..linear.spec })?;
         let buffer = self.room(layout.bytes() as u64)?;
         let chunk = (self.source.transfer.max_chunk() / layout.bytes_per_block as u64).max(1) as usize;
         for first in (0..layout.blocks).step_by(chunk) {
             let blocks = first..(first + chunk).min(layout.blocks);
             let bytes = (blocks.start * layout.bytes_per_block) as u64..(blocks.end * layout.bytes_per_block) as u64;
+            let row = |block: usize| (range.start + block * layout.rows_per_block).min(range.end);
+            let wanted = row(blocks.start)..row(blocks.end);
             let (checkpoint, device) = (self.source.checkpoint.clone(), self.source.device.clone());
-            let (name, whole, range) = (module.to_owned(), *whole, range.clone());
-            let first = blocks.start == 0 && range.start == 0;
-            let last = blocks.end == layout.blocks && range.end == whole.rows;
+            let (matrix, rows) = (linear.clone(), self.rows.clone());
             let fill = move |out: &mut [u8]| {
-                if first {
-                    // The file is read ahead in one go rather than page by page.
-                    TENSORS.iter().for_each(|tensor| checkpoint.prefetch(&format!("{name}.{tensor}")));
-                }
-                let tensors = checkpoint.linear(&name, whole.rows, whole.cols).map_err(|e| e.to_string())?;
-                let (_, source) = spec_and_source(&tensors, whole.rows, whole.cols);
-                device.pack_weight(&spec, &source.rows(&whole, range), blocks, out).map_err(|e| e.to_string())?;
-                if last {
-                    TENSORS.iter().for_each(|tensor| checkpoint.release(&format!("{name}.{tensor}")));
-                }
-                Ok(())
+                let mut rows = rows.lock().unwrap_or_else(PoisonError::into_inner);
+                rows.pack(&checkpoint, &matrix, wanted, device.as_ref(), out)
             };
-            self.stream(module, &buffer.slice(bytes)?, Box::new(fill))?;
+            self.stream(&linear.tensors[0], &buffer.slice(bytes)?, Box::new(fill))?;
         }
         Ok(buffer)
     }
@@ -244,12 +241,14 @@ impl<'a> Loader<'a> {
     /// Loads a vector, widened to f32.
     fn vector(&mut self, name: &str, len: usize) -> Result<Buffer, ModelError> {
         let checkpoint = self.source.checkpoint.clone();
-        checkpoint.vector(name, len)?;
+        let info = checkpoint.vector(name, len)?;
+        let (dtype, bytes) = (float(info.dtype), info.bytes as usize);
         let buffer = self.room(4 * len as u64)?;
         let tensor = name.to_owned();
         let fill = move |out: &mut [u8]| {
-            let view = checkpoint.vector(&tensor, len).map_err(|e| e.to_string())?;
-            out.copy_from_slice(bytemuck::cast_slice(&float(view.dtype).widen(view.bytes)));
+            let mut values = vec![0; bytes];
+            checkpoint.read(&tensor, 0, &mut values).map_err(|e| e.to_string())?;
+            out.copy_from_slice(bytemuck::cast_slice(&dtype.widen(&values)));
             Ok(())
         };
         self.stream(name, &buffer, Box::new(fill))?;
@@ -257,11 +256,13 @@ impl<'a> Loader<'a> {
         Ok(buffer)
     }
 
-    /// Hands over one transfer of `module`, which a step will wait for.
-    fn stream(&mut self, module: &str, to: &Buffer, fill: Fill) -> Result<(), ModelError> {
+    /// Hands over one transfer of a tensor, which a step will wait for, unless it has failed already.
+    fn stream(&mut self, tensor: &str, to: &Buffer, fill: Fill) -> Result<(), ModelError> {
         let ticket = self.source.transfer.stream(to, fill)?;
-        let path = self.source.checkpoint.path_of(&format!("{module}.weight")).to_owned();
-        self.pending.push(Upload { module: module.to_owned(), path, ticket });
+        let path = self.source.checkpoint.path_of(tensor).to_owned();
+        let upload = Upload { tensor: tensor.to_owned(), path, ticket };
+        upload.arrived()?;
+        self.pending.push(upload);
         Ok(())
     }
 
@@ -289,10 +290,10 @@ impl<'a> Loader<'a> {
     }
 
     fn note(&mut self, name: &str) {
-        if let Some(view) = self.source.checkpoint.get(name)
+        if let Some(info) = self.source.checkpoint.get(name)
             && self.used.insert(name.to_owned())
         {
-            self.done += view.bytes.len() as u64;
+            self.done += info.bytes;
             (self.source.progress)(LoadProgress { done: self.done, total: self.total });
         }
     }

@@ -146,15 +146,32 @@ impl Model {
     }
 
     /// Blocks until all weights have arrived, at most `limit` for each transfer of them. Costs nothing once they have. Fails if a
-    /// transfer has: nothing computed with its weights is to be trusted.
+    /// transfer has: nothing computed with its weights is to be trusted, now or later.
     pub fn wait_resident(&self, limit: Duration) -> Result<(), ModelError> {
-        if self.resident.load(Ordering::Relaxed) {
-            return Ok(());
+        if !self.resident.load(Ordering::Relaxed) {
+            self.residencies().try_for_each(|part| part.wait(limit))?;
+            self.resident.store(true, Ordering::Relaxed);
         }
-        let layers = self.layers.iter().map(|l| &l.ready);
-        [&self.embed_ready].into_iter().chain(layers).chain([&self.head_ready]).try_for_each(|r| r.wait(limit))?;
-        self.resident.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Whether all weights have arrived, without waiting. Costs nothing once they have. Fails as [`Self::wait_resident`] does.
+    pub fn resident(&self) -> Result<bool, ModelError> {
+        if !self.resident.load(Ordering::Relaxed) {
+            for part in self.residencies() {
+                if !part.arrived()? {
+                    return Ok(false);
+                }
+            }
+            self.resident.store(true, Ordering::Relaxed);
+        }
+        Ok(true)
+    }
+
+    /// The weights' transfers, in the order in which they were asked for.
+    fn residencies(&self) -> impl Iterator<Item = &Residency> {
+        let layers = self.layers.iter().map(|l| &l.ready);
+        [&self.embed_ready].into_iter().chain(layers).chain([&self.head_ready])
     }
 
     /// Records a step: logits of the wanted rows end in [`Scratch::logits`], keys and values in `cache`. What it returns is to be
@@ -267,8 +284,11 @@ fn rope(c: &Config) -> Rope {
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
             Scaling::Llama3 { factor, low: low_freq_factor, high: high_freq_factor, original }
         }
-        RopeScaling::Yarn { factor, original, beta_fast, beta_slow, mscale, mscale_all_dim } => {
-            Scaling::Yarn { factor, original, beta_fast, beta_slow, mscale, mscale_all_dim }
+        RopeScaling::Yarn { factor, original, beta_fast, beta_slow, mscale, mscale_all_dim, attention_factor } => {
+            // Attention's temperature, which the two give unless the configuration has it as it is.
+            let temperature = |m: f64| if factor > 1.0 { 0.1 * m * factor.ln() + 1.0 } else { 1.0 };
+            let attention = attention_factor.unwrap_or(temperature(mscale) / temperature(mscale_all_dim));
+            Scaling::Yarn { factor, original, beta_fast, beta_slow, attention }
         }
     };
     Rope { dims: c.head_dim, theta: c.rope.theta, interleaved: c.rope.traditional, scaling }

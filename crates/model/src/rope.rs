@@ -25,8 +25,8 @@ pub(crate) enum Scaling {
     Dynamic { factor: f64, max_position: usize },
     /// Long wavelengths stretched, short ones kept, a ramp between (Llama 3.1).
     Llama3 { factor: f64, low: f64, high: f64, original: f64 },
-    /// YaRN (arXiv:2309.00071).
-    Yarn { factor: f64, original: f64, beta_fast: f64, beta_slow: f64, mscale: f64, mscale_all_dim: f64 },
+    /// YaRN (arXiv:2309.00071); `attention` is a factor of rotated queries and keys.
+    Yarn { factor: f64, original: f64, beta_fast: f64, beta_slow: f64, attention: f64 },
 }
 
 impl Rope {
@@ -75,10 +75,7 @@ impl Rope {
     /// Factor of rotated queries and keys: YaRN's attention temperature, 1 otherwise.
     pub(crate) fn attention_factor(&self) -> f32 {
         match self.scaling {
-            Scaling::Yarn { factor, mscale, mscale_all_dim, .. } if factor > 1.0 => {
-                let temperature = |m: f64| 0.1 * m * factor.ln() + 1.0;
-                (temperature(mscale) / temperature(mscale_all_dim)) as f32
-            }
+            Scaling::Yarn { attention, .. } => attention as f32,
             _ => 1.0,
         }
     }
@@ -163,17 +160,11 @@ mod tests {
 
     #[test]
     fn yarn_ramps_between_its_two_betas_and_warms_attention() {
-        let yarn = rope(Scaling::Yarn {
-            factor: 4.0,
-            original: 4096.0,
-            beta_fast: 32.0,
-            beta_slow: 1.0,
-            mscale: 1.0,
-            mscale_all_dim: 0.0,
-        });
+        let yarn =
+            rope(Scaling::Yarn { factor: 4.0, original: 4096.0, beta_fast: 32.0, beta_slow: 1.0, attention: 1.25 });
         // Pairs of 32 turns and of 1 turn: floor(1.309) = 1 and ceil(2.814) = 3; pair 2 lies half way.
         close(&yarn.frequencies(1), &[1.0, 0.1, 0.01 * (0.5 + 0.5 / 4.0), 0.001 / 4.0]);
-        assert!((yarn.attention_factor() - (0.1 * 4f32.ln() + 1.0)).abs() < 1e-6);
+        assert_eq!(yarn.attention_factor(), 1.25);
         assert_eq!(rope(Scaling::None).attention_factor(), 1.0);
     }
 
@@ -186,14 +177,7 @@ mod tests {
             rope(Scaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original: 8192.0 }).stretched(131_072),
             131_072
         );
-        let yarn = |original| Scaling::Yarn {
-            factor: 4.0,
-            original,
-            beta_fast: 32.0,
-            beta_slow: 1.0,
-            mscale: 1.0,
-            mscale_all_dim: 0.0,
-        };
+        let yarn = |original| Scaling::Yarn { factor: 4.0, original, beta_fast: 32.0, beta_slow: 1.0, attention: 1.0 };
         assert_eq!(rope(yarn(32_768.0)).stretched(32_768), 131_072);
         assert_eq!(rope(yarn(4096.0)).stretched(32_768), 32_768);
     }

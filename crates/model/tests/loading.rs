@@ -6,6 +6,7 @@ mod common;
 use common::{Narrow, bundled, cpu, goldens, load, try_load};
 use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_device::{Arithmetic, Buffer, Device, Point, Result as DeviceResult, Timeline};
+use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_metal_layer::{BlitStats, Fill, MetalLayer, Sink, Ticket, Transfer};
 use mlx_serving_model::{LoadProgress, Model, ModelError, Source};
 use serde_json::{Value, json};
@@ -131,6 +132,64 @@ fn device_memory_of_the_weights_is_near_the_checkpoints() {
     }
 }
 
+/// A copy of the bundled model that may be spoiled.
+fn copied() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(bundled().join(file), dir.path().join(file)).unwrap();
+    }
+    dir
+}
+
+fn shorten(dir: &Path, len: u64) {
+    std::fs::File::options().write(true).open(dir.join("model.safetensors")).unwrap().set_len(len).unwrap();
+}
+
+fn names_the_file(error: &ModelError, dir: &Path) {
+    let (message, file) = (error.to_string(), dir.join("model.safetensors").display().to_string());
+    assert!(matches!(error, ModelError::Upload { .. }), "{error:?}");
+    assert!(message.contains(&format!("{file} changed while it was read")) && message.contains("model."), "{message}");
+}
+
+/// Loads with some optimisations on; tells `progress` the bytes that were handed over.
+fn load_with(optimizations: &str, dir: &Path, progress: &mut dyn FnMut(u64)) -> Result<Model, ModelError> {
+    let mut config = MetalOptimizations::default();
+    config.select(optimizations).unwrap();
+    let device = cpu(Arithmetic::Exact);
+    let layer = MetalLayer::new(device.clone(), &config).unwrap();
+    let model = Model::load(Source {
+        checkpoint: Arc::new(Checkpoint::open(dir)?),
+        device: &device,
+        allocate: layer.allocate.as_ref(),
+        transfer: layer.transfer.as_ref(),
+        progress: &mut |p| progress(p.done),
+    })?;
+    model.wait_resident(Duration::from_secs(60))?;
+    assert!(model.resident()?);
+    Ok(model)
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_is_loaded_fails_the_load_and_is_named() {
+    for optimizations in ["none", "all"] {
+        for len in [0, 4096, 1_500_000] {
+            let dir = copied();
+            let mut first = true;
+            let spoil = &mut |_| {
+                if std::mem::take(&mut first) {
+                    shorten(dir.path(), len);
+                }
+            };
+            match load_with(optimizations, dir.path(), spoil) {
+                Err(error) => names_the_file(&error, dir.path()),
+                // The queue may have read all of the file before it was shortened.
+                Ok(_) => assert_eq!(optimizations, "all", "{len}"),
+            }
+        }
+        load_with(optimizations, &bundled(), &mut |_| {}).unwrap();
+    }
+}
+
 /// An upload put off: its destination, what fills it, and the point that it signals.
 type PutOff = (Buffer, Fill, u64);
 
@@ -211,6 +270,7 @@ fn a_step_waits_on_the_device_for_weights_on_their_way() {
     let uploads = late.put_off.lock().unwrap().len();
     assert!(uploads > 40, "{uploads}");
     assert!(model.model.wait_resident(Duration::from_millis(1)).is_err());
+    assert!(!model.model.resident().unwrap());
     let found = std::thread::scope(|scope| {
         let step = scope.spawn(|| model.logits(&tokens, 30, 64));
         // The prompt's step is recorded and submitted before most weights have arrived, and ends only after the last.
@@ -221,20 +281,19 @@ fn a_step_waits_on_the_device_for_weights_on_their_way() {
         step.join().unwrap()
     });
     assert!(found == expected);
+    assert!(model.model.resident().unwrap());
     model.model.wait_resident(Duration::from_millis(1)).unwrap();
 }
 
 #[test]
-fn a_failed_upload_is_reported_with_its_module() {
+fn a_failed_upload_is_reported_with_its_tensor() {
     let (late, model) = load_late(Some(60));
     let uploads = late.put_off.lock().unwrap().len();
     late.fill(0..uploads);
-    match model.model.wait_resident(Duration::from_secs(1)) {
-        Err(error @ ModelError::Upload { .. }) => {
-            let message = error.to_string();
-            assert!(message.contains("model.layers.") && message.contains("the disk went away"), "{message}");
-        }
-        other => panic!("{other:?}"),
+    for error in [model.model.wait_resident(Duration::from_secs(1)).unwrap_err(), model.model.resident().unwrap_err()] {
+        let message = error.to_string();
+        assert!(matches!(error, ModelError::Upload { .. }), "{error:?}");
+        assert!(message.contains("model.layers.") && message.contains("the disk went away"), "{message}");
     }
 }
 

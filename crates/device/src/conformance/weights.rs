@@ -92,7 +92,7 @@ pub fn layouts_cover_every_row(device: &Arc<dyn Device>) {
     }
 }
 
-/// Packing block by block, in any order, gives the bytes of packing all at once.
+/// Packing block by block, in any order, or some rows as a matrix of their own, gives the bytes of packing all at once.
 pub fn blocks_are_packed_one_by_one(device: &Arc<dyn Device>) {
     for format in formats() {
         let weight = Source::random(odd(format), &mut Noise::new(1));
@@ -104,7 +104,18 @@ pub fn blocks_are_packed_one_by_one(device: &Arc<dyn Device>) {
         };
         let mut pieces: Vec<_> = (0..layout.blocks).rev().map(|block| pack(block..block + 1, 0xa5)).collect();
         pieces.reverse();
-        assert!(pieces.concat() == pack(0..layout.blocks, 0x5a), "{format:?}");
+        let whole = pack(0..layout.blocks, 0x5a);
+        assert!(pieces.concat() == whole, "{format:?}");
+        let starts = (0..layout.blocks).map(|block| block * layout.rows_per_block);
+        let alone = starts.map(|start| {
+            let rows = start..(start + layout.rows_per_block).min(weight.spec.rows);
+            let spec = WeightSpec { rows: rows.len(), ..weight.spec };
+            let mut bytes = vec![0xa5; layout.bytes_per_block];
+            let source = weight.source().rows(&weight.spec, rows);
+            device.pack_weight(&spec, &source, 0..1, &mut bytes).expect("some rows are a matrix");
+            bytes
+        });
+        assert!(alone.collect::<Vec<_>>().concat() == whole, "{format:?}");
     }
 }
 

@@ -1,0 +1,229 @@
+//! Keys of `config.json` and `generation_config.json`: each is read, or refused with its name, what was found and what was expected.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use mlx_serving_checkpoint::{Checkpoint, RopeScaling};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Opens the bundled model with some keys of a JSON file changed, or none of its files; `null` removes a key.
+fn opened(file: &str, changes: &Value) -> Result<Checkpoint, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let bundled = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/rustbook-5m-4bit");
+    for name in ["config.json", "generation_config.json", "model.safetensors"] {
+        std::fs::copy(bundled.join(name), dir.path().join(name)).unwrap();
+    }
+    let path = dir.path().join(file);
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    std::fs::write(&path, config.to_string()).unwrap();
+    Checkpoint::open(dir.path()).map_err(|error| {
+        let message = error.to_string();
+        assert!(message.contains(file) && message.contains(", expected "), "{message}");
+        message
+    })
+}
+
+fn config(changes: Value) -> Result<Checkpoint, String> {
+    opened("config.json", &changes)
+}
+
+#[test]
+fn numbers_that_no_model_has() {
+    let numbers = |key: &str| {
+        [json!(0), json!(-1), json!(1e30), json!(1e308), json!(1e-300), json!("1"), json!([1])]
+            .map(|v| (key.to_owned(), v))
+    };
+    let mut cases: Vec<(String, Value)> = [
+        "rms_norm_eps",
+        "rope_theta",
+        "hidden_size",
+        "num_hidden_layers",
+        "vocab_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "intermediate_size",
+        "head_dim",
+        "max_position_embeddings",
+    ]
+    .iter()
+    .flat_map(|key| numbers(key))
+    .collect();
+    cases.extend(
+        [
+            json!(-1),
+            json!(4096),
+            json!(1_000_000_000),
+            json!(0.5),
+            json!("2"),
+            json!(true),
+            json!([2, -1]),
+            json!([2, 4096]),
+            json!([[2]]),
+        ]
+        .map(|v| ("eos_token_id".to_owned(), v)),
+    );
+    for (key, value) in cases {
+        let message = config(json!({ &key: value })).expect_err(&format!("{key} {value}"));
+        assert!(message.contains(&format!("{key} is ")), "{message}");
+    }
+    for (kind, key) in [
+        ("linear", "factor"),
+        ("dynamic", "factor"),
+        ("llama3", "factor"),
+        ("yarn", "factor"),
+        ("llama3", "low_freq_factor"),
+        ("llama3", "high_freq_factor"),
+        ("llama3", "original_max_position_embeddings"),
+        ("yarn", "beta_fast"),
+        ("yarn", "beta_slow"),
+        ("yarn", "original_max_position_embeddings"),
+        ("yarn", "attention_factor"),
+    ] {
+        for (key, value) in numbers(key) {
+            for place in ["rope_scaling", "rope_parameters"] {
+                let mut rope = json!({ "rope_type": kind, "factor": 4.0 });
+                rope[&key] = value.clone();
+                let message = config(json!({ place: rope })).expect_err(&format!("{place} {kind} {key} {value}"));
+                assert!(message.contains(&format!("{place}.{key} is ")), "{message}");
+            }
+        }
+    }
+    for (key, value) in [("mscale", -1.0), ("mscale", 1e30), ("mscale_all_dim", -11.0)] {
+        config(json!({ "rope_scaling": { "type": "yarn", "factor": 4.0, key: value } })).expect_err(key);
+    }
+    config(json!({ "rope_scaling": { "type": "yarn", "factor": 4.0, "beta_fast": 1, "beta_slow": 2 } })).unwrap_err();
+}
+
+#[test]
+fn sampling_that_no_request_could_ask_for() {
+    for (key, value) in [
+        ("temperature", json!(-1)),
+        ("temperature", json!(1e30)),
+        ("top_p", json!(7)),
+        ("top_p", json!(-0.1)),
+        ("top_k", json!(-3)),
+        ("top_k", json!(2.5)),
+        ("min_p", json!(2)),
+        ("repetition_penalty", json!(0)),
+        ("do_sample", json!("yes")),
+        ("eos_token_id", json!(-1)),
+        ("eos_token_id", json!([2, 4096])),
+    ] {
+        let message = opened("generation_config.json", &json!({ key: value })).expect_err(key);
+        assert!(message.contains(&format!("{key} is ")), "{message}");
+    }
+    opened("generation_config.json", &json!({ "top_p": 0, "top_k": 40.0, "eos_token_id": null })).unwrap();
+}
+
+fn rope(changes: Value) -> mlx_serving_checkpoint::Rope {
+    config(changes).unwrap().config.rope
+}
+
+#[test]
+fn rotary_parameters_are_read_wherever_they_are_nested() {
+    let linear = json!({ "rope_type": "linear", "factor": 4.0, "rope_theta": 5000.0 });
+    let expected = rope(json!({ "rope_theta": 5000.0, "rope_scaling": { "type": "linear", "factor": 4.0 } }));
+    assert_eq!((expected.theta, &expected.scaling), (5000.0, &RopeScaling::Linear { factor: 4.0 }));
+    for nested in [
+        linear.clone(),
+        json!({ "full_attention": linear }),
+        json!({ "full_attention": linear, "sliding_attention": { "rope_theta": 7.0 } }),
+        json!({ "full_attention": linear, "sliding_attention": null }),
+    ] {
+        for place in ["rope_parameters", "rope_scaling"] {
+            assert_eq!(rope(json!({ "rope_theta": null, place: nested })), expected, "{nested}");
+        }
+    }
+    // A mistral whose layers are of both types.
+    let mixed = |own: Value| {
+        let types = [
+            "full_attention",
+            "sliding_attention",
+            "full_attention",
+            "sliding_attention",
+            "full_attention",
+            "full_attention",
+        ];
+        json!({ "model_type": "mistral", "rope_theta": null, "sliding_window": 64, "layer_types": types,
+                "rope_parameters": { "full_attention": linear, "sliding_attention": own } })
+    };
+    assert_eq!(rope(mixed(linear.clone())), expected);
+    let message = config(mixed(json!({ "rope_type": "default", "rope_theta": 5000.0 }))).unwrap_err();
+    assert!(
+        message.contains("rope_parameters.sliding_attention is {") && message.contains("not implemented"),
+        "{message}"
+    );
+    let message = config(mixed(Value::Null)).unwrap_err();
+    assert!(message.contains("rope_parameters.sliding_attention is missing"), "{message}");
+}
+
+#[test]
+fn rotary_parameters_that_disagree_or_are_unknown() {
+    let yarn = json!({ "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512 });
+    let with = |key: &str, value: Value| {
+        let mut yarn = yarn.clone();
+        yarn[key] = value;
+        json!({ "rope_parameters": yarn })
+    };
+    config(with("rope_theta", json!(10_000.0))).unwrap();
+    for (changes, key) in [
+        (with("rope_theta", json!(500_000.0)), "rope_parameters"),
+        (with("truncate", json!(false)), "rope_parameters.truncate"),
+        (with("partial_rotary_factor", json!(0.5)), "rope_parameters.partial_rotary_factor"),
+        (with("llama_4_scaling_beta", json!(0.1)), "rope_parameters.llama_4_scaling_beta"),
+        (with("long_factor", json!([1.0])), "rope_parameters.long_factor"),
+        (with("full_attention", json!({})), "rope_parameters"),
+        (
+            json!({ "rope_scaling": yarn, "rope_parameters": { "rope_type": "linear", "factor": 4.0 } }),
+            "rope_parameters",
+        ),
+        (json!({ "rope_scaling": yarn, "original_max_position_embeddings": 1024 }), "original_max_position_embeddings"),
+        (json!({ "rope_scaling": { "factor": 4.0 } }), "rope_scaling.rope_type"),
+        (json!({ "rope_scaling": { "type": "longrope", "factor": 4.0 } }), "rope_scaling.type"),
+        (json!({ "rope_scaling": 4.0 }), "rope_scaling"),
+    ] {
+        let message = config(changes.clone()).expect_err(&changes.to_string());
+        assert!(message.contains(&format!("{key} is ")), "{message}");
+    }
+    let own = config(with("attention_factor", json!(1.5))).unwrap().config.rope;
+    assert!(matches!(own.scaling, RopeScaling::Yarn { attention_factor: Some(factor), .. } if factor == 1.5));
+}
+
+#[test]
+fn keys_of_relatives_that_change_the_result() {
+    for (key, value) in [
+        ("partial_rotary_factor", json!(0.5)),
+        ("logits_scaling", json!(8)),
+        ("logit_scale", json!(0.0625)),
+        ("attention_multiplier", json!(0.1)),
+        ("embedding_multiplier", json!(12)),
+        ("residual_multiplier", json!(0.2)),
+        ("query_pre_attn_scalar", json!(256)),
+        ("attn_logit_softcapping", json!(50.0)),
+        ("final_logit_softcapping", json!(30.0)),
+        ("clip_qkv", json!(8)),
+        ("num_local_experts", json!(8)),
+        ("is_causal", json!(false)),
+        ("use_bidirectional_attention", json!(true)),
+        ("text_config", json!({ "hidden_size": 8 })),
+        ("hidden_act", json!("gelu")),
+        ("hidden_act", json!(1)),
+    ] {
+        let message = config(json!({ key: value })).expect_err(key);
+        assert!(message.contains(&format!("{key} is ")), "{message}");
+    }
+    config(json!({ "partial_rotary_factor": 1.0, "logit_scale": 1, "is_causal": true, "num_experts": 0, "final_logit_softcapping": null })).unwrap();
+    let message = config(json!({ "model_type": "qwen3", "head_dim": 64, "attention_bias": true })).unwrap_err();
+    assert!(message.contains("attention_bias is true"), "{message}");
+}
+
+#[test]
+fn a_quantization_that_is_null_hides_none() {
+    let plan = json!({ "group_size": 64, "bits": 4 });
+    config(json!({ "quantization": null, "quantization_config": plan })).unwrap();
+    let message =
+        config(json!({ "quantization": null, "quantization_config": { "quant_method": "fp8" } })).unwrap_err();
+    assert!(message.contains("quantization_config.quant_method"), "{message}");
+}
