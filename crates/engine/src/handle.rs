@@ -65,6 +65,8 @@ pub struct Health {
     pub heartbeat: u64,
     /// Why it stopped, if it did.
     pub reason: Option<String>,
+    /// All weights are in the device's memory. Requests that come before are taken, and wait.
+    pub resident: bool,
 }
 
 /// What an engine has submitted so far.
@@ -92,6 +94,7 @@ pub(crate) struct Shared {
     /// `None` if the configuration hides them.
     pub layer_metrics: Option<LayerMetrics>,
     pub stopped: Mutex<Option<String>>,
+    pub resident: AtomicBool,
     pub draining: AtomicBool,
 }
 
@@ -143,6 +146,7 @@ impl Engine {
             pace: Mutex::default(),
             layer_metrics: parts.layer.metrics().cloned(),
             stopped: Mutex::new(None),
+            resident: AtomicBool::new(false),
             draining: AtomicBool::new(false),
         });
         let device = parts.device.clone();
@@ -258,6 +262,7 @@ impl Engine {
             step: (since > 0).then(|| Duration::from_millis(now.saturating_sub(since))),
             heartbeat: self.shared.heartbeat.load(Ordering::Relaxed),
             reason: self.shared.reason(),
+            resident: self.shared.resident.load(Ordering::Acquire),
         }
     }
 

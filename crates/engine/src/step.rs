@@ -112,6 +112,11 @@ impl Stepper {
         self.layer.submit.depth()
     }
 
+    /// Whether all weights have arrived; why they never will.
+    pub(crate) fn resident(&self) -> std::result::Result<bool, String> {
+        self.model.resident().map_err(|e| e.to_string())
+    }
+
     pub(crate) fn stats(&self) -> LayerStats {
         self.layer.stats()
     }

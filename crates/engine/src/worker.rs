@@ -40,6 +40,8 @@ pub(crate) enum Command {
 
 /// How often an idle engine looks whether its waiting clients are still there.
 const IDLE: Duration = Duration::from_millis(250);
+/// How often it looks for weights on their way.
+const ARRIVING: Duration = Duration::from_millis(10);
 /// A request is computed again once after a failed step; twice is the request's or the device's fault.
 const RETRIES: u32 = 1;
 
@@ -57,6 +59,8 @@ pub(crate) struct Worker {
     /// Blocks may be shared between sequences.
     share: bool,
     step_limit: Duration,
+    /// All weights have arrived.
+    resident: bool,
     /// Blocks that the pool shall not hand out while a copy that was given up may still write them.
     aside: Vec<Lingering>,
 }
@@ -84,6 +88,8 @@ impl Worker {
         stepper.spill_to(spill.clone());
         shared.metrics.configure(BLOCK_TOKENS, blocks);
         let info = Info { vocab, max_context, kv_bytes: stepper.kv_bytes() };
+        let resident = stepper.resident().unwrap_or(false);
+        shared.resident.store(resident, Ordering::Release);
         let worker = Worker {
             inbox,
             shared,
@@ -96,22 +102,22 @@ impl Worker {
             next_id: 0,
             share,
             step_limit: options.step_limit,
+            resident,
             aside: Vec::new(),
         };
         Ok((info, worker))
     }
 
-    /// Runs until the handle is dropped or the device is lost.
+    /// Runs until the handle is dropped, the device is lost, or weights fail to arrive.
     pub(crate) fn run(mut self) {
         let reason = loop {
             if !self.receive() {
                 break "it was shut down".to_owned();
             }
-            if let Err(error) = self.turn() {
-                tracing::error!(%error, "the engine stops");
-                // What is in flight never completes, or nobody can tell.
-                self.flight.clear();
-                break error.to_string();
+            let next = self.look_for_weights().and_then(|()| self.turn().map_err(|e| e.to_string()));
+            if let Err(reason) = next {
+                tracing::error!(reason, "the engine stops");
+                break reason;
             }
             self.publish_gauges();
         };
@@ -138,8 +144,9 @@ impl Worker {
                     Err(TryRecvError::Disconnected) => return false,
                 }
             } else {
-                match self.inbox.recv_timeout(IDLE) {
+                match self.inbox.recv_timeout(if self.resident { IDLE } else { ARRIVING }) {
                     Ok(command) => command,
+                    Err(RecvTimeoutError::Timeout) if !self.resident => return true,
                     Err(RecvTimeoutError::Timeout) => {
                         // The device's utilisation falls while nothing runs.
                         self.publish_stats();
@@ -160,6 +167,18 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Looks whether the weights on their way have arrived. One that has failed never will, and nothing can be computed without it.
+    fn look_for_weights(&mut self) -> Result<(), String> {
+        if !self.resident {
+            self.resident = self.stepper.resident()?;
+            if self.resident {
+                tracing::info!("all weights have arrived");
+            }
+            self.shared.resident.store(self.resident, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// One round: submit as many steps ahead as the submitter allows, then complete the oldest.
@@ -226,6 +245,8 @@ impl Worker {
                 self.deliver(&flight.plan, &tokens);
                 Ok(())
             }
+            // Why the step failed: the next look at the weights ends the engine, and this plan's requests with it.
+            Err(_) if self.stepper.resident().is_err() => Ok(()),
             Err(error) => self.recover(&error, vec![flight.plan], true),
         }
     }
@@ -357,15 +378,18 @@ impl Worker {
     }
 
     /// Fails if nothing that is submitted after such an error can ever complete: command buffers run in order.
-    fn check_device(&self, error: &DeviceError) -> Result<(), EngineError> {
-        match error {
-            DeviceError::Lost(_) => Err(error.clone().into()),
-            DeviceError::Timeout { .. } => Err(EngineError::Device(format!(
+    fn check_device(&mut self, error: &DeviceError) -> Result<(), EngineError> {
+        let fatal = match error {
+            DeviceError::Lost(_) => error.clone().into(),
+            DeviceError::Timeout { .. } => EngineError::Device(format!(
                 "the device hangs: a step did not complete within {:?}, engine.step_limit_s; load the engine again",
                 self.step_limit
-            ))),
-            _ => Ok(()),
-        }
+            )),
+            _ => return Ok(()),
+        };
+        // What is in flight never completes, or nobody can tell.
+        self.flight.clear();
+        Err(fatal)
     }
 
     fn publish_gauges(&mut self) {

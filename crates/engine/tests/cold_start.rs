@@ -6,7 +6,7 @@ mod common;
 use common::{blit, endless, read, scripted, start_on};
 use mlx_serving_device::fake::{FakeControl, FakeDevice, FakeOptions, Fault, Latency, QueueKind};
 use mlx_serving_device::{Buffer, Result as DeviceResult};
-use mlx_serving_engine::{Engine, EngineError, Options};
+use mlx_serving_engine::{Engine, EngineError, Health, Options};
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_metal_layer::{BlitStats, Fill, MetalLayer, Sink, Ticket, Transfer};
 use std::sync::{Arc, Mutex};
@@ -124,30 +124,52 @@ fn quick(unified_memory: bool) -> FakeOptions {
     FakeOptions { compute: false, unified_memory, ..FakeOptions::default() }
 }
 
+/// Requests, early and late ones, learn why there will be no answer, and so does whoever may load the model again.
 fn failed(engine: &Engine, expected: &[&str]) {
-    let streams: Vec<_> = (0..3).map(|seed| engine.submit(endless(seed, 4)).unwrap()).collect();
-    for stream in streams {
-        match read(stream).unwrap_err() {
-            EngineError::Device(why) => {
-                assert!(expected.iter().all(|part| why.contains(part)), "{expected:?} in: {why}");
-            }
-            other => panic!("{other}"),
+    let refused = |error: EngineError| match error {
+        EngineError::Stopped(why) => {
+            assert!(expected.iter().all(|part| why.contains(part)), "{expected:?} in: {why}");
         }
-    }
-    assert!(engine.health().alive, "{:?}", engine.health());
+        other => panic!("{other}"),
+    };
+    let streams: Vec<_> = (0..3).map(|seed| engine.submit(endless(seed, 4))).collect();
+    streams.into_iter().for_each(|stream| refused(stream.and_then(read).unwrap_err()));
+    refused(engine.submit(endless(4, 4)).unwrap_err());
+    let health = engine.health();
+    assert!(!health.alive && !health.resident, "{health:?}");
 }
 
 #[test]
-fn a_read_that_fails_fails_the_requests_with_module_and_file_and_the_engine_lives() {
-    for (unified, config) in [(true, MetalOptimizations::default()), (true, blit()), (false, blit())] {
-        let (_, engine) = engine(quick(unified), &config, File { failing: Some(30), ..File::default() });
+fn a_read_that_fails_ends_the_engine_with_tensor_and_file() {
+    for unified in [true, false] {
+        let (_, engine) = engine(quick(unified), &blit(), File { failing: Some(30), ..File::default() });
         failed(&engine, &["model.layers.", "model.safetensors", "input/output error"]);
-        failed(&engine, &["model.layers."]);
     }
 }
 
 #[test]
-fn a_copy_of_weights_that_fails_fails_the_requests_alone() {
+fn an_engine_without_requests_notices_weights_that_arrive_and_weights_that_fail() {
+    let until = |engine: &Engine, what: &str, condition: fn(&Health) -> bool| {
+        let began = Instant::now();
+        while !condition(&engine.health()) {
+            assert!(began.elapsed() < Duration::from_secs(60), "{what}: {:?}", engine.health());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let slow = || File { bytes_per_second: Some(10e6), ..File::default() };
+    let (_, arriving) = engine(quick(true), &blit(), slow());
+    assert!(!arriving.health().resident);
+    until(&arriving, "arrival", |health| health.resident);
+    assert!(arriving.health().alive);
+    let (_, failing) = engine(quick(true), &blit(), File { failing: Some(60), ..slow() });
+    until(&failing, "failure", |health| !health.alive);
+    assert!(failing.health().reason.unwrap().contains("input/output error"));
+    let (_, plain) = engine(quick(true), &MetalOptimizations::default(), File::default());
+    assert!(plain.health().resident);
+}
+
+#[test]
+fn a_copy_of_weights_that_fails_ends_the_engine() {
     let device = FakeDevice::new(quick(false)).unwrap();
     device.control().fail_copies(QueueKind::Transfer, Fault::nth(25));
     let layer = MetalLayer::new(device.clone(), &blit()).unwrap();
@@ -179,18 +201,18 @@ fn with_checksums_a_copy_that_fails_or_arrives_different_is_made_again() {
 }
 
 #[test]
-fn copies_that_fail_again_and_again_fail_the_requests_alone() {
+fn copies_that_fail_again_and_again_end_the_engine() {
     let mut config = blit();
     config.blit_queue.verify_checksums = true;
     let device = FakeDevice::new(quick(false)).unwrap();
     device.control().fail_copies(QueueKind::Transfer, Fault::ALWAYS);
     let layer = MetalLayer::new(device.clone(), &config).unwrap();
     let engine = start_on(device, layer, &Options::default()).unwrap();
-    failed(&engine, &["model.embed_tokens", "command buffer failed"]);
+    failed(&engine, &["model.embed_tokens", "a planted fault"]);
 }
 
 #[test]
-fn a_copy_of_weights_that_hangs_fails_the_requests_in_time() {
+fn a_copy_of_weights_that_hangs_ends_the_engine_in_time() {
     let mut config = blit();
     config.blit_queue.timeout_ms = 100;
     let device = FakeDevice::new(quick(false)).unwrap();
