@@ -103,7 +103,9 @@ pub(crate) fn with<T>(
     let (last, others) = candidates.split_last().expect("auto ends with the CPU, and any other choice is one");
     for candidate in others {
         match candidate.open(engine).and_then(|device| work(&device)) {
-            Err(Failure::Failed(reason)) => tracing::warn!(device = ?candidate, reason, "trying the next device"),
+            Err(Failure::Failed(reason) | Failure::Weights { message: reason, .. }) => {
+                tracing::warn!(device = ?candidate, reason, "trying the next device")
+            }
             outcome => return outcome,
         }
     }

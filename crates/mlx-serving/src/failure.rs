@@ -6,6 +6,13 @@ use std::process::ExitCode;
 pub enum Failure {
     /// It failed: exit code 1.
     Failed(String),
+    /// A model's weights could not be read to their end, as when its file was shortened meanwhile: exit code 1. A server loads it again.
+    Weights {
+        /// The model.
+        id: String,
+        /// What happened.
+        message: String,
+    },
     /// Wrong usage or configuration: exit code 2.
     Usage(String),
     /// The reader of standard output has gone; nobody is left to be told.
@@ -34,7 +41,7 @@ impl Failure {
     /// The process's exit code.
     pub fn code(&self) -> ExitCode {
         match self {
-            Failure::Failed(_) => ExitCode::from(1),
+            Failure::Failed(_) | Failure::Weights { .. } => ExitCode::from(1),
             Failure::Usage(_) => ExitCode::from(2),
             Failure::Silent => ExitCode::SUCCESS,
         }
@@ -44,7 +51,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Failed(message) | Failure::Usage(message) => f.write_str(message),
+            Failure::Failed(message) | Failure::Weights { message, .. } | Failure::Usage(message) => {
+                f.write_str(message)
+            }
             Failure::Silent => Ok(()),
         }
     }

@@ -7,7 +7,7 @@ use mlx_serving_checkpoint::{Checkpoint, GenerationDefaults};
 use mlx_serving_device::Device;
 use mlx_serving_engine::{Engine, Options, Parts, Sampling, SpillOptions};
 use mlx_serving_metal_layer::MetalLayer;
-use mlx_serving_model::{Model, Source};
+use mlx_serving_model::{Model, ModelError, Source};
 use mlx_serving_server::ServedModel;
 use mlx_serving_text::{ChatTemplate, Tokenizer};
 use std::path::{Path, PathBuf};
@@ -59,7 +59,10 @@ pub(crate) fn load_weights(
         progress: &mut |p| bar.set(p.done, p.total),
     });
     bar.finish();
-    model.map_err(Failure::failed)
+    model.map_err(|error| match error {
+        ModelError::Upload { .. } => Failure::Weights { id: name.to_owned(), message: error.to_string() },
+        error => Failure::failed(error),
+    })
 }
 
 /// Loads a model and starts its engine as the configuration says.

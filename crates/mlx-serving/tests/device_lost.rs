@@ -3,7 +3,7 @@
 
 use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_device::Device;
-use mlx_serving_device::fake::{FakeDevice, FakeOptions, Latency};
+use mlx_serving_device::fake::{FakeDevice, FakeOptions, Fault, Latency, QueueKind};
 use mlx_serving_engine::{Engine, Options, Parts, Sampling};
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_metal_layer::config::MetalOptimizations;
@@ -16,9 +16,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 fn served(device: Arc<dyn Device>) -> ServedModel {
+    served_with("command_buffer_ring", device)
+}
+
+fn served_with(optimizations: &str, device: Arc<dyn Device>) -> ServedModel {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/rustbook-5m-4bit");
     let mut config = MetalOptimizations::default();
-    config.select("command_buffer_ring").unwrap();
+    config.select(optimizations).unwrap();
     let layer = MetalLayer::new(device.clone(), &config).unwrap();
     let source = Source {
         checkpoint: Arc::new(Checkpoint::open(&folder).unwrap()),
@@ -143,6 +147,36 @@ fn clients_and_probes_learn_that_the_device_is_lost() {
     }
     let (status, refused) = post(&url, &body);
     assert!(status >= 500 && refused["error"]["message"].as_str().unwrap().contains("unplugged"), "{refused}");
+    drop(stop);
+    runtime.block_on(server).unwrap().unwrap();
+}
+
+#[test]
+fn probes_wait_for_weights_on_their_way() {
+    let device =
+        FakeDevice::new(FakeOptions { compute: false, unified_memory: false, ..FakeOptions::default() }).unwrap();
+    let control = device.control();
+    control.hang_submissions(QueueKind::Transfer, Fault::nth(3));
+    let state = AppState::new(Settings::default());
+    state.add(served_with("blit_queue", device));
+    state.loaded();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let shutdown = async { drop(stopped.await) };
+    let server = runtime.spawn(mlx_serving_server::serve(listener, state, shutdown, Duration::from_secs(1)));
+
+    let (status, answer) = get(&format!("{base}/ready"));
+    assert_eq!((status, &answer["status"]), (503, &json!("loading")));
+    assert_eq!(answer["reason"], "weights of m are still on their way");
+    assert_eq!(get(&format!("{base}/health")).0, 200);
+    control.release();
+    let ready = (0..600).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        Some(get(&format!("{base}/ready"))).filter(|(status, _)| *status == 200)
+    });
+    assert_eq!(ready.expect("the weights arrive").1["status"], "ready");
     drop(stop);
     runtime.block_on(server).unwrap().unwrap();
 }

@@ -3,6 +3,7 @@
 use crate::{AppState, ServedModel};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
 
 /// How often engines are looked at.
 const LOOK: Duration = Duration::from_millis(250);
@@ -12,18 +13,31 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// An engine that lived so long was well: the next death waits [`FIRST`] again.
 const WELL: Duration = Duration::from_secs(300);
 
-/// Watches the models of `state` for ever. `load` loads the model of that name anew; it blocks, and is called on a thread of its
-/// own, after the dead engine has let go of what it held.
+/// Watches the models of `state`, all of which are named by now, for ever. `load` loads the model of that name anew; it blocks, and is
+/// called on a thread of its own, after the dead engine has let go of what it held. A model that cannot be loaded keeps no other waiting.
 pub async fn revive<L, E>(state: Arc<AppState>, load: L)
 where
     L: Fn(&str) -> Result<ServedModel, E> + Send + Sync + 'static,
     E: std::fmt::Display + Send + 'static,
 {
     let load = Arc::new(load);
+    // They end with this one.
+    let mut watchers = JoinSet::new();
+    for place in 0..state.ids().len() {
+        watchers.spawn(watch(state.clone(), place, load.clone()));
+    }
+    while watchers.join_next().await.is_some() {}
+}
+
+async fn watch<L, E>(state: Arc<AppState>, place: usize, load: Arc<L>)
+where
+    L: Fn(&str) -> Result<ServedModel, E> + Send + Sync + 'static,
+    E: std::fmt::Display + Send + 'static,
+{
     let (mut wait, mut last) = (FIRST, Instant::now());
     loop {
         tokio::time::sleep(LOOK).await;
-        let Some((place, id, reason)) = state.take_dead() else { continue };
+        let Some((id, reason)) = state.take_lost(place) else { continue };
         tracing::error!(model = id, reason, "the engine has died; the model is loaded again");
         if last.elapsed() > WELL {
             wait = FIRST;

@@ -104,11 +104,12 @@ pub(crate) async fn health(State(state): State<Arc<AppState>>) -> Response {
     (status, Json(json!({ "status": word, "reason": reason, "engines": engines }))).into_response()
 }
 
-/// `GET /ready`: 503 while loading, draining or wedged.
+/// `GET /ready`: 503 while loading, weights on their way included, draining or wedged.
 pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Response {
     let (status, word, reason) = match state.condition() {
         Condition::Ready => (StatusCode::OK, "ready", None),
         Condition::Loading => (StatusCode::SERVICE_UNAVAILABLE, "loading", None),
+        Condition::Arriving(reason) => (StatusCode::SERVICE_UNAVAILABLE, "loading", Some(reason)),
         Condition::Reloading(reason) => (StatusCode::SERVICE_UNAVAILABLE, "reloading", Some(reason)),
         Condition::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", None),
         Condition::Dead(reason) => (StatusCode::SERVICE_UNAVAILABLE, "dead", Some(reason)),

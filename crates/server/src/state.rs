@@ -2,7 +2,7 @@ use crate::error::ApiError;
 use mlx_serving_engine::{Engine, Sampling};
 use mlx_serving_text::{ChatTemplate, Tokenizer};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 /// A model that is served.
@@ -25,14 +25,34 @@ pub struct ServedModel {
 /// What the routes share.
 #[derive(Debug)]
 pub struct AppState {
-    models: RwLock<Vec<Arc<ServedModel>>>,
+    /// In the order of the command line.
+    places: RwLock<Vec<Place>>,
     loading: AtomicBool,
-    /// The model that is loaded again, and why.
-    reviving: RwLock<Option<(String, String)>>,
     /// A step that lasts longer means that the engine is wedged.
     wedged_after: Duration,
     /// Longest body taken, bytes.
     pub(crate) body_limit: usize,
+}
+
+/// A model that is to be served.
+#[derive(Debug, Clone)]
+enum Place {
+    Served(Arc<ServedModel>),
+    /// It has to be loaded again, and why; `taken` by somebody who does so.
+    Lost {
+        id: String,
+        reason: String,
+        taken: bool,
+    },
+}
+
+impl Place {
+    fn id(&self) -> &str {
+        match self {
+            Place::Served(model) => &model.id,
+            Place::Lost { id, .. } => id,
+        }
+    }
 }
 
 /// Settings of the server itself.
@@ -55,6 +75,8 @@ impl Default for Settings {
 pub(crate) enum Condition {
     Ready,
     Loading,
+    /// Requests are taken, but wait for weights.
+    Arriving(String),
     Reloading(String),
     Draining,
     Dead(String),
@@ -65,9 +87,8 @@ impl AppState {
     /// A server without models that calls itself loading until [`Self::loaded`].
     pub fn new(settings: Settings) -> Arc<Self> {
         Arc::new(Self {
-            models: RwLock::default(),
+            places: RwLock::default(),
             loading: AtomicBool::new(true),
-            reviving: RwLock::default(),
             wedged_after: settings.wedged_after,
             body_limit: settings.body_limit,
         })
@@ -75,7 +96,12 @@ impl AppState {
 
     /// Adds a model.
     pub fn add(&self, model: ServedModel) {
-        self.models.write().unwrap_or_else(PoisonError::into_inner).push(Arc::new(model));
+        self.write().push(Place::Served(Arc::new(model)));
+    }
+
+    /// Adds a model that has to be loaded again before it is served.
+    pub fn add_lost(&self, id: String, reason: String) {
+        self.write().push(Place::Lost { id, reason, taken: false });
     }
 
     /// All models are there.
@@ -83,52 +109,70 @@ impl AppState {
         self.loading.store(false, Ordering::Release);
     }
 
-    /// The models, in the order of the command line.
+    /// The models that are served now, in the order of the command line.
     pub fn models(&self) -> Vec<Arc<ServedModel>> {
-        self.models.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let served = |place: &Place| match place {
+            Place::Served(model) => Some(model.clone()),
+            Place::Lost { .. } => None,
+        };
+        self.read().iter().filter_map(served).collect()
     }
 
-    /// Takes the first model out whose engine has died, unless the server is draining: its place, its name and the reason.
-    pub(crate) fn take_dead(&self) -> Option<(usize, String, String)> {
-        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
-        let place = models.iter().position(|m| !m.engine.health().alive && !m.engine.draining())?;
-        let model = models.remove(place);
-        let reason = model.engine.health().reason.unwrap_or_else(|| "its thread has ended".into());
-        *self.reviving.write().unwrap_or_else(PoisonError::into_inner) = Some((model.id.clone(), reason.clone()));
-        Some((place, model.id.clone(), reason))
+    /// Names of all models, in the order of the command line.
+    pub fn ids(&self) -> Vec<String> {
+        self.read().iter().map(|place| place.id().to_owned()).collect()
     }
 
-    /// Puts a model back into the place that it was taken from.
+    fn read(&self) -> RwLockReadGuard<'_, Vec<Place>> {
+        self.places.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Vec<Place>> {
+        self.places.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the model out of a place if it has to be loaded again, unless the server is draining: its name and the reason.
+    pub(crate) fn take_lost(&self, place: usize) -> Option<(String, String)> {
+        let mut places = self.write();
+        let place = places.get_mut(place)?;
+        let (id, reason) = match place {
+            Place::Served(model) if !model.engine.health().alive && !model.engine.draining() => {
+                let reason = model.engine.health().reason.unwrap_or_else(|| "its thread has ended".into());
+                (model.id.clone(), reason)
+            }
+            Place::Lost { id, reason, taken: false } => (id.clone(), reason.clone()),
+            _ => return None,
+        };
+        *place = Place::Lost { id: id.clone(), reason: reason.clone(), taken: true };
+        Some((id, reason))
+    }
+
+    /// Puts a model that was loaded again into the place that it was taken from.
     pub(crate) fn put_back(&self, place: usize, model: ServedModel) {
-        let mut models = self.models.write().unwrap_or_else(PoisonError::into_inner);
-        let place = place.min(models.len());
-        models.insert(place, Arc::new(model));
-        *self.reviving.write().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn reviving(&self) -> Option<(String, String)> {
-        self.reviving.read().unwrap_or_else(PoisonError::into_inner).clone()
+        if let Some(place) = self.write().get_mut(place) {
+            *place = Place::Served(Arc::new(model));
+        }
     }
 
     /// The model of that name; the only one there is when the request names none.
     pub(crate) fn model(&self, name: Option<&str>) -> Result<Arc<ServedModel>, ApiError> {
-        let models = self.models();
-        if let Some((id, reason)) = self.reviving()
-            && name.map_or(models.is_empty(), |name| name == id)
-        {
-            return Err(ApiError::reloading(&id, &reason));
-        }
-        let ids = || models.iter().map(|m| m.id.as_str()).collect::<Vec<_>>();
-        match name {
+        let places = self.read();
+        let ids = || places.iter().map(Place::id).collect::<Vec<_>>();
+        let place = match name {
             Some(name) => {
-                models.iter().find(|m| m.id == name).cloned().ok_or_else(|| ApiError::unknown_model(name, &ids()))
+                places.iter().find(|p| p.id() == name).ok_or_else(|| ApiError::unknown_model(name, &ids()))?
             }
-            None => match &models[..] {
-                [only] => Ok(only.clone()),
+            None => match &places[..] {
+                [only] => only,
                 _ => {
-                    Err(ApiError::invalid("model", format!("name one of the models served here: {}", ids().join(", "))))
+                    let message = format!("name one of the models served here: {}", ids().join(", "));
+                    return Err(ApiError::invalid("model", message));
                 }
             },
+        };
+        match place {
+            Place::Served(model) => Ok(model.clone()),
+            Place::Lost { id, reason, .. } => Err(ApiError::reloading(id, reason)),
         }
     }
 
@@ -156,9 +200,15 @@ impl AppState {
                 return Condition::Draining;
             }
         }
-        if let Some((id, reason)) = self.reviving() {
+        if let Some(Place::Lost { id, reason, .. }) = self.read().iter().find(|p| matches!(p, Place::Lost { .. })) {
             return Condition::Reloading(format!("{id} is loaded again, because its engine stopped: {reason}"));
         }
-        if self.loading.load(Ordering::Acquire) { Condition::Loading } else { Condition::Ready }
+        if self.loading.load(Ordering::Acquire) {
+            return Condition::Loading;
+        }
+        match self.models().iter().find(|m| !m.engine.health().resident) {
+            Some(model) => Condition::Arriving(format!("weights of {} are still on their way", model.id)),
+            None => Condition::Ready,
+        }
     }
 }

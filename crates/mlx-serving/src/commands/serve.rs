@@ -37,7 +37,7 @@ pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
         let asked = models.clone();
         let loaded = tokio::task::spawn_blocking(move || load_all(&loader.0, &loader.1, &models)).await;
         loaded.map_err(|e| Failure::failed(format!("loading ended early: {e}")))??;
-        let names: Vec<String> = state.models().iter().map(|m| m.id.clone()).collect();
+        let names = state.ids();
         tracing::info!("{}", optimizations(&context.config.metal_optimizations, &names));
         let (again, named) = (context.clone(), by_id(&state, asked));
         let reviver = tokio::spawn(mlx_serving_server::revive(state.clone(), move |id: &str| {
@@ -59,7 +59,7 @@ fn models(context: &Context, named: &[String]) -> Vec<Option<String>> {
 
 /// What each served model was asked for as; both lists are in the same order.
 fn by_id(state: &AppState, named: Vec<Option<String>>) -> HashMap<String, Option<String>> {
-    state.models().iter().map(|m| m.id.clone()).zip(named).collect()
+    state.ids().into_iter().zip(named).collect()
 }
 
 /// Which optimisations are on, and what measures them on this machine.
@@ -75,14 +75,28 @@ fn optimizations(config: &MetalOptimizations, models: &[String]) -> String {
 
 fn load_all(context: &Context, state: &Arc<AppState>, models: &[Option<String>]) -> Result<(), Failure> {
     for model in models {
-        let model = context.load(model.as_deref())?;
-        if state.models().iter().any(|m| m.id == model.id) {
-            return Err(Failure::usage(format!("model {} was named twice", model.id)));
+        match context.load(model.as_deref()) {
+            Ok(model) => {
+                named_once(state, &model.id)?;
+                state.add(model);
+            }
+            // Its file was written to while it was read: one model's fault, which passes when the file is whole again.
+            Err(Failure::Weights { id, message }) => {
+                named_once(state, &id)?;
+                state.add_lost(id, message);
+            }
+            Err(error) => return Err(error),
         }
-        state.add(model);
     }
     state.loaded();
     Ok(())
+}
+
+fn named_once(state: &AppState, id: &str) -> Result<(), Failure> {
+    match state.ids().iter().any(|other| other == id) {
+        true => Err(Failure::usage(format!("model {id} was named twice"))),
+        false => Ok(()),
+    }
 }
 
 /// Resolves on Ctrl-C or, where there is one, a termination signal.

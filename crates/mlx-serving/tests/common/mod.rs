@@ -43,6 +43,11 @@ pub struct Server {
 
 impl Server {
     pub fn start(args: &[&str]) -> Server {
+        Self::start_while(args, |_| {})
+    }
+
+    /// Starts one, and runs `meanwhile` with its process id while it loads.
+    pub fn start_while(args: &[&str], meanwhile: impl FnOnce(u32)) -> Server {
         let mut child = binary()
             .args(["serve", "--port", "0"])
             .args(args)
@@ -50,6 +55,7 @@ impl Server {
             .stdout(Stdio::null())
             .spawn()
             .expect("the binary starts");
+        meanwhile(child.id());
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let mut seen = Vec::new();
         let address = loop {
