@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// The workspace's root.
@@ -39,6 +40,7 @@ pub struct Server {
     child: Child,
     /// host:port
     pub address: String,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
@@ -59,9 +61,21 @@ impl Server {
             }
             seen.push(line);
         };
+        let log = Arc::new(Mutex::new(seen));
+        let writer = log.clone();
         // Keeps the pipe empty, and the lines for whoever looks at the test's output.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| eprintln!("server: {line}")));
-        Server { child, address }
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| {
+                eprintln!("server: {line}");
+                writer.lock().expect("no panic").push(line);
+            });
+        });
+        Server { child, address, log }
+    }
+
+    /// Lines of the log so far; the last ones may be on their way.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("no panic").clone()
     }
 
     pub fn pid(&self) -> u32 {
