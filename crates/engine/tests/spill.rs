@@ -179,6 +179,18 @@ fn copies_of_blocks_that_fail_are_made_up_for_by_computing_again() {
 }
 
 #[test]
+fn blocks_that_do_not_come_back_are_no_try_of_their_request() {
+    for nth in 1..=4 {
+        let (control, engine) = discrete(&optimized("blit_queue", |_| ()));
+        let expected = rounds(&engine);
+        control.fail_copies(QueueKind::Transfer, Fault::ALWAYS);
+        control.fail_submissions(QueueKind::Compute, Fault::nth(nth));
+        let answer = read(engine.submit(request(0)).unwrap());
+        assert_eq!(answer.unwrap(), expected[0], "submission {nth} failed too");
+    }
+}
+
+#[test]
 fn copies_of_blocks_that_arrive_different_are_noticed_with_checksums() {
     for nth in [1, 3, 20] {
         let fault = |control: &FakeControl| control.corrupt_copies(QueueKind::Transfer, Fault::nth(nth));

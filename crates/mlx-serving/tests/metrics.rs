@@ -23,6 +23,8 @@ fn ask(server: &Server, accept: Option<&str>) -> (String, String) {
 
 /// All families, from OpenMetrics; the older format is read too, and must have the same.
 fn families(server: &Server) -> BTreeMap<String, Family> {
+    // HTTP answers are there once there was one.
+    server.get("/health");
     let (kind, text) = ask(server, Some("application/openmetrics-text; version=1.0.0"));
     assert_eq!(kind, OPEN);
     let open = exposition::read(&text, true).unwrap_or_else(|e| panic!("{e}\n{text}"));

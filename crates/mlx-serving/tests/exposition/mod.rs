@@ -3,21 +3,21 @@
 use std::collections::{BTreeMap, HashSet};
 
 /// A family of samples.
-pub struct Family {
+pub(crate) struct Family {
     kind: String,
     /// Name, labels and value, in order.
-    pub samples: Vec<Sample>,
+    pub(crate) samples: Vec<Sample>,
 }
 
 /// One line.
-pub struct Sample {
-    pub name: String,
-    pub labels: BTreeMap<String, String>,
-    pub value: f64,
+pub(crate) struct Sample {
+    pub(crate) name: String,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) value: f64,
 }
 
 /// Reads a text, or says what is wrong with it. `open`: it claims to be OpenMetrics.
-pub fn read(text: &str, open: bool) -> Result<BTreeMap<String, Family>, String> {
+pub(crate) fn read(text: &str, open: bool) -> Result<BTreeMap<String, Family>, String> {
     let text = text.strip_suffix('\n').ok_or("the last line does not end")?;
     let body = match (text.strip_suffix("# EOF"), open) {
         (Some(body), true) => body,
@@ -154,7 +154,7 @@ impl Family {
     }
 
     /// The value of the one sample with these labels among its own.
-    pub fn value(&self, suffix: &str, labels: &[(&str, &str)]) -> f64 {
+    pub(crate) fn value(&self, suffix: &str, labels: &[(&str, &str)]) -> f64 {
         let has = |s: &&Sample| {
             s.name.ends_with(suffix)
                 && labels.iter().all(|(name, value)| s.labels.get(*name).is_some_and(|v| v == value))
