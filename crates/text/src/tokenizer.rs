@@ -1,11 +1,14 @@
 //! `tokenizer.json` through the `tokenizers` crate.
 
 use crate::TextError;
+use crate::byte_level::{self, byte_level};
 use crate::config::{Config, read_text};
+use crate::cuts::Cuts;
+use crate::within::Sizes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use tokenizers::DecoderWrapper;
+use tokenizers::{DecoderWrapper, Encoding, ModelWrapper, Token};
 
 /// Text to token ids and back. Clones share one vocabulary.
 #[derive(Clone)]
@@ -15,6 +18,8 @@ pub struct Tokenizer {
 
 struct Inner {
     tokenizer: tokenizers::Tokenizer,
+    cuts: Cuts,
+    sizes: Sizes,
     bytes: Bytes,
     vocab_size: u32,
     bos: Option<String>,
@@ -34,7 +39,7 @@ pub(crate) enum Bytes {
 
 impl Tokenizer {
     /// Loads `tokenizer.json` of a checkpoint folder, with the added and special tokens that
-    /// `tokenizer_config.json` and `special_tokens_map.json` declare. Truncation and padding settings of the
+    /// `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` declare. Truncation and padding settings of the
     /// file are switched off: a prompt is never cut in silence.
     ///
     /// # Errors
@@ -50,11 +55,17 @@ impl Tokenizer {
             .map_err(broken)?;
         tokenizer.with_truncation(None).map_err(|e| broken(e.to_string()))?.with_padding(None);
 
+        byte_level::settle_decoder(&mut tokenizer).map_err(broken)?;
+
         let config = Config::from_dir(dir)?;
         add_declared_tokens(&mut tokenizer, &config)?;
-        let vocab_size = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id.saturating_add(1));
+        let vocab = tokenizer.get_vocab(true);
+        let vocab_size = vocab.values().max().map_or(0, |id| id.saturating_add(1));
+        let cuts = Cuts::of(&tokenizer, &vocab);
         Ok(Self {
             inner: Arc::new(Inner {
+                sizes: Sizes::new(cuts.longest),
+                cuts,
                 bytes: Bytes::of(tokenizer.get_decoder()),
                 vocab_size,
                 bos: config.special_token("bos_token").map(str::to_owned),
@@ -142,6 +153,30 @@ impl Tokenizer {
         self.inner.eos.as_deref()
     }
 
+    pub(crate) fn cuts(&self) -> &Cuts {
+        &self.inner.cuts
+    }
+
+    pub(crate) fn sizes(&self) -> Sizes {
+        self.inner.sizes
+    }
+
+    /// The ids that are put before and after those of a text.
+    pub(crate) fn frame(&self, add_special_tokens: bool) -> Result<(Vec<u32>, Vec<u32>), TextError> {
+        let text = Encoding::from_tokens(vec![Token::new(u32::MAX, String::new(), (0, 0))], 0);
+        let process = || self.inner.tokenizer.post_process(text, None, add_special_tokens).map_err(|e| e.to_string());
+        let framed = guarded(process).map_err(|reason| TextError::Encode { reason })?;
+        let mut parts = framed.get_ids().split(|&id| id == u32::MAX).map(<[u32]>::to_vec);
+        Ok((parts.next().unwrap_or_default(), parts.next().unwrap_or_default()))
+    }
+
+    /// Drops the words that the model keeps the tokens of.
+    pub(crate) fn forget_words(&self) {
+        if let ModelWrapper::BPE(bpe) = self.inner.tokenizer.get_model() {
+            bpe.clear_cache();
+        }
+    }
+
     pub(crate) fn bytes(&self) -> Bytes {
         self.inner.bytes
     }
@@ -193,7 +228,7 @@ impl Bytes {
     }
 }
 
-/// Adds the tokens of `added_tokens_decoder` that `tokenizer.json` lacks; both must agree on every id.
+/// Adds the tokens that only the files beside `tokenizer.json` have; all must agree on every id.
 fn add_declared_tokens(tokenizer: &mut tokenizers::Tokenizer, config: &Config) -> Result<(), TextError> {
     for entry in config.added_tokens()? {
         let token = entry.token.content.clone();
@@ -203,7 +238,7 @@ fn add_declared_tokens(tokenizer: &mut tokenizers::Tokenizer, config: &Config) -
         let actual = tokenizer.token_to_id(&token);
         if actual != Some(entry.id) {
             return Err(TextError::Contradiction {
-                path: config.path.clone(),
+                path: entry.path.to_owned(),
                 token,
                 declared: entry.id,
                 actual: actual.map_or_else(|| "no id".to_owned(), |id| id.to_string()),
@@ -223,20 +258,4 @@ fn guarded<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
 pub(crate) fn fallback_byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
-}
-
-/// The bytes of a byte-level token; an added token that is not spelt in that alphabet stands for itself.
-pub(crate) fn byte_level(token: &str) -> Vec<u8> {
-    token.chars().map(byte_of_char).collect::<Option<_>>().unwrap_or_else(|| token.as_bytes().to_vec())
-}
-
-/// GPT-2's alphabet: printable Latin-1 bytes are themselves, the 68 others are numbered from U+0100.
-fn byte_of_char(c: char) -> Option<u8> {
-    const PRINTABLE: [std::ops::RangeInclusive<u32>; 3] = [0x21..=0x7E, 0xA1..=0xAC, 0xAE..=0xFF];
-    let code = u32::from(c);
-    let printable = |byte: u32| PRINTABLE.iter().any(|range| range.contains(&byte));
-    match code {
-        0..=0xFF => printable(code).then_some(code as u8),
-        _ => (0..=0xFFu8).filter(|&byte| !printable(byte.into())).nth(code as usize - 0x100),
-    }
 }
