@@ -4,13 +4,16 @@ use crate::commands::Context;
 use crate::commands::workload::{Load, Measured, ask, hash, measure, prompt};
 use crate::failure::Failure;
 use crate::load;
+use mlx_serving_cpu::host_memory;
 use mlx_serving_metal_layer::{LayerStats, MetalLayer};
 use serde::Serialize;
 use std::time::Instant;
 
 pub(crate) const BLIT: &str = "blit_queue";
-/// Host memory for blocks that are pushed out, MiB: more than any prompt here needs.
-const SPILL_MB: u64 = 2048;
+/// Host memory for blocks that are pushed out, MiB: more than any prompt here needs, or a quarter of what a small machine has.
+fn spill_mb() -> u64 {
+    2048.min(host_memory().map_or(u64::MAX, |memory| memory.total >> 22))
+}
 
 /// What an engine runs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +111,7 @@ impl Run {
         // A benchmark of something that was switched off on the way would be a lie.
         options.graceful_fallback = false;
         context.config.engine.kv_cache_tokens = q.kv_tokens();
-        context.config.engine.kv_spill_mb = if arm.spills() { SPILL_MB } else { 0 };
+        context.config.engine.kv_spill_mb = if arm.spills() { spill_mb() } else { 0 };
         let start = Instant::now();
         let served = match arm {
             Arm::Direct => load::start(&context, model, &|device| MetalLayer::direct(device).map_err(Failure::failed))?,

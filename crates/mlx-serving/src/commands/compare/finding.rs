@@ -99,9 +99,9 @@ pub(crate) enum Outcome {
     Reached,
     /// The whole interval is on one side of zero, and short of the aim.
     NotReached,
-    /// The interval spans zero, or there is none: that anything changed is not shown.
+    /// The interval spans zero: that anything changed is not shown.
     NoDifference,
-    /// There is a difference; the interval spans the aim.
+    /// The interval spans the aim, or there is none.
     CannotTell,
 }
 
@@ -115,7 +115,9 @@ impl Outcome {
             true => (-change.high, -change.low, -target.least),
             false => (change.low, change.high, target.least),
         };
-        Some(if change.coverage < COVERAGE || (low <= 0.0 && high >= 0.0) {
+        Some(if change.coverage < COVERAGE {
+            Outcome::CannotTell
+        } else if low <= 0.0 && high >= 0.0 {
             Outcome::NoDifference
         } else if low >= aim {
             Outcome::Reached
@@ -227,10 +229,10 @@ pub(crate) fn findings(arm: &Arm, runs: &[Sandwich<'_>]) -> Vec<Finding> {
             reason: outcome.and_then(|outcome| match outcome {
                 Outcome::Reached => None,
                 Outcome::NotReached => Some(reason(arm, t.figure, &runs)),
-                Outcome::NoDifference if change.coverage < COVERAGE => {
+                Outcome::NoDifference => Some(format!("the interval spans zero; {}", reason(arm, t.figure, &runs))),
+                Outcome::CannotTell if change.coverage < COVERAGE => {
                     Some("so few repetitions have no interval; give --repetitions at least 5".into())
                 }
-                Outcome::NoDifference => Some("the interval spans zero".into()),
                 Outcome::CannotTell => Some("the interval spans the aim".into()),
             }),
             pairs,
@@ -333,7 +335,7 @@ mod tests {
         assert_eq!(outcome(1.0, 2.0, f64::NAN), None);
         let single = Median::of(&[20.0]);
         let aim = target(Figure::Throughput, "", 10.0, false);
-        assert_eq!(Outcome::of(&single, &aim), Some(Outcome::NoDifference), "one run has no interval");
+        assert_eq!(Outcome::of(&single, &aim), Some(Outcome::CannotTell), "one run has no interval");
     }
 
     #[test]
