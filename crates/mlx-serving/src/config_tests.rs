@@ -54,6 +54,22 @@ fn keys_that_contradict_each_other_are_refused() {
 }
 
 #[test]
+fn limits_of_the_server_are_checked() {
+    let message = refused("server:\n  limits: { idle_s: 0 }\n");
+    assert!(message.contains("idle_s") && message.contains("line 2"), "{message}");
+    let message = refused("server:\n  body_limit_mb: 100\n");
+    assert!(message.contains("bodies_mb is 64") && message.contains("body_limit_mb, 100"), "{message}");
+    let message = refused("server:\n  limits: { answer_mb: 1000 }\n");
+    assert!(message.contains("unread_mb is 256") && message.contains("1000"), "{message}");
+    for origin in ["app.example", "https://", "https://app.example/path", ""] {
+        let message = refused(&format!("server:\n  cors_origins: [\"{origin}\"]\n"));
+        assert!(message.contains("cors_origins") && message.contains("http://host:port"), "{message}");
+    }
+    let text = "server:\n  cors_origins: [\"*\", \"https://app.example:8443\"]\n  allowed_hosts: [model.lan]\n";
+    parse(text, Path::new("r.yaml")).unwrap();
+}
+
+#[test]
 fn flags_override_the_file_and_show_says_so() {
     let mut loaded = parse("engine:\n  device: cpu\n  threads: 3\n", Path::new("r.yaml")).unwrap();
     loaded.override_with(&flags(&["--threads", "1", "--metal-opts", "memory_pool"])).unwrap();

@@ -26,7 +26,9 @@ fn what_cannot_be_served_is_refused_before_it_is_read() {
     let answer = exchange(&server, claim(&server, 8 << 20, "").as_bytes());
     assert!(status(&answer) == 429 && answer.contains("retry-after"), "{answer}");
     drop(stream);
-    server.until("room", |s| s.metric("vllm:num_requests_running") == 0.0);
+    let small = post(&server, "/v1/completions", "connection: close\r\n", r#"{"prompt": "x", "max_tokens": 1}"#);
+    server.until("room", |s| status(&exchange(s, &small)) == 200);
+    server.until("room again", |s| s.metric("vllm:num_requests_running") == 0.0);
     let _stream = server.open("/v1/completions", &endless, 100);
     server.signal("TERM");
     server.until("draining", |s| probe(s, "/ready").0 == 503);

@@ -62,8 +62,8 @@ fn a_crowd_of_idle_connections_does_not_silence_the_server() {
 #[test]
 fn whoever_is_busy_keeps_the_connection_and_whoever_idles_longest_loses_it() {
     let server = Server::configured("server: { limits: { connections: 4 } }\n");
-    let endless = r#"{"prompt": "x", "max_tokens": 1900, "ignore_eos": true, "stream": true}"#;
-    let mut busy = send(&server, &post(&server, "/v1/completions", "connection: close\r\n", endless));
+    let long = r#"{"prompt": "x", "max_tokens": 600, "ignore_eos": true, "stream": true}"#;
+    let mut busy = send(&server, &post(&server, "/v1/completions", "connection: close\r\n", long));
     busy.read_exact(&mut [0; 100]).unwrap();
     let mut first = connect(&server);
     let later = crowd(&server, 8);
@@ -136,7 +136,7 @@ fn half_closed_connections_get_their_answer() {
         &server,
         "/v1/completions",
         "",
-        &QUESTION.replace("\"max_tokens\": 4", "\"max_tokens\": 1500, \"ignore_eos\": true, \"n\": 4"),
+        &QUESTION.replace("\"max_tokens\": 4", "\"max_tokens\": 900, \"ignore_eos\": true"),
     );
     let probe = format!("GET /ready HTTP/1.1\r\nhost: {}\r\n\r\n", server.address).into_bytes();
     for (what, request) in [("question", question), ("long question", long), ("probe", probe)] {

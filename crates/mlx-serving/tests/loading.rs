@@ -18,7 +18,7 @@ fn loading(models: &[&str]) -> Server {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut command = common::binary();
     command.args(["serve", "--device", "cpu", "--port", &port.to_string()]);
-    models.iter().for_each(|model| drop(command.args(["-m", model])));
+    command.args(models.iter().flat_map(|model| ["-m", model]));
     command.env("HF_ENDPOINT", &hub.url).env("HF_HUB_CACHE", cache.path()).env("NO_PROXY", "127.0.0.1");
     let mut server = Server::launch(command);
     server.address = format!("127.0.0.1:{port}");

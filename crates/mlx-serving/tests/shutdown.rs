@@ -13,6 +13,8 @@ use standin::{Faults, ID, StandIn};
 use std::io::Read;
 use std::time::{Duration, Instant};
 
+/// A stream of a second or so.
+const LONG: &str = r#"{"prompt": "x", "max_tokens": 300, "ignore_eos": true, "stream": true}"#;
 const ENDLESS: &str = r#"{"prompt": "x", "max_tokens": 1900, "n": 4, "ignore_eos": true, "stream": true}"#;
 
 /// A configuration with a spill file, whose path comes too.
@@ -23,8 +25,8 @@ fn spilling(dir: &tempfile::TempDir, grace_s: u32) -> (String, std::path::PathBu
     (server + &spill, dir.path().join("spill.rustbook-5m-4bit"))
 }
 
-fn stream(server: &Server) -> std::net::TcpStream {
-    let mut socket = send(server, &post(server, "/v1/completions", "connection: close\r\n", ENDLESS));
+fn stream(server: &Server, body: &str) -> std::net::TcpStream {
+    let mut socket = send(server, &post(server, "/v1/completions", "connection: close\r\n", body));
     socket.read_exact(&mut [0; 300]).unwrap();
     socket
 }
@@ -56,13 +58,13 @@ fn every_signal_drains_and_leaves_no_file() {
         let (config, file) = spilling(&dir, 3600);
         let mut server = Server::configured(&config);
         assert!(file.exists());
-        let mut socket = stream(&server);
+        let mut socket = stream(&server, LONG);
         server.signal(signal);
-        server.until("draining", |s| common::raw::probe(s, "/ready").0 == 503);
+        server.until("draining", |s| s.logged(&format!("SIG{signal}: stopping")));
         let refused = exchange(&server, &post(&server, "/v1/completions", "", r#"{"prompt": "x"}"#));
         assert!(status(&refused) == 503 && refused.contains("retry-after"), "{refused}");
         let rest = read_all(&mut socket);
-        assert!(rest.contains("[DONE]") && !rest.contains("\"error\""), "{signal}: {rest}");
+        assert!(rest.contains("[DONE]") && !rest.contains("{\"error\""), "{signal}: {rest}");
         assert_eq!(server.wait().code(), Some(0), "{signal}");
         assert!(!file.exists(), "{signal}");
         assert!(server.logged("stopped") && !server.logged("cut"), "{:?}", server.lines());
@@ -74,7 +76,7 @@ fn a_second_signal_ends_it_at_once_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let (config, file) = spilling(&dir, 3600);
     let mut server = Server::configured(&config);
-    let _socket = stream(&server);
+    let _socket = stream(&server, ENDLESS);
     server.signal("TERM");
     server.until("draining", |s| s.logged("SIGTERM: stopping"));
     let start = Instant::now();
@@ -88,7 +90,7 @@ fn a_second_signal_ends_it_at_once_and_says_so() {
 #[test]
 fn what_is_not_out_at_the_end_of_the_grace_is_told_so() {
     let mut server = Server::configured("server: { shutdown_grace_s: 1 }\n");
-    let mut streams: Vec<_> = (0..6).map(|_| stream(&server)).collect();
+    let mut streams: Vec<_> = (0..6).map(|_| stream(&server, ENDLESS)).collect();
     let whole = ENDLESS.replace("\"stream\": true", "\"stream\": false");
     let mut waits = send(&server, &post(&server, "/v1/completions", "", &whole));
     server.until("all of it running", |s| s.metric("vllm:num_requests_running") == 28.0);
@@ -97,7 +99,7 @@ fn what_is_not_out_at_the_end_of_the_grace_is_told_so() {
         let rest = read_all(socket);
         let last: Vec<&str> = rest.split("\n\n").filter(|event| event.contains("data: ")).collect();
         let [.., error, done] = &last[..] else { panic!("{rest}") };
-        assert!(error.contains("\"error\"") && error.contains("unavailable"), "{error}");
+        assert!(error.contains("{\"error\"") && error.contains("unavailable"), "{error}");
         assert!(done.contains("data: [DONE]"), "{done}");
         assert!(rest.ends_with("0\r\n\r\n"), "the stream ends as HTTP wants it");
     }

@@ -74,19 +74,19 @@ async fn answer(
     if state.draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    // A whole answer is handed over at once; only a stream can be told that the time is over.
     let events = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
     let cut = async move {
         // The sender lives as long as the server.
         let _ = cut.wait_for(|cut| *cut).await;
     };
-    Ok(response.map(|body| Sent { body, events, cut: Some(cut.boxed()), flight: Some(flight), conn }))
+    let cut = events.then(|| cut.boxed());
+    Ok(response.map(|body| Sent { body, cut, flight: Some(flight), conn }))
 }
 
-/// An answer's body, which ends with an error when the server's time is over.
+/// An answer's body. A stream of events ends with an error when the server's time is over.
 pub(crate) struct Sent {
     body: Body,
-    /// It is a stream of events.
-    events: bool,
     cut: Option<BoxFuture<'static, ()>>,
     flight: Option<Flight>,
     conn: Arc<Conn>,
@@ -97,15 +97,12 @@ impl HttpBody for Sent {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.cut.as_mut().is_some_and(|cut| cut.poll_unpin(cx).is_ready()) && !self.body.is_end_stream() {
+        if self.cut.as_mut().is_some_and(|cut| cut.poll_unpin(cx).is_ready()) {
             self.cut = None;
             // Dropping the body cancels what it waits for.
             self.body = Body::empty();
             let last = format!("data: {}\n\ndata: [DONE]\n\n", ApiError::cut().to_json());
-            return Poll::Ready(Some(match self.events {
-                true => Ok(Frame::data(last.into())),
-                false => Err(axum::Error::new("the server's time to end is over")),
-            }));
+            return Poll::Ready(Some(Ok(Frame::data(last.into()))));
         }
         Pin::new(&mut self.body).poll_frame(cx)
     }

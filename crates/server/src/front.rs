@@ -60,8 +60,10 @@ pub(crate) async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>)
 async fn place(shared: &Arc<Shared>) -> Option<Place> {
     for _ in 0..WAITS {
         if let Some(place) = shared.register.enter() {
-            // Those that make room end meanwhile.
-            tokio::task::yield_now().await;
+            if place.at_a_cost {
+                // The one that makes room ends meanwhile.
+                tokio::task::yield_now().await;
+            }
             return Some(place);
         }
         sleep(WAIT).await;

@@ -37,10 +37,13 @@ impl Origins {
         self.loopback.store(address.to_canonical().is_loopback(), Ordering::Release);
     }
 
-    /// What tells browsers of the origins that are allowed.
-    pub(crate) fn cors(&self) -> CorsLayer {
+    /// What tells browsers of the origins that are allowed, if any are.
+    pub(crate) fn cors(&self) -> Option<CorsLayer> {
+        if self.cors.is_empty() {
+            return None;
+        }
         let layer = CorsLayer::new().allow_methods([Method::GET, Method::POST]).allow_headers(Any).max_age(PREFLIGHT);
-        match self.cors.iter().any(|origin| origin == "*") {
+        Some(match self.cors.iter().any(|origin| origin == "*") {
             true => layer.allow_origin(Any),
             false => {
                 let allowed = self.cors.clone();
@@ -49,7 +52,7 @@ impl Origins {
                 };
                 layer.allow_origin(AllowOrigin::predicate(allows))
             }
-        }
+        })
     }
 
     fn check(&self, request: &Request) -> Result<(), ApiError> {

@@ -51,6 +51,7 @@ pub(crate) async fn log(State(state): State<Arc<AppState>>, request: Request, ne
         return response;
     }
     if let Some(untold) = state.log.tell(&method, &route, status, Instant::now()) {
+        let untold = (untold > 0).then_some(untold);
         tracing::warn!(%method, path, status = status.as_u16(), untold, "a request failed");
     }
     response

@@ -28,6 +28,8 @@ pub(crate) struct Place {
     pub conn: Arc<Conn>,
     /// All others are busy: this one may only probe.
     pub probes_only: bool,
+    /// Another was told to end for it.
+    pub at_a_cost: bool,
 }
 
 impl Register {
@@ -42,7 +44,8 @@ impl Register {
     /// A place for a new connection. At the bound the one that is idle longest is told to end; `None` if there is no room at all.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<Place> {
         let mut inner = self.inner();
-        let made = inner.open.len() < self.bound || evict(&inner);
+        let room = inner.open.len() < self.bound;
+        let evicted = !room && evict(&inner);
         // Those that were told to end are still there for a moment.
         if inner.open.len() >= self.bound + EXTRA {
             return None;
@@ -50,7 +53,7 @@ impl Register {
         let (id, conn) = (inner.next, Conn::new());
         inner.next += 1;
         inner.open.insert(id, conn.clone());
-        Some(Place { register: self.clone(), id, conn, probes_only: !made })
+        Some(Place { register: self.clone(), id, conn, probes_only: !room && !evicted, at_a_cost: evicted })
     }
 
     /// Tells the connection that is idle longest to end; false if none is.

@@ -15,6 +15,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+/// Time after which a thread that worked on bodies ends if there are no more: with it goes what the allocator kept for it.
+const LAZY: Duration = Duration::from_secs(1);
 /// Time to let models and their files go at the end; a device that hangs must not hold it up.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// The part of it that a model gets which is just being loaded: most have no file yet.
@@ -32,6 +34,7 @@ pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
     // One thread is enough to pass tokens on, and leaves the cores to the device.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
+        .thread_keep_alive(LAZY)
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("the runtime could not be started: {e}")))?;
