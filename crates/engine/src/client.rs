@@ -1,8 +1,8 @@
+use crate::events::Sender;
 use crate::handle::Live;
 use crate::{EngineError, Event, Finish, FinishReason, Logprobs, Metrics, Request, TokenEvent, Usage};
 use mlx_serving_text::{Detokenizer, StopMatcher, Tokenizer};
 use std::time::Instant;
-use tokio::sync::mpsc::UnboundedSender;
 
 /// One request on its way: where its events go, and what turns its tokens into text.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(crate) struct Client {
     pub retries: u32,
     /// Prompt tokens found in the prefix cache when it was first admitted.
     pub cached: usize,
-    events: UnboundedSender<Event>,
+    events: Sender,
     detokenizer: Detokenizer,
     stops: StopMatcher,
     arrived: Instant,
@@ -34,7 +34,7 @@ impl Client {
     pub(crate) fn new(
         request: Request,
         stops: StopMatcher,
-        events: UnboundedSender<Event>,
+        events: Sender,
         live: Live,
         arrived: Instant,
         tokenizer: &Tokenizer,
@@ -60,9 +60,9 @@ impl Client {
         }
     }
 
-    /// The receiver has gone away.
+    /// Nobody reads its answer any more: the receiver has gone away, or was cut off.
     pub(crate) fn gone(&self) -> bool {
-        self.events.is_closed()
+        self.events.unwanted()
     }
 
     /// Any of its tokens may be its last, not only the one that reaches its length.
@@ -105,8 +105,8 @@ impl Client {
             text = matched.emit;
             self.cut = matched.stopped.is_some();
         }
-        // A closed channel is noticed before the next step.
-        let _ = self.events.send(Event::Token(TokenEvent { id, text, offset: 0, logprobs }));
+        // A receiver that has gone is noticed before the next step.
+        self.events.send(Event::Token(TokenEvent { id, text, offset: 0, logprobs }));
         Ok((eos || self.cut).then_some(FinishReason::Stop))
     }
 
@@ -123,13 +123,21 @@ impl Client {
         }
         let usage = self.usage();
         metrics.finish(reason, &usage);
-        let _ = self.events.send(Event::Finished(Finish { reason, text, usage }));
+        self.events.send(Event::Finished(Finish { reason, text, usage }));
+    }
+
+    /// Ends what nobody reads any more.
+    pub(crate) fn abandon(self, metrics: &Metrics) {
+        match self.events.slow() {
+            Some(error) => self.fail(error, metrics),
+            None => self.finish(FinishReason::Cancelled, metrics),
+        }
     }
 
     /// Sends the end, in error.
     pub(crate) fn fail(self, error: EngineError, metrics: &Metrics) {
         metrics.fail();
-        let _ = self.events.send(Event::Failed(error));
+        self.events.send(Event::Failed(error));
     }
 
     fn usage(&self) -> Usage {

@@ -7,7 +7,9 @@
 
 mod block_pool;
 mod client;
+mod clock;
 mod error;
+mod events;
 mod handle;
 mod metrics;
 mod request;
@@ -16,11 +18,13 @@ mod spill;
 mod spill_file;
 mod step;
 mod uniforms;
+mod stream;
 mod worker;
 
 pub use error::EngineError;
-pub use handle::{Engine, Health, Info, Late, Options, Pace, Stream};
+pub use handle::{Engine, Health, Info, Options, Pace};
 pub use metrics::Metrics;
 pub use request::{Event, Finish, FinishReason, Logprobs, PromptToken, Request, Sampling, TokenEvent, Usage};
 pub use spill::SpillOptions;
 pub use worker::Parts;
+pub use stream::{Late, Stream};

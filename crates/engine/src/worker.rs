@@ -1,5 +1,6 @@
 use crate::block_pool::{BLOCK_TOKENS, BlockPool};
 use crate::client::Client;
+use crate::events::Sender;
 use crate::handle::{Info, Live, Options, Shared};
 use crate::scheduler::{Limits, Next, Plan, Progress, Scheduled, Scheduler};
 use crate::spill::SpillStore;
@@ -14,7 +15,6 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::UnboundedSender;
 
 /// What an engine is made of.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct Parts {
 /// What the handle tells the thread.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Submit { request: Box<Request>, stops: StopMatcher, events: UnboundedSender<Event>, live: Live, arrived: Instant },
+    Submit { request: Box<Request>, stops: StopMatcher, events: Sender, live: Live, arrived: Instant },
     Stop,
 }
 
@@ -284,18 +284,18 @@ impl Worker {
         }
     }
 
-    /// Drops the requests whose receivers have gone.
+    /// Drops the requests whose answers nobody reads any more.
     fn drop_gone(&mut self) {
         let metrics = self.shared.metrics.clone();
         let gone: Vec<u64> = self.scheduler.running.iter().filter(|s| s.rest.gone()).map(|s| s.id).collect();
         for id in gone {
-            self.end(id, |client| client.finish(FinishReason::Cancelled, &metrics));
+            self.end(id, |client| client.abandon(&metrics));
         }
         let waiting = std::mem::take(&mut self.scheduler.waiting);
         for s in waiting {
             if s.rest.gone() {
                 self.stepper.release_slot(s.rest.slot);
-                s.rest.finish(FinishReason::Cancelled, &metrics);
+                s.rest.abandon(&metrics);
             } else {
                 self.scheduler.waiting.push_back(s);
             }

@@ -114,6 +114,7 @@ fn request(i: usize) -> Request {
         stop: if i.is_multiple_of(11) { vec!["e".into()] } else { Vec::new() },
         ignore_eos: i.is_multiple_of(2),
         logprobs: i.is_multiple_of(97).then_some(3),
+        ..Request::default()
     }
 }
 
