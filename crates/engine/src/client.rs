@@ -1,6 +1,6 @@
 use crate::events::Sender;
 use crate::handle::Live;
-use crate::{EngineError, Event, Finish, FinishReason, Logprobs, Metrics, Request, TokenEvent, Usage};
+use crate::{EngineError, Event, Finish, FinishReason, Logprobs, Metrics, PromptToken, Request, TokenEvent, Usage};
 use mlx_serving_text::{Detokenizer, StopMatcher, Tokenizer};
 use std::time::Instant;
 
@@ -22,6 +22,7 @@ pub(crate) struct Client {
     stops: StopMatcher,
     arrived: Instant,
     started: Option<Instant>,
+    prompt_told: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     completion: usize,
@@ -52,6 +53,7 @@ impl Client {
             events,
             arrived,
             started: None,
+            prompt_told: None,
             first_token: None,
             last_token: None,
             completion: 0,
@@ -75,6 +77,14 @@ impl Client {
         if self.started.is_none() {
             self.started = Some(Instant::now());
             self.cached = cached;
+        }
+    }
+
+    /// Sends tokens of the prompt.
+    pub(crate) fn prompt(&mut self, tokens: Vec<PromptToken>) {
+        if !tokens.is_empty() {
+            self.prompt_told = Some(Instant::now());
+            self.events.send(Event::Prompt(tokens));
         }
     }
 
@@ -150,7 +160,7 @@ impl Client {
             cached_tokens: self.cached,
             completion_tokens: self.completion,
             queue_s: between(Some(self.arrived), self.started),
-            prefill_s: between(self.started, self.first_token),
+            prefill_s: between(self.started, self.first_token.or(self.prompt_told)),
             decode_s: between(self.first_token, self.last_token),
         }
     }

@@ -221,14 +221,17 @@ impl Engine {
         if n == 0 {
             return Err(EngineError::invalid("prompt", "the prompt has no tokens; send at least one"));
         }
-        if n >= context {
+        let only_scored = request.max_tokens == Some(0) && request.prompt_logprobs.is_some();
+        if n + usize::from(!only_scored) > context {
             let message =
                 format!("the prompt has {n} tokens; this model's context holds {context}, the answer included");
             return Err(EngineError::invalid("prompt", message));
         }
         if let Some(max) = request.max_tokens {
-            if max == 0 {
-                return Err(EngineError::invalid("max_tokens", "max_tokens is 0; it must be at least 1"));
+            if max == 0 && !only_scored {
+                let message =
+                    "max_tokens is 0; it must be at least 1, unless only the prompt's log-probabilities are asked for";
+                return Err(EngineError::invalid("max_tokens", message));
             }
             if max > context - n {
                 let message = format!(
@@ -242,8 +245,10 @@ impl Engine {
             let message = format!("token {token} is outside the vocabulary of {}", self.info.vocab);
             return Err(EngineError::invalid("prompt", message));
         }
-        if request.logprobs.is_some_and(|n| n > 20) {
-            return Err(EngineError::invalid("top_logprobs", "at most 20 alternatives can be reported"));
+        for (param, asked) in [("top_logprobs", request.logprobs), ("prompt_logprobs", request.prompt_logprobs)] {
+            if asked.is_some_and(|n| n > 20) {
+                return Err(EngineError::invalid(param, "at most 20 alternatives can be reported"));
+            }
         }
         request.sampling.validate(self.info.vocab)?;
         if request.sampling.logit_bias.len() > MAX_BIASES {
@@ -297,14 +302,14 @@ impl Engine {
         }
     }
 
-    /// Requests accepted and not yet ended.
-    pub fn live(&self) -> usize {
-        self.shared.live.load(Ordering::Acquire)
-    }
-
     /// Bytes of answers that nobody has read yet, roughly.
     pub fn unread_bytes(&self) -> usize {
         self.shared.backlog.unread()
+    }
+
+    /// Requests accepted and not yet ended.
+    pub fn live(&self) -> usize {
+        self.shared.live.load(Ordering::Acquire)
     }
 
     /// It refuses new requests.
