@@ -1,8 +1,8 @@
+use crate::events::Sender;
 use crate::handle::Live;
-use crate::{EngineError, Event, Finish, FinishReason, Logprobs, Metrics, Request, TokenEvent, Usage};
+use crate::{EngineError, Event, Finish, FinishReason, Logprobs, Metrics, PromptToken, Request, TokenEvent, Usage};
 use mlx_serving_text::{AnswerText, StopMatcher, Tokenizer};
 use std::time::Instant;
-use tokio::sync::mpsc::UnboundedSender;
 
 /// One request on its way: where its events go, and what turns its tokens into text.
 #[derive(Debug)]
@@ -17,10 +17,11 @@ pub(crate) struct Client {
     pub retries: u32,
     /// Prompt tokens found in the prefix cache when it was first admitted.
     pub cached: usize,
-    events: UnboundedSender<Event>,
+    events: Sender,
     text: AnswerText,
     arrived: Instant,
     started: Option<Instant>,
+    prompt_told: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     completion: usize,
@@ -31,7 +32,7 @@ impl Client {
     pub(crate) fn new(
         request: Request,
         stops: StopMatcher,
-        events: UnboundedSender<Event>,
+        events: Sender,
         live: Live,
         arrived: Instant,
         tokenizer: &Tokenizer,
@@ -48,6 +49,7 @@ impl Client {
             events,
             arrived,
             started: None,
+            prompt_told: None,
             first_token: None,
             last_token: None,
             completion: 0,
@@ -55,9 +57,9 @@ impl Client {
         }
     }
 
-    /// The receiver has gone away.
+    /// Nobody reads its answer any more: the receiver has gone away, or was cut off.
     pub(crate) fn gone(&self) -> bool {
-        self.events.is_closed()
+        self.events.unwanted()
     }
 
     /// Any of its tokens may be its last, not only the one that reaches its length.
@@ -70,6 +72,14 @@ impl Client {
         if self.started.is_none() {
             self.started = Some(Instant::now());
             self.cached = cached;
+        }
+    }
+
+    /// Sends tokens of the prompt.
+    pub(crate) fn prompt(&mut self, tokens: Vec<PromptToken>) {
+        if !tokens.is_empty() {
+            self.prompt_told = Some(Instant::now());
+            self.events.send(Event::Prompt(tokens));
         }
     }
 
@@ -97,8 +107,8 @@ impl Client {
             true => self.text.push_hidden(id),
             false => self.text.push(id).map_err(|e| EngineError::Device(e.to_string()))?,
         };
-        // A closed channel is noticed before the next step.
-        let _ = self.events.send(Event::Token(TokenEvent { id, text: step.text, offset: step.offset, logprobs }));
+        // A receiver that has gone is noticed before the next step.
+        self.events.send(Event::Token(TokenEvent { id, text: step.text, offset: step.offset, logprobs }));
         Ok((eos || step.stopped).then_some(FinishReason::Stop))
     }
 
@@ -107,13 +117,21 @@ impl Client {
         let text = self.text.finish();
         let usage = self.usage();
         metrics.finish(reason, &self.request, &usage);
-        let _ = self.events.send(Event::Finished(Finish { reason, text, usage }));
+        self.events.send(Event::Finished(Finish { reason, text, usage }));
+    }
+
+    /// Ends what nobody reads any more.
+    pub(crate) fn abandon(self, metrics: &Metrics) {
+        match self.events.slow() {
+            Some(error) => self.fail(error, metrics),
+            None => self.finish(FinishReason::Cancelled, metrics),
+        }
     }
 
     /// Sends the end, in error.
     pub(crate) fn fail(self, error: EngineError, metrics: &Metrics) {
         metrics.fail();
-        let _ = self.events.send(Event::Failed(error));
+        self.events.send(Event::Failed(error));
     }
 
     fn usage(&self) -> Usage {
@@ -126,7 +144,7 @@ impl Client {
             cached_tokens: self.cached,
             completion_tokens: self.completion,
             queue_s: between(Some(self.arrived), self.started),
-            prefill_s: between(self.started, self.first_token),
+            prefill_s: between(self.started, self.first_token.or(self.prompt_told)),
             decode_s: between(self.first_token, self.last_token),
         }
     }

@@ -9,11 +9,18 @@ pub enum EngineError {
         /// What is wrong and what would do.
         message: String,
     },
-    /// Too many requests wait.
-    #[error("{waiting} requests are waiting already, the limit; try again later or raise engine.max_waiting")]
+    /// There is no room for so many requests now.
+    #[error(
+        "{live} requests run or wait already, of {limit} that may (engine.max_sequences and engine.max_waiting): too few places are \
+         left for {asked} more; try again later"
+    )]
     Overloaded {
-        /// Requests that wait.
-        waiting: usize,
+        /// Requests that run or wait.
+        live: usize,
+        /// As many may.
+        limit: usize,
+        /// As many more were asked for.
+        asked: usize,
     },
     /// The engine is going down or gone.
     #[error("the engine is not running: {0}")]
@@ -21,6 +28,9 @@ pub enum EngineError {
     /// The device failed while this request was computed.
     #[error("computing the answer failed: {0}")]
     Device(String),
+    /// Too much of the answer lay unread; it was given up.
+    #[error("the client reads too slowly: {0}")]
+    Slow(String),
 }
 
 impl EngineError {

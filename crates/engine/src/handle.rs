@@ -1,7 +1,10 @@
+use crate::clock::Clock;
+use crate::events::{Backlog, UnreadLimits};
 use crate::spill::SpillOptions;
+use crate::stream::Stream;
 use crate::uniforms::MAX_BIASES;
 use crate::worker::{self, Command, Parts};
-use crate::{EngineError, Event, Metrics, Request};
+use crate::{EngineError, Metrics, Request};
 use mlx_serving_device::Device;
 use mlx_serving_metal_layer::{LayerMetrics, LayerStats};
 use mlx_serving_metrics::Labeled;
@@ -10,8 +13,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::mpsc::error::TryRecvError;
 
 /// Bounds of an engine.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +25,10 @@ pub struct Options {
     pub kv_tokens: usize,
     /// Requests that may wait before more are refused.
     pub max_waiting: usize,
+    /// Bytes of an answer that may lie unread before it is given up.
+    pub unread_stream_bytes: usize,
+    /// The same of all answers together: beyond it, the one of which most lies unread is given up.
+    pub unread_bytes: usize,
     /// A step that takes longer is a failure of the device.
     pub step_limit: Duration,
     /// Where blocks of the prefix cache go when the KV cache is full.
@@ -37,6 +42,8 @@ impl Default for Options {
             max_batch_rows: 512,
             kv_tokens: 16_384,
             max_waiting: 256,
+            unread_stream_bytes: 4 << 20,
+            unread_bytes: 64 << 20,
             step_limit: Duration::from_secs(120),
             spill: SpillOptions::default(),
         }
@@ -61,7 +68,7 @@ pub struct Info {
 pub struct Health {
     /// Its thread runs.
     pub alive: bool,
-    /// How long a step has been going on; `None` while idle.
+    /// How long a step has been going on, not counting time in which this process was stopped; `None` while idle.
     pub step: Option<Duration>,
     /// Steps completed since the start: moves while the engine works.
     pub heartbeat: u64,
@@ -88,9 +95,10 @@ pub(crate) struct Shared {
     /// Requests accepted and not yet ended.
     pub live: AtomicUsize,
     pub max_live: usize,
-    /// When the step now going on began, milliseconds after `epoch` plus one; 0 while idle.
+    pub backlog: Arc<Backlog>,
+    /// When the step now going on began, milliseconds of `clock` plus one; 0 while idle.
     pub step_since: AtomicU64,
-    pub epoch: Instant,
+    pub clock: Clock,
     pub stats: Mutex<LayerStats>,
     pub pace: Mutex<Pace>,
     /// `None` if the configuration hides them.
@@ -102,7 +110,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn begin_step(&self) {
-        self.step_since.store(self.epoch.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+        self.step_since.store(self.clock.now().as_millis() as u64 + 1, Ordering::Relaxed);
     }
     /// A step has ended; if `more` are in flight, the next one's time begins.
     pub(crate) fn end_step(&self, more: bool) {
@@ -118,7 +126,8 @@ impl Shared {
         pace.steps += 1;
         pace.encoding += encoding;
     }
-    fn reason(&self) -> Option<String> {
+    /// Why the engine has stopped.
+    pub(crate) fn reason(&self) -> Option<String> {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -137,13 +146,16 @@ impl Engine {
     /// Allocates the KV cache and the scratch memory, and starts the thread.
     pub fn start(parts: Parts, options: &Options) -> Result<Engine, EngineError> {
         let (commands, inbox) = mpsc::channel();
+        let no_thread = |e| EngineError::Stopped(format!("its thread could not be started: {e}"));
+        let clock = Clock::start().map_err(no_thread)?;
         let shared = Arc::new(Shared {
             metrics: Metrics::new(parts.model.max_context()),
             heartbeat: AtomicU64::new(0),
             live: AtomicUsize::new(0),
             max_live: options.max_sequences + options.max_waiting,
+            backlog: Backlog::new(UnreadLimits { stream: options.unread_stream_bytes, all: options.unread_bytes }),
             step_since: AtomicU64::new(0),
-            epoch: Instant::now(),
+            clock,
             stats: Mutex::new(parts.layer.stats()),
             pace: Mutex::default(),
             layer_metrics: parts.layer.metrics().cloned(),
@@ -153,37 +165,61 @@ impl Engine {
         });
         let device = parts.device.clone();
         let (info, worker) = worker::Worker::new(parts, options, inbox, shared.clone())?;
-        let thread = std::thread::Builder::new()
-            .name("engine".into())
-            .spawn(move || worker.run())
-            .map_err(|e| EngineError::Stopped(format!("its thread could not be started: {e}")))?;
+        let thread =
+            std::thread::Builder::new().name("engine".into()).spawn(move || worker.run()).map_err(no_thread)?;
         Ok(Engine { commands, shared, info, device, thread: Some(thread) })
     }
 
     /// Queues a request. Refuses what can never be served, and what exceeds the queue.
     pub fn submit(&self, request: Request) -> Result<Stream, EngineError> {
-        let stops = self.check(&request)?;
+        Ok(self.submit_all(vec![request])?.swap_remove(0))
+    }
+
+    /// Queues several requests: all of them, in this order, or none.
+    pub fn submit_all(&self, requests: Vec<Request>) -> Result<Vec<Stream>, EngineError> {
+        let stops = requests.iter().map(|request| self.check(request)).collect::<Result<Vec<_>, _>>()?;
+        let places = self.reserve(requests.len())?;
+        requests
+            .into_iter()
+            .zip(stops)
+            .zip(places)
+            .map(|((request, stops), live)| self.queue(request, stops, live))
+            .collect()
+    }
+
+    /// Places for as many live requests, if there are so many.
+    fn reserve(&self, asked: usize) -> Result<Vec<Live>, EngineError> {
+        let limit = self.shared.max_live;
+        if asked > limit {
+            let message = format!(
+                "{asked} answers are asked for at once; no more than {limit} requests can run and wait here (engine.max_sequences \
+                 and engine.max_waiting)"
+            );
+            return Err(EngineError::invalid("n", message));
+        }
         if let Some(reason) = self.shared.reason() {
             return Err(EngineError::Stopped(reason));
         }
-        let live = self.shared.live.fetch_add(1, Ordering::AcqRel);
-        let guard = Live(self.shared.clone());
-        if live >= self.shared.max_live {
-            return Err(EngineError::Overloaded { waiting: live });
-        }
+        let with_these = |live: usize| live.checked_add(asked).filter(|&live| live <= limit);
+        self.shared
+            .live
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, with_these)
+            .map_err(|live| EngineError::Overloaded { live, limit, asked })?;
+        let places = (0..asked).map(|_| Live(self.shared.clone())).collect();
+        // Whoever drains sees these requests as live, or they see that it drains.
         if self.shared.draining.load(Ordering::Acquire) {
             return Err(EngineError::Stopped("it is draining".into()));
         }
-        let (events, receiver) = tokio::sync::mpsc::unbounded_channel();
-        self.commands
-            .send(Command::Submit { request: Box::new(request), stops, events, live: guard, arrived: Instant::now() })
-            .map_err(|_| EngineError::Stopped(self.shared.reason().unwrap_or_else(|| "its thread has ended".into())))?;
-        Ok(Stream { receiver, ended: false, shared: self.shared.clone() })
+        Ok(places)
     }
 
-    /// Queues the requests of one HTTP request: all of them, or none.
-    pub fn submit_all(&self, requests: Vec<Request>) -> Result<Vec<Stream>, EngineError> {
-        requests.into_iter().map(|request| self.submit(request)).collect()
+    /// Sends a checked request to the engine's thread.
+    fn queue(&self, request: Request, stops: StopMatcher, live: Live) -> Result<Stream, EngineError> {
+        let (events, receiver) = self.shared.backlog.open();
+        self.commands
+            .send(Command::Submit { request: Box::new(request), stops, events, live, arrived: Instant::now() })
+            .map_err(|_| EngineError::Stopped(self.shared.reason().unwrap_or_else(|| "its thread has ended".into())))?;
+        Ok(Stream::new(receiver, self.shared.clone()))
     }
 
     fn check(&self, request: &Request) -> Result<StopMatcher, EngineError> {
@@ -191,14 +227,17 @@ impl Engine {
         if n == 0 {
             return Err(EngineError::invalid("prompt", "the prompt has no tokens; send at least one"));
         }
-        if n >= context {
+        let only_scored = request.max_tokens == Some(0) && request.prompt_logprobs.is_some();
+        if n + usize::from(!only_scored) > context {
             let message =
                 format!("the prompt has {n} tokens; this model's context holds {context}, the answer included");
             return Err(EngineError::invalid("prompt", message));
         }
         if let Some(max) = request.max_tokens {
-            if max == 0 {
-                return Err(EngineError::invalid("max_tokens", "max_tokens is 0; it must be at least 1"));
+            if max == 0 && !only_scored {
+                let message =
+                    "max_tokens is 0; it must be at least 1, unless only the prompt's log-probabilities are asked for";
+                return Err(EngineError::invalid("max_tokens", message));
             }
             if max > context - n {
                 let message = format!(
@@ -212,8 +251,10 @@ impl Engine {
             let message = format!("token {token} is outside the vocabulary of {}", self.info.vocab);
             return Err(EngineError::invalid("prompt", message));
         }
-        if request.logprobs.is_some_and(|n| n > 20) {
-            return Err(EngineError::invalid("top_logprobs", "at most 20 alternatives can be reported"));
+        for (param, asked) in [("top_logprobs", request.logprobs), ("prompt_logprobs", request.prompt_logprobs)] {
+            if asked.is_some_and(|n| n > 20) {
+                return Err(EngineError::invalid(param, "at most 20 alternatives can be reported"));
+            }
         }
         request.sampling.validate(self.info.vocab)?;
         if request.sampling.logit_bias.len() > MAX_BIASES {
@@ -258,7 +299,7 @@ impl Engine {
     /// Whether it lives.
     pub fn health(&self) -> Health {
         let since = self.shared.step_since.load(Ordering::Relaxed);
-        let now = self.shared.epoch.elapsed().as_millis() as u64 + 1;
+        let now = self.shared.clock.now().as_millis() as u64 + 1;
         Health {
             alive: self.thread.as_ref().is_some_and(|t| !t.is_finished()) && self.shared.reason().is_none(),
             step: (since > 0).then(|| Duration::from_millis(now.saturating_sub(since))),
@@ -266,6 +307,11 @@ impl Engine {
             reason: self.shared.reason(),
             resident: self.shared.resident.load(Ordering::Acquire),
         }
+    }
+
+    /// Bytes of answers that nobody has read yet, roughly.
+    pub fn unread_bytes(&self) -> usize {
+        self.shared.backlog.unread()
     }
 
     /// Requests accepted and not yet ended.
@@ -308,59 +354,3 @@ impl Drop for Live {
         self.0.live.fetch_sub(1, Ordering::AcqRel);
     }
 }
-
-/// The events of one request. Dropping it cancels the request.
-#[derive(Debug)]
-pub struct Stream {
-    receiver: UnboundedReceiver<Event>,
-    /// The last event has come.
-    ended: bool,
-    shared: Arc<Shared>,
-}
-
-impl Stream {
-    /// The next event; `None` after the last.
-    pub async fn next(&mut self) -> Option<Event> {
-        let event = self.receiver.recv().await;
-        self.follow(event)
-    }
-
-    /// The next event, blocking the thread; `None` after the last. Not for asynchronous callers.
-    pub fn next_blocking(&mut self) -> Option<Event> {
-        let event = self.receiver.blocking_recv();
-        self.follow(event)
-    }
-
-    /// The next event if it comes within `limit`, `Err` otherwise. Blocks the thread; not for asynchronous callers.
-    pub fn next_within(&mut self, limit: Duration) -> Result<Option<Event>, Late> {
-        let deadline = Instant::now() + limit;
-        loop {
-            match self.receiver.try_recv() {
-                Ok(event) => return Ok(self.follow(Some(event))),
-                Err(TryRecvError::Disconnected) => return Ok(self.follow(None)),
-                Err(TryRecvError::Empty) if Instant::now() >= deadline => return Err(Late),
-                Err(TryRecvError::Empty) => std::thread::sleep(Duration::from_millis(1)),
-            }
-        }
-    }
-
-    /// Adds the last event where the engine ended without sending one.
-    fn follow(&mut self, event: Option<Event>) -> Option<Event> {
-        match event {
-            Some(event) => {
-                self.ended = !matches!(event, Event::Prompt(_) | Event::Token(_));
-                Some(event)
-            }
-            None if self.ended => None,
-            None => {
-                self.ended = true;
-                let reason = self.shared.reason().unwrap_or_else(|| "its thread has ended".into());
-                Some(Event::Failed(EngineError::Stopped(reason)))
-            }
-        }
-    }
-}
-
-/// No event came in time; the request goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Late;

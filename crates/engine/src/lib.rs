@@ -7,20 +7,25 @@
 
 mod block_pool;
 mod client;
+mod clock;
 mod error;
+mod events;
 mod handle;
+mod logprobs;
 mod metrics;
 mod request;
 mod scheduler;
 mod spill;
 mod spill_file;
 mod step;
+mod stream;
 mod uniforms;
 mod worker;
 
 pub use error::EngineError;
-pub use handle::{Engine, Health, Info, Late, Options, Pace, Stream};
+pub use handle::{Engine, Health, Info, Options, Pace};
 pub use metrics::Metrics;
 pub use request::{Event, Finish, FinishReason, Logprobs, PromptToken, Request, Sampling, TokenEvent, Usage};
 pub use spill::SpillOptions;
+pub use stream::{Late, Stream};
 pub use worker::Parts;

@@ -189,6 +189,13 @@ pub enum Event {
     Failed(EngineError),
 }
 
+impl Event {
+    /// True for the end of a stream.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Event::Finished(_) | Event::Failed(_))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

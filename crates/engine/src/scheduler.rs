@@ -1,13 +1,14 @@
 use crate::block_pool::{BLOCK_TOKENS, BlockPool, Prefix};
 use mlx_serving_device::ops::{SAMPLED, Span};
 use std::collections::VecDeque;
+use std::ops::Range;
 
 /// Bounds of a step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Rows of one step: decode rows first, then chunks of prompts.
     pub rows: usize,
-    /// Sequences that run at once.
+    /// Sequences that run at once, and rows of a step that may have logits.
     pub sequences: usize,
 }
 
@@ -24,6 +25,8 @@ pub(crate) struct Progress {
     pub pending: usize,
     /// No more tokens than this in all.
     pub end: usize,
+    /// Tokens of the prompt whose log-probabilities are to be told still; those of each are had from the position before it.
+    pub untold: Range<usize>,
     /// KV blocks, in order.
     pub blocks: Vec<u32>,
     /// Found in the prefix cache when it was last admitted.
@@ -47,6 +50,7 @@ impl Progress {
             computed: 0,
             pending: 0,
             end,
+            untold: 0..0,
             blocks: Vec::new(),
             cached: 0,
             restore: true,
@@ -57,9 +61,26 @@ impl Progress {
         }
     }
 
-    /// True while it has rows to compute for the answer.
+    /// The same with log-probabilities of the prompt.
+    pub(crate) fn scoring(mut self) -> Self {
+        self.untold = 0..self.prompt;
+        self
+    }
+
+    /// True while it has rows to compute: of the prompt, or for a token of the answer.
     fn unfinished(&self) -> bool {
-        self.tokens.len() + self.pending < self.end
+        self.computed < self.prompt || self.tokens.len() + self.pending < self.end
+    }
+
+    /// The next token is sampled from the row at this position.
+    fn samples_at(&self, position: usize) -> bool {
+        let known = self.tokens.len() + self.pending;
+        position + 1 == known && known < self.end
+    }
+
+    /// The row at this position tells a prompt token's log-probability.
+    fn scores_at(&self, position: usize) -> bool {
+        self.untold.contains(&(position + 1))
     }
 
     /// True if its next row is the newest token.
@@ -84,6 +105,13 @@ impl Progress {
         self.published_blocks = self.published_blocks.max(known);
     }
 
+    /// Takes the prompt tokens whose log-probabilities are known once `completed` positions are computed.
+    pub(crate) fn tell(&mut self, completed: usize) -> Range<usize> {
+        let first = self.untold.start;
+        self.untold.start = (completed + 1).clamp(first, self.untold.end);
+        first..self.untold.start
+    }
+
     /// Lets go of the blocks, last first, so that the head of a prefix outlives its tail.
     pub(crate) fn release(&mut self, pool: &mut BlockPool) {
         while let Some(id) = self.blocks.pop() {
@@ -96,7 +124,9 @@ impl Progress {
     }
 
     fn admit(&mut self, pool: &mut BlockPool) -> bool {
-        let mut blocks = pool.take_prefix(&self.tokens, self.restore);
+        // What is found cached has no logits: only positions whose logits have served are taken from there.
+        let served = if self.untold.is_empty() { self.tokens.len() } else { self.untold.start };
+        let mut blocks = pool.take_prefix(&self.tokens[..served], self.restore);
         let cached = blocks.len();
         while blocks.len() * BLOCK_TOKENS < self.tokens.len() {
             match pool.take() {
@@ -125,11 +155,13 @@ pub(crate) struct Scheduled<T> {
 }
 
 /// One sequence's part of a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
     /// The sequence.
     pub id: u64,
-    /// Its row among the sampled tokens, if its newest token is in this step.
+    /// Its rows of logits that score tokens of its prompt, in order.
+    pub scores: Range<u32>,
+    /// The row of logits, behind those, from which its next token is sampled, if its newest token is in this step.
     pub sample: Option<u32>,
     /// This step is the first to compute anything of it since it was admitted.
     pub first: bool,
@@ -145,7 +177,7 @@ pub(crate) struct Plan {
     pub positions: Vec<u32>,
     pub spans: Vec<Span>,
     pub tables: Vec<u32>,
-    /// Rows whose logits are needed, in the order of the samples.
+    /// Rows whose logits are needed, part by part. A token is sampled from each; those of rows that score are not looked at.
     pub logit_rows: Vec<u32>,
     pub parts: Vec<Part>,
     /// One beyond the largest position.
@@ -167,7 +199,8 @@ pub(crate) enum Next {
     Idle,
 }
 
-/// Decides what each step computes: every decoding sequence, then prompts in order of arrival, chunked to the step's rows.
+/// Decides what each step computes: every decoding sequence, then prompts in order of arrival, chunked to what is left of the
+/// step's rows and of its rows of logits.
 /// When blocks run out, the youngest sequence gives its own back and is computed again later.
 #[derive(Debug)]
 pub(crate) struct Scheduler<T> {
@@ -209,9 +242,8 @@ impl<T> Scheduler<T> {
         let mut plan = Plan { step: previous + 1, ..Plan::default() };
         for decoding in [true, false] {
             for s in &mut self.running {
-                let room = self.limits.rows - plan.tokens.len();
-                if room > 0 && s.progress.unfinished() && s.progress.decoding() == decoding {
-                    plan.add(s.id, &mut s.progress, room, previous, false);
+                if s.progress.unfinished() && s.progress.decoding() == decoding {
+                    plan.add(s.id, &mut s.progress, self.limits, previous);
                 }
             }
         }
@@ -226,7 +258,7 @@ impl<T> Scheduler<T> {
                 self.prefix_hits += s.progress.cached as u64;
                 self.prompt_tokens += s.progress.prompt as u64;
             }
-            plan.add(s.id, &mut s.progress, self.limits.rows - plan.tokens.len(), previous, true);
+            plan.add(s.id, &mut s.progress, self.limits, previous);
             self.running.push(s);
         }
         if plan.tokens.is_empty() {
@@ -279,45 +311,54 @@ impl Plan {
         self.parts.iter().zip(self.spans.iter().map(|span| (span.start + span.rows) as usize))
     }
 
-    /// Adds up to `room` rows of a sequence.
-    fn add(&mut self, id: u64, p: &mut Progress, room: usize, previous: u64, first: bool) {
-        let start = p.computed;
-        let known = p.tokens.len();
-        let row = |plan: &mut Plan, token: u32, position: usize| {
-            plan.tokens.push(token);
-            plan.positions.push(position as u32);
-        };
-        let first_row = self.tokens.len() as u32;
-        let rows = if start < known {
-            let rows = (known - start).min(room);
-            for position in start..start + rows {
-                row(self, p.tokens[position], position);
+    /// Adds as many rows of a sequence as there is room for.
+    fn add(&mut self, id: u64, p: &mut Progress, limits: Limits, previous: u64) {
+        let (first_row, start) = (self.tokens.len(), p.computed);
+        let first_logits = self.logit_rows.len();
+        if start < p.tokens.len() {
+            for position in start..p.tokens.len() {
+                let logits = p.scores_at(position) || p.samples_at(position);
+                if self.tokens.len() == limits.rows || logits && self.logit_rows.len() == limits.sequences {
+                    break;
+                }
+                self.row(p.tokens[position], position, logits);
             }
-            rows
-        } else {
+        } else if let Some((step, sample)) = p.last_sample
+            && step == previous
+            && self.tokens.len() < limits.rows
+        {
             // Its newest token is on the device still: usable if the very last step sampled it.
-            let Some((step, sample)) = p.last_sample else { return };
-            if step != previous {
-                return;
-            }
-            row(self, SAMPLED | sample, start);
+            self.row(SAMPLED | sample, start, true);
             self.continues = true;
-            1
-        };
+        }
+        let rows = self.tokens.len() - first_row;
+        if rows == 0 {
+            return;
+        }
         let table = self.tables.len() as u32;
         self.tables.extend(&p.blocks[..(start + rows).div_ceil(BLOCK_TOKENS)]);
-        self.spans.push(Span { first_row, rows: rows as u32, start: start as u32, table });
+        self.spans.push(Span { first_row: first_row as u32, rows: rows as u32, start: start as u32, table });
         self.prompts.push(p.prompt as u32);
         self.max_context = self.max_context.max(start + rows);
         p.computed = start + rows;
-        let newest = p.computed == known + p.pending;
-        let sample = newest.then_some(self.logit_rows.len() as u32);
+        let mut scores = first_logits as u32..self.logit_rows.len() as u32;
+        let sample = p.samples_at(p.computed - 1).then(|| {
+            scores.end -= 1;
+            scores.end
+        });
         if let Some(sample) = sample {
-            self.logit_rows.push(first_row + rows as u32 - 1);
             p.last_sample = Some((self.step, sample));
             p.pending += 1;
         }
-        self.parts.push(Part { id, sample, first });
+        self.parts.push(Part { id, scores, sample, first: start == p.cached });
+    }
+
+    fn row(&mut self, token: u32, position: usize, logits: bool) {
+        if logits {
+            self.logit_rows.push(self.tokens.len() as u32);
+        }
+        self.tokens.push(token);
+        self.positions.push(position as u32);
     }
 }
 

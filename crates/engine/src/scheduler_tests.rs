@@ -170,23 +170,112 @@ fn a_preempted_sequence_is_counted_once_and_finds_no_hits_in_its_own_blocks() {
     assert_eq!((s.prompt_tokens, s.prefix_queries, s.prefix_hits), (49, 49, 0));
 }
 
+fn submit_scored(s: &mut Scheduler<()>, id: u64, tokens: Vec<u32>, answer: usize) {
+    let end = tokens.len() + answer;
+    s.waiting.push_back(Scheduled { id, progress: Progress::new(tokens, end).scoring(), rest: () });
+}
+
+/// Takes the tokens told by a completed step of the only sequence that runs.
+fn tell(s: &mut Scheduler<()>, plan: &Plan) -> Range<usize> {
+    let (part, completed) = plan.outcomes().next().unwrap();
+    assert_eq!(s.running[0].id, part.id);
+    s.running[0].progress.tell(completed)
+}
+
+#[test]
+fn a_scored_prompt_has_no_more_rows_than_there_are_for_logits() {
+    let mut s = scheduler(16, 4, 16);
+    submit_scored(&mut s, 1, prompt(10, 0), 1);
+    let mut told = Vec::new();
+    let mut scores = Vec::new();
+    for _ in 0..3 {
+        let plan = step(&mut s, 0);
+        assert_eq!(plan.logit_rows.len(), plan.tokens.len().min(4));
+        scores.push((plan.parts[0].scores.clone(), plan.parts[0].sample));
+        told.push(tell(&mut s, &plan));
+    }
+    assert_eq!(scores, [(0..4, None), (0..4, None), (0..1, Some(1))]);
+    assert_eq!(told, [0..5, 5..9, 9..10]);
+}
+
+#[test]
+fn a_prompt_that_is_only_scored_ends_with_a_row_that_needs_no_logits() {
+    let mut s = scheduler(16, 4, 16);
+    submit_scored(&mut s, 1, prompt(5, 0), 0);
+    let plan = step(&mut s, 0);
+    assert_eq!(
+        (plan.logit_rows.clone(), plan.parts[0].scores.clone(), plan.parts[0].sample),
+        (vec![0, 1, 2, 3], 0..4, None)
+    );
+    assert_eq!(plan.tokens.len(), 5);
+    assert_eq!(tell(&mut s, &plan), 0..5);
+    assert!(matches!(s.plan(0), Next::Idle));
+    s.finish(1);
+    submit_scored(&mut s, 2, prompt(1, 0), 0);
+    let plan = step(&mut s, 0);
+    assert!(plan.logit_rows.is_empty());
+    assert_eq!(tell(&mut s, &plan), 0..1);
+}
+
+#[test]
+fn rows_of_logits_go_to_decoding_sequences_first_and_then_in_order() {
+    let mut s = scheduler(32, 4, 32);
+    submit(&mut s, 1, prompt(3, 0), 9);
+    submit(&mut s, 2, prompt(3, 1), 9);
+    let plan = step(&mut s, 0);
+    complete(&mut s, &plan, |_, _| 7);
+    submit_scored(&mut s, 3, prompt(8, 2), 1);
+    submit(&mut s, 4, prompt(5, 3), 1);
+    let plan = step(&mut s, 0);
+    let parts: Vec<_> = plan.parts.iter().map(|p| (p.id, p.scores.len(), p.sample)).collect();
+    // The last has no row of logits left for its newest token.
+    assert_eq!(parts, [(1, 0, Some(0)), (2, 0, Some(1)), (3, 2, None), (4, 0, None)]);
+    assert_eq!(plan.spans.iter().map(|s| s.rows).collect::<Vec<_>>(), [1, 1, 2, 4]);
+    assert_eq!(plan.logit_rows, [0, 1, 2, 3]);
+}
+
+#[test]
+fn what_was_told_is_not_scored_again_and_may_come_from_the_cache() {
+    let mut s = scheduler(24, 24, 16);
+    submit(&mut s, 1, prompt(40, 0), 1);
+    for _ in 0..2 {
+        let plan = step(&mut s, 0);
+        complete(&mut s, &plan, |_, _| 1);
+    }
+    submit_scored(&mut s, 2, prompt(40, 0), 1);
+    let plan = step(&mut s, 0);
+    assert_eq!((plan.spans[0].start, plan.parts[0].scores.len()), (0, 24), "cached positions have no logits");
+    assert_eq!(tell(&mut s, &plan), 0..25);
+    let mut again = s.finish(2).unwrap();
+    again.progress.pending = 0;
+    s.waiting.push_front(again);
+    let plan = step(&mut s, 0);
+    // 24 positions have served; of those, one block is whole.
+    assert_eq!((plan.spans[0].start, plan.spans[0].rows, plan.parts[0].first), (16, 24, true));
+    assert_eq!((plan.parts[0].scores.clone(), plan.parts[0].sample), (0..15, Some(15)));
+    assert_eq!(plan.logit_rows[0], 8);
+    assert_eq!(tell(&mut s, &plan), 25..40);
+}
+
 proptest! {
     /// Whatever the load, the row budget, the pool and the depth: every sequence ends with the tokens that it would have had
     /// alone, each position is computed in order, a sampled token is taken from where the step before writes it, no two sequences
     /// write one block, and all blocks come back.
     #[test]
     fn every_answer_is_complete_and_right(
-        requests in prop::collection::vec((1usize..50, 1usize..30, 0u32..3), 1..8),
+        requests in prop::collection::vec((1usize..50, 0usize..30, 0u32..3, any::<bool>()), 1..8),
         rows in 1usize..40, sequences in 1usize..5, blocks in 5usize..24, depth in 1usize..5,
     ) {
         let token = |id: u64, position: usize| (id as u32) * 7919 + position as u32;
         let mut s = scheduler(rows.max(sequences), sequences, blocks);
         let mut expected = std::collections::HashMap::new();
-        for (i, &(n, answer, salt)) in requests.iter().enumerate() {
+        let mut told = vec![0; requests.len()];
+        for (i, &(n, answer, salt, scored)) in requests.iter().enumerate() {
             let id = i as u64;
             let tokens = prompt(n, salt);
+            let answer = answer.max(usize::from(!scored));
             expected.insert(id, n + answer);
-            submit(&mut s, id, tokens, answer);
+            if scored { submit_scored(&mut s, id, tokens, answer) } else { submit(&mut s, id, tokens, answer) }
         }
         let mut flight: VecDeque<Plan> = VecDeque::new();
         let mut done = 0;
@@ -201,6 +290,9 @@ proptest! {
                         prop_assert!(writes.iter().all(|(b, i)| b != block || i == id), "block {} written by two", block);
                     }
                     prop_assert!(plan.tokens.len() <= rows.max(sequences));
+                    prop_assert!(plan.logit_rows.len() <= sequences);
+                    let asked = plan.parts.iter().flat_map(|p| p.scores.clone().chain(p.sample));
+                    prop_assert!(asked.eq(0..plan.logit_rows.len() as u32));
                     for (span, part) in plan.spans.iter().zip(&plan.parts) {
                         let word = plan.tokens[span.first_row as usize];
                         if word & SAMPLED != 0 {
@@ -213,12 +305,18 @@ proptest! {
                 }
                 Next::Drain => {
                     let plan = flight.pop_front().expect("nothing in flight to drain");
-                    for (part, completed) in plan.outcomes().filter(|(p, _)| p.sample.is_some()) {
+                    for (part, completed) in plan.outcomes() {
                         let Some(r) = s.running.iter_mut().find(|r| r.id == part.id) else { continue };
-                        let position = r.progress.tokens.len();
-                        r.progress.receive(token(part.id, position));
+                        let run = r.progress.tell(completed);
+                        prop_assert_eq!(run.clone().filter(|&t| t > 0).count(), part.scores.len());
+                        prop_assert!(run.is_empty() || run.start == told[part.id as usize]);
+                        told[part.id as usize] += run.len();
+                        if part.sample.is_some() {
+                            let position = r.progress.tokens.len();
+                            r.progress.receive(token(part.id, position));
+                        }
                         r.progress.publish(&mut s.pool, completed);
-                        if r.progress.tokens.len() == r.progress.end {
+                        if completed >= r.progress.prompt && r.progress.tokens.len() == r.progress.end {
                             let (prompt, tokens) = (r.progress.prompt, r.progress.tokens.clone());
                             prop_assert_eq!(tokens.len(), expected[&part.id]);
                             for (p, t) in tokens.iter().enumerate().skip(prompt) { prop_assert_eq!(*t, token(part.id, p)); }
@@ -231,6 +329,9 @@ proptest! {
             }
         }
         prop_assert_eq!(done, requests.len());
+        for (told, (n, _, _, scored)) in told.iter().zip(&requests) {
+            prop_assert_eq!(*told, if *scored { *n } else { 0 });
+        }
         prop_assert_eq!(s.pool.available(), blocks);
         let prompts: u64 = requests.iter().map(|&(n, ..)| n as u64).sum();
         prop_assert_eq!((s.prompt_tokens, s.prefix_queries), (prompts, prompts), "each prompt once");

@@ -1,6 +1,7 @@
 use crate::Logprobs;
 use crate::block_pool::Moves;
 use crate::client::Client;
+use crate::logprobs::log_softmax;
 use crate::scheduler::{Limits, Plan, Scheduler};
 use crate::spill::SpillStore;
 use crate::uniforms::{self, Bounds, StepInputs};
@@ -28,6 +29,8 @@ pub(crate) struct Stepper {
     moving: Vec<Ticket>,
     /// Blocks of failed steps that a copy which took too long may still write.
     lingering: Vec<Lingering>,
+    /// A row of logits, for [`Self::logprobs`].
+    row: Vec<f32>,
     /// Last, because its allocator says at its end what the others have not let go.
     layer: MetalLayer,
 }
@@ -100,6 +103,7 @@ impl Stepper {
         let free_slots = (0..limits.sequences as u32).rev().collect();
         Ok(Self {
             layer,
+            row: vec![0.0; model.vocab()],
             model,
             cache,
             scratch,
@@ -191,7 +195,7 @@ impl Stepper {
                 encoder.record(Op::Copy(Copy { from: sampled.slice(bytes.clone())?, to: readable.slice(bytes)? }))?;
             }
             let mut wanted = |id| scheduler.get(id).is_some_and(|s| s.rest.request.logprobs.is_some());
-            if plan.parts.iter().any(|part| part.sample.is_some() && wanted(part.id)) {
+            if plan.parts.iter().any(|part| !part.scores.is_empty() || part.sample.is_some() && wanted(part.id)) {
                 self.scratch.make_readable(encoder, logit_count)?;
             }
         }
@@ -274,14 +278,12 @@ impl Stepper {
     }
 
     /// Log-probabilities from the logits of the last completed step.
-    pub(crate) fn logprobs(&self, row: usize, token: u32, top: usize) -> Result<Logprobs> {
-        let vocab = self.model.vocab();
-        let mut logits = vec![0f32; vocab];
-        self.scratch.read_logits(row, &mut logits)?;
-        Ok(log_softmax(&logits, token, top))
+    pub(crate) fn logprobs(&mut self, row: u32, token: u32, top: usize) -> Result<Logprobs> {
+        self.scratch.read_logits(row as usize, &mut self.row)?;
+        Ok(log_softmax(&self.row, token, top))
     }
 
-    /// One entry for each sampled row; gives a history row to those that penalise.
+    /// One entry for each row of logits; gives a history row to those that penalise.
     fn sampling(
         &mut self,
         plan: &Plan,
@@ -289,7 +291,11 @@ impl Stepper {
     ) -> Result<(Vec<SampleParams>, Vec<LogitBias>), Refusal> {
         let mut params = Vec::with_capacity(plan.logit_rows.len());
         let mut biases = Vec::new();
-        for (part, span) in plan.parts.iter().zip(&plan.spans).filter(|(p, _)| p.sample.is_some()) {
+        for (part, span) in plan.parts.iter().zip(&plan.spans) {
+            params.extend(part.scores.clone().map(|_| SampleParams::GREEDY));
+            if part.sample.is_none() {
+                continue;
+            }
             let sequence =
                 scheduler.get(part.id).ok_or_else(|| DeviceError::Contract("a planned sequence is gone".into()))?;
             let client = &mut sequence.rest;
@@ -359,40 +365,5 @@ impl Stepper {
             buffers.push(buffer);
         }
         Ok(buffers)
-    }
-}
-
-/// Natural log-probabilities of `token` and of the `top` most likely, from raw logits.
-fn log_softmax(logits: &[f32], token: u32, top: usize) -> Logprobs {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
-    let log = |id: u32| (f64::from(logits[id as usize] - max) - sum.ln()) as f32;
-    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
-    let order = |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-    if top < ids.len() {
-        ids.select_nth_unstable_by(top, order);
-        ids.truncate(top);
-    }
-    ids.sort_unstable_by(order);
-    Logprobs { chosen: log(token), top: ids.into_iter().map(|id| (id, log(id))).collect() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn log_softmax_sums_to_one_and_orders_by_likelihood() {
-        let result = log_softmax(&[1.0, 3.0, 2.0, 3.0], 0, 3);
-        assert_eq!(result.top.iter().map(|t| t.0).collect::<Vec<_>>(), [1, 3, 2]);
-        let all = log_softmax(&[1.0, 3.0, 2.0, 3.0], 0, 4);
-        let sum: f32 = all.top.iter().map(|t| t.1.exp()).sum();
-        assert!((sum - 1.0).abs() < 1e-6);
-        assert_eq!(all.top[3], (0, all.chosen));
-    }
-
-    #[test]
-    fn no_alternatives_may_be_asked_for() {
-        assert!(log_softmax(&[0.0, 1.0], 1, 0).top.is_empty());
     }
 }

@@ -1,10 +1,11 @@
 use crate::block_pool::{BLOCK_TOKENS, BlockPool};
 use crate::client::Client;
+use crate::events::Sender;
 use crate::handle::{Info, Live, Options, Shared};
-use crate::scheduler::{Limits, Next, Plan, Progress, Scheduled, Scheduler};
+use crate::scheduler::{Limits, Next, Part, Plan, Progress, Scheduled, Scheduler};
 use crate::spill::SpillStore;
 use crate::step::{Lingering, Stepper, Submitted};
-use crate::{EngineError, Event, FinishReason, Request};
+use crate::{EngineError, FinishReason, PromptToken, Request};
 use mlx_serving_device::{Device, DeviceError};
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_model::Model;
@@ -14,7 +15,6 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::UnboundedSender;
 
 /// What an engine is made of.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub struct Parts {
 /// What the handle tells the thread.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Submit { request: Box<Request>, stops: StopMatcher, events: UnboundedSender<Event>, live: Live, arrived: Instant },
+    Submit { request: Box<Request>, stops: StopMatcher, events: Sender, live: Live, arrived: Instant },
     Stop,
 }
 
@@ -171,7 +171,10 @@ impl Worker {
                 Command::Submit { request, stops, events, live, arrived } => {
                     let end =
                         (request.prompt.len() + request.max_tokens.unwrap_or(usize::MAX / 2)).min(self.max_context);
-                    let progress = Progress::new(request.prompt.clone(), end);
+                    let mut progress = Progress::new(request.prompt.clone(), end);
+                    if request.prompt_logprobs.is_some() {
+                        progress = progress.scoring();
+                    }
                     let client = Client::new(*request, stops, events, live, arrived, &self.tokenizer);
                     self.next_id += 1;
                     self.scheduler.waiting.push_back(Scheduled { id: self.next_id, progress, rest: client });
@@ -211,12 +214,12 @@ impl Worker {
     /// Steps in flight at once. Log-probabilities are read from the step's logits, which the next step overwrites. A sequence
     /// that may stop at any token is computed one step ahead of what is known of it, so that no more than one is in vain.
     fn depth(&self) -> usize {
-        let any = |asks: fn(&Client) -> bool| {
-            self.scheduler.running.iter().chain(&self.scheduler.waiting).any(|s| asks(&s.rest))
+        let any = |asks: fn(&Scheduled<Client>) -> bool| {
+            self.scheduler.running.iter().chain(&self.scheduler.waiting).any(asks)
         };
-        if any(|client| client.request.logprobs.is_some()) {
+        if any(|s| s.rest.request.logprobs.is_some() || !s.progress.untold.is_empty()) {
             1
-        } else if any(Client::may_stop) {
+        } else if any(|s| s.rest.may_stop()) {
             self.stepper.depth().min(2)
         } else {
             self.stepper.depth()
@@ -267,50 +270,61 @@ impl Worker {
         }
     }
 
-    /// Hands a completed step's tokens to their sequences.
+    /// Hands a completed step's results to their sequences.
     fn deliver(&mut self, plan: &Plan, tokens: &[u32]) {
         let metrics = self.shared.metrics.clone();
-        let mut discarded = 0;
         for (part, completed) in plan.outcomes() {
-            let Some(s) = self.scheduler.running.iter_mut().find(|s| s.id == part.id) else {
-                discarded += u64::from(part.sample.is_some());
-                continue;
-            };
-            let Some(row) = part.sample else {
-                if self.share {
-                    s.progress.publish(&mut self.scheduler.pool, completed);
-                }
-                continue;
-            };
-            let token = tokens[row as usize];
-            if token == u32::MAX {
-                let error =
-                    EngineError::Device("the model's logits hold no finite value; its weights may be damaged".into());
-                self.end(part.id, |client| client.fail(error, &metrics));
-                continue;
-            }
-            s.progress.receive(token);
-            if self.share {
-                s.progress.publish(&mut self.scheduler.pool, completed);
-            }
-            let logprobs = s.rest.request.logprobs.map(|top| self.stepper.logprobs(row as usize, token, top));
-            let at_end = s.progress.tokens.len() >= s.progress.end;
-            let told = logprobs
-                .transpose()
-                .map_err(EngineError::from)
-                .and_then(|logprobs| s.rest.token(token, self.eos.contains(&token), logprobs, &metrics));
-            let reason = match told {
-                Ok(reason) => reason,
-                Err(error) => {
-                    self.end(part.id, |client| client.fail(error, &metrics));
-                    continue;
-                }
-            };
-            if let Some(reason) = reason.or(at_end.then_some(FinishReason::Length)) {
-                self.end(part.id, |client| client.finish(reason, &metrics));
+            match self.deliver_part(part, completed, tokens) {
+                Ok(None) => {}
+                Ok(Some(reason)) => self.end(part.id, |client| client.finish(reason, &metrics)),
+                Err(error) => self.end(part.id, |client| client.fail(error, &metrics)),
             }
         }
-        self.stepper.note_discarded(discarded);
+    }
+
+    /// Tells a sequence what the step has computed of it, and says if its answer ends with that.
+    fn deliver_part(
+        &mut self,
+        part: &Part,
+        completed: usize,
+        tokens: &[u32],
+    ) -> Result<Option<FinishReason>, EngineError> {
+        let Some(s) = self.scheduler.running.iter_mut().find(|s| s.id == part.id) else {
+            self.stepper.note_discarded(u64::from(part.sample.is_some()));
+            return Ok(None);
+        };
+        if part.scores.clone().chain(part.sample).any(|row| tokens[row as usize] == u32::MAX) {
+            let why = "the model's logits hold no finite value; its weights may be damaged";
+            return Err(EngineError::Device(why.into()));
+        }
+        if let Some(top) = s.rest.request.prompt_logprobs {
+            let told = s.progress.tell(completed);
+            let mut rows = part.scores.clone();
+            let run: Result<Vec<PromptToken>, DeviceError> = told
+                .map(|i| {
+                    let id = s.progress.tokens[i];
+                    // Nothing predicts the first.
+                    let row = if i == 0 { None } else { rows.next() };
+                    Ok(PromptToken { id, logprobs: row.map(|row| self.stepper.logprobs(row, id, top)).transpose()? })
+                })
+                .collect();
+            s.rest.prompt(run?);
+        }
+        let sampled = part.sample.map(|row| (row, tokens[row as usize]));
+        if let Some((_, token)) = sampled {
+            s.progress.receive(token);
+        }
+        if self.share {
+            s.progress.publish(&mut self.scheduler.pool, completed);
+        }
+        let mut reason = None;
+        if let Some((row, token)) = sampled {
+            let top = s.rest.request.logprobs;
+            let logprobs = top.map(|top| self.stepper.logprobs(row, token, top)).transpose()?;
+            reason = s.rest.token(token, self.eos.contains(&token), logprobs, &self.shared.metrics)?;
+        }
+        let at_end = completed >= s.progress.prompt && s.progress.tokens.len() >= s.progress.end;
+        Ok(reason.or(at_end.then_some(FinishReason::Length)))
     }
 
     /// Takes a sequence out and gives its client the last word.
@@ -321,18 +335,18 @@ impl Worker {
         }
     }
 
-    /// Drops the requests whose receivers have gone.
+    /// Drops the requests whose answers nobody reads any more.
     fn drop_gone(&mut self) {
         let metrics = self.shared.metrics.clone();
         let gone: Vec<u64> = self.scheduler.running.iter().filter(|s| s.rest.gone()).map(|s| s.id).collect();
         for id in gone {
-            self.end(id, |client| client.finish(FinishReason::Cancelled, &metrics));
+            self.end(id, |client| client.abandon(&metrics));
         }
         let waiting = std::mem::take(&mut self.scheduler.waiting);
         for s in waiting {
             if s.rest.gone() {
                 self.stepper.release_slot(s.rest.slot);
-                s.rest.finish(FinishReason::Cancelled, &metrics);
+                s.rest.abandon(&metrics);
             } else {
                 self.scheduler.waiting.push_back(s);
             }

@@ -3,61 +3,9 @@
 
 mod common;
 
-use common::{Answer, read, ring, ring_stats, start, tokenizer};
-use mlx_serving_cpu::{CpuDevice, CpuOptions};
-use mlx_serving_engine::{Engine, FinishReason, Options, Request, Sampling, Stream};
+use common::{Answer, answers, on_cpu as engine, read, requests, ring, ring_stats, tight};
+use mlx_serving_engine::{FinishReason, Options, Request};
 use mlx_serving_metal_layer::RingStats;
-use mlx_serving_metal_layer::config::MetalOptimizations;
-
-const PROMPTS: [&str; 6] = [
-    "Ownership is a set of rules that govern how a Rust program manages memory.",
-    "Ownership is a set of rules that govern how a Rust program manages memory. The borrow checker",
-    "fn main() {\n    let mut s = String::from(\"hello\");",
-    "What Is Ownership?",
-    "Traits",
-    "The enum `Option<T>` encodes the common scenario in which a value could be something or it could be nothing, and",
-];
-
-/// Everything that a request may ask for, in turn.
-fn requests() -> Vec<Request> {
-    let tokenizer = tokenizer();
-    let greedy = Sampling::default;
-    (0..30u64)
-        .map(|i| {
-            let sampling = match i % 6 {
-                0 => greedy(),
-                1 => Sampling { temperature: 0.9, seed: Some(i), ..greedy() },
-                2 => Sampling { temperature: 0.7, top_p: 0.9, top_k: 40, seed: Some(7), ..greedy() },
-                3 => Sampling { repetition_penalty: 1.3, frequency_penalty: 0.4, ..greedy() },
-                4 => Sampling { temperature: 1.2, min_p: 0.05, presence_penalty: 0.8, seed: Some(i), ..greedy() },
-                _ => Sampling { logit_bias: vec![(17, 2.5), (300, -80.0)], ..greedy() },
-            };
-            Request {
-                prompt: tokenizer.encode(PROMPTS[i as usize % PROMPTS.len()], false).unwrap(),
-                sampling,
-                max_tokens: Some(14 + 7 * (i as usize % 5)),
-                stop: if i % 4 == 1 { vec![" the".into(), "\n\n".into()] } else { Vec::new() },
-                ignore_eos: i % 3 == 0,
-                ..Request::default()
-            }
-        })
-        .collect()
-}
-
-/// So few blocks that sequences are preempted, so few rows that prompts are cut.
-fn tight() -> Options {
-    Options { max_sequences: 6, max_batch_rows: 24, kv_tokens: 16 * 10, ..Options::default() }
-}
-
-fn engine(config: &MetalOptimizations, options: &Options) -> Engine {
-    let device = CpuDevice::new(&CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap();
-    start(device, config, options).unwrap()
-}
-
-fn answers(engine: &Engine, requests: Vec<Request>) -> Vec<Answer> {
-    let streams: Vec<Stream> = requests.into_iter().map(|request| engine.submit(request).unwrap()).collect();
-    streams.into_iter().map(|stream| read(stream).unwrap()).collect()
-}
 
 /// Runs the requests without the ring, then with it, in so little memory that sequences are preempted.
 fn same_with_a_ring_of(ring_size: usize, requests: &[Request]) -> (Vec<Answer>, RingStats) {

@@ -102,6 +102,7 @@ pub(crate) fn start(
             max_waiting: e.max_waiting,
             step_limit: Duration::from_secs(e.step_limit_s),
             spill: spill(e, &id),
+            ..Options::default()
         };
         let parts = Parts { device: device.clone(), layer, model, tokenizer: tokenizer.clone(), eos: eos.clone() };
         Engine::start(parts, &options).map_err(Failure::failed)

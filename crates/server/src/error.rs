@@ -194,6 +194,9 @@ impl From<EngineError> for ApiError {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).coded("unavailable")
             }
             EngineError::Device(_) => Self::internal(message).coded("device_error"),
+            EngineError::Slow(_) => {
+                Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message).coded("slow_reader")
+            }
         }
     }
 }
@@ -216,9 +219,10 @@ mod tests {
     fn every_engine_error_has_its_status() {
         for (error, status) in [
             (EngineError::invalid("top_p", "x"), 400),
-            (EngineError::Overloaded { waiting: 3 }, 429),
+            (EngineError::Overloaded { live: 3, limit: 3, asked: 1 }, 429),
             (EngineError::Stopped("x".into()), 503),
             (EngineError::Device("x".into()), 500),
+            (EngineError::Slow("x".into()), 408),
         ] {
             assert_eq!(ApiError::from(error).into_response().status(), status);
         }

@@ -1,0 +1,262 @@
+//! The way of events from the engine's thread to whoever reads them, bounded by what may lie unread.
+
+use crate::{EngineError, Event};
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::Thread;
+use std::time::Instant;
+
+/// How many bytes of events may lie unread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UnreadLimits {
+    pub stream: usize,
+    pub all: usize,
+}
+
+/// What lies unread over all streams of an engine.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    limits: UnreadLimits,
+    unread: AtomicUsize,
+    open: Mutex<Open>,
+}
+
+/// The queues whose receivers are there.
+#[derive(Debug, Default)]
+struct Open {
+    next: u64,
+    queues: BTreeMap<u64, Arc<Queue>>,
+}
+
+/// Events of one stream on their way.
+struct Queue {
+    number: u64,
+    backlog: Arc<Backlog>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    events: VecDeque<Event>,
+    /// Bytes of the events.
+    bytes: usize,
+    /// No more events come: the last one was sent, the sender or the receiver is gone, or the stream was cut off.
+    ended: bool,
+    /// The reader was too slow.
+    slow: Option<EngineError>,
+    /// Whoever waits for an event.
+    reader: Option<Waker>,
+}
+
+impl Backlog {
+    pub(crate) fn new(limits: UnreadLimits) -> Arc<Self> {
+        Arc::new(Self { limits, unread: AtomicUsize::new(0), open: Mutex::default() })
+    }
+
+    /// A way for the events of one request.
+    pub(crate) fn open(self: &Arc<Self>) -> (Sender, Receiver) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.next += 1;
+        let queue = Arc::new(Queue { number: open.next, backlog: self.clone(), state: Mutex::default() });
+        open.queues.insert(queue.number, queue.clone());
+        (Sender(queue.clone()), Receiver(queue))
+    }
+
+    /// Bytes that lie unread.
+    pub(crate) fn unread(&self) -> usize {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    /// Cuts off the stream of which most lies unread: the one that sends may be read well.
+    fn relieve(&self) {
+        let slowest = {
+            let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            open.queues.values().max_by_key(|queue| queue.lock().bytes).cloned()
+        };
+        let Some(queue) = slowest else { return };
+        queue.cut_off(|unread| {
+            let all = self.limits.all;
+            format!("{unread} bytes of its answer lie unread, the most of all streams, which together exceed {all}")
+        });
+    }
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the stream for its reader's slowness: what lies unread gives way to the error.
+    fn cut_off(&self, why: impl FnOnce(usize) -> String) {
+        let mut state = self.lock();
+        if state.events.is_empty() || state.slow.is_some() {
+            return;
+        }
+        let error = EngineError::Slow(why(state.bytes));
+        self.clear(&mut state);
+        self.push(&mut state, Event::Failed(error.clone()));
+        (state.ended, state.slow) = (true, Some(error));
+        wake(state);
+    }
+
+    fn push(&self, state: &mut State, event: Event) {
+        let bytes = bytes(&event);
+        state.bytes += bytes;
+        self.backlog.unread.fetch_add(bytes, Ordering::Relaxed);
+        state.events.push_back(event);
+    }
+
+    fn pop(&self, state: &mut State) -> Option<Event> {
+        let event = state.events.pop_front()?;
+        let bytes = bytes(&event);
+        state.bytes -= bytes;
+        self.backlog.unread.fetch_sub(bytes, Ordering::Relaxed);
+        Some(event)
+    }
+
+    fn clear(&self, state: &mut State) {
+        self.backlog.unread.fetch_sub(std::mem::take(&mut state.bytes), Ordering::Relaxed);
+        state.events = VecDeque::new();
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Queue({})", self.number)
+    }
+}
+
+/// Lets the reader go on.
+fn wake(mut state: MutexGuard<'_, State>) {
+    let reader = state.reader.take();
+    drop(state);
+    if let Some(reader) = reader {
+        reader.wake();
+    }
+}
+
+/// Memory of an event, roughly: itself and the lists that it holds.
+fn bytes(event: &Event) -> usize {
+    const ALTERNATIVE: usize = size_of::<(u32, f32)>();
+    let held = match event {
+        Event::Prompt(tokens) => tokens
+            .iter()
+            .map(|token| size_of_val(token) + token.logprobs.as_ref().map_or(0, |l| ALTERNATIVE * l.top.len()))
+            .sum(),
+        Event::Token(token) => token.text.len() + token.logprobs.as_ref().map_or(0, |l| ALTERNATIVE * l.top.len()),
+        Event::Finished(finish) => finish.text.len(),
+        Event::Failed(error) => error.to_string().len(),
+    };
+    size_of::<Event>() + held
+}
+
+/// The engine's end.
+#[derive(Debug)]
+pub(crate) struct Sender(Arc<Queue>);
+
+impl Sender {
+    /// Queues an event; behind the last one, and where nobody reads any more, it is dropped. Too much unread cuts a stream off:
+    /// this one or, of all, the slowest. A single event is never too much.
+    pub(crate) fn send(&self, event: Event) {
+        let Queue { backlog, .. } = &*self.0;
+        let mut state = self.0.lock();
+        if state.ended {
+            return;
+        }
+        state.ended = event.is_last();
+        self.0.push(&mut state, event);
+        let limit = backlog.limits.stream;
+        let slow = !state.ended && state.events.len() > 1 && state.bytes > limit;
+        wake(state);
+        if slow {
+            self.0.cut_off(|unread| format!("{unread} bytes of its answer lie unread, more than {limit}"));
+        } else if backlog.unread() > backlog.limits.all {
+            backlog.relieve();
+        }
+    }
+
+    /// Nobody wants more events: the receiver is gone, or was cut off.
+    pub(crate) fn unwanted(&self) -> bool {
+        self.0.lock().ended
+    }
+
+    /// Why the stream was cut off, if it was.
+    pub(crate) fn slow(&self) -> Option<EngineError> {
+        self.0.lock().slow.clone()
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.ended = true;
+        wake(state);
+    }
+}
+
+/// The reader's end. Dropping it frees what lies unread.
+#[derive(Debug)]
+pub(crate) struct Receiver(Arc<Queue>);
+
+impl Receiver {
+    /// The next event; `None` once there is none and the sender has gone.
+    pub(crate) async fn next(&mut self) -> Option<Event> {
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    /// The same, blocking the thread until `deadline`; `Pending` if nothing came.
+    pub(crate) fn next_until(&mut self, deadline: Option<Instant>) -> Poll<Option<Event>> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            if let ready @ Poll::Ready(_) = self.poll(&mut context) {
+                return ready;
+            }
+            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => std::thread::park(),
+                Some(left) if left.is_zero() => return Poll::Pending,
+                Some(left) => std::thread::park_timeout(left),
+            }
+        }
+    }
+
+    fn poll(&mut self, context: &Context<'_>) -> Poll<Option<Event>> {
+        let mut state = self.0.lock();
+        if let Some(event) = self.0.pop(&mut state) {
+            return Poll::Ready(Some(event));
+        }
+        if state.ended {
+            return Poll::Ready(None);
+        }
+        state.reader = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.ended = true;
+        self.0.clear(&mut state);
+        drop(state);
+        let mut open = self.0.backlog.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.queues.remove(&self.0.number);
+    }
+}
+
+/// Wakes a thread that waits for an event.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[cfg(test)]
+#[path = "events_tests.rs"]
+mod tests;

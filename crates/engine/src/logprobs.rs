@@ -1,0 +1,53 @@
+use crate::Logprobs;
+
+/// Natural log-probabilities of `token` and of the `top` most likely, from raw logits.
+pub(crate) fn log_softmax(logits: &[f32], token: u32, top: usize) -> Logprobs {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
+    let log = |id: u32| (f64::from(logits[id as usize] - max) - sum.ln()) as f32;
+    Logprobs { chosen: log(token), top: likeliest(logits, top).into_iter().map(|id| (id, log(id))).collect() }
+}
+
+/// The `count` tokens of the largest logits, largest first, the smallest id first among equals.
+fn likeliest(logits: &[f32], count: usize) -> Vec<u32> {
+    let mut best: Vec<u32> = Vec::with_capacity(count + 1);
+    for (id, logit) in (0..).zip(logits) {
+        // Later ones lose against their equals.
+        let better = |other: &u32| logits[*other as usize].total_cmp(logit).is_ge();
+        if best.len() < count || best.last().is_some_and(|last| !better(last)) {
+            best.insert(best.partition_point(better), id);
+            best.truncate(count);
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_softmax_sums_to_one_and_orders_by_likelihood() {
+        let result = log_softmax(&[1.0, 3.0, 2.0, 3.0], 0, 3);
+        assert_eq!(result.top.iter().map(|t| t.0).collect::<Vec<_>>(), [1, 3, 2]);
+        let all = log_softmax(&[1.0, 3.0, 2.0, 3.0], 0, 4);
+        let sum: f32 = all.top.iter().map(|t| t.1.exp()).sum();
+        assert!((sum - 1.0).abs() < 1e-6);
+        assert_eq!(all.top[3], (0, all.chosen));
+    }
+
+    #[test]
+    fn the_likeliest_are_those_of_a_sorted_vocabulary() {
+        let logits: Vec<f32> = (0..500u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 25) as f32 - 40.0).collect();
+        let mut sorted: Vec<u32> = (0..500).collect();
+        sorted.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]).then(a.cmp(&b)));
+        for count in [0, 1, 20, 500, 501] {
+            assert_eq!(likeliest(&logits, count), sorted[..count.min(500)]);
+        }
+    }
+
+    #[test]
+    fn no_alternatives_may_be_asked_for() {
+        assert!(log_softmax(&[0.0, 1.0], 1, 0).top.is_empty());
+    }
+}

@@ -1,0 +1,52 @@
+//! A process that was stopped and goes on: nothing was lost, and no device hung.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+
+use common::Server;
+use serde_json::{Value, json};
+use std::process::Command;
+use std::time::Duration;
+
+fn signal(server: &Server, name: &str) {
+    let status = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", server.pid())).status().unwrap();
+    assert!(status.success());
+}
+
+fn request(i: usize) -> Value {
+    json!({
+        "prompt": format!("Chapter {i}: Ownership is"), "max_tokens": 400, "temperature": 0.8, "seed": i, "ignore_eos": true,
+    })
+}
+
+#[test]
+fn time_in_which_it_was_stopped_is_no_hanging_device() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("runtime.yaml");
+    std::fs::write(&config, "engine:\n  step_limit_s: 2\nserver:\n  wedged_after_s: 2\n").unwrap();
+    let server = Server::start(&["--device", "cpu", "--config", config.to_str().unwrap()]);
+    let answer = |i| {
+        let (status, body) = server.post("/v1/completions", &request(i));
+        assert_eq!(status, 200, "{body}");
+        body["choices"][0]["text"].clone()
+    };
+    let before: Vec<Value> = std::thread::scope(|scope| {
+        let answers: Vec<_> = (0..6).map(|i| scope.spawn(move || answer(i))).collect();
+        // In the middle of their steps, twice.
+        for rest in [6.0, 1.0] {
+            server.until("answers are computed", |s| s.metric("vllm:num_requests_running") >= rest);
+            signal(&server, "STOP");
+            std::thread::sleep(Duration::from_secs(4));
+            signal(&server, "CONT");
+            let (status, health) = server.get("/health");
+            assert_eq!(status, 200, "{health}");
+        }
+        answers.into_iter().map(|answer| answer.join().unwrap()).collect()
+    });
+    assert!(before.iter().all(|text| text.as_str().is_some_and(|text| text.len() > 400)));
+    // The same as undisturbed.
+    assert_eq!(before, (0..6).map(answer).collect::<Vec<_>>());
+    let (_, health) = server.get("/health");
+    assert!(health.contains("\"status\":\"ok\""), "{health}");
+}
