@@ -1,6 +1,6 @@
 use crate::handle::Live;
 use crate::{EngineError, Event, Finish, FinishReason, Logprobs, Metrics, Request, TokenEvent, Usage};
-use mlx_serving_text::{Detokenizer, StopMatcher, Tokenizer};
+use mlx_serving_text::{AnswerText, StopMatcher, Tokenizer};
 use std::time::Instant;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -18,15 +18,12 @@ pub(crate) struct Client {
     /// Prompt tokens found in the prefix cache when it was first admitted.
     pub cached: usize,
     events: UnboundedSender<Event>,
-    detokenizer: Detokenizer,
-    stops: StopMatcher,
+    text: AnswerText,
     arrived: Instant,
     started: Option<Instant>,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     completion: usize,
-    /// A stop string ended the text: nothing held back belongs to the answer.
-    cut: bool,
     _live: Live,
 }
 
@@ -41,8 +38,7 @@ impl Client {
     ) -> Self {
         let seed = request.sampling.seed.unwrap_or_else(random_seed);
         Self {
-            detokenizer: Detokenizer::after(tokenizer, true, &request.prompt),
-            stops,
+            text: AnswerText::new(tokenizer, (!request.begins_text).then_some(&*request.prompt), stops),
             request,
             seed,
             slot: None,
@@ -55,7 +51,6 @@ impl Client {
             first_token: None,
             last_token: None,
             completion: 0,
-            cut: false,
             _live: live,
         }
     }
@@ -98,29 +93,18 @@ impl Client {
         self.completion += 1;
         metrics.generation_tokens.inc();
         let eos = eos && !self.request.ignore_eos;
-        let mut text = String::new();
-        if !eos {
-            let piece = self.detokenizer.push(id).map_err(|e| EngineError::Device(e.to_string()))?;
-            let matched = self.stops.push(&piece.unwrap_or_default());
-            text = matched.emit;
-            self.cut = matched.stopped.is_some();
-        }
+        let step = match eos {
+            true => self.text.push_hidden(id),
+            false => self.text.push(id).map_err(|e| EngineError::Device(e.to_string()))?,
+        };
         // A closed channel is noticed before the next step.
-        let _ = self.events.send(Event::Token(TokenEvent { id, text, offset: 0, logprobs }));
-        Ok((eos || self.cut).then_some(FinishReason::Stop))
+        let _ = self.events.send(Event::Token(TokenEvent { id, text: step.text, offset: step.offset, logprobs }));
+        Ok((eos || step.stopped).then_some(FinishReason::Stop))
     }
 
     /// Sends the end.
     pub(crate) fn finish(mut self, reason: FinishReason, metrics: &Metrics) {
-        let mut text = String::new();
-        if !self.cut {
-            let rest = self.detokenizer.finish();
-            let matched = self.stops.push(&rest);
-            text = matched.emit;
-            if matched.stopped.is_none() {
-                text += &self.stops.finish();
-            }
-        }
+        let text = self.text.finish();
         let usage = self.usage();
         metrics.finish(reason, &usage);
         let _ = self.events.send(Event::Finished(Finish { reason, text, usage }));

@@ -191,7 +191,8 @@ impl ChatRequest {
             _ => ApiError::internal(e.to_string()),
         })?;
         let ids = model.tokenizer.encode(&prompt, false).map_err(|e| ApiError::invalid("messages", e.to_string()))?;
-        self.sampling()?.requests(ids, &model.defaults)
+        let requests = self.sampling()?.requests(ids, &model.defaults)?;
+        Ok(requests.into_iter().map(|request| Request { begins_text: true, ..request }).collect())
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`ChatTemplate`] | messages → prompt text, through the model's own Jinja template |
 //! | [`Detokenizer`] | ids one at a time → text as soon as it is whole characters |
 //! | [`StopMatcher`] | holds back what may begin a stop string, cuts the text at the first one |
+//! | [`AnswerText`] | both for one answer: ids in, the text that a client gets out |
 //!
 //! A request passes them in this order:
 //!
@@ -22,23 +23,23 @@
 //! // The template writes the special tokens itself, so none are added here.
 //! let ids = tokenizer.encode(&prompt, false)?;
 //!
-//! let mut detokenizer = Detokenizer::new(&tokenizer, true);
-//! let mut stops = StopMatcher::new(&["\n\n"])?;
+//! // No prompt is given: the answer to a chat begins a text of its own.
+//! let mut answer = AnswerText::new(&tokenizer, None, StopMatcher::new(&["\n\n"])?);
 //! # let _ = ids;
 //! loop {
-//!     let Some(text) = detokenizer.push(next_id())? else { continue };
-//!     let step = stops.push(&text);
-//!     print!("{}", step.emit);
-//!     if step.stopped.is_some() {
+//!     let step = answer.push(next_id())?;
+//!     print!("{}", step.text);
+//!     if step.stopped {
 //!         break;
 //!     }
 //! }
-//! // When generation ends without a stop string, both may still hold text:
-//! // stops.push(&detokenizer.finish()), then stops.finish().
+//! // When generation ends without a stop string, text may still be held back.
+//! print!("{}", answer.finish());
 //! # Ok(()) }
 //! ```
 #![forbid(unsafe_code)]
 
+mod answer;
 mod bounds;
 mod config;
 mod detokenizer;
@@ -50,6 +51,7 @@ mod stop;
 mod template;
 mod tokenizer;
 
+pub use answer::{AnswerStep, AnswerText};
 pub use detokenizer::Detokenizer;
 pub use error::{TemplateError, TextError};
 pub use stop::{StopMatcher, StopStep};

@@ -1,6 +1,7 @@
 //! Stop strings: cut generated text at the first one, whatever the chunks it arrives in.
 
 use crate::TextError;
+use std::collections::VecDeque;
 
 /// What one [`StopMatcher::push`] releases.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -11,7 +12,8 @@ pub struct StopStep {
     pub stopped: Option<usize>,
 }
 
-/// Finds the first stop string in a stream of text.
+/// Finds the first stop string in a stream of text, parts of which may be hidden: a special token's text can be part of a
+/// stop string, but never of what is released.
 ///
 /// First is the one that completes first; of several that complete at the same character, the longest.
 /// So the answer does not depend on how the text is cut into chunks, and a complete match never waits
@@ -20,8 +22,15 @@ pub struct StopStep {
 #[derive(Debug, Clone)]
 pub struct StopMatcher {
     stops: Vec<Stop>,
-    held: String,
+    held: VecDeque<Run>,
     stopped: bool,
+}
+
+/// Text that is released as a whole or not at all.
+#[derive(Debug, Clone)]
+struct Run {
+    text: String,
+    hidden: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -47,33 +56,58 @@ impl StopMatcher {
                 stop => Ok(Stop::new(stop)),
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { stops, held: String::new(), stopped: false })
+        Ok(Self { stops, held: VecDeque::new(), stopped: false })
     }
 
     /// Takes the next piece of text. After a match, further text is dropped.
     pub fn push(&mut self, text: &str) -> StopStep {
+        self.take(text, false)
+    }
+
+    /// Takes text that stop strings match as any other, and that is not released: a special token's.
+    pub fn push_hidden(&mut self, text: &str) -> StopStep {
+        self.take(text, true)
+    }
+
+    fn take(&mut self, text: &str, hidden: bool) -> StopStep {
         if self.stopped {
             return StopStep::default();
         }
+        let held: usize = self.held.iter().map(|run| run.text.len()).sum();
+        self.held.push_back(Run { text: text.to_owned(), hidden });
         for (i, &byte) in text.as_bytes().iter().enumerate() {
             if let Some(index) = self.advance(byte) {
                 self.stopped = true;
-                let mut emit = std::mem::take(&mut self.held);
-                emit.push_str(&text[..=i]);
-                emit.truncate(emit.len() - self.stops[index].bytes.len());
+                let emit = self.release(held + i + 1 - self.stops[index].bytes.len());
+                self.held.clear();
                 return StopStep { emit, stopped: Some(index) };
             }
         }
-        self.held.push_str(text);
         let keep = self.stops.iter().map(|stop| stop.matched).max().unwrap_or(0);
-        let held = self.held.split_off(self.held.len() - keep);
-        StopStep { emit: std::mem::replace(&mut self.held, held), stopped: None }
+        StopStep { emit: self.release(held + text.len() - keep), stopped: None }
     }
 
     /// The text still held back, once no more is coming.
     pub fn finish(&mut self) -> String {
         self.stops.iter_mut().for_each(|stop| stop.matched = 0);
-        std::mem::take(&mut self.held)
+        self.held.drain(..).filter(|run| !run.hidden).map(|run| run.text).collect()
+    }
+
+    /// Takes `bytes` from the front of what is held, and of these the ones that may be seen.
+    fn release(&mut self, mut bytes: usize) -> String {
+        let mut text = String::new();
+        while let Some(mut run) = self.held.pop_front() {
+            let rest = run.text.split_off(bytes.min(run.text.len()));
+            bytes -= run.text.len();
+            if !run.hidden {
+                text += &run.text;
+            }
+            if !rest.is_empty() {
+                self.held.push_front(Run { text: rest, ..run });
+                break;
+            }
+        }
+        text
     }
 
     /// Feeds one byte to every stop string; the longest that is now complete.
@@ -120,11 +154,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Chunks in brackets are hidden, without the brackets.
     fn run(stops: &[&str], chunks: &[&str]) -> (String, Option<usize>) {
         let mut matcher = StopMatcher::new(stops).unwrap();
         let mut out = String::new();
         for chunk in chunks {
-            let step = matcher.push(chunk);
+            let step = match chunk.strip_prefix('[').and_then(|chunk| chunk.strip_suffix(']')) {
+                Some(hidden) => matcher.push_hidden(hidden),
+                None => matcher.push(chunk),
+            };
             out += &step.emit;
             if step.stopped.is_some() {
                 return (out, step.stopped);
@@ -167,6 +205,18 @@ mod tests {
     }
 
     #[test]
+    fn hidden_text_is_matched_and_never_released() {
+        let eos = "[<|end|>]";
+        assert_eq!(run(&["<|end|>"], &["hi", eos, "on"]), ("hi".into(), Some(0)));
+        assert_eq!(run(&["bye<|end|>"], &["hi b", "ye", eos]), ("hi ".into(), Some(0)));
+        assert_eq!(run(&["<|end|>\n\n"], &["hi", eos, "\n", "\non"]), ("hi".into(), Some(0)));
+        assert_eq!(run(&["<|end|>\n\n"], &["hi", eos, "\n", "on"]), ("hi\non".into(), None));
+        assert_eq!(run(&["end"], &["hi<", "[end]", ">"]), ("hi<".into(), Some(0)));
+        assert_eq!(run(&["x"], &["a", eos, "b", eos]), ("ab".into(), None));
+        assert_eq!(run(&["<|end|>!"], &["a", eos]), ("a".into(), None));
+    }
+
+    #[test]
     fn drops_what_comes_after_the_match() {
         let mut matcher = StopMatcher::new(&["."]).unwrap();
         assert_eq!(matcher.push("one. two").emit, "one");
@@ -180,22 +230,41 @@ mod tests {
     }
 
     proptest! {
+        /// Searching the whole text, hidden parts in it, and leaving those out of what stands before the match.
         #[test]
         fn equals_a_search_of_the_whole_text(
-            text in "[abé☃]{0,40}",
+            chunks in prop::collection::vec(("[abé☃]{0,6}", prop::bool::weighted(0.3)), 0..12),
             stops in prop::collection::vec("[abé☃]{1,5}", 0..4),
-            cuts in prop::collection::vec(1usize..6, 0..40),
         ) {
             let stops: Vec<&str> = stops.iter().map(String::as_str).collect();
-            let mut chunks = Vec::new();
-            let mut rest = text.as_str();
-            for cut in cuts {
-                let at = rest.char_indices().nth(cut).map_or(rest.len(), |(at, _)| at);
-                chunks.push(&rest[..at]);
-                rest = &rest[at..];
+            let text: String = chunks.iter().map(|(chunk, _)| chunk.as_str()).collect();
+            let (before, stopped) = naive(&stops, &text);
+            let (mut seen, mut left) = (String::new(), before.len());
+            for (chunk, hidden) in &chunks {
+                let part = &chunk[..left.min(chunk.len())];
+                left -= part.len();
+                if !hidden {
+                    seen += part;
+                }
             }
-            chunks.push(rest);
-            prop_assert_eq!(run(&stops, &chunks), naive(&stops, &text));
+            let written: Vec<String> =
+                chunks.iter().map(|(chunk, hidden)| if *hidden { format!("[{chunk}]") } else { chunk.clone() }).collect();
+            let written: Vec<&str> = written.iter().map(String::as_str).collect();
+            prop_assert_eq!(run(&stops, &written), (seen, stopped));
+        }
+
+        /// No more is held back than the longest beginning of a stop string that the text ends with.
+        #[test]
+        fn holds_back_no_more_than_it_must(text in "[ab]{0,20}", hidden in "[ab]{0,4}", stops in prop::collection::vec("[ab]{1,5}", 1..4)) {
+            let mut matcher = StopMatcher::new(&stops).unwrap();
+            let first = matcher.push_hidden(&hidden);
+            let step = matcher.push(&text);
+            prop_assume!(first.stopped.is_none() && step.stopped.is_none());
+            let seen = hidden.clone() + &text;
+            let begun = |stop: &String| (0..=stop.len()).rev().find(|&n| seen.ends_with(&stop[..n])).unwrap_or(0);
+            let held = stops.iter().map(begun).max().unwrap_or(0).min(text.len());
+            prop_assert_eq!(first.emit, "");
+            prop_assert_eq!(step.emit, &text[..text.len() - held]);
         }
     }
 }

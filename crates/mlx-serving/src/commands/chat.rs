@@ -4,7 +4,7 @@ use super::{Context, generate};
 use crate::args::Chat;
 use crate::failure::Failure;
 use anstyle::{AnsiColor, Style};
-use mlx_serving_engine::Event;
+use mlx_serving_engine::{Event, Request};
 use rustyline::error::ReadlineError;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -85,7 +85,8 @@ fn answer(
     out: &mut impl Write,
 ) -> Result<String, Failure> {
     let tokens = generate::render(model, messages)?;
-    let mut stream = model.engine.submit(generate::request(model, tokens, &args.sampling)).map_err(Failure::failed)?;
+    let request = Request { begins_text: true, ..generate::request(model, tokens, &args.sampling) };
+    let mut stream = model.engine.submit(request).map_err(Failure::failed)?;
     let mut text = String::new();
     loop {
         if interrupted.load(Ordering::SeqCst) {

@@ -22,7 +22,8 @@ pub(crate) fn run(context: &Context, args: &Generate) -> Result<(), Failure> {
         text => text.to_owned(),
     };
     let model = context.load(args.model.model.as_deref())?;
-    let tokens = if args.raw || model.template.is_none() {
+    let raw = args.raw || model.template.is_none();
+    let tokens = if raw {
         model.tokenizer.encode(&prompt, true).map_err(Failure::failed)?
     } else {
         render(&model, &[json!({ "role": "user", "content": prompt })])?
@@ -30,7 +31,7 @@ pub(crate) fn run(context: &Context, args: &Generate) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     let mut answer = String::new();
     let mut token_ids = Vec::new();
-    let request = request(&model, tokens, &args.sampling);
+    let request = Request { begins_text: !raw, ..request(&model, tokens, &args.sampling) };
     let finish = follow(model.engine.submit(request).map_err(Failure::failed)?, |id, text| {
         token_ids.extend(id);
         answer += text;

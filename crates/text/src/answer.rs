@@ -1,0 +1,73 @@
+//! The text of one answer, as its tokens come.
+
+use crate::{Detokenizer, StopMatcher, TextError, Tokenizer};
+
+/// Turns an answer's tokens into the text that a client gets: whole characters, up to the first stop string, without special
+/// tokens. Stop strings are searched for in the text *with* special tokens, so that one may be or contain `<|im_end|>`.
+#[derive(Debug, Clone)]
+pub struct AnswerText {
+    tokenizer: Tokenizer,
+    detokenizer: Detokenizer,
+    stops: StopMatcher,
+    characters: usize,
+    stopped: bool,
+}
+
+/// What one token does to an answer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct AnswerStep {
+    /// Text that became final.
+    pub text: String,
+    /// Where the token's own text begins, in characters of the answer: what earlier tokens completed, held back for a stop string or
+    /// not. The tokens of one character share its place.
+    pub offset: usize,
+    /// A stop string is complete: the answer ends.
+    pub stopped: bool,
+}
+
+impl AnswerText {
+    /// An answer that goes on where `prompt` ends or, without one, begins a text: sentencepiece models then lose the space before
+    /// their first word.
+    #[must_use]
+    pub fn new(tokenizer: &Tokenizer, prompt: Option<&[u32]>, stops: StopMatcher) -> Self {
+        let detokenizer = match prompt {
+            Some(prompt) => Detokenizer::after(tokenizer, true, prompt),
+            None => Detokenizer::new(tokenizer, true),
+        };
+        Self { tokenizer: tokenizer.clone(), detokenizer, stops, characters: 0, stopped: false }
+    }
+
+    /// Takes the next token.
+    ///
+    /// # Errors
+    /// [`TextError::Decode`] when the decoder that `tokenizer.json` configures fails.
+    pub fn push(&mut self, id: u32) -> Result<AnswerStep, TextError> {
+        if self.tokenizer.is_special(id) {
+            return Ok(self.push_hidden(id));
+        }
+        let offset = self.characters;
+        let piece = self.detokenizer.push(id)?.unwrap_or_default();
+        self.characters += piece.chars().count();
+        let step = self.stops.push(&piece);
+        self.stopped |= step.stopped.is_some();
+        Ok(AnswerStep { text: step.emit, offset, stopped: self.stopped })
+    }
+
+    /// Takes a token that is not part of the text, special or not: one that ends the answer.
+    pub fn push_hidden(&mut self, id: u32) -> AnswerStep {
+        let step = self.stops.push_hidden(&self.tokenizer.id_to_token(id).unwrap_or_default());
+        self.stopped |= step.stopped.is_some();
+        AnswerStep { text: step.emit, offset: self.characters, stopped: self.stopped }
+    }
+
+    /// What was held back, once no token comes any more; nothing after a stop string.
+    pub fn finish(&mut self) -> String {
+        if self.stopped {
+            return String::new();
+        }
+        let rest = self.detokenizer.finish();
+        let step = self.stops.push(&rest);
+        self.stopped = true;
+        if step.stopped.is_some() { step.emit } else { step.emit + &self.stops.finish() }
+    }
+}
