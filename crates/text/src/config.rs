@@ -8,21 +8,24 @@ use std::path::{Path, PathBuf};
 const SPECIAL_TOKENS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// `tokenizer_config.json`, with `special_tokens_map.json` for the special tokens that it leaves out.
+/// `tokenizer_config.json`, with `special_tokens_map.json` for the special tokens that it leaves out, and `added_tokens.json`.
 pub(crate) struct Config {
     pub(crate) path: PathBuf,
     root: Map<String, Value>,
     special_tokens: Vec<(&'static str, String)>,
+    added_path: PathBuf,
+    added: Map<String, Value>,
 }
 
-/// An entry of `added_tokens_decoder`.
-pub(crate) struct AddedEntry {
+/// A token that stands beside `tokenizer.json`, and where.
+pub(crate) struct AddedEntry<'a> {
+    pub(crate) path: &'a Path,
     pub(crate) id: u32,
     pub(crate) token: tokenizers::AddedToken,
 }
 
 impl Config {
-    /// Both files are optional; a file that is there must be well-formed.
+    /// All files are optional; a file that is there must be well-formed.
     pub(crate) fn from_dir(dir: &Path) -> Result<Self, TextError> {
         let path = dir.join("tokenizer_config.json");
         let root = read_object(&path)?.unwrap_or_default();
@@ -36,7 +39,9 @@ impl Config {
             };
             special_tokens.extend(token.map(|token| (key, token)));
         }
-        Ok(Self { path, root, special_tokens })
+        let added_path = dir.join("added_tokens.json");
+        let added = read_object(&added_path)?.unwrap_or_default();
+        Ok(Self { path, root, special_tokens, added_path, added })
     }
 
     /// The special tokens that the model has, by the names that chat templates use.
@@ -53,19 +58,21 @@ impl Config {
         self.root.get("chat_template").filter(|value| !value.is_null())
     }
 
-    /// `added_tokens_decoder`, by rising id.
-    pub(crate) fn added_tokens(&self) -> Result<Vec<AddedEntry>, TextError> {
-        let Some(value) = self.root.get("added_tokens_decoder") else {
-            return Ok(Vec::new());
-        };
+    /// `added_tokens_decoder`, then `added_tokens.json`, which older models have instead; each by rising id.
+    pub(crate) fn added_tokens(&self) -> Result<Vec<AddedEntry<'_>>, TextError> {
+        let none = Value::Object(Map::new());
+        let value = self.root.get("added_tokens_decoder").unwrap_or(&none);
         let entries =
             value.as_object().ok_or_else(|| bad_value(&self.path, "added_tokens_decoder", "an object", value))?;
-        let mut added = entries.iter().map(|(id, entry)| self.added_token(id, entry)).collect::<Result<Vec<_>, _>>()?;
+        let mut added = entries.iter().map(|(id, entry)| self.declared(id, entry)).collect::<Result<Vec<_>, _>>()?;
         added.sort_by_key(|entry| entry.id);
+        let mut old = self.added.iter().map(|(token, id)| self.numbered(token, id)).collect::<Result<Vec<_>, _>>()?;
+        old.sort_by_key(|entry| entry.id);
+        added.extend(old);
         Ok(added)
     }
 
-    fn added_token(&self, id: &str, entry: &Value) -> Result<AddedEntry, TextError> {
+    fn declared(&self, id: &str, entry: &Value) -> Result<AddedEntry<'_>, TextError> {
         let key = || format!("added_tokens_decoder.{id}");
         let number = id.parse().map_err(|_| bad_value(&self.path, &key(), "keyed by a token id", entry))?;
         let content = entry.get("content").and_then(Value::as_str);
@@ -76,7 +83,18 @@ impl Config {
             .rstrip(flag("rstrip"))
             .single_word(flag("single_word"))
             .normalized(flag("normalized"));
-        Ok(AddedEntry { id: number, token })
+        Ok(AddedEntry { path: &self.path, id: number, token })
+    }
+
+    /// An entry of `added_tokens.json` says no more than the id; transformers takes a token as special if it has a special role.
+    fn numbered(&self, token: &str, id: &Value) -> Result<AddedEntry<'_>, TextError> {
+        let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
+        let number = number.ok_or_else(|| bad_value(&self.added_path, token, "a token id", id))?;
+        let additional = self.root.get("additional_special_tokens").and_then(Value::as_array);
+        let text = |value: &Value| value.as_str().or_else(|| value.get("content")?.as_str()).map(str::to_owned);
+        let special = self.special_tokens.iter().any(|(_, special)| special == token)
+            || additional.is_some_and(|list| list.iter().any(|value| text(value).as_deref() == Some(token)));
+        Ok(AddedEntry { path: &self.added_path, id: number, token: tokenizers::AddedToken::from(token, special) })
     }
 }
 

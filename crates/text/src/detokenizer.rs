@@ -1,7 +1,8 @@
 //! Token ids one at a time into text that can be sent at once.
 
 use crate::TextError;
-use crate::tokenizer::{Bytes, Tokenizer, byte_level, fallback_byte};
+use crate::byte_level::byte_level;
+use crate::tokenizer::{Bytes, Tokenizer, fallback_byte};
 
 /// Tokens before the current one that decide on its leading space.
 const CONTEXT: usize = 4;

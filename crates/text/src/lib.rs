@@ -41,6 +41,7 @@
 
 mod answer;
 mod bounds;
+mod byte_level;
 mod config;
 mod detokenizer;
 mod error;

@@ -1,6 +1,7 @@
 //! `tokenizer.json` through the `tokenizers` crate.
 
 use crate::TextError;
+use crate::byte_level::{self, byte_level};
 use crate::config::{Config, read_text};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -34,7 +35,7 @@ pub(crate) enum Bytes {
 
 impl Tokenizer {
     /// Loads `tokenizer.json` of a checkpoint folder, with the added and special tokens that
-    /// `tokenizer_config.json` and `special_tokens_map.json` declare. Truncation and padding settings of the
+    /// `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` declare. Truncation and padding settings of the
     /// file are switched off: a prompt is never cut in silence.
     ///
     /// # Errors
@@ -49,6 +50,8 @@ impl Tokenizer {
         let mut tokenizer = guarded(|| tokenizers::Tokenizer::from_bytes(text.as_bytes()).map_err(|e| e.to_string()))
             .map_err(broken)?;
         tokenizer.with_truncation(None).map_err(|e| broken(e.to_string()))?.with_padding(None);
+
+        byte_level::settle_decoder(&mut tokenizer).map_err(broken)?;
 
         let config = Config::from_dir(dir)?;
         add_declared_tokens(&mut tokenizer, &config)?;
@@ -193,7 +196,7 @@ impl Bytes {
     }
 }
 
-/// Adds the tokens of `added_tokens_decoder` that `tokenizer.json` lacks; both must agree on every id.
+/// Adds the tokens that only the files beside `tokenizer.json` have; all must agree on every id.
 fn add_declared_tokens(tokenizer: &mut tokenizers::Tokenizer, config: &Config) -> Result<(), TextError> {
     for entry in config.added_tokens()? {
         let token = entry.token.content.clone();
@@ -203,7 +206,7 @@ fn add_declared_tokens(tokenizer: &mut tokenizers::Tokenizer, config: &Config) -
         let actual = tokenizer.token_to_id(&token);
         if actual != Some(entry.id) {
             return Err(TextError::Contradiction {
-                path: config.path.clone(),
+                path: entry.path.to_owned(),
                 token,
                 declared: entry.id,
                 actual: actual.map_or_else(|| "no id".to_owned(), |id| id.to_string()),
@@ -223,20 +226,4 @@ fn guarded<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
 pub(crate) fn fallback_byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
-}
-
-/// The bytes of a byte-level token; an added token that is not spelt in that alphabet stands for itself.
-pub(crate) fn byte_level(token: &str) -> Vec<u8> {
-    token.chars().map(byte_of_char).collect::<Option<_>>().unwrap_or_else(|| token.as_bytes().to_vec())
-}
-
-/// GPT-2's alphabet: printable Latin-1 bytes are themselves, the 68 others are numbered from U+0100.
-fn byte_of_char(c: char) -> Option<u8> {
-    const PRINTABLE: [std::ops::RangeInclusive<u32>; 3] = [0x21..=0x7E, 0xA1..=0xAC, 0xAE..=0xFF];
-    let code = u32::from(c);
-    let printable = |byte: u32| PRINTABLE.iter().any(|range| range.contains(&byte));
-    match code {
-        0..=0xFF => printable(code).then_some(code as u8),
-        _ => (0..=0xFFu8).filter(|&byte| !printable(byte.into())).nth(code as usize - 0x100),
-    }
 }

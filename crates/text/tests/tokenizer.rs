@@ -126,3 +126,68 @@ fn a_decoder_that_panics_is_an_error() {
     let ids = tokenizer.encode(" ", false).unwrap();
     assert!(matches!(tokenizer.decode(&ids, false), Err(TextError::Decode { .. })));
 }
+
+/// The bundled tokenizer with settings of `tokenizer.json` replaced.
+fn bundled_with(settings: &[(&str, serde_json::Value)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let file = std::fs::read(common::bundled_dir().join("tokenizer.json")).unwrap();
+    let mut file: serde_json::Value = serde_json::from_slice(&file).unwrap();
+    for (key, value) in settings {
+        file[key] = value.clone();
+    }
+    std::fs::write(dir.path().join("tokenizer.json"), file.to_string()).unwrap();
+    dir
+}
+
+#[test]
+fn byte_letters_never_reach_a_text() {
+    let text = "Ownership is héllo ☃\n\n";
+    for decoder in [
+        serde_json::json!(null),
+        serde_json::json!({ "type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true }),
+        serde_json::json!({ "type": "Sequence", "decoders": [{ "type": "ByteFallback" }, { "type": "Fuse" }] }),
+    ] {
+        let tokenizer = Tokenizer::from_dir(bundled_with(&[("decoder", decoder.clone())]).path()).unwrap();
+        let ids = tokenizer.encode(text, false).unwrap();
+        assert_eq!(tokenizer.decode(&ids, false).unwrap(), text, "{decoder}");
+        let mut stream = mlx_serving_text::Detokenizer::new(&tokenizer, true);
+        let pieces: String = ids.iter().filter_map(|&id| stream.push(id).unwrap()).collect();
+        assert_eq!(pieces, text, "{decoder}");
+    }
+}
+
+#[test]
+fn byte_letters_that_no_text_is_turned_into_are_refused() {
+    for splits in [serde_json::json!(null), serde_json::json!({ "type": "Whitespace" })] {
+        let error = error_of(bundled_with(&[("pre_tokenizer", splits)]).path());
+        assert!(error.contains("spells bytes as letters") && error.contains("tokenizer.json"), "{error}");
+    }
+}
+
+#[test]
+fn tokens_that_only_added_tokens_json_has_are_added() {
+    let dir = with_file("added_tokens.json", r#"{"<tool>": 290, "[end]": 291}"#);
+    let config = std::fs::read_to_string(dir.path().join("tokenizer_config.json")).unwrap();
+    let config = config.replacen('{', r#"{"additional_special_tokens": [{"content": "[end]"}],"#, 1);
+    std::fs::write(dir.path().join("tokenizer_config.json"), config).unwrap();
+    let tokenizer = Tokenizer::from_dir(dir.path()).unwrap();
+    let ids = tokenizer.encode("the[end] <tool>cat", false).unwrap();
+    assert_eq!(ids.iter().filter(|&&id| id >= 290).collect::<Vec<_>>(), [&291, &290]);
+    assert!(!tokenizer.is_special(290) && tokenizer.is_special(291));
+    // What other files have too is nothing new.
+    let known = with_file("added_tokens.json", r#"{"<s>": 1}"#);
+    assert_eq!(Tokenizer::from_dir(known.path()).unwrap().vocab_size(), 290);
+}
+
+#[test]
+fn added_tokens_json_must_agree() {
+    for (content, expected) in [
+        (r#"{"<tool>": 300}"#, "gives the token \"<tool>\" the id 300, but tokenizer.json beside it gives it 290"),
+        (r#"{"<s>": 2}"#, "gives the token \"<s>\" the id 2"),
+        (r#"{"<tool>": "290"}"#, "`<tool>` must be a token id"),
+        (r#"["<tool>"]"#, "must be an object"),
+    ] {
+        let error = error_of(with_file("added_tokens.json", content).path());
+        assert!(error.contains(expected) && error.contains("added_tokens.json"), "{expected}: {error}");
+    }
+}
