@@ -71,6 +71,25 @@ pub enum TextError {
         /// Its words.
         reason: String,
     },
+    /// The text has more tokens than wanted.
+    #[error("the text has at least {tokens} tokens; at most {limit} are taken")]
+    TooLong {
+        /// It has no fewer, those at its beginning and end included.
+        tokens: usize,
+        /// What was wanted.
+        limit: usize,
+    },
+    /// Whoever wanted the ids does not any more.
+    #[error("the text was not needed any more")]
+    Cancelled,
+    /// A long text that cannot be tokenized piece by piece.
+    #[error(
+        "the text goes on for more than {kib} KiB without a place where the model's tokenizer can divide it: put spaces or line breaks into it, or send less"
+    )]
+    Undivided {
+        /// What can be tokenized in one go.
+        kib: usize,
+    },
     /// The tokenizer failed on some ids.
     #[error("the model's tokenizer cannot decode these tokens: {reason}")]
     Decode {

@@ -43,6 +43,7 @@ mod answer;
 mod bounds;
 mod byte_level;
 mod config;
+mod cuts;
 mod detokenizer;
 mod error;
 #[doc(hidden)]
@@ -51,6 +52,7 @@ mod python;
 mod stop;
 mod template;
 mod tokenizer;
+mod within;
 
 pub use answer::{AnswerStep, AnswerText};
 pub use detokenizer::Detokenizer;

@@ -3,10 +3,12 @@
 use crate::TextError;
 use crate::byte_level::{self, byte_level};
 use crate::config::{Config, read_text};
+use crate::cuts::Cuts;
+use crate::within::Sizes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use tokenizers::DecoderWrapper;
+use tokenizers::{DecoderWrapper, Encoding, ModelWrapper, Token};
 
 /// Text to token ids and back. Clones share one vocabulary.
 #[derive(Clone)]
@@ -16,6 +18,8 @@ pub struct Tokenizer {
 
 struct Inner {
     tokenizer: tokenizers::Tokenizer,
+    cuts: Cuts,
+    sizes: Sizes,
     bytes: Bytes,
     vocab_size: u32,
     bos: Option<String>,
@@ -55,9 +59,13 @@ impl Tokenizer {
 
         let config = Config::from_dir(dir)?;
         add_declared_tokens(&mut tokenizer, &config)?;
-        let vocab_size = tokenizer.get_vocab(true).into_values().max().map_or(0, |id| id.saturating_add(1));
+        let vocab = tokenizer.get_vocab(true);
+        let vocab_size = vocab.values().max().map_or(0, |id| id.saturating_add(1));
+        let cuts = Cuts::of(&tokenizer, &vocab);
         Ok(Self {
             inner: Arc::new(Inner {
+                sizes: Sizes::new(cuts.longest),
+                cuts,
                 bytes: Bytes::of(tokenizer.get_decoder()),
                 vocab_size,
                 bos: config.special_token("bos_token").map(str::to_owned),
@@ -143,6 +151,30 @@ impl Tokenizer {
     #[must_use]
     pub fn eos_token(&self) -> Option<&str> {
         self.inner.eos.as_deref()
+    }
+
+    pub(crate) fn cuts(&self) -> &Cuts {
+        &self.inner.cuts
+    }
+
+    pub(crate) fn sizes(&self) -> Sizes {
+        self.inner.sizes
+    }
+
+    /// The ids that are put before and after those of a text.
+    pub(crate) fn frame(&self, add_special_tokens: bool) -> Result<(Vec<u32>, Vec<u32>), TextError> {
+        let text = Encoding::from_tokens(vec![Token::new(u32::MAX, String::new(), (0, 0))], 0);
+        let process = || self.inner.tokenizer.post_process(text, None, add_special_tokens).map_err(|e| e.to_string());
+        let framed = guarded(process).map_err(|reason| TextError::Encode { reason })?;
+        let mut parts = framed.get_ids().split(|&id| id == u32::MAX).map(<[u32]>::to_vec);
+        Ok((parts.next().unwrap_or_default(), parts.next().unwrap_or_default()))
+    }
+
+    /// Drops the words that the model keeps the tokens of.
+    pub(crate) fn forget_words(&self) {
+        if let ModelWrapper::BPE(bpe) = self.inner.tokenizer.get_model() {
+            bpe.clear_cache();
+        }
     }
 
     pub(crate) fn bytes(&self) -> Bytes {
