@@ -191,3 +191,15 @@ fn added_tokens_json_must_agree() {
         assert!(error.contains(expected) && error.contains("added_tokens.json"), "{expected}: {error}");
     }
 }
+
+#[test]
+fn long_text_is_tokenized_as_in_one_go() {
+    for tokenizer in [bundled(), metaspace()] {
+        let text = "It's the cat 12345 that sat.\n\n  fn main() { 你好，世界。🦀 }\t<|im_end|>Hé </s>".repeat(1500);
+        let within = |limit| tokenizer.encode_within(&text, true, limit, &mut || true);
+        let ids = within(usize::MAX).unwrap();
+        assert_eq!(ids, tokenizer.encode(&text, true).unwrap());
+        assert_eq!(within(ids.len()).unwrap(), ids);
+        assert!(matches!(within(ids.len() - 1), Err(TextError::TooLong { tokens, .. }) if tokens == ids.len()));
+    }
+}

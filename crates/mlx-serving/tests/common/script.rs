@@ -1,6 +1,8 @@
 //! A model that says what it is told: each token is always followed by one other. Embeddings are one-hot, attention and
 //! feed-forward add nothing, the head is a table. Streaming, stop strings and log-probabilities then have exact answers.
 
+#![allow(unreachable_pub, reason = "each test file uses its own part")]
+
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
