@@ -28,7 +28,7 @@ pub(crate) struct Client {
     completion: usize,
     /// A stop string ended the text: nothing held back belongs to the answer.
     cut: bool,
-    _live: Live,
+    live: Live,
 }
 
 impl Client {
@@ -58,7 +58,7 @@ impl Client {
             last_token: None,
             completion: 0,
             cut: false,
-            _live: live,
+            live,
         }
     }
 
@@ -133,6 +133,8 @@ impl Client {
         }
         let usage = self.usage();
         metrics.finish(reason, &usage);
+        // Who reads it may send the next request at once.
+        drop(self.live);
         self.events.send(Event::Finished(Finish { reason, text, usage }));
     }
 
@@ -147,6 +149,7 @@ impl Client {
     /// Sends the end, in error.
     pub(crate) fn fail(self, error: EngineError, metrics: &Metrics) {
         metrics.fail();
+        drop(self.live);
         self.events.send(Event::Failed(error));
     }
 
