@@ -25,7 +25,7 @@ pub(crate) struct Client {
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     completion: usize,
-    _live: Live,
+    live: Live,
 }
 
 impl Client {
@@ -53,7 +53,7 @@ impl Client {
             first_token: None,
             last_token: None,
             completion: 0,
-            _live: live,
+            live,
         }
     }
 
@@ -117,6 +117,8 @@ impl Client {
         let text = self.text.finish();
         let usage = self.usage();
         metrics.finish(reason, &self.request, &usage);
+        // Who reads it may send the next request at once.
+        drop(self.live);
         self.events.send(Event::Finished(Finish { reason, text, usage }));
     }
 
@@ -131,6 +133,7 @@ impl Client {
     /// Sends the end, in error.
     pub(crate) fn fail(self, error: EngineError, metrics: &Metrics) {
         metrics.fail();
+        drop(self.live);
         self.events.send(Event::Failed(error));
     }
 

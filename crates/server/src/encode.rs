@@ -13,7 +13,9 @@ use mlx_serving_text::TextError;
 pub(crate) fn encode(model: &ServedModel, text: &str, special: bool, work: &Work) -> Result<Vec<u32>, ApiError> {
     let limit = model.engine.info().max_context;
     model.tokenizer.encode_within(text, special, limit, &mut || work.goes_on()).map_err(|error| match error {
-        TextError::TooLong { tokens, limit } => ApiError::invalid("prompt", too_long(&format!("at least {tokens}"), limit)),
+        TextError::TooLong { tokens, limit } => {
+            ApiError::invalid("prompt", too_long(&format!("at least {tokens}"), limit))
+        }
         error => ApiError::invalid("prompt", error.to_string()),
     })
 }

@@ -138,7 +138,7 @@ pub fn temperatures_below_the_floor_draw_nothing(device: &Arc<dyn Device>) {
         let logits = Noise::new(5).units(VOCAB).into_iter().map(|z| 1e-5 * z).collect::<Vec<_>>().repeat(params.len());
         Rows { vocab: VOCAB, logits, params, biases: Vec::new(), history: Vec::new() }
     };
-    let below = rows(&[1e-45, 1.175_494_35e-38, 1e-37, 1e-7, MIN_TEMPERATURE.next_down()]);
+    let below = rows(&[1e-45, f32::MIN_POSITIVE, 1e-37, 1e-7, MIN_TEMPERATURE.next_down()]);
     below.compare(device);
     let mut greedy = below.clone();
     greedy.params.iter_mut().for_each(|params| params.temperature = 0.0);
