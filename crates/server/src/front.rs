@@ -94,7 +94,7 @@ async fn greet(mut socket: TcpStream, place: Place, shared: Arc<Shared>) {
                 Look::Probe { head, request, keep } => {
                     bytes.drain(..head);
                     conn.begin(request.version(), false).await;
-                    let answer = answer(request, keep, &shared).await;
+                    let answer = answer(*request, keep, &shared).await;
                     if !matches!(timeout(limits.write, socket.write_all(&answer)).await, Ok(Ok(()))) {
                         return false;
                     }
@@ -180,7 +180,7 @@ enum Look {
     /// Too few to tell.
     More,
     /// A probe's whole head of so many bytes, and whether the connection stays open after it.
-    Probe { head: usize, request: Request<Body>, keep: bool },
+    Probe { head: usize, request: Box<Request<Body>>, keep: bool },
     /// Something else, or a probe that is not plain.
     Other,
 }
@@ -196,7 +196,7 @@ fn look(bytes: &[u8]) -> Look {
         Ok(httparse::Status::Partial) if bytes.len() < HEAD => return Look::More,
         _ => return Look::Other,
     };
-    probe(&parsed).map_or(Look::Other, |(request, keep)| Look::Probe { head, request, keep })
+    probe(&parsed).map_or(Look::Other, |(request, keep)| Look::Probe { head, request: Box::new(request), keep })
 }
 
 /// The request, and whether the connection stays open; `None` if it is not a plain probe.

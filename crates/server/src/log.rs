@@ -13,9 +13,12 @@ use std::time::{Duration, Instant};
 const PATH: usize = 200;
 const SECOND: Duration = Duration::from_secs(1);
 
+/// A kind of failure: method, route, status.
+type Kind = (Method, String, StatusCode);
+
 /// When each kind of failure was last told of, and how often it has come since.
 #[derive(Debug, Default)]
-pub(crate) struct RequestLog(Mutex<HashMap<(Method, String, StatusCode), (Instant, u64)>>);
+pub(crate) struct RequestLog(Mutex<HashMap<Kind, (Instant, u64)>>);
 
 impl RequestLog {
     /// How many of the kind came untold before this one; `None` if this one is not to be told either.
