@@ -140,24 +140,18 @@ fn files_that_are_pipes_sockets_and_devices() {
 
 #[test]
 fn a_file_that_changes_after_it_was_opened() {
-    let changes: [(&str, fn(&Path)); 3] = [
-        ("shorter", |path| std::fs::File::options().write(true).open(path).unwrap().set_len(4096).unwrap()),
-        ("longer", |path| {
-            let file = std::fs::File::options().write(true).open(path).unwrap();
-            file.set_len(file.metadata().unwrap().len() + 1).unwrap();
-        }),
-        ("other bytes", |path| {
-            let file = std::fs::File::options().write(true).open(path).unwrap();
-            let later = file.metadata().unwrap().modified().unwrap() + std::time::Duration::from_secs(1);
-            file.set_modified(later).unwrap();
-        }),
-    ];
-    for (what, change) in changes {
+    for what in ["shorter", "longer", "other bytes"] {
         let dir = copied();
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
         let mut bytes = [0; 512];
         checkpoint.read("model.norm.weight", 0, &mut bytes).unwrap();
-        change(&dir.path().join("model.safetensors"));
+        let file = std::fs::File::options().write(true).open(dir.path().join("model.safetensors")).unwrap();
+        let before = file.metadata().unwrap();
+        match what {
+            "shorter" => file.set_len(4096).unwrap(),
+            "longer" => file.set_len(before.len() + 1).unwrap(),
+            _ => file.set_modified(before.modified().unwrap() + std::time::Duration::from_secs(1)).unwrap(),
+        }
         let message = checkpoint.read("model.norm.weight", 0, &mut bytes).expect_err(what).to_string();
         assert!(message.contains("model.safetensors changed while it was read"), "{message}");
     }
