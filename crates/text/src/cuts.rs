@@ -4,7 +4,7 @@
 //! expression first; between certain characters none of the expressions in use ever matches across. *Sentencepiece-like* ones have
 //! no such places, but merge by rank alone, so that windows that overlap can be joined ([`crate::within`]).
 
-use crate::byte_level::{byte_level, has_alphabet};
+use crate::byte_level::has_alphabet;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use tokenizers::{AddedToken, Model as _, ModelWrapper};
@@ -71,8 +71,10 @@ impl Cuts {
         let rule = rule(tokenizer.get_model(), &normalizer, &splits, &added);
         let composes = normalizer.iter().any(|step| step["type"] == "NFC");
         let longest = match rule {
+            // A letter a byte; added tokens are spelt as they are.
             Rule::Words { .. } => {
-                let longest = vocab.keys().map(|token| byte_level(token).len()).max();
+                let tokens = vocab.keys().map(|token| token.chars().count());
+                let longest = tokens.chain(added.iter().map(|token| token.content.len())).max();
                 longest.map(|bytes| if composes { NFC_SHRINKS * bytes } else { bytes })
             }
             Rule::Stream(_) => vocab.keys().map(String::len).max(),
@@ -263,13 +265,14 @@ fn rule(model: &ModelWrapper, normalizer: &[Value], splits: &[Value], added: &[A
 
 fn words(normalizer: &[Value], splits: &[Value], added: &[AddedToken]) -> Option<Rule> {
     let (last, before) = splits.split_last()?;
-    let mut expressions: Vec<&str> = Vec::new();
+    let mut expressions: Vec<String> = Vec::new();
     let mut digits = false;
     for split in before {
         match split["type"].as_str()? {
             "Digits" => digits = true,
             "Split" if split["behavior"] == "Isolated" && split["invert"] == false => {
-                expressions.push(split["pattern"]["Regex"].as_str()?);
+                // Some files have the characters themselves.
+                expressions.push(split["pattern"]["Regex"].as_str()?.replace('\r', r"\r").replace('\n', r"\n"));
             }
             _ => return None,
         }
@@ -279,11 +282,11 @@ fn words(normalizer: &[Value], splits: &[Value], added: &[AddedToken]) -> Option
         return None;
     }
     if last["use_regex"] == true {
-        expressions.push(GPT_2);
+        expressions.push(GPT_2.to_owned());
     }
     let mut letters = true;
     let (mut spaces, mut marks) = (false, false);
-    for alternatives in expressions.into_iter().map(alternatives) {
+    for alternatives in expressions.iter().map(|expression| alternatives(expression)) {
         for alternative in &alternatives {
             letters &= *alternative != MARK_AND_LETTERS;
             digits |= alternative.trim_start_matches(" ?").starts_with(r"\p{N}");

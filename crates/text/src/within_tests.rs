@@ -125,7 +125,7 @@ const DEEPSEEK: [&str; 3] = [
 ];
 
 static WORDS: LazyLock<Vec<(&str, Tokenizer)>> = LazyLock::new(|| {
-    let llama = json!({ "/pre_tokenizer": sequence(vec![split(LLAMA_3)], false), "/model/ignore_merges": true });
+    let llama = json!({ "/pre_tokenizer": sequence(vec![split(&LLAMA_3.replace(r"\r\n", "\r\n"))], false), "/model/ignore_merges": true });
     let qwen = json!({ "/pre_tokenizer": sequence(vec![split(QWEN)], false), "/normalizer": { "type": "NFC" } });
     let digits = json!({ "type": "Digits", "individual_digits": true });
     vec![

@@ -5,8 +5,8 @@ mod common;
 
 use mlx_serving_text::TextError;
 
-/// Bytes of text; at once they would take 400 MiB.
-const SIZE: usize = 2 << 20;
+/// Bytes of text; at once they would take 200 MiB.
+const SIZE: usize = 1 << 20;
 
 /// Peak resident size, MiB.
 #[cfg(target_os = "linux")]
@@ -24,7 +24,7 @@ fn peak() -> usize {
 #[test]
 fn long_texts_cost_little_more_than_their_ids() {
     for tokenizer in [common::bundled(), common::metaspace()] {
-        for unit in ["the cat sat on a mat, 12 times.\n", "ab", " ", "你好，世界。", "<|im_end|></s>"] {
+        for unit in ["the cat sat on a mat, 12 times.\n", " ", "你好，世界。", "<|im_end|></s>"] {
             let text = unit.repeat(SIZE / unit.len());
             let before = peak();
             let too_long = tokenizer.encode_within(&text, true, 1000, &mut || true);
