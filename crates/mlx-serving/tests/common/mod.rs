@@ -8,6 +8,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The workspace's root.
@@ -43,6 +44,7 @@ pub struct Server {
     /// host:port
     pub address: String,
     log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Server {
@@ -77,13 +79,13 @@ impl Server {
         let log = Arc::new(Mutex::new(Vec::new()));
         let kept = log.clone();
         // Keeps the pipe empty, and the lines for whoever looks at the test's output.
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 eprintln!("server: {line}");
                 kept.lock().expect("no panic").push(line);
             }
         });
-        Server { child, address: String::new(), log }
+        Server { child, address: String::new(), log, reader: Some(reader) }
     }
 
     /// The same when its models are loaded, with its address.
@@ -121,11 +123,12 @@ impl Server {
         assert!(sent.success());
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and for the last line of its log.
     pub fn wait(&mut self) -> ExitStatus {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
+                self.reader.take().into_iter().for_each(|reader| reader.join().expect("no panic"));
                 return status;
             }
             assert!(start.elapsed() < Duration::from_secs(60), "it does not end");
