@@ -113,6 +113,61 @@ fn a_large_body_costs_little_memory_and_gives_it_back() {
     }
 }
 
+/// A group of processes that share a gibibyte; `None` where none can be made.
+#[cfg(target_os = "linux")]
+struct Gibibyte(std::path::PathBuf);
+
+#[cfg(target_os = "linux")]
+impl Gibibyte {
+    fn make(process: u32) -> Option<Self> {
+        let name = format!("mlx-serving-test-{process}");
+        [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")].iter().find_map(
+            |(root, limit)| {
+                let group = Gibibyte(std::path::Path::new(root).join(&name));
+                std::fs::create_dir(&group.0).ok()?;
+                std::fs::write(group.0.join(limit), (1u64 << 30).to_string()).ok()?;
+                std::fs::write(group.0.join("cgroup.procs"), process.to_string()).ok()?;
+                Some(group)
+            },
+        )
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Gibibyte {
+    fn drop(&mut self) {
+        // The server may still be ending; an empty group does no harm.
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_gibibyte_is_enough_for_a_crowd_of_large_bodies() {
+    let server = Server::start(&["--device", "cpu"]);
+    let group = Gibibyte::make(server.pid());
+    let measure = if group.is_some() { "a group of one gibibyte" } else { "its peak resident size" };
+    let requests = large(&server);
+    std::thread::scope(|scope| {
+        for (path, _, request) in &requests {
+            for _ in 0..4 {
+                let server = &server;
+                scope.spawn(move || {
+                    let status = status(&exchange(server, request));
+                    assert!([400, 429].contains(&status), "{path}: {status}");
+                });
+            }
+        }
+    });
+    let peak = server.memory("VmHWM:") >> 10;
+    eprintln!("20 bodies of 8 MB at once, by {measure}: {peak} MiB at most");
+    assert!(peak < 1024, "{peak} MiB");
+    let small = post(&server, "/v1/completions", "connection: close\r\n", r#"{"prompt": "x", "max_tokens": 1}"#);
+    server.until("an answer", |s| status(&exchange(s, &small)) == 200);
+    drop(server);
+    drop(group);
+}
+
 const LARGE: &str = r#"{"messages": [{"role": "user", "content": "x"}], "max_tokens": 400, "n": 16, "ignore_eos": true,
                         "logprobs": true, "top_logprobs": 20}"#;
 
