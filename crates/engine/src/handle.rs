@@ -319,11 +319,6 @@ impl Engine {
         self.shared.live.load(Ordering::Acquire)
     }
 
-    /// It holds as many requests as it may: further ones are refused.
-    pub fn full(&self) -> bool {
-        self.live() >= self.shared.max_live
-    }
-
     /// It refuses new requests.
     pub fn draining(&self) -> bool {
         self.shared.draining.load(Ordering::Acquire)

@@ -11,7 +11,7 @@ fn more_choices_than_can_ever_be_served_are_refused_for_good() {
     let server = Server::start(&["--device", "cpu"]);
     let (status, body) = server.post("/v1/completions", &json!({ "prompt": vec!["x"; 64], "n": 16, "max_tokens": 1 }));
     assert_eq!((status, &body["error"]["param"]), (400, &json!("n")), "{body}");
-    assert!(body["error"]["message"].as_str().unwrap().starts_with("1024 answers are asked for at once"), "{body}");
+    assert!(body["error"]["message"].as_str().unwrap().contains("which makes 1024 answers"), "{body}");
     assert_eq!(server.metric("vllm:prompt_tokens_total"), 0.0, "nothing was computed");
 }
 

@@ -113,12 +113,6 @@ impl ApiError {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).coded("overloaded")
     }
 
-    /// 429: the queue is full.
-    pub(crate) fn overloaded(live: usize) -> Self {
-        let message = format!("{live} requests run and wait already; try again soon (engine.max_waiting)");
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).coded("overloaded")
-    }
-
     /// 503: every connection is busy.
     pub(crate) fn crowded() -> Self {
         Self::unavailable("too many connections are open; try again soon (server.limits.connections)")

@@ -40,8 +40,9 @@ impl ServedModel {
         if self.engine.draining() {
             return Err(ApiError::draining());
         }
-        if self.engine.full() {
-            return Err(ApiError::overloaded(self.engine.live()));
+        let (live, limit) = (self.engine.live(), self.engine.info().max_live);
+        if live >= limit {
+            return Err(EngineError::Overloaded { live, limit, asked: 1 }.into());
         }
         Ok(())
     }
