@@ -175,7 +175,7 @@ const LARGE: &str = r#"{"messages": [{"role": "user", "content": "x"}], "max_tok
 fn an_answer_that_cannot_be_held_is_refused_before_it_is_computed() {
     let server = Server::configured("server: { limits: { answer_mb: 4 } }\n");
     let answer = exchange(&server, &post(&server, "/v1/chat/completions", "connection: close\r\n", LARGE));
-    assert!(status(&answer) == 400 && answer.contains("stream"), "{answer}");
+    assert!(status(&answer) == 400 && answer.contains("stream it"), "{answer}");
     assert_eq!(server.metric("vllm:generation_tokens_total"), 0.0);
     let streamed = LARGE.replace("400", "4").replace("\"n\": 16", "\"n\": 16, \"stream\": true");
     assert_eq!(

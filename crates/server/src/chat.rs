@@ -109,7 +109,7 @@ pub(crate) async fn chat_completions(
     .await
     .map_err(named)?;
     if streaming.is_none() {
-        state.unread.fits(&requests, &model).map_err(named)?;
+        state.unread.fits(&requests).map_err(named)?;
     }
     let prompt_tokens = requests[0].prompt.len();
     let streams = answer::submit(&model, requests).map_err(named)?;

@@ -221,7 +221,7 @@ pub(crate) async fn completions(
     let work = move |m: &ServedModel, work: &Work| request.requests(m, &plan, work);
     let (requests, echoes) = answer::off_thread(leave, &model, work).await?;
     if streaming.is_none() {
-        state.unread.fits(&requests, &model)?;
+        state.unread.fits(&requests)?;
     }
     let prompt_tokens = requests.iter().step_by(n).map(|request| request.prompt.len()).sum();
     let streams = answer::submit(&model, requests)?;

@@ -33,7 +33,7 @@ impl Default for Limits {
             idle: Duration::from_secs(75),
             write: Duration::from_secs(60),
             bodies: 64 << 20,
-            answer: 64 << 20,
+            answer: 16 << 20,
             unread: 256 << 20,
         }
     }

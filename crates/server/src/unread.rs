@@ -2,12 +2,11 @@
 
 use crate::budget::{Budget, Share};
 use crate::error::ApiError;
-use crate::state::ServedModel;
 use mlx_serving_engine::{PromptToken, Request, TokenEvent};
 use std::sync::Arc;
 
 /// Bytes of JSON around a token's text, and for each probability that is told with it: measured, and rounded up.
-const TOKEN: usize = 16;
+const TOKEN: usize = 8;
 const PROBABILITY: usize = 80;
 
 /// The bounds.
@@ -28,13 +27,10 @@ impl Unread {
     }
 
     /// Refuses requests whose whole answer could not be held.
-    pub(crate) fn fits(&self, requests: &[Request], model: &ServedModel) -> Result<(), ApiError> {
-        self.fit(requests, model.engine.info().max_context)
-    }
-
-    fn fit(&self, requests: &[Request], context: usize) -> Result<(), ApiError> {
+    pub(crate) fn fits(&self, requests: &[Request]) -> Result<(), ApiError> {
         let bytes = |r: &Request| {
-            let tokens = r.max_tokens.unwrap_or(context.saturating_sub(r.prompt.len()));
+            // Who sets no limit means few tokens more often than all that the context holds.
+            let tokens = r.max_tokens.unwrap_or(0);
             let prompt = r.prompt_logprobs.map_or(0, |top| r.prompt.len().saturating_mul(weight(Some(top), 0)));
             tokens.saturating_mul(weight(r.logprobs, 0)).saturating_add(prompt)
         };
@@ -104,16 +100,12 @@ mod tests {
     fn answers_that_cannot_be_held_are_refused_before_they_are_computed() {
         let unread = Unread::new(1 << 20, 4 << 20);
         let request = |max_tokens, logprobs| Request { max_tokens: Some(max_tokens), logprobs, ..Request::default() };
-        assert!(unread.fit(&[request(10_000, None)], 1).is_ok());
-        assert!(unread.fit(&[request(400, Some(20))], 1).is_ok());
-        assert!(unread.fit(&vec![request(400, Some(20)); 16], 1).is_err());
-        assert!(
-            unread.fit(&[Request { logprobs: Some(20), ..Request::default() }], 100_000).is_err(),
-            "to the context's end"
-        );
+        assert!(unread.fits(&[request(10_000, None)]).is_ok());
+        assert!(unread.fits(&[request(400, Some(20))]).is_ok());
+        assert!(unread.fits(&vec![request(400, Some(20)); 16]).is_err());
         let prompt = Request { prompt: vec![1; 100_000], prompt_logprobs: Some(5), ..request(1, None) };
-        assert!(unread.fit(&[prompt], 200_000).is_err());
-        assert!(unread.fit(&[request(usize::MAX, Some(20)), request(usize::MAX, None)], 1).is_err());
+        assert!(unread.fits(&[prompt]).is_err());
+        assert!(unread.fits(&[request(usize::MAX, Some(20)), request(usize::MAX, None)]).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// A connection whose reads end after a generous while.
 pub fn connect(server: &Server) -> TcpStream {
     let socket = TcpStream::connect(&server.address).expect("connect");
-    socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(300))).expect("a socket");
     socket
 }
 
