@@ -91,25 +91,48 @@ fn probes_are_quick_beside_large_bodies() {
     assert!(times[197] < Duration::from_millis(200), "{:?}", &times[190..]);
 }
 
+/// 8 MB of each kind of body, with its route and the status that it gets.
+#[cfg(target_os = "linux")]
+fn large(server: &Server) -> Vec<(&'static str, u16, Vec<u8>)> {
+    let text = "a b ".repeat(1_990_000);
+    let lists = format!("[{}[1]]", "[1],".repeat(1_950_000));
+    [
+        (
+            "/v1/chat/completions",
+            json!({ "messages": [{ "role": "user", "content": text }], "max_tokens": 1 }).to_string(),
+        ),
+        ("/v1/tokenize", json!({ "prompt": text }).to_string()),
+        ("/v1/completions", json!({ "prompt": "x".repeat(7_900_000) }).to_string()),
+        ("/v1/completions", format!("{{\"prompt\": {lists}}}")),
+        ("/v1/detokenize", format!("{{\"tokens\": [1{}]}}", ",1".repeat(3_990_000))),
+    ]
+    .map(|(path, body)| (path, 400, post(server, path, "connection: close\r\n", &body)))
+    .into()
+}
+
+#[cfg(target_os = "linux")]
+fn send_at_once(server: &Server, n: usize, request: &[u8], expected: u16) {
+    std::thread::scope(|scope| {
+        let sent: Vec<_> = (0..n).map(|_| scope.spawn(|| status(&exchange(server, request)))).collect();
+        sent.into_iter().for_each(|sent| assert_eq!(sent.join().unwrap(), expected));
+    });
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_large_body_costs_little_memory_and_gives_it_back() {
-    let server = Server::start(&["--device", "cpu"]);
-    let idle = server.memory("VmRSS:");
-    let body = format!("{{\"tokens\":[1{}]}}", ",1".repeat(3_990_000));
-    let request = post(&server, "/v1/detokenize", "connection: close\r\n", &body);
-    let send = |n: usize| {
-        std::thread::scope(|scope| {
-            let sent: Vec<_> = (0..n).map(|_| scope.spawn(|| status(&exchange(&server, &request)))).collect();
-            sent.into_iter().for_each(|sent| assert_eq!(sent.join().unwrap(), 400));
-        });
-    };
     for (n, bound) in [(1, 120), (8, 700)] {
-        send(n);
-        let peak = (server.memory("VmHWM:") - idle) >> 10;
-        eprintln!("{n} bodies of 8 MB: {peak} MiB above idle at most");
-        assert!(peak < bound, "{n}: {peak} MiB");
-        server.until("memory given back", |s| s.memory("VmRSS:") < idle + (60 << 10));
+        let server = Server::start(&["--device", "cpu"]);
+        let idle = server.memory("VmRSS:");
+        for (path, expected, request) in large(&server) {
+            send_at_once(&server, n, &request, expected);
+            let peak = (server.memory("VmHWM:") - idle) >> 10;
+            eprintln!("{n} x 8 MB to {path}: {peak} MiB above idle at most");
+            assert!(peak < bound, "{n} x {path}: {peak} MiB");
+            let start = std::time::Instant::now();
+            server.until("memory given back", |s| s.memory("VmRSS:") < idle + (60 << 10));
+            assert!(start.elapsed() < Duration::from_secs(10), "{path}: {:?}", start.elapsed());
+        }
     }
 }
 
