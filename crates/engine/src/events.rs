@@ -211,9 +211,9 @@ impl Receiver {
     /// The same, blocking the thread until `deadline`; `Pending` if nothing came.
     pub(crate) fn next_until(&mut self, deadline: Option<Instant>) -> Poll<Option<Event>> {
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-        let mut context = Context::from_waker(&waker);
+        let context = Context::from_waker(&waker);
         loop {
-            if let ready @ Poll::Ready(_) = self.poll(&mut context) {
+            if let ready @ Poll::Ready(_) = self.poll(&context) {
                 return ready;
             }
             match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
