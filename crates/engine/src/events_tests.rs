@@ -88,7 +88,7 @@ fn a_stream_that_nobody_reads_is_cut_off_and_others_go_on() {
 fn beyond_the_limit_of_all_the_slowest_is_cut_off_though_it_was_computed_to_its_end() {
     let backlog = backlog(1 << 20, 10_000);
     let (done, mut late) = backlog.open();
-    (0..16).for_each(|_| done.send(token(300)));
+    (0..20).for_each(|_| done.send(token(300)));
     done.send(last());
     drop(done);
     let (sender, mut receiver) = backlog.open();
