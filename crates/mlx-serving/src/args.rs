@@ -107,7 +107,7 @@ pub struct Serve {
     /// Port to listen on; 0 takes a free one [default: 8080]
     #[arg(long, env = "MLX_SERVING_PORT")]
     pub port: Option<u16>,
-    /// Origin of web pages that may use the server, such as https://app.example, or * for all; may be given several times
+    /// Origin of web pages that may use the server, such as `https://app.example`, or * for all; may be given several times
     #[arg(long, env = "MLX_SERVING_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
 }

@@ -56,7 +56,7 @@ pub struct Server {
     /// any; * for all.
     #[garde(skip)]
     pub allowed_hosts: Vec<String>,
-    /// Origins of web pages that may use the server, such as https://app.example; * for all.
+    /// Origins of web pages that may use the server, such as `https://app.example`; * for all.
     #[garde(inner(custom(origin)))]
     pub cors_origins: Vec<String>,
     /// Bounds of connections, of what they send, and of what waits for them.
