@@ -88,7 +88,7 @@ def completions(client, model):
     assert "".join(logprobs.tokens) == answer.text, (answer.text, logprobs.tokens)
     for token, chosen, top in zip(logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs):
         assert top[token] == chosen, (token, chosen, top)
-    offset = len(settings["prompt"])
+    offset = 0
     for token, here in zip(logprobs.tokens, logprobs.text_offset):
         assert here == offset, (logprobs.tokens, logprobs.text_offset)
         offset += len(token)
