@@ -19,7 +19,7 @@ pub struct Checkpoint {
     tensors: BTreeMap<String, usize>,
 }
 
-/// What a file's header says of a tensor.
+/// A tensor's entry in its file's header.
 #[derive(Debug, Clone, Copy)]
 pub struct TensorInfo<'a> {
     /// Type of a value.
@@ -30,10 +30,10 @@ pub struct TensorInfo<'a> {
     pub bytes: u64,
 }
 
-/// How the tensors of one linear (or embedding) module of shape (rows, cols) hold its weight. All are row-major.
+/// Layout of one linear (or embedding) module's weight of shape (rows, cols) in its tensors. All are row-major.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinearFormat {
-    /// MLX's affine quantisation: `weight` packs values, u32 (rows, cols · bits / 32); `scales` and `biases` are (rows, cols / group
+    /// MLX's affine quantization: `weight` packs values, u32 (rows, cols · bits / 32); `scales` and `biases` are (rows, cols / group
     /// size).
     Quantized {
         /// Bits and group size.

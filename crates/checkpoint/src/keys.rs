@@ -7,7 +7,7 @@ use std::path::Path;
 #[derive(Debug, Clone)]
 pub(crate) struct Keys<'a> {
     pub map: &'a Map<String, Value>,
-    /// What stands before a key's name, as in `rope_scaling.`.
+    /// Prefix of a key's name, such as `rope_scaling.`.
     pub prefix: String,
     pub path: &'a Path,
 }

@@ -9,11 +9,11 @@ pub struct Rope {
     pub theta: f64,
     /// Neighbouring values form a pair, instead of values half a head apart.
     pub traditional: bool,
-    /// How the context is stretched.
+    /// Scaling of positions beyond the trained context.
     pub scaling: RopeScaling,
 }
 
-/// How a model stretches its context.
+/// Scaling of rotary positions beyond the trained context.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
     /// Not at all.

@@ -19,7 +19,7 @@ pub(crate) fn name() -> String {
 pub struct HostMemory {
     /// All of it.
     pub total: u64,
-    /// What may still be used.
+    /// Memory still available.
     pub available: u64,
 }
 

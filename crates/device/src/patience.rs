@@ -17,7 +17,7 @@ impl Patience {
         Self { left: limit, looked: Instant::now() }
     }
 
-    /// How long to wait before asking again; `None` once it is at its end.
+    /// Time to wait before asking again; `None` once it is used up.
     pub fn slice(&mut self) -> Option<Duration> {
         self.slice_at(Instant::now())
     }

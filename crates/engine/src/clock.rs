@@ -2,7 +2,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often the clock is wound.
+/// Interval at which the clock advances.
 const TICK: Duration = Duration::from_millis(250);
 /// The most that counts of the time since it was last wound.
 const LONGEST: Duration = Duration::from_millis(500);

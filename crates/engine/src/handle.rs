@@ -278,7 +278,7 @@ impl Engine {
         &self.shared.metrics
     }
 
-    /// Adds all metrics as they are now, the optimisations' too unless the configuration hides them.
+    /// Adds all metrics as they are now, the optimizations' too unless the configuration hides them.
     pub fn tell_metrics(&self, to: &mut Labeled<'_>) {
         self.shared.metrics.tell(to);
         if let Some(metrics) = &self.shared.layer_metrics {

@@ -33,7 +33,7 @@ impl Default for LayerMetrics {
 }
 
 impl LayerMetrics {
-    /// Adds the metrics of the optimisations that `stats` has counters of, and the device's.
+    /// Adds the metrics of the optimizations that `stats` has counters of, and the device's.
     pub fn tell(&self, stats: &LayerStats, to: &mut Labeled<'_>) {
         if let Some(stats) = stats.memory_pool.counters() {
             pool(to, stats);
@@ -55,7 +55,7 @@ impl LayerMetrics {
 
 fn pool(to: &mut Labeled<'_>, s: &PoolStats) {
     to.counter("metal_pool_acquired", "Allocations handed out.", s.total_acquired);
-    to.counter("metal_pool_released", "Allocations let go.", s.total_released);
+    to.counter("metal_pool_released", "Allocations released.", s.total_released);
     to.counter("metal_pool_exhaustion", "Times that the heaps ran out.", s.exhaustion_events);
     to.counter("metal_pool_fallback", "Allocations served by a dedicated buffer.", s.fallback_events);
     to.gauge("metal_pool_available", "Heaps without live allocations.", s.available_count);

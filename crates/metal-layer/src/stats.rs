@@ -7,7 +7,7 @@ use std::time::Duration;
 pub struct PoolStats {
     /// Allocations handed out.
     pub total_acquired: u64,
-    /// Allocations let go.
+    /// Allocations released.
     pub total_released: u64,
     /// Times the heaps ran out: one for each episode.
     pub exhaustion_events: u64,

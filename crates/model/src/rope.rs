@@ -10,11 +10,11 @@ pub(crate) struct Rope {
     pub theta: f64,
     /// Pairs are neighbours (x[2i], x[2i + 1]) rather than halves (x[i], x[i + dims / 2]).
     pub interleaved: bool,
-    /// How the context is stretched.
+    /// Scaling of positions beyond the trained context.
     pub scaling: Scaling,
 }
 
-/// How a model stretches its context.
+/// Scaling of rotary positions beyond the trained context.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Scaling {
     /// Not at all.

@@ -11,7 +11,7 @@ const PIECE: usize = 512 << 10;
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     pub spec: WeightSpec,
-    /// Names of values, scales and biases; an unquantised module has only the first.
+    /// Names of values, scales and biases; an unquantized module has only the first.
     pub tensors: Vec<String>,
 }
 

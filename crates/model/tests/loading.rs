@@ -151,7 +151,7 @@ fn names_the_file(error: &ModelError, dir: &Path) {
     assert!(message.contains(&format!("{file} changed while it was read")) && message.contains("model."), "{message}");
 }
 
-/// Loads with some optimisations on; tells `progress` the bytes that were handed over.
+/// Loads with some optimizations on; tells `progress` the bytes that were handed over.
 fn load_with(optimizations: &str, dir: &Path, progress: &mut dyn FnMut(u64)) -> Result<Model, ModelError> {
     let mut config = MetalOptimizations::default();
     config.select(optimizations).unwrap();

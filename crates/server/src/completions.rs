@@ -137,7 +137,7 @@ impl<'de> Deserialize<'de> for Entry {
     }
 }
 
-/// A prompt as it comes back before its answer.
+/// A prompt, echoed before its answer.
 #[derive(Debug)]
 struct Echo {
     text: String,

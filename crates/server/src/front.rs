@@ -29,7 +29,7 @@ const READ: usize = 4 << 10;
 const HEADERS: usize = 64;
 /// Wait for descriptors or places to come free.
 const WAIT: Duration = Duration::from_millis(10);
-/// Waits before a connection for which there is no place is let go.
+/// Time that a connection waits for a place before it is closed.
 const WAITS: usize = 100;
 
 /// Accepts connections for ever.

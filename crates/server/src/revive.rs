@@ -14,7 +14,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 const WELL: Duration = Duration::from_secs(300);
 
 /// Watches the models of `state`, all of which are named by now, for ever. `load` loads the model of that name anew; it blocks, and is
-/// called on a thread of its own, after the dead engine has let go of what it held. A model that cannot be loaded keeps no other waiting.
+/// called on a thread of its own, after the dead engine has released what it held. A model that cannot be loaded keeps no other waiting.
 pub async fn revive<L, E>(state: Arc<AppState>, load: L)
 where
     L: Fn(&str) -> Result<ServedModel, E> + Send + Sync + 'static,

@@ -58,7 +58,7 @@ impl SampleParams {
         bias_count: 0,
     };
 
-    /// Whether the token is drawn rather than the most likely one taken.
+    /// True if the token is drawn; false if the most likely one is taken.
     pub fn draws(&self) -> bool {
         self.temperature >= MIN_TEMPERATURE
     }

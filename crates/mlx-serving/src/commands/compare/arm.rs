@@ -10,7 +10,7 @@ use serde::Serialize;
 use std::time::Instant;
 
 pub(crate) const BLIT: &str = "blit_queue";
-/// Host memory for blocks that are pushed out, MiB: more than any prompt here needs, or a quarter of what a small machine has.
+/// Host memory for evicted blocks, MiB: more than any prompt here needs, or a quarter of what a small machine has.
 fn spill_mb() -> u64 {
     2048.min(host_memory().map_or(u64::MAX, |memory| memory.total >> 22))
 }
