@@ -29,7 +29,7 @@ const READ: usize = 4 << 10;
 const HEADERS: usize = 64;
 /// Wait for descriptors or places to come free.
 const WAIT: Duration = Duration::from_millis(10);
-/// Time that a connection waits for a place before it is closed.
+/// Times that a connection waits so before it is closed.
 const WAITS: usize = 100;
 
 /// Accepts connections for ever.
