@@ -74,7 +74,7 @@ def our_version():
     return f"{run([OURS, '--version']).strip()} ({commit}{dirty})"
 
 
-def summarise(ours, peer):
+def summarize(ours, peer):
     out = {}
     for key, target in TARGETS.items():
         a, b = [r[key] for r in ours], [r[key] for r in peer]
@@ -139,7 +139,7 @@ def main():
         "settings": {key: getattr(args, key) for key in keys},
         "machine": {"cpu": cpu, "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}"},
         "versions": {"mlx_serving": our_version(), "llama_cpp_python": peer[0]["llama_cpp_python"], "llama_cpp_features": peer[0]["features"]},
-        "summary": summarise(ours, peer),
+        "summary": summarize(ours, peer),
         "ours": ours,
         "llama_cpp": peer,
     }

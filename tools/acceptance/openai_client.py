@@ -136,7 +136,7 @@ def echoed_logprobs(client, model):
 
 
 def refusals(client, model):
-    """What cannot be honoured is a 400 with the parameter's name, an unknown model a 404."""
+    """What cannot be honored is a 400 with the parameter's name, an unknown model a 404."""
     for bad in ({"temperature": -1.0}, {"max_tokens": -5}, {"extra_body": {"no_such_parameter": 1}}):
         try:
             client.chat.completions.create(**{"model": model, "messages": QUESTION, **bad})

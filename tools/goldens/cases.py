@@ -10,8 +10,8 @@ class Case:
 
     name: str
     config: dict
-    dtype: str = "bfloat16"  # of dense tensors, scales and quantisation biases
-    bits: int | None = 4  # None: not quantised
+    dtype: str = "bfloat16"  # of dense tensors, scales and quantization biases
+    bits: int | None = 4  # None: not quantized
     group_size: int = 64
     overrides: dict = field(default_factory=dict)  # module path -> {"bits", "group_size"}, or False
     tokens: int = 24
@@ -92,7 +92,7 @@ def architectures():
     yield Case("mistral-window-decode", config("mistral", sliding_window=16), tokens=48, prefill=30, window_everywhere=True)
 
 
-def quantisations():
+def quantizations():
     for bits in (2, 3, 4, 5, 6, 8):
         for group_size in (32, 64, 128):
             grid = config("qwen2", hidden_size=max(64, group_size), num_hidden_layers=1)
@@ -112,6 +112,6 @@ def quantisations():
 
 
 def every_case():
-    cases = [*architectures(), *quantisations()]
+    cases = [*architectures(), *quantizations()]
     assert len({case.name for case in cases}) == len(cases)
     return cases

@@ -7,7 +7,7 @@
     make_goldens.py all
 
 MLX's CPU kernels accumulate in the type of their tensors, so every parameter is widened to float32 before a forward pass;
-quantised weights stay packed, their scales and biases widen exactly.
+quantized weights stay packed, their scales and biases widen exactly.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def random_model(case, seed):
 
 
 def write_checkpoint(case, model, folder):
-    """Quantises `model` as `case` says and writes config.json and the tensors, in one file or in shards with an index."""
+    """Quantizes `model` as `case` says and writes config.json and the tensors, in one file or in shards with an index."""
     config = dict(case.config)
     if case.bits:
         settings = {"group_size": case.group_size, "bits": case.bits}

@@ -128,7 +128,7 @@ impl Checkpoint {
         self.tensor(name, &[len], &FLOATS)
     }
 
-    /// The weight of a module of shape (`rows`, `cols`). Quantised if the module has scales, as in mlx-lm; its parameters then
+    /// The weight of a module of shape (`rows`, `cols`). Quantized if the module has scales, as in mlx-lm; its parameters then
     /// come from `config.json`, overrides included.
     pub fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<LinearFormat, CheckpointError> {
         let weight = format!("{module}.weight");

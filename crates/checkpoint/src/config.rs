@@ -39,7 +39,7 @@ pub struct Config {
     pub windows: Vec<Option<usize>>,
     /// Tokens that end an answer, as far as this file names them.
     pub eos_token_ids: Vec<u32>,
-    /// How modules are quantised, if any is.
+    /// How modules are quantized, if any is.
     pub quantization: Option<QuantizationPlan>,
 }
 

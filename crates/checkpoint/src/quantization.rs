@@ -3,7 +3,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// MLX's affine quantisation of one module: w = s·q + b for each group.
+/// MLX's affine quantization of one module: w = s·q + b for each group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quantization {
     /// Values that share a scale and a bias: 32, 64 or 128.
@@ -16,7 +16,7 @@ pub struct Quantization {
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuantizationPlan {
     default: Quantization,
-    /// Module path → its own parameters, or `None` where it is not quantised.
+    /// Module path → its own parameters, or `None` where it is not quantized.
     overrides: BTreeMap<String, Option<Quantization>>,
 }
 
@@ -30,7 +30,7 @@ impl QuantizationPlan {
             return Err(CheckpointError::config(path, key, value, "an object with group_size and bits"));
         };
         if let Some(method) = map.get("quant_method").and_then(Value::as_str) {
-            let expected = "MLX's own quantisation: convert the model with mlx_lm.convert";
+            let expected = "MLX's own quantization: convert the model with mlx_lm.convert";
             return Err(CheckpointError::config(path, &format!("{key}.quant_method"), method, expected));
         }
         let default = parameters(map, key, path)?;

@@ -7,7 +7,7 @@ use serde_json::Value;
 pub struct Rope {
     /// Base of the frequencies.
     pub theta: f64,
-    /// Neighbouring values form a pair, instead of values half a head apart.
+    /// Neighboring values form a pair, instead of values half a head apart.
     pub traditional: bool,
     /// Scaling of positions beyond the trained context.
     pub scaling: RopeScaling,

@@ -101,8 +101,8 @@ enum Fill {
     Bits,
     /// bf16 scales: ±20 % around this.
     Scale(f32),
-    /// bf16 biases that centre the group: −scale · (2^bits − 1) / 2, drawn like the scales.
-    Centre(f32, f32),
+    /// bf16 biases that center the group: −scale · (2^bits − 1) / 2, drawn like the scales.
+    Center(f32, f32),
     /// bf16 in ± this.
     Small(f32),
     /// bf16 ones, ±10 %.
@@ -116,7 +116,7 @@ struct Tensor {
     fill: Fill,
 }
 
-/// The bytes of one quantised matrix, as a checkpoint has them.
+/// The bytes of one quantized matrix, as a checkpoint has them.
 #[derive(Debug, Clone)]
 pub struct Matrix {
     /// Packed values.
@@ -264,7 +264,7 @@ impl Fill {
         // Uniform q has a deviation of 2^bits / √12 steps; that of the weights is to be 1 / √cols.
         let levels = f32::from((1u16 << bits) - 1);
         let scale = 12f32.sqrt() / (levels + 1.0) / (cols as f32).sqrt();
-        [Fill::Bits, Fill::Scale(scale), Fill::Centre(scale, levels / 2.0)]
+        [Fill::Bits, Fill::Scale(scale), Fill::Center(scale, levels / 2.0)]
     }
 
     fn write(&self, bytes: usize, random: &mut Random, out: &mut impl Write) -> std::io::Result<()> {
@@ -278,11 +278,11 @@ impl Fill {
             let value = match *self {
                 Fill::Bits => 0.0,
                 Fill::Scale(scale) => scale * (1.0 + 0.2 * random.symmetric()),
-                Fill::Centre(scale, middle) => -scale * middle * (1.0 + 0.02 * random.symmetric()),
+                Fill::Center(scale, middle) => -scale * middle * (1.0 + 0.02 * random.symmetric()),
                 Fill::Small(limit) => limit * random.symmetric(),
                 Fill::Ones => 1.0 + 0.1 * random.symmetric(),
             };
-            // Truncation to bf16: which neighbour is taken does not matter here.
+            // Truncation to bf16: which neighbor is taken does not matter here.
             out.write_all(&((value.to_bits() >> 16) as u16).to_le_bytes())?;
         }
         Ok(())

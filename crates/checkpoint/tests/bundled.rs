@@ -20,7 +20,7 @@ fn its_configuration_is_what_its_card_says() {
 }
 
 #[test]
-fn its_linears_are_quantised_to_four_bits() {
+fn its_linears_are_quantized_to_four_bits() {
     let checkpoint = bundled();
     match checkpoint.linear("model.layers.0.mlp.gate_proj", 704, 256).unwrap() {
         LinearFormat::Quantized { quantization, scale_dtype } => {

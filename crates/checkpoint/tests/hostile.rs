@@ -73,7 +73,7 @@ fn an_index_and_shards_that_disagree() {
 }
 
 #[test]
-fn an_unknown_quantisation_mode() {
+fn an_unknown_quantization_mode() {
     let error = refusal(("\"bits\": 4", "\"bits\": 4, \"mode\": \"mxfp4\""), &[]);
     assert!(error.contains("mode is \"mxfp4\"") && error.contains("--q-mode affine"), "{error}");
 }

@@ -51,7 +51,7 @@ struct Matrix {
     spec: WeightSpec,
     values: Vec<u8>,
     side: Vec<u8>,
-    dequantised: Vec<f32>,
+    dequantized: Vec<f32>,
     bias: Option<Vec<f32>>,
 }
 
@@ -60,7 +60,7 @@ impl Matrix {
         let spec = WeightSpec { rows, cols: COLS, format };
         let (len, side, _) = spec.source_bytes();
         let random = noise(seed, len.max(rows * COLS));
-        let (values, side, dequantised) = match format {
+        let (values, side, dequantized) = match format {
             WeightFormat::Dense(_) => {
                 let plain = random[..rows * COLS].to_vec();
                 (bytemuck::cast_slice(&plain).to_vec(), vec![], plain)
@@ -79,11 +79,11 @@ impl Matrix {
                     };
                     (0..bits as usize).map(bit).sum::<u32>() as f32
                 };
-                let dequantised = (0..rows * COLS).map(|i| factors[i / group as usize] * (code(i) + 1.0)).collect();
-                (values, side, dequantised)
+                let dequantized = (0..rows * COLS).map(|i| factors[i / group as usize] * (code(i) + 1.0)).collect();
+                (values, side, dequantized)
             }
         };
-        Self { spec, values, side, dequantised, bias: bias.then(|| noise(seed + 1, rows)) }
+        Self { spec, values, side, dequantized, bias: bias.then(|| noise(seed + 1, rows)) }
     }
 
     fn projection(&self, device: &CpuDevice) -> Projection {
@@ -97,7 +97,7 @@ impl Matrix {
     }
 
     fn times(&self, x: &[f64]) -> Vec<f64> {
-        let rows = self.dequantised.chunks_exact(COLS).enumerate();
+        let rows = self.dequantized.chunks_exact(COLS).enumerate();
         let dot = |w: &[f32]| w.iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum::<f64>();
         rows.map(|(i, w)| dot(w) + self.bias.as_ref().map_or(0.0, |bias| f64::from(bias[i]))).collect()
     }
@@ -198,7 +198,7 @@ fn agrees_with_plain_arithmetic() {
 }
 
 #[test]
-fn neither_neighbours_nor_threads_change_a_bit() {
+fn neither_neighbors_nor_threads_change_a_bit() {
     let x = noise(78, 40 * COLS);
     for case in [Case::store(), Case::add(), Case::gated()] {
         for isa in Isa::available() {

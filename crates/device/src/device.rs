@@ -7,7 +7,7 @@ use std::time::Duration;
 /// How matrix products are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Arithmetic {
-    /// What the device does fastest: where the weights are quantised, activations may be rounded, to 8 bits a group at least; a 16-bit
+    /// What the device does fastest: where the weights are quantized, activations may be rounded, to 8 bits a group at least; a 16-bit
     /// KV cache.
     #[default]
     Fast,

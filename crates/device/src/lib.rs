@@ -24,7 +24,7 @@
 //! # Batch invariance
 //!
 //! A token's activations never depend on who else is in the batch, nor on how the batch was cut into chunks: a backend reduces
-//! each row in one fixed order. Switching an optimisation on or off therefore cannot change an output token.
+//! each row in one fixed order. Switching an optimization on or off therefore cannot change an output token.
 #![forbid(unsafe_code)]
 
 mod completion;

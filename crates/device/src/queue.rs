@@ -40,7 +40,7 @@ pub enum Status {
     Pending,
     /// All ops have run.
     Completed,
-    /// It ended in error; its point was signalled all the same.
+    /// It ended in error; its point was signaled all the same.
     Failed(DeviceError),
 }
 

@@ -34,7 +34,7 @@ impl Float {
 /// How the values of a weight matrix are stored in a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WeightFormat {
-    /// MLX's affine quantisation: w = s·q + b per row and group; q packed little-endian, 32 values in `bits` u32 words.
+    /// MLX's affine quantization: w = s·q + b per row and group; q packed little-endian, 32 values in `bits` u32 words.
     Affine {
         /// Bits of one q: 2, 3, 4, 5, 6 or 8.
         bits: u8,

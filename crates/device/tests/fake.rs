@@ -98,7 +98,7 @@ fn ops_may_bind_only_so_much() {
 }
 
 #[test]
-fn a_copy_fails_once_and_its_point_is_signalled() {
+fn a_copy_fails_once_and_its_point_is_signaled() {
     let device = plain();
     let (a, b) = (buffer(&device, &[1]), buffer(&device, &[2]));
     device.control().fail_copies(QueueKind::Transfer, Fault::next(1));
@@ -256,7 +256,7 @@ fn waiting_is_not_being_busy() {
 }
 
 /// Share of time for which the device is busy, with so many steps in flight.
-fn utilisation(depth: usize) -> f64 {
+fn utilization(depth: usize) -> f64 {
     const STEPS: usize = 30;
     let latency =
         Latency { finish: Duration::from_millis(4), execute: Duration::from_millis(10), ..Latency::default() };
@@ -278,7 +278,7 @@ fn utilisation(depth: usize) -> f64 {
 #[test]
 fn encoding_ahead_keeps_the_device_busy() {
     // 10 of 14 ms and all but the first 4 of 304 ms, with room for a machine that is busy itself.
-    let (one, two) = (utilisation(1), utilisation(2));
+    let (one, two) = (utilization(1), utilization(2));
     assert!(one < 0.75 && two > 0.85, "{one} {two}");
 }
 
@@ -345,7 +345,7 @@ fn the_log_says_what_was_asked() {
         waits: vec![Mark::of(&gate), Mark::of(&inner)],
         signal: Some(Mark::of(&done)),
     };
-    assert_eq!(log[..3], [submitted, Event::Signalled(Mark::of(&gate)), Event::Signalled(Mark::of(&inner))]);
+    assert_eq!(log[..3], [submitted, Event::Signaled(Mark::of(&gate)), Event::Signaled(Mark::of(&inner))]);
     let ended = Event::Ended { submission: 0, completed: true };
     let freed = log.iter().filter(|event| matches!(event, Event::Freed { .. })).count();
     assert_eq!((freed, log.last()), (3, Some(&ended)), "memory is let go first");

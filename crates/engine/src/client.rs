@@ -9,7 +9,7 @@ use std::time::Instant;
 pub(crate) struct Client {
     pub request: Request,
     pub seed: u64,
-    /// Row of its token counts in the sampling history, if it penalises.
+    /// Row of its token counts in the sampling history, if it penalizes.
     pub slot: Option<u32>,
     /// Its prompt is in that row.
     pub observed: bool,
@@ -126,7 +126,7 @@ impl Client {
     pub(crate) fn abandon(self, metrics: &Metrics) {
         match self.events.slow() {
             Some(error) => self.fail(error, metrics),
-            None => self.finish(FinishReason::Cancelled, metrics),
+            None => self.finish(FinishReason::Canceled, metrics),
         }
     }
 

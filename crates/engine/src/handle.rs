@@ -286,7 +286,7 @@ impl Engine {
         }
     }
 
-    /// The three optimisations' statistics, as of the last step.
+    /// The three optimizations' statistics, as of the last step.
     pub fn stats(&self) -> LayerStats {
         self.shared.stats.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

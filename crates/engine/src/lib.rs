@@ -2,7 +2,7 @@
 //!
 //! [`Engine::start`] takes a loaded model; [`Engine::submit`] returns a [`Stream`] of [`Event`]s. Dropping the stream cancels
 //! the request within one step. Within: the scheduler plans a ragged batch, the submitter hands out a slot with an encoder, the
-//! model records its ops, sampling follows, and what earlier slots have completed is detokenised and sent.
+//! model records its ops, sampling follows, and what earlier slots have completed is detokenized and sent.
 #![forbid(unsafe_code)]
 
 mod block_pool;

@@ -125,7 +125,7 @@ impl Metrics {
             FinishReason::Stop => self.ends.stop.inc(),
             FinishReason::Length => self.ends.length.inc(),
             // What it took says nothing about answers.
-            FinishReason::Cancelled => {
+            FinishReason::Canceled => {
                 self.ends.abort.inc();
                 return;
             }
@@ -222,7 +222,7 @@ mod tests {
         let usage = Usage { prompt_tokens: 5, completion_tokens: 20, decode_s: 0.2, ..Usage::default() };
         let request = Request { max_tokens: Some(1000), ..Request::default() };
         metrics.finish(FinishReason::Stop, &request, &usage);
-        metrics.finish(FinishReason::Cancelled, &request, &usage);
+        metrics.finish(FinishReason::Canceled, &request, &usage);
         metrics.fail();
         let mut families = Families::default();
         metrics.tell(&mut families.labeled(&[("model_name", "m")]));

@@ -41,7 +41,7 @@ impl Default for Sampling {
 
 impl Sampling {
     /// True if the choice depends on tokens seen before.
-    pub fn penalises(&self) -> bool {
+    pub fn penalizes(&self) -> bool {
         self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
     }
 
@@ -102,7 +102,7 @@ pub enum FinishReason {
     /// `max_tokens` or the context's end was reached.
     Length,
     /// The receiver went away.
-    Cancelled,
+    Canceled,
 }
 
 impl FinishReason {
@@ -111,7 +111,7 @@ impl FinishReason {
         match self {
             FinishReason::Stop => "stop",
             FinishReason::Length => "length",
-            FinishReason::Cancelled => "cancelled",
+            FinishReason::Canceled => "canceled",
         }
     }
 }
@@ -204,7 +204,7 @@ mod tests {
     fn greedy_default_is_valid_and_free_of_penalties() {
         let sampling = Sampling::default();
         sampling.validate(10).unwrap();
-        assert!(!sampling.penalises());
+        assert!(!sampling.penalizes());
     }
 
     #[test]

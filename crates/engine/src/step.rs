@@ -20,7 +20,7 @@ pub(crate) struct Stepper {
     bounds: Bounds,
     /// The device's own copy of a step's uniforms, where it would read the host's over a bus. Steps run in order: one is enough.
     uniforms: Option<Allocation>,
-    /// Token counts of the sequences that penalise, allocated when the first of them comes.
+    /// Token counts of the sequences that penalize, allocated when the first of them comes.
     history: Option<Allocation>,
     free_slots: Vec<u32>,
     /// Where evicted blocks go.
@@ -283,7 +283,7 @@ impl Stepper {
         Ok(log_softmax(&self.row, token, top))
     }
 
-    /// One entry for each row of logits; gives a history row to those that penalise.
+    /// One entry for each row of logits; gives a history row to those that penalize.
     fn sampling(
         &mut self,
         plan: &Plan,
@@ -299,7 +299,7 @@ impl Stepper {
             let sequence =
                 scheduler.get(part.id).ok_or_else(|| DeviceError::Contract("a planned sequence is gone".into()))?;
             let client = &mut sequence.rest;
-            if client.request.sampling.penalises() && client.slot.is_none() {
+            if client.request.sampling.penalizes() && client.slot.is_none() {
                 client.slot = self.free_slots.pop();
                 self.reserve_history().map_err(|error| Refusal { error, sequence: Some(part.id) })?;
             }
@@ -332,7 +332,7 @@ impl Stepper {
         Ok(())
     }
 
-    /// Notes the tokens so far of sequences that penalise and sample for the first time. Their tokens are all known then: they
+    /// Notes the tokens so far of sequences that penalize and sample for the first time. Their tokens are all known then: they
     /// come from a prompt or from a sequence that is computed again.
     fn observe(
         &mut self,

@@ -159,7 +159,7 @@ impl Worker {
                     Ok(command) => command,
                     Err(RecvTimeoutError::Timeout) if !self.resident => return true,
                     Err(RecvTimeoutError::Timeout) => {
-                        // The device's utilisation falls while nothing runs.
+                        // The device's utilization falls while nothing runs.
                         self.publish_stats();
                         continue;
                     }

@@ -48,10 +48,10 @@ struct Rig {
     engine: Engine,
 }
 
-/// Starts an engine with the pool and with what else `optimisations` names.
-fn start(dir: &Path, device: Arc<dyn Device>, optimisations: &str) -> Rig {
+/// Starts an engine with the pool and with what else `optimizations` names.
+fn start(dir: &Path, device: Arc<dyn Device>, optimizations: &str) -> Rig {
     let mut config = MetalOptimizations::default();
-    config.select(optimisations).unwrap();
+    config.select(optimizations).unwrap();
     let pool = &mut config.memory_pool;
     (pool.heap_size_mb, pool.num_heaps, pool.warmup_buffer_sizes_mb) = (64, 2, vec![8]);
     config.blit_queue.staging_buffer_size_mb = 4;
@@ -157,8 +157,8 @@ fn a_step_asks_nothing_of_the_device_once_the_engine_runs() {
     let dir = checkpoint(|_| {});
     let devices: [(&str, Opener); 3] = [("cpu", cpu), ("unified", || fake(true)), ("discrete", || fake(false))];
     for (name, device) in devices {
-        for optimisations in ["memory_pool", "memory_pool,command_buffer_ring", "all"] {
-            let rig = start(dir.path(), device(), optimisations);
+        for optimizations in ["memory_pool", "memory_pool,command_buffer_ring", "all"] {
+            let rig = start(dir.path(), device(), optimizations);
             let (before, acquired) = (rig.allocations(), rig.pool.stats().total_acquired);
             let long = Request {
                 prompt: (0..300).collect(),
@@ -170,12 +170,12 @@ fn a_step_asks_nothing_of_the_device_once_the_engine_runs() {
             let stream = rig.engine.submit(long).unwrap();
             serve(&rig, 100);
             finish(stream);
-            assert_eq!(rig.allocations(), before, "{name} with {optimisations}");
+            assert_eq!(rig.allocations(), before, "{name} with {optimizations}");
             let stats = rig.pool.stats();
             assert!(stats.total_acquired > acquired + 30, "penalties allocate: {stats:?}");
-            assert_eq!((stats.fallback_events, stats.exhaustion_events), (0, 0), "{name} with {optimisations}");
+            assert_eq!((stats.fallback_events, stats.exhaustion_events), (0, 0), "{name} with {optimizations}");
             let end = rig.end();
-            assert_eq!(end.total_acquired, end.total_released, "{name} with {optimisations}");
+            assert_eq!(end.total_acquired, end.total_released, "{name} with {optimizations}");
         }
     }
 }
@@ -216,11 +216,11 @@ fn a_request_that_gets_no_memory_fails_alone() {
     rig.pool.trim();
     let plain = |i| Request { sampling: Sampling { seed: Some(i), ..Sampling::default() }, ..endless() };
     let others: Vec<_> = (0..8).map(|i| rig.engine.submit(plain(i)).unwrap()).collect();
-    let penalising = |count: usize| -> Vec<Stream> {
+    let penalizing = |count: usize| -> Vec<Stream> {
         let sampling = Sampling { presence_penalty: 1.0, ..Sampling::default() };
         (0..count).map(|_| rig.engine.submit(Request { sampling: sampling.clone(), ..endless() }).unwrap()).collect()
     };
-    for mut stream in penalising(3) {
+    for mut stream in penalizing(3) {
         match stream.next_blocking() {
             Some(Event::Failed(error)) => assert!(error.to_string().contains("memory"), "{error}"),
             other => panic!("{other:?}"),
@@ -228,7 +228,7 @@ fn a_request_that_gets_no_memory_fails_alone() {
     }
     others.into_iter().for_each(finish);
     drop(taken);
-    penalising(3).into_iter().for_each(finish);
+    penalizing(3).into_iter().for_each(finish);
     assert!(rig.engine.health().alive);
 }
 
@@ -241,7 +241,7 @@ fn endure(device: Arc<dyn Device>) {
     assert_eq!(rig.allocations(), before);
     let stats = rig.pool.stats();
     assert_eq!((stats.bytes_reserved, stats.fallback_events), (reserved, 0));
-    assert!(stats.total_acquired > 3000, "each penalising request allocates: {stats:?}");
+    assert!(stats.total_acquired > 3000, "each penalizing request allocates: {stats:?}");
     let end = rig.end();
     assert_eq!((end.total_acquired, end.bytes_in_use), (end.total_released, 0));
     assert_eq!((end.utilization, end.fragmentation), (0.0, 0.0));

@@ -60,17 +60,17 @@ fn an_answer_whose_length_is_known_costs_none() {
 }
 
 #[test]
-fn neighbours_that_go_away_or_ask_for_logprobs_change_nothing() {
+fn neighbors_that_go_away_or_ask_for_logprobs_change_nothing() {
     let expected = answers(&engine(&ring(1), &tight()), requests());
     let engine = engine(&ring(3), &tight());
     let mut streams = Vec::new();
     for (i, request) in requests().into_iter().enumerate() {
         let disturbing = Request { logprobs: (i % 3 == 0).then_some(2), ..common::endless(i as u64, 60) };
-        let mut neighbour = engine.submit(disturbing).unwrap();
+        let mut neighbor = engine.submit(disturbing).unwrap();
         streams.push(engine.submit(request).unwrap());
         if i % 2 == 0 {
             // It leaves while it is computed.
-            std::thread::spawn(move || (0..i).for_each(|_| drop(neighbour.next_blocking())));
+            std::thread::spawn(move || (0..i).for_each(|_| drop(neighbor.next_blocking())));
         }
     }
     for (i, (stream, expected)) in streams.into_iter().zip(&expected).enumerate() {

@@ -64,6 +64,6 @@ fn the_ring_keeps_the_device_busy_with_an_answer_that_may_stop_at_any_token() {
 #[ignore = "needs a machine without other work; run by ./test --deep"]
 fn two_and_five_milliseconds_do_as_well() {
     let (ring, one) = (best(3, &endless(1, 200), 1, 0.95), best(1, &endless(1, 200), 1, 0.68));
-    println!("utilisation: {ring:.3} with the ring, {one:.3} without");
+    println!("utilization: {ring:.3} with the ring, {one:.3} without");
     assert!(ring >= 0.95 && (0.5..0.74).contains(&one), "{ring}, {one}");
 }

@@ -1,7 +1,7 @@
 use crate::HubError;
 use std::fmt;
 
-/// A model's name on the hub, `organisation/name` or `name`.
+/// A model's name on the hub, `organization/name` or `name`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ModelId(String);
 
@@ -24,7 +24,7 @@ impl ModelId {
         if valid { Ok(Self(text.to_owned())) } else { Err(HubError::Id { id: text.to_owned() }) }
     }
 
-    /// `organisation/name`.
+    /// `organization/name`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

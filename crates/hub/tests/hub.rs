@@ -1,4 +1,4 @@
-//! Pulling from a stand-in hub on loopback, and what the cache holds afterwards.
+//! Pulling from a stand-in hub on loopback, and what the cache holds afterward.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod standin;

@@ -1,7 +1,7 @@
 //! How weights lie in device memory. Blocks of four rows; in a block, for each chunk of 32 columns, the words of each row (MLX's
 //! little-endian stream as it is: 32 codes of b bits are b words; dense columns are padded to whole chunks with zeros), then for
 //! each group of columns the four rows' scale and bias: one word a row where they are 16 bits wide (scale below bias), otherwise four
-//! scales and four biases. So a lane loads a chunk of four rows in 16-byte pieces, and neighbouring lanes load neighbouring chunks.
+//! scales and four biases. So a lane loads a chunk of four rows in 16-byte pieces, and neighboring lanes load neighboring chunks.
 
 use mlx_serving_device::{DeviceError, Float, Result, WeightFormat, WeightLayout, WeightSource, WeightSpec};
 use std::ops::Range;
@@ -112,7 +112,7 @@ fn pack_row(spec: &WeightSpec, source: &WeightSource<'_>, row: usize, r: usize, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mlx_serving_device::oracle::dequantise;
+    use mlx_serving_device::oracle::dequantize;
     use proptest::prelude::*;
 
     fn bits_at(bytes: &[u8], first: usize, count: usize) -> u32 {
@@ -169,7 +169,7 @@ mod tests {
             let layout = weight_layout(&spec).unwrap();
             let mut packed = vec![0xff; layout.bytes()];
             pack(&spec, &source, 0..layout.blocks, &mut packed).unwrap();
-            let want = dequantise(&spec, &source).unwrap();
+            let want = dequantize(&spec, &source).unwrap();
             for row in 0..rows {
                 for col in 0..cols {
                     prop_assert_eq!(value(&spec, &packed, row, col), want.row(row)[col], "{:?} {} {}", spec, row, col);

@@ -19,8 +19,8 @@ pub(crate) fn lower(
     matrix_side: Option<u32>,
     scratch: &mut dyn FnMut(u64) -> Result<Buffer>,
 ) -> Result<Vec<Launch>> {
-    let quantised = matches!(op.projections[0].weight.spec.format, WeightFormat::Affine { .. });
-    let matrix_side = matrix_side.filter(|_| quantised);
+    let quantized = matches!(op.projections[0].weight.spec.format, WeightFormat::Affine { .. });
+    let matrix_side = matrix_side.filter(|_| quantized);
     let rounds = matrix_side.is_some();
     let mut launches = Vec::new();
     if let Some(gather) = &op.gather {

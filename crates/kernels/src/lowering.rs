@@ -11,7 +11,7 @@ pub struct Lowering {
 
 impl Lowering {
     /// For a device in that mode of arithmetic, whose matrix units, if it has any, multiply f16 squares of that side, 8 or 16, into
-    /// f32. Only fast arithmetic uses them: it rounds the inputs of quantised weights for them.
+    /// f32. Only fast arithmetic uses them: it rounds the inputs of quantized weights for them.
     pub fn new(arithmetic: Arithmetic, matrix_side: Option<u32>) -> Self {
         let matrix_side = matrix_side.filter(|side| arithmetic == Arithmetic::Fast && [8, 16].contains(side));
         Self { arithmetic, matrix_side }

@@ -175,7 +175,7 @@ fn launches_fit_devices_and_use_every_kernel() {
     assert!(unused.is_empty(), "{unused:?}");
 }
 
-/// Many rows of quantised weights go through matrix units in fast arithmetic where a device has some; nothing else does.
+/// Many rows of quantized weights go through matrix units in fast arithmetic where a device has some; nothing else does.
 #[test]
 fn matrix_units_are_used_where_they_are() {
     let four_bits = WeightFormat::Affine { bits: 4, group: 64, scale: Float::Bf16 };

@@ -77,7 +77,7 @@ fn ulps(got: f32, want: f64) -> f64 {
     (f64::from(got) - want).abs() / ulp
 }
 
-/// Mantissas of every exponent, each at its own offset, and all of both neighbours of 1 that are near to it.
+/// Mantissas of every exponent, each at its own offset, and all of both neighbors of 1 that are near to it.
 fn samples() -> impl Iterator<Item = f32> {
     let spread = (0x0080_0000..0x7f80_0000u32).step_by(4001).map(f32::from_bits);
     spread.chain((0x3f80_0000 - 50_000..0x3f80_0000 + 50_000).map(f32::from_bits))

@@ -58,7 +58,7 @@ struct FallenBack {
 }
 
 impl CommandBufferRing {
-    /// Submits to the compute queue of `device`, signalling `compute`. `wait` takes the seconds of every wait for a slot.
+    /// Submits to the compute queue of `device`, signaling `compute`. `wait` takes the seconds of every wait for a slot.
     pub fn new(
         device: Arc<dyn Device>,
         allocate: Arc<dyn Allocate>,

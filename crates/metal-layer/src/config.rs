@@ -20,13 +20,13 @@ pub struct MetalOptimizations {
     /// Steps ahead.
     #[garde(dive)]
     pub command_buffer_ring: CommandBufferRingConfig,
-    /// A failing optimisation is switched off, instead of refusing to start.
+    /// A failing optimization is switched off, instead of refusing to start.
     #[garde(skip)]
     pub graceful_fallback: bool,
     /// Log when that happens.
     #[garde(skip)]
     pub log_fallbacks: bool,
-    /// Put the optimisations' metrics on `/metrics`.
+    /// Put the optimizations' metrics on `/metrics`.
     #[garde(skip)]
     pub expose_metrics: bool,
 }
@@ -45,7 +45,7 @@ impl Default for MetalOptimizations {
     }
 }
 
-/// What happens when an optimisation fails.
+/// What happens when an optimization fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FallbackPolicy {
     /// Its baseline takes over; without it, the failure is reported to whoever asked.
@@ -193,7 +193,7 @@ impl Default for CommandBufferRingConfig {
     }
 }
 
-/// The optimisations' names in lists.
+/// The optimizations' names in lists.
 const NAMES: [&str; 3] = ["memory_pool", "blit_queue", "command_buffer_ring"];
 
 impl MetalOptimizations {
@@ -202,7 +202,7 @@ impl MetalOptimizations {
         self.memory_pool.check_across()
     }
 
-    /// What happens when an optimisation fails.
+    /// What happens when an optimization fails.
     pub fn fallback_policy(&self) -> FallbackPolicy {
         FallbackPolicy { graceful: self.graceful_fallback, log: self.log_fallbacks }
     }
@@ -215,7 +215,7 @@ impl MetalOptimizations {
             names => names.split(',').map(str::trim).collect(),
         };
         if let Some(unknown) = names.iter().find(|n| !NAMES.contains(n)) {
-            return Err(format!("{unknown:?} is not an optimisation; give none, all, or some of {}", NAMES.join(",")));
+            return Err(format!("{unknown:?} is not an optimization; give none, all, or some of {}", NAMES.join(",")));
         }
         self.enabled = !names.is_empty();
         self.memory_pool.enabled = names.contains(&NAMES[0]);

@@ -3,9 +3,9 @@ use mlx_serving_device::DeviceError;
 /// Why a layer could not be built.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum MetalLayerError {
-    /// An optimisation that is on did not start, and may not fall back.
+    /// An optimization that is on did not start, and may not fall back.
     #[error(
-        "the optimisation {name} could not start: {source}; leave it out of --metal-opts, or set metal_optimizations.graceful_fallback to go on without it"
+        "the optimization {name} could not start: {source}; leave it out of --metal-opts, or set metal_optimizations.graceful_fallback to go on without it"
     )]
     Optimization {
         /// Which.

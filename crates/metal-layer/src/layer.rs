@@ -31,7 +31,7 @@ pub struct MetalLayer {
     utilization: Utilization,
 }
 
-/// Whether each optimisation was started.
+/// Whether each optimization was started.
 #[derive(Debug)]
 struct Switches {
     memory_pool: Switch,
@@ -48,22 +48,22 @@ enum Switch {
 }
 
 impl Switch {
-    /// Makes the optimised implementation if it is wanted, else, or if it fails and may fall back, the plain one.
+    /// Makes the optimized implementation if it is wanted, else, or if it fails and may fall back, the plain one.
     fn start<T>(
         name: &'static str,
         wanted: bool,
         policy: FallbackPolicy,
-        optimised: impl FnOnce() -> Result<T>,
+        optimized: impl FnOnce() -> Result<T>,
         plain: impl FnOnce() -> T,
     ) -> Result<(T, Switch), MetalLayerError> {
         if !wanted {
             return Ok((plain(), Switch::Off));
         }
-        match optimised() {
+        match optimized() {
             Ok(made) => Ok((made, Switch::On)),
             Err(source) if policy.graceful => {
                 if policy.log {
-                    tracing::warn!(optimisation = name, reason = %source, "an optimisation could not start and is off");
+                    tracing::warn!(optimization = name, reason = %source, "an optimization could not start and is off");
                 }
                 Ok((plain(), Switch::Failed(source.to_string())))
             }
@@ -83,10 +83,10 @@ impl Switch {
 }
 
 impl MetalLayer {
-    /// The optimisations that `config` switches on, and the baselines of the others.
+    /// The optimizations that `config` switches on, and the baselines of the others.
     ///
     /// # Errors
-    /// An optimisation that does not start where `graceful_fallback` is off; a device that makes no timeline.
+    /// An optimization that does not start where `graceful_fallback` is off; a device that makes no timeline.
     pub fn new(device: Arc<dyn Device>, config: &MetalOptimizations) -> Result<Self, MetalLayerError> {
         Self::build(device, config, CachingAllocator::new)
     }
@@ -150,7 +150,7 @@ impl MetalLayer {
         Self::new(device, &MetalOptimizations::default())
     }
 
-    /// What `/metrics` shows of the optimisations; `None` if the configuration hides it.
+    /// What `/metrics` shows of the optimizations; `None` if the configuration hides it.
     pub fn metrics(&self) -> Option<&LayerMetrics> {
         self.metrics.as_ref()
     }

@@ -1,7 +1,7 @@
 //! Allocate, transfer, submit: everything that an engine asks of a device goes through three small traits. Each has a plain
-//! baseline; the three optimisations stand beside them.
+//! baseline; the three optimizations stand beside them.
 //!
-//! | trait | baseline | optimisation |
+//! | trait | baseline | optimization |
 //! | --- | --- | --- |
 //! | [`Allocate`] | [`CachingAllocator`] | [`MemoryPool`] |
 //! | [`Transfer`] | [`InlineTransfer`] | [`BlitCoordinator`] |

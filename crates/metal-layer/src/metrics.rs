@@ -8,7 +8,7 @@ const TRANSFER_S: [f64; 13] = [1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 0.01, 0.05, 0
 /// Seconds: up to the longest `max_wait_ms`.
 const WAIT_S: [f64; 13] = [1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 1.0, 10.0];
 
-/// Durations that the optimisations record. Clones share their counts.
+/// Durations that the optimizations record. Clones share their counts.
 #[derive(Debug, Clone)]
 pub struct LayerMetrics {
     /// Seconds that an allocation took.

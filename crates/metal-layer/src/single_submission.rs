@@ -20,7 +20,7 @@ pub struct SingleSubmission {
 }
 
 impl SingleSubmission {
-    /// Submits to the compute queue of `device`, signalling `compute`.
+    /// Submits to the compute queue of `device`, signaling `compute`.
     pub fn new(device: Arc<dyn Device>, allocate: Arc<dyn Allocate>, compute: Lane) -> Self {
         let stats = RingStats { ring_size: 1, available_count: 1, ..RingStats::default() };
         Self { device, allocate, compute, uniforms: None, lease: Lease::default(), in_flight: false, stats }

@@ -111,7 +111,7 @@ pub struct RingStats {
     pub discarded_steps: u64,
 }
 
-/// One optimisation: its counters, or only that it is off, with the reason if it fell back.
+/// One optimization: its counters, or only that it is off, with the reason if it fell back.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Switched<T> {
@@ -137,7 +137,7 @@ pub enum Switched<T> {
 }
 
 impl<T> Switched<T> {
-    /// An optimisation that runs.
+    /// An optimization that runs.
     pub fn on(stats: T) -> Self {
         Switched::On { enabled: true, stats }
     }

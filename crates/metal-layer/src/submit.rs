@@ -19,7 +19,7 @@ pub trait Submit: fmt::Debug + Send {
     fn complete(&mut self, in_flight: &InFlight, limit: Duration) -> Result<()>;
     /// Notes rows that were computed ahead in vain.
     fn note_discarded(&mut self, rows: u64);
-    /// Why it runs as the baseline does, although it is an optimisation.
+    /// Why it runs as the baseline does, although it is an optimization.
     fn fallen_back(&self) -> Option<String> {
         None
     }

@@ -31,7 +31,7 @@ pub trait Transfer: fmt::Debug + Send + Sync {
     }
     /// The longest transfer, bytes; callers split longer ones.
     fn max_chunk(&self) -> u64;
-    /// Why it works as the baseline does, although it is an optimisation.
+    /// Why it works as the baseline does, although it is an optimization.
     fn fallen_back(&self) -> Option<String> {
         None
     }

@@ -99,7 +99,7 @@ fn statistics_have_the_documented_keys() {
 }
 
 #[test]
-fn an_optimisation_that_does_not_start_is_off_with_its_reason() {
+fn an_optimization_that_does_not_start_is_off_with_its_reason() {
     let layer = layer(&config("memory_pool"), Fault::ALWAYS).1.unwrap();
     let pool = &stats(&layer)["memory_pool"];
     assert_eq!(pool["enabled"], false);

@@ -46,7 +46,7 @@ pub fn refuse_allocation(skip: u64) {
     lock(&SETTINGS).allocation_countdown = Some(skip);
 }
 
-/// Lets one committed command buffer end in error: the next one to run (`skip` 0) or a later one. Its events are not signalled.
+/// Lets one committed command buffer end in error: the next one to run (`skip` 0) or a later one. Its events are not signaled.
 pub fn fail_command_buffer(skip: u64) {
     lock(&SETTINGS).command_buffer_countdown = Some(skip);
 }
@@ -56,7 +56,7 @@ pub fn lose_device() {
     lock(&SETTINGS).lost = true;
 }
 
-/// While `withheld`, command buffers complete without signalling their events.
+/// While `withheld`, command buffers complete without signaling their events.
 pub fn withhold_signals(withheld: bool) {
     lock(&SETTINGS).signals_withheld = withheld;
 }

@@ -92,7 +92,7 @@ fn a_lost_device_fails_what_waits_and_what_comes() {
 }
 
 #[test]
-fn an_event_is_never_signalled() {
+fn an_event_is_never_signaled() {
     let _turn = turn();
     keeps_the_rules(|| {
         let device = device();

@@ -34,7 +34,7 @@ fn company_changes_no_fast_answer() {
     company_changes_no_answer(|| metal(Arithmetic::Fast), 8, 12);
 }
 
-/// The bundled model with some optimisations on: the tokens are mlx-lm's, and so those of the CPU's exact mode; nothing is left of
+/// The bundled model with some optimizations on: the tokens are mlx-lm's, and so those of the CPU's exact mode; nothing is left of
 /// the device at the end.
 fn same_answers(selection: &str, unified: bool, prompts: usize, tokens: usize) {
     faults::reset();
@@ -47,7 +47,7 @@ fn same_answers(selection: &str, unified: bool, prompts: usize, tokens: usize) {
 }
 
 #[test]
-fn answers_without_optimisations() {
+fn answers_without_optimizations() {
     same_answers("none", true, 20, 64);
 }
 

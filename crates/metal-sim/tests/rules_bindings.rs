@@ -311,7 +311,7 @@ fn confined_kernels_stay_inside_what_they_were_told() {
         let tame = run_told("tame", &told("tame", "to[t] = from[t] + 1;"), true);
         assert_eq!(tame, [[2, 1, 1, 1].repeat(32), vec![1; 8]].concat());
         let stray = run_told("stray", &told("stray", "to[t + 1] = from[t] + 1;"), false);
-        assert_eq!(stray[128..132], [2, 1, 1, 1], "a neighbour was overwritten and nobody noticed");
+        assert_eq!(stray[128..132], [2, 1, 1, 1], "a neighbor was overwritten and nobody noticed");
     });
     breaks_on_device("past the end of buffer index 1", || {
         run_told("stray", &told("stray", "to[t + 1] = from[t] + 1;"), true);

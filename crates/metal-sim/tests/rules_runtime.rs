@@ -112,7 +112,7 @@ unsafe extern "C-unwind" {
 fn a_lookup_refuses_what_the_bindings_do_not_check() {
     let descriptor = MTLHeapDescriptor::new();
     let receiver: *const AnyObject = Retained::as_ptr(&descriptor).cast();
-    breaks("-[MTLHeapDescriptor frobnicate]: unrecognised selector", || {
+    breaks("-[MTLHeapDescriptor frobnicate]: unrecognized selector", || {
         // SAFETY: the receiver is alive; the lookup refuses the selector.
         unsafe { objc_msg_lookup(receiver, sel!(frobnicate)) };
     });

@@ -30,7 +30,7 @@ pub struct Common {
     /// Configuration file [default: config/runtime.yaml if it is there]
     #[arg(long, global = true, env = "MLX_SERVING_CONFIG", value_name = "FILE", help_heading = "Everywhere")]
     pub config: Option<PathBuf>,
-    /// Optimisations: none, all, or some of memory_pool,blit_queue,command_buffer_ring
+    /// Optimizations: none, all, or some of memory_pool,blit_queue,command_buffer_ring
     #[arg(long, global = true, env = "MLX_SERVING_METAL_OPTS", value_name = "LIST", help_heading = "Everywhere")]
     pub metal_opts: Option<String>,
     /// Format of log lines on standard error
@@ -192,7 +192,7 @@ pub struct List {
 pub enum Bench {
     /// Speed under a fixed load
     Throughput(Throughput),
-    /// A/B/A of each optimisation and of all together, on this machine
+    /// A/B/A of each optimization and of all together, on this machine
     Compare(Compare),
     /// Speed of every kernel of a known shape, against the device's own copy bandwidth
     Kernels(Kernels),
@@ -232,7 +232,7 @@ pub struct Compare {
     /// Which model.
     #[command(flatten)]
     pub model: ModelArg,
-    /// Which optimisations: all, or some of memory_pool,blit_queue,command_buffer_ring
+    /// Which optimizations: all, or some of memory_pool,blit_queue,command_buffer_ring
     #[arg(long, env = "MLX_SERVING_OPTIMIZATIONS", default_value = "all", value_name = "LIST")]
     pub optimizations: String,
     /// Repetitions of every arm; at least 5 for intervals that mean something

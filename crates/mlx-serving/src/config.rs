@@ -25,7 +25,7 @@ pub struct Config {
     /// Which models.
     #[garde(dive)]
     pub models: Models,
-    /// The three Metal-layer optimisations; their names are Metal's and mean the same on every device.
+    /// The three Metal-layer optimizations; their names are Metal's and mean the same on every device.
     #[garde(dive)]
     pub metal_optimizations: MetalOptimizations,
     /// Logs.

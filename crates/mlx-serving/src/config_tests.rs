@@ -11,7 +11,7 @@ fn flags(args: &[&str]) -> Common {
 }
 
 #[test]
-fn the_shipped_file_is_the_default_with_all_optimisations_off() {
+fn the_shipped_file_is_the_default_with_all_optimizations_off() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/runtime.yaml");
     let loaded = parse(&std::fs::read_to_string(&path).unwrap(), &path).unwrap();
     assert_eq!(loaded.config, Config::default());
@@ -88,7 +88,7 @@ fn flags_override_the_file_and_show_says_so() {
 }
 
 #[test]
-fn an_unknown_optimisation_is_refused_with_the_known_ones() {
+fn an_unknown_optimization_is_refused_with_the_known_ones() {
     let mut loaded = parse("", Path::new("r.yaml")).unwrap();
     let error = loaded.override_with(&flags(&["--metal-opts", "turbo"])).unwrap_err().to_string();
     assert!(error.contains("turbo") && error.contains("command_buffer_ring"), "{error}");

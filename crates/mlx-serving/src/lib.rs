@@ -42,7 +42,7 @@ pub fn report(failure: &Failure) {
     let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {failure}");
 }
 
-/// Log lines go to standard error, in colour on a terminal.
+/// Log lines go to standard error, in color on a terminal.
 fn start_log(telemetry: &config::Telemetry, verbose: u8) {
     let level = match (telemetry.log_level, verbose) {
         (level, 0) => level,

@@ -1,4 +1,4 @@
-//! The three optimisations from the command line and the configuration to `/v1/metal/stats` and `/metrics`.
+//! The three optimizations from the command line and the configuration to `/v1/metal/stats` and `/metrics`.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;

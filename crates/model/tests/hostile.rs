@@ -45,7 +45,7 @@ fn refused(what: &str, bytes: &[u8]) -> String {
     outcome(bytes).expect_err(what)
 }
 
-/// A tensor of the case, quantised, (128, 8) words.
+/// A tensor of the case, quantized, (128, 8) words.
 const TENSOR: &str = "model.layers.0.mlp.gate_proj.weight";
 
 #[test]

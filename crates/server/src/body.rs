@@ -95,7 +95,7 @@ mod tests {
             (r#"{"messages": [{"content": "x"}]}"#, "messages[0].role"),
             (r#"{"messages": [{"role": "user", "content": 5}]}"#, "messages[0].content"),
             (r#"{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}"#, "messages[0].content[0].type"),
-            (r#"{"messages": [{"role": "user", "content": "x", "colour": "red"}]}"#, "messages[0].colour"),
+            (r#"{"messages": [{"role": "user", "content": "x", "color": "red"}]}"#, "messages[0].color"),
             (r#"{"messages": [], "temperature": "hot"}"#, "temperature"),
             (r#"{"messages": [], "temperature": 1e999}"#, "temperature"),
             (r#"{"messages": [], "n": 1.5}"#, "n"),

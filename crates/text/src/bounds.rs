@@ -4,7 +4,7 @@
 //! such lines make a value that takes 2^60 steps to print or compare, and ninety thousand levels of `[x]` overflow the
 //! stack when they are dropped. So a check is inserted behind every instruction that can build a container: it may
 //! hold at most [`MAX_NODES`] values, shared ones counted as often as they occur, at most [`MAX_DEPTH`] deep, and no
-//! namespace, whose contents could change afterwards and form a cycle. Another one before every comparison takes fuel
+//! namespace, whose contents could change afterward and form a cycle. Another one before every comparison takes fuel
 //! for what is compared.
 
 use minijinja::machinery::{CompiledTemplate, Instruction, Instructions};
@@ -19,7 +19,7 @@ pub(crate) const MAX_DEPTH: usize = 200;
 const MAX_MEMBERS: usize = 256;
 /// The values that one unit of fuel pays for where they are only looked at.
 const SEEN_PER_FUEL: usize = 16;
-/// And where they are compared afterwards.
+/// And where they are compared afterward.
 const COMPARED_PER_FUEL: usize = 4;
 
 const CHECK: &str = " bounded";

@@ -103,7 +103,7 @@ impl Cuts {
         words || self.begins_added(text, at)
     }
 
-    /// Whether an added token that looks at its neighbours may end or begin between these.
+    /// Whether an added token that looks at its neighbors may end or begin between these.
     fn minds(&self, before: char, behind: char) -> bool {
         let minding = |token: &&AddedToken| token.single_word || token.lstrip || token.rstrip;
         self.added.iter().filter(minding).any(|t| t.content.ends_with(before) || t.content.starts_with(behind))

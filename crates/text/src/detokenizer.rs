@@ -7,7 +7,7 @@ use crate::tokenizer::{Bytes, Tokenizer, fallback_byte};
 /// Tokens before the current one that decide on its leading space.
 const CONTEXT: usize = 4;
 
-/// Incremental detokeniser: emits text as soon as it is whole characters, never half of one.
+/// Incremental detokenizer: emits text as soon as it is whole characters, never half of one.
 ///
 /// All that [`push`](Self::push) and [`finish`](Self::finish) return, joined, is [`Tokenizer::decode`] of all
 /// ids, with one exception: `tokenizers` replaces *every* byte of a run of `<0xHH>` tokens that is not valid
@@ -26,14 +26,14 @@ pub struct Detokenizer {
 }
 
 impl Detokenizer {
-    /// A detokeniser at the beginning of a text. `skip_special` leaves out tokens like `<|im_end|>`.
+    /// A detokenizer at the beginning of a text. `skip_special` leaves out tokens like `<|im_end|>`.
     #[must_use]
     pub fn new(tokenizer: &Tokenizer, skip_special: bool) -> Self {
         let tokenizer = tokenizer.clone();
         Self { tokenizer, skip_special, pending: Vec::new(), pending_ids: Vec::new(), context: Vec::new() }
     }
 
-    /// A detokeniser whose text goes on after `prompt`: sentencepiece models then keep the space before their
+    /// A detokenizer whose text goes on after `prompt`: sentencepiece models then keep the space before their
     /// first word.
     #[must_use]
     pub fn after(tokenizer: &Tokenizer, skip_special: bool, prompt: &[u32]) -> Self {

@@ -81,7 +81,7 @@ pub enum TextError {
     },
     /// Whoever wanted the ids does not any more.
     #[error("the text was not needed any more")]
-    Cancelled,
+    Canceled,
     /// A long text that cannot be tokenized piece by piece.
     #[error(
         "the text goes on for more than {kib} KiB without a place where the model's tokenizer can divide it: put spaces or line breaks into it, or send less"

@@ -4,7 +4,7 @@
 //!
 //! Where a text cannot be cut between words, pieces overlap and are joined inside the overlap. That is exact because of how merges
 //! work: the one of the lowest rank comes first, wherever it is. Tokens `t1 … tn` are those of a text if and only if each two
-//! neighbours are those of their own text: as long as no merge has crossed a boundary, what happens in `ti ti+1` is what would
+//! neighbors are those of their own text: as long as no merge has crossed a boundary, what happens in `ti ti+1` is what would
 //! happen there alone, and the first that crossed one would cross it alone, too. So tokens of one piece up to some boundary, and
 //! tokens of the next from there on, are those of both pieces if both have the same token behind the boundary.
 
@@ -52,7 +52,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// - [`TextError::TooLong`] as soon as it is certain that there are more, often without looking at the text at all;
-    /// - [`TextError::Cancelled`] when `go_on` says no;
+    /// - [`TextError::Canceled`] when `go_on` says no;
     /// - [`TextError::Undivided`] for a text of more than 256 KiB that cannot be divided exactly, or whose tokenizer is of a kind that is
     ///   not known well enough to divide any;
     /// - [`TextError::Encode`] as for `encode`.
@@ -96,7 +96,7 @@ impl Tokenizer {
         let (mut at, mut joint, mut pieces) = (0, Joint::Free, 0);
         while at < text.len() {
             if !go_on() {
-                return Err(TextError::Cancelled);
+                return Err(TextError::Canceled);
             }
             let (stop, next) = self.next_piece(sizes, text, at)?;
             match joint {

@@ -247,7 +247,7 @@ fn nobody_waits_for_a_text_that_is_not_needed_any_more() {
         left -= 1;
         left > 0
     });
-    assert!(matches!(result, Err(TextError::Cancelled)) && left == 0);
+    assert!(matches!(result, Err(TextError::Canceled)) && left == 0);
 }
 
 proptest! {

@@ -169,7 +169,7 @@ mod tests {
         schedule.push(Compute, entry(3, vec![vec![mark(&counter, 1)]], vec![mark(&counter, 3)]));
         schedule.push(Compute, entry(4, vec![vec![mark(&counter, 4)]], vec![]));
         schedule.pump(&mut log);
-        assert!(log.handed.is_empty(), "the host has not signalled");
+        assert!(log.handed.is_empty(), "the host has not signaled");
         counter.raise(1);
         schedule.pump(&mut log);
         let expected = [(Compute, 30, None), (Transfer, 10, Some(1)), (Transfer, 20, None), (Compute, 40, Some(1))];

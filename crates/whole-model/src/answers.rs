@@ -7,7 +7,7 @@ use mlx_serving_text::Tokenizer;
 use serde_json::Value;
 use std::sync::Arc;
 
-/// Optimisations to be on: none, each alone, all together.
+/// Optimizations to be on: none, each alone, all together.
 pub const SELECTIONS: [&str; 5] = ["none", "memory_pool", "blit_queue", "command_buffer_ring", "all"];
 
 /// Greedy answers of the bundled model to the first `prompts` prompts, all in one batch, up to `tokens` tokens each, must be
@@ -30,7 +30,7 @@ pub fn greedy_answers(device: impl Fn() -> Arc<dyn Device>, selections: &[&str],
 }
 
 /// Greedy answers to the first `prompts` prompts, one after the other, must be those to all of them in one batch, with no
-/// optimisation on and with all, in whatever arithmetic.
+/// optimization on and with all, in whatever arithmetic.
 ///
 /// # Panics
 /// A token is another one, or a request fails.

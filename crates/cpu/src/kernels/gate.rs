@@ -32,14 +32,14 @@ impl Kernel for Gate<'_> {
 mod tests {
     use super::*;
     use crate::kernels::Isa;
-    use crate::simd::vectorise;
+    use crate::simd::vectorize;
 
     #[test]
     fn silu_is_close_everywhere() {
         for isa in Isa::available() {
             for x in [-1e30f32, -200.0, -88.0, -20.0, -1.5, -1e-3, 0.0, 0.3, 7.0, 90.0, 1e30] {
                 let mut up = [[2.0; LANES]];
-                vectorise(isa, Gate { activation: Activation::Silu, gate: &[[x; LANES]], up: &mut up });
+                vectorize(isa, Gate { activation: Activation::Silu, gate: &[[x; LANES]], up: &mut up });
                 let want = 2.0 * f64::from(x) / (1.0 + (-f64::from(x)).exp());
                 let error = (f64::from(up[0][3]) - want).abs();
                 assert!(error <= 1e-6 * want.abs() + 1e-7 || x <= -1e30, "{isa:?}: {x} gives {}", up[0][3]);
@@ -51,7 +51,7 @@ mod tests {
     fn silu_of_no_number_is_none() {
         for isa in Isa::available() {
             let mut up = [[1.0; LANES]];
-            vectorise(isa, Gate { activation: Activation::Silu, gate: &[[f32::NAN; LANES]], up: &mut up });
+            vectorize(isa, Gate { activation: Activation::Silu, gate: &[[f32::NAN; LANES]], up: &mut up });
             assert!(up[0][0].is_nan());
         }
     }

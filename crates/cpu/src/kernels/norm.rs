@@ -47,7 +47,7 @@ fn sum_of_squares<S: Simd>(simd: S, row: &[f32]) -> f32 {
 mod tests {
     use super::*;
     use crate::kernels::Isa;
-    use crate::simd::vectorise;
+    use crate::simd::vectorize;
     use proptest::prelude::*;
 
     proptest! {
@@ -56,7 +56,7 @@ mod tests {
             let weight = vec![scale; row.len()];
             for isa in Isa::available() {
                 let mut to = vec![0.0; row.len()];
-                vectorise(isa, RmsNorm { row: &row, weight: &weight, eps: 0.0, to: &mut to });
+                vectorize(isa, RmsNorm { row: &row, weight: &weight, eps: 0.0, to: &mut to });
                 let mean = to.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / row.len() as f64;
                 prop_assert!((mean.sqrt() / f64::from(scale) - 1.0).abs() < 1e-5, "{mean}");
             }

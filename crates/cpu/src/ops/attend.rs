@@ -8,7 +8,7 @@ use crate::kernels::rope::{Pairing, rotate};
 use crate::pool::Worker;
 use crate::scratch::Carver;
 use crate::share::{Share, part};
-use crate::simd::vectorise;
+use crate::simd::vectorize;
 use crate::view::View;
 use mlx_serving_device::ops::{Attend, Norm, Span};
 use mlx_serving_device::{DeviceError, KvSpec, Result};
@@ -200,7 +200,7 @@ impl<E: Element> AttendStep<E> {
                         continue;
                     }
                     self.head(row, self.heads + head, self.k_norm.as_ref(), key);
-                    vectorise(self.isa, Narrow { from: key, to: narrow });
+                    vectorize(self.isa, Narrow { from: key, to: narrow });
                     self.write_token(table, head, token, narrow, self.values(row, head));
                 }
             }
@@ -228,7 +228,7 @@ impl<E: Element> AttendStep<E> {
             Some(norm) => {
                 // SAFETY: a weight; nothing writes it while ops run.
                 let weight = unsafe { norm.weight.all() };
-                vectorise(self.isa, RmsNorm { row: from, weight, eps: norm.eps, to });
+                vectorize(self.isa, RmsNorm { row: from, weight, eps: norm.eps, to });
             }
         }
         rotate(to, angles, self.pairing);
@@ -240,9 +240,9 @@ impl<E: Element> AttendStep<E> {
         let lane = token % PAGE;
         // SAFETY: the values of one token and head are written by one worker, and read after the barrier.
         let to = unsafe { self.cache.get_mut(values_at + lane * dim..values_at + (lane + 1) * dim) };
-        vectorise(self.isa, Narrow { from: values, to });
+        vectorize(self.isa, Narrow { from: values, to });
         for (i, x) in key.iter().enumerate() {
-            // SAFETY: as above; a single value, because its neighbours are other tokens' and perhaps other workers'.
+            // SAFETY: as above; a single value, because its neighbors are other tokens' and perhaps other workers'.
             unsafe { self.cache.set(keys_at + i * PAGE + lane, *x) };
         }
     }
@@ -290,7 +290,7 @@ impl<E: Element> AttendStep<E> {
         let cache = unsafe { self.cache.all() };
         let pages = HeadPages { cache, table: &tables[span.table as usize..], kv: self.kv, head: task.head };
         let parts = task.part.map_or_else(|| tile.parts(), |part| part..part + 1);
-        vectorise(self.isa, Attention { tile: &mut tile, pages: &pages, parts });
+        vectorize(self.isa, Attention { tile: &mut tile, pages: &pages, parts });
         if let (Some(part), Some((counters, partials))) = (task.part, partials) {
             let slot = task.span * self.kv.heads + task.head;
             self.store_partial(&tile, &partials, slot, part);

@@ -55,7 +55,7 @@ impl EmbedStep {
         };
         // SAFETY: an earlier submission wrote the sampled tokens.
         let token = unsafe { sampled.item(at) };
-        // A sequence whose logits were not finite has no token; what follows is discarded, and must not fail for its neighbours.
+        // A sequence whose logits were not finite has no token; what follows is discarded, and must not fail for its neighbors.
         Ok(if token == u32::MAX { 0 } else { token as usize })
     }
 

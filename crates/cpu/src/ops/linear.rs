@@ -9,7 +9,7 @@ use crate::kernels::matmul::{InputFormat, Prepare, Product, RowNorm, TILE, multi
 use crate::pool::Worker;
 use crate::scratch::Carver;
 use crate::share::{Share, part};
-use crate::simd::vectorise;
+use crate::simd::vectorize;
 use crate::view::View;
 use mlx_serving_device::ops::{Activation, Epilogue, Linear};
 use mlx_serving_device::{Arithmetic, DeviceError, Result};
@@ -202,7 +202,7 @@ impl LinearStep {
         for (token, row) in pass.rows.clone().enumerate() {
             let (row, norm) = self.row(row)?;
             let steps = steps.clone();
-            vectorise(self.isa, Prepare { format: input.format, row, norm, steps, token, width: pass.width, to });
+            vectorize(self.isa, Prepare { format: input.format, row, norm, steps, token, width: pass.width, to });
         }
         Ok(())
     }
@@ -244,7 +244,7 @@ impl LinearStep {
         if let Finish::Gated(activation) = self.finish {
             self.product(&self.matrices[0], tiles.clone(), pass, ready, gates);
             self.product(&self.matrices[1], tiles.clone(), pass, ready, products);
-            vectorise(self.isa, Gate { activation, gate: gates, up: products });
+            vectorize(self.isa, Gate { activation, gate: gates, up: products });
             return self.write(&self.matrices[0], tiles, pass, products);
         }
         let mut before = 0;

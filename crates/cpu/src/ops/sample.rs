@@ -5,7 +5,7 @@ use crate::kernels::Isa;
 use crate::kernels::sampling::{Adjust, BINS, Best, Bin, Count, Cut, Draw, Filters, cut, draw_one};
 use crate::pool::Worker;
 use crate::share::part;
-use crate::simd::vectorise;
+use crate::simd::vectorize;
 use crate::view::View;
 use mlx_serving_device::ops::{LogitBias, NO_SLOT, Sample, SampleParams};
 use mlx_serving_device::{DeviceError, Result};
@@ -148,7 +148,7 @@ impl SampleStep {
             (self.logits.get(at.clone()), history, notes.values.get_mut(at), notes.bests.get_mut(chunk..chunk + 1))
         };
         let biases = self.bias_list(params)?;
-        best[0] = vectorise(self.isa, Adjust { tokens, logits, history, params, biases, to });
+        best[0] = vectorize(self.isa, Adjust { tokens, logits, history, params, biases, to });
         Ok(())
     }
 
@@ -160,7 +160,7 @@ impl SampleStep {
         let (values, bins) = unsafe { (notes.values.get(self.at(row, &tokens)), notes.bins.get_mut(at..at + BINS)) };
         let bins = bins.first_chunk_mut().expect("the slice was cut to this length");
         *bins = [Bin::default(); BINS];
-        vectorise(self.isa, Count { values, top: self.best(&notes.bests, row).value, bins });
+        vectorize(self.isa, Count { values, top: self.best(&notes.bests, row).value, bins });
     }
 
     fn cut(&self, notes: &Notes, params: &SampleParams, row: usize) {
@@ -194,7 +194,7 @@ impl SampleStep {
             (notes.values.get(self.at(row, &tokens)), notes.cuts.item(row), notes.draws.get_mut(chunk..chunk + 1))
         };
         let best = draw_one(params, likeliest);
-        to[0] = vectorise(self.isa, Draw { first: tokens.start, values, params, cut, best });
+        to[0] = vectorize(self.isa, Draw { first: tokens.start, values, params, cut, best });
     }
 
     /// The best of all chunks of a row.

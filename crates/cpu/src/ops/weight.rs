@@ -1,6 +1,6 @@
 use crate::kernels::Isa;
 use crate::kernels::matmul::{AskAhead, Line, TILE, TileLayout};
-use crate::simd::vectorise;
+use crate::simd::vectorize;
 use crate::view::View;
 use mlx_serving_device::{Result, Weight};
 use std::ops::Range;
@@ -30,10 +30,10 @@ impl PackedWeight {
     /// Asks memory for up to `bytes` bytes from tile `tile` on.
     pub(super) fn ask_ahead(&self, isa: Isa, tile: usize, bytes: usize) {
         let lines = self.tiles(tile..self.layout.tiles());
-        vectorise(isa, AskAhead(&lines[..lines.len().min(bytes / size_of::<Line>())]));
+        vectorize(isa, AskAhead(&lines[..lines.len().min(bytes / size_of::<Line>())]));
     }
 
-    /// Row `row`, dequantised.
+    /// Row `row`, dequantized.
     pub(super) fn row(&self, row: usize, to: &mut [f32]) {
         let tile = row / TILE;
         self.layout.row(self.tiles(tile..tile + 1), row % TILE, to);

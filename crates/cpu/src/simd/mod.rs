@@ -1,6 +1,6 @@
 //! Sixteen lanes of `f32` or of 32-bit words, whatever the machine calls them.
 //!
-//! A [`Kernel`] is written once against [`Simd`]; [`vectorise`] compiles it for each instruction set and runs the right one. A
+//! A [`Kernel`] is written once against [`Simd`]; [`vectorize`] compiles it for each instruction set and runs the right one. A
 //! value of a type that implements [`Simd`] is the proof that the processor has its instructions. Lanes never mix unless a method says so,
 //! so results do not depend on how wide the hardware really is, only on whether it fuses multiply and add.
 
@@ -17,7 +17,7 @@ use crate::kernels::Isa;
 /// Lanes of a [`Simd::F`].
 pub(crate) const LANES: usize = 16;
 
-/// Operations on sixteen lanes. Methods are `#[inline(always)]`, so that they compile inside [`vectorise`]'s features.
+/// Operations on sixteen lanes. Methods are `#[inline(always)]`, so that they compile inside [`vectorize`]'s features.
 pub(crate) trait Simd: Copy {
     /// Sixteen `f32`.
     type F: Copy;
@@ -121,7 +121,7 @@ pub(crate) trait Kernel {
 }
 
 /// Runs `kernel`, compiled for `isa`.
-pub(crate) fn vectorise<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+pub(crate) fn vectorize<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::run(kernel),

@@ -9,7 +9,7 @@ use crate::{Device, DeviceError, Float, Op, Result, WeightFormat, WeightSpec};
 use proptest::prelude::*;
 use std::sync::Arc;
 
-/// Dequantisation itself is as exact as `f32`, whatever the arithmetic of products.
+/// Dequantization itself is as exact as `f32`, whatever the arithmetic of products.
 const EXACT: f64 = 1e-5;
 
 fn embed(device: &Arc<dyn Device>, table: &[Source], tokens: &[u32], sampled: Option<&[u32]>) -> Result<Vec<f32>> {

@@ -82,7 +82,7 @@ pub fn a_wait_between_ops_holds_what_follows(device: &Arc<dyn Device>) {
     assert_eq!((other.status(), bytes(&c)), (Status::Completed, vec![1; 4]));
 }
 
-/// Rule 4: a failure ends its command buffer only, and its point is signalled.
+/// Rule 4: a failure ends its command buffer only, and its point is signaled.
 pub fn a_failure_signals_and_the_next_one_runs(device: &Arc<dyn Device>) {
     let (a, b) = (upload(device, &[1u8; 4]), upload(device, &[2u8; 4]));
     let (queue, done) = (device.compute_queue(), point(device, 1));

@@ -22,7 +22,7 @@ struct Rows {
 }
 
 impl Rows {
-    /// Tokens and history afterwards.
+    /// Tokens and history afterward.
     fn run(&self, device: &Arc<dyn Device>) -> Result<(Vec<u32>, Vec<u32>)> {
         let rows = self.params.len();
         let history = upload(device, &self.history);

@@ -2,7 +2,7 @@
 
 use super::data::Noise;
 use super::rig::upload;
-use crate::oracle::{Matrix, dequantise};
+use crate::oracle::{Matrix, dequantize};
 use crate::{Device, DeviceError, Float, Weight, WeightFormat, WeightSource, WeightSpec};
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ impl Source {
     }
 
     pub(super) fn matrix(&self) -> Matrix {
-        dequantise(&self.spec, &self.source()).expect("a random weight is valid")
+        dequantize(&self.spec, &self.source()).expect("a random weight is valid")
     }
 
     /// Packed in one go, in device memory.

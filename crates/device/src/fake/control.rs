@@ -112,7 +112,7 @@ impl FakeControl {
         });
     }
 
-    /// Submissions to a queue whose points are never signalled, though they run.
+    /// Submissions to a queue whose points are never signaled, though they run.
     pub fn drop_signals(&self, queue: QueueKind, fault: Fault) {
         self.set(|s| s.queue(queue).drop_signal = fault);
     }

@@ -2,7 +2,7 @@
 //! source, in blocks of four with padding; a KV block as the oracle has it.
 
 use super::run::load;
-use crate::oracle::{Matrix, dequantise};
+use crate::oracle::{Matrix, dequantize};
 use crate::{DeviceError, Result, Weight, WeightLayout, WeightSource, WeightSpec};
 use std::ops::Range;
 
@@ -52,5 +52,5 @@ pub(super) fn unpack(weight: &Weight) -> Result<Matrix> {
         scales.extend_from_slice(&row[values..values + side]);
         biases.extend_from_slice(&row[values + side..]);
     }
-    dequantise(spec, &WeightSource { values: &all, scales: &scales, biases: &biases })
+    dequantize(spec, &WeightSource { values: &all, scales: &scales, biases: &biases })
 }

@@ -63,6 +63,6 @@ pub enum Event {
         /// Whether it completed.
         completed: bool,
     },
-    /// The host signalled a timeline.
-    Signalled(Mark),
+    /// The host signaled a timeline.
+    Signaled(Mark),
 }

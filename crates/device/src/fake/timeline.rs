@@ -55,7 +55,7 @@ impl Timeline for FakeTimeline {
     }
 
     fn signal(&self, value: u64) {
-        self.state.note(Event::Signalled(Mark { timeline: self.number, value }));
+        self.state.note(Event::Signaled(Mark { timeline: self.number, value }));
         self.raise(value);
     }
 

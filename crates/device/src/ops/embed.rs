@@ -1,7 +1,7 @@
 use super::{holds, require};
 use crate::{Buffer, Result, Weight};
 
-/// `out[r]` = `table[token(r)]`, dequantised to `f32`.
+/// `out[r]` = `table[token(r)]`, dequantized to `f32`.
 #[derive(Debug, Clone)]
 pub struct Embed {
     /// (vocabulary, width), possibly split by rows into several weights of the same width.

@@ -3,7 +3,7 @@ use crate::Result;
 use crate::ops::SAMPLED;
 
 /// [`crate::ops::Embed`] on slices: the table's row of each token, `[rows][width]`. A sampled token of `u32::MAX` (a sequence
-/// whose logits were not finite) stands for token 0, so that it does not fail its neighbours.
+/// whose logits were not finite) stands for token 0, so that it does not fail its neighbors.
 ///
 /// Fails on a token outside of the table, and on a reference to a sampled token that is not there.
 pub fn embed(table: &[Matrix], tokens: &[u32], sampled: Option<&[u32]>) -> Result<Vec<f32>> {

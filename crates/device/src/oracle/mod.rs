@@ -22,7 +22,7 @@ pub use observe::{PROMPT, observe};
 pub use random::{gumbel, threefry};
 pub use rope::{rope_angles, rotate};
 pub use sample::{sample, survivors};
-pub use weight::{Matrix, dequantise};
+pub use weight::{Matrix, dequantize};
 
 use crate::DeviceError;
 

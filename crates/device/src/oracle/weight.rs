@@ -21,7 +21,7 @@ impl Matrix {
 /// Widens a weight: dense values as they are, affine ones as s·q + b, with one s and one b for every group of a row.
 ///
 /// Fails on a spec that no backend handles, and on a source of other lengths than the spec's.
-pub fn dequantise(spec: &WeightSpec, source: &WeightSource<'_>) -> Result<Matrix> {
+pub fn dequantize(spec: &WeightSpec, source: &WeightSource<'_>) -> Result<Matrix> {
     spec.validate()?;
     source.validate(spec)?;
     let values = match spec.format {
@@ -82,7 +82,7 @@ mod tests {
         let scales: Vec<u8> = [1.0f32, 2.0, 3.0, 4.0].iter().flat_map(|s| s.to_le_bytes()).collect();
         let biases: Vec<u8> = [0.5f32, 0.0, -1.0, 10.0].iter().flat_map(|b| b.to_le_bytes()).collect();
         let source = WeightSource { values: &[0x21; 64], scales: &scales, biases: &biases };
-        let matrix = dequantise(&spec, &source).unwrap();
+        let matrix = dequantize(&spec, &source).unwrap();
         assert_eq!((matrix.row(0)[0], matrix.row(0)[1]), (1.5, 2.5));
         assert_eq!((matrix.row(0)[32], matrix.row(0)[33]), (2.0, 4.0));
         assert_eq!((matrix.row(1)[0], matrix.row(1)[31]), (2.0, 5.0));
@@ -93,8 +93,8 @@ mod tests {
     fn dense_values_are_widened_and_wrong_lengths_refused() {
         let spec = WeightSpec { rows: 1, cols: 2, format: WeightFormat::Dense(Float::Bf16) };
         let source = WeightSource { values: &[0x80, 0x3f, 0x00, 0xc0], scales: &[], biases: &[] };
-        assert_eq!(dequantise(&spec, &source).unwrap().values, [1.0, -2.0]);
+        assert_eq!(dequantize(&spec, &source).unwrap().values, [1.0, -2.0]);
         let short = WeightSource { values: &[0; 3], ..source };
-        assert!(dequantise(&spec, &short).is_err());
+        assert!(dequantize(&spec, &short).is_err());
     }
 }

@@ -22,7 +22,7 @@ pub struct Faults {
     pub damaged: bool,
     /// The answer of the listing, if not the true one.
     pub listing: Option<String>,
-    /// Ranges are not honoured.
+    /// Ranges are not honored.
     pub whole_only: bool,
     /// Large files never end: a byte comes now and then.
     pub trickle: bool,

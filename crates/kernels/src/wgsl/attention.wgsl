@@ -41,7 +41,7 @@ fn has(flag: u32) -> bool {
     return (params.flags & flag) != 0u;
 }
 
-// The two values that rotation turns together; beyond the rotated ones, two neighbours.
+// The two values that rotation turns together; beyond the rotated ones, two neighbors.
 fn partners(i: u32) -> vec2<u32> {
     if (has(INTERLEAVED) || i >= params.pairs) {
         return vec2<u32>(2u * i, 2u * i + 1u);

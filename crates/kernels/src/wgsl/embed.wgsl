@@ -1,6 +1,6 @@
 {% include "prelude.wgsl" %}
 {% include "weight.wgsl" %}
-// Rows of one part of an embedding table, dequantised: one invocation a chunk of 32 columns.
+// Rows of one part of an embedding table, dequantized: one invocation a chunk of 32 columns.
 struct Params {
     head: Head,
     cols: u32,

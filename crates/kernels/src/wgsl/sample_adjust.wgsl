@@ -33,7 +33,7 @@ fn rounded(value: f32) -> f32 {
     return bitcast<f32>(bitcast<u32>(value) ^ params.zero);
 }
 
-fn penalised(row: Row, value: f32, entry: u32) -> f32 {
+fn penalized(row: Row, value: f32, entry: u32) -> f32 {
     if (entry == 0u) {
         return value;
     }
@@ -53,7 +53,7 @@ fn penalised(row: Row, value: f32, entry: u32) -> f32 {
 fn adjusted(index: u32, row: Row, token: u32) -> f32 {
     var z = logits[base(params.head, 1u) + index * params.vocab + token];
     if (row.slot != NO_SLOT) {
-        z = penalised(row, z, history[base(params.head, 3u) + row.slot * params.vocab + token]);
+        z = penalized(row, z, history[base(params.head, 3u) + row.slot * params.vocab + token]);
     }
     let bias = base(params.head, 2u) + 2u * row.bias_first;
     for (var i = 0u; i < row.bias_count; i += 1u) {

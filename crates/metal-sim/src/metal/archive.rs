@@ -52,7 +52,7 @@ define_class!(
     }
 );
 
-// SAFETY: the instance variables are synchronised.
+// SAFETY: the instance variables are synchronized.
 unsafe impl Send for SimArchive {}
 // SAFETY: as above.
 unsafe impl Sync for SimArchive {}

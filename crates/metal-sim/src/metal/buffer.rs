@@ -200,7 +200,7 @@ define_class!(
     }
 );
 
-// SAFETY: the instance variables are synchronised or never change.
+// SAFETY: the instance variables are synchronized or never change.
 unsafe impl Send for SimBuffer {}
 // SAFETY: as above.
 unsafe impl Sync for SimBuffer {}

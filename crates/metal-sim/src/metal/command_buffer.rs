@@ -191,7 +191,7 @@ define_class!(
     }
 );
 
-// SAFETY: the instance variables are synchronised; handlers are called on one thread.
+// SAFETY: the instance variables are synchronized; handlers are called on one thread.
 unsafe impl Send for SimCommandBuffer {}
 // SAFETY: as above.
 unsafe impl Sync for SimCommandBuffer {}

@@ -1,5 +1,5 @@
 //! Runs a kernel on copies of the ranges that it was told, each ended by inaccessible pages: in a heap, a stray access would
-//! only meet a neighbour.
+//! only meet a neighbor.
 
 use super::buffer::Slice;
 use super::memory::Mapping;

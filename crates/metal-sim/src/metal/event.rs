@@ -176,7 +176,7 @@ define_class!(
     }
 );
 
-// SAFETY: the instance variables are synchronised.
+// SAFETY: the instance variables are synchronized.
 unsafe impl Send for SimEvent {}
 // SAFETY: as above.
 unsafe impl Sync for SimEvent {}

@@ -14,7 +14,7 @@ pub(crate) struct Fault {
     pub(crate) description: String,
 }
 
-/// Runs all steps. After a fault the rest do not run, and no event is signalled.
+/// Runs all steps. After a fault the rest do not run, and no event is signaled.
 pub(crate) fn run(steps: &[Step], order: &mut QueueOrder) -> Result<(), Fault> {
     let outcome = catch_unwind(AssertUnwindSafe(|| run_steps(steps, order)));
     outcome.unwrap_or_else(|panic| Err(broken_rule(&*panic)))

@@ -61,7 +61,7 @@ define_class!(
     unsafe impl MTLFence for SimFence {}
 );
 
-// SAFETY: the instance variables are synchronised.
+// SAFETY: the instance variables are synchronized.
 unsafe impl Send for SimFence {}
 // SAFETY: as above.
 unsafe impl Sync for SimFence {}

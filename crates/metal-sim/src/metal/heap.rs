@@ -227,7 +227,7 @@ define_class!(
     }
 );
 
-// SAFETY: the instance variables are synchronised or never change.
+// SAFETY: the instance variables are synchronized or never change.
 unsafe impl Send for SimHeap {}
 // SAFETY: as above.
 unsafe impl Sync for SimHeap {}

@@ -85,7 +85,7 @@ unsafe impl Sync for SimFunction {}
 pub(crate) struct CompileOptions {
     math: AtomicUsize,
     language: AtomicUsize,
-    optimisation: AtomicUsize,
+    optimization: AtomicUsize,
     fast_math: AtomicBool,
 }
 
@@ -102,7 +102,7 @@ define_class!(
             let this = this.set_ivars(CompileOptions {
                 math: AtomicUsize::new(MTLMathMode::Fast.0 as usize),
                 language: AtomicUsize::new(MTLLanguageVersion::Version3_2.0),
-                optimisation: AtomicUsize::new(0),
+                optimization: AtomicUsize::new(0),
                 fast_math: AtomicBool::new(true),
             });
             // SAFETY: NSObject's init.
@@ -140,13 +140,13 @@ define_class!(
         }
 
         #[unsafe(method(optimizationLevel))]
-        fn optimisation_level(&self) -> MTLLibraryOptimizationLevel {
-            MTLLibraryOptimizationLevel(self.ivars().optimisation.load(Ordering::Relaxed) as isize)
+        fn optimization_level(&self) -> MTLLibraryOptimizationLevel {
+            MTLLibraryOptimizationLevel(self.ivars().optimization.load(Ordering::Relaxed) as isize)
         }
 
         #[unsafe(method(setOptimizationLevel:))]
-        fn set_optimisation_level(&self, level: MTLLibraryOptimizationLevel) {
-            self.ivars().optimisation.store(level.0 as usize, Ordering::Relaxed);
+        fn set_optimization_level(&self, level: MTLLibraryOptimizationLevel) {
+            self.ivars().optimization.store(level.0 as usize, Ordering::Relaxed);
         }
     }
 );

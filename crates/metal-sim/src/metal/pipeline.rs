@@ -66,7 +66,7 @@ define_class!(
     }
 );
 
-// SAFETY: the instance variables are synchronised or never change.
+// SAFETY: the instance variables are synchronized or never change.
 unsafe impl Send for SimPipeline {}
 // SAFETY: as above.
 unsafe impl Sync for SimPipeline {}

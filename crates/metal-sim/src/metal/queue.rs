@@ -151,7 +151,7 @@ define_class!(
     }
 );
 
-// SAFETY: the instance variables are synchronised.
+// SAFETY: the instance variables are synchronized.
 unsafe impl Send for SimQueue {}
 // SAFETY: as above.
 unsafe impl Sync for SimQueue {}

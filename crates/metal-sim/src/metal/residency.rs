@@ -105,7 +105,7 @@ define_class!(
     }
 );
 
-// SAFETY: the instance variables are synchronised.
+// SAFETY: the instance variables are synchronized.
 unsafe impl Send for SimResidencySet {}
 // SAFETY: as above.
 unsafe impl Sync for SimResidencySet {}

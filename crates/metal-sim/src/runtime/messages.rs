@@ -42,7 +42,7 @@ fn implementation(class: &'static Class, selector: Selector) -> Implementation {
         None => {
             let sign = if class.is_meta() { '+' } else { '-' };
             let call = format!("{sign}[{} {}]", class.name(), selector.name());
-            rules::broken(&call, "unrecognised selector");
+            rules::broken(&call, "unrecognized selector");
             panic!("{call} cannot be answered")
         }
     }

@@ -1,4 +1,4 @@
-//! Autorelease pools: a stack a thread; a pool's token is its depth. The hand-over that real runtimes optimise away becomes
+//! Autorelease pools: a stack a thread; a pool's token is its depth. The hand-over that real runtimes optimize away becomes
 //! a pool entry, which is the worst case.
 
 use super::objects::{Object, objc_release, objc_retain};

@@ -25,7 +25,7 @@ pub(super) struct Object(*mut c_void);
 impl Object {
     pub(super) fn open(path: &Path) -> Result<Object, String> {
         let name = CString::new(path.as_os_str().as_bytes()).map_err(|e| format!("{}: {e}", path.display()))?;
-        // SAFETY: the name is a C string; the object is ours and has no initialisers.
+        // SAFETY: the name is a C string; the object is ours and has no initializers.
         let handle = unsafe { libc::dlopen(name.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
         if handle.is_null() {
             // SAFETY: after a failure dlerror gives a C string that stays valid until this thread's next dl call.

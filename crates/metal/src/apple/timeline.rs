@@ -10,7 +10,7 @@ use std::time::Duration;
 ///
 /// The host's value follows the event's. The device signals the event with a command buffer's last op, and other queues go on at once;
 /// the host's value rises when the submission has been retired, because its memory must be let go and its end show first. What
-/// the host signals, and what a failed command buffer leaves unsignalled, raises both.
+/// the host signals, and what a failed command buffer leaves unsignaled, raises both.
 #[derive(Debug)]
 pub(crate) struct MetalTimeline {
     event: Object<dyn MTLSharedEvent>,

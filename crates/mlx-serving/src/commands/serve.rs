@@ -173,14 +173,14 @@ fn by_id(models: &[Option<String>]) -> HashMap<String, Option<String>> {
     models.iter().map(|model| (load::name(model.as_deref()), model.clone())).collect()
 }
 
-/// Which optimisations are on, and what measures them on this machine.
+/// Which optimizations are on, and what measures them on this machine.
 fn optimizations(config: &MetalOptimizations, models: &[String]) -> String {
     let active = config.active().join(",");
     let model = models.first().map_or("MODEL", String::as_str);
     let measure = |list| format!("mlx-serving bench compare -m {model} --optimizations {list} -o compare.json");
     match active.is_empty() {
-        true => format!("optimisations: none (--metal-opts); to measure them on this machine: {}", measure("all")),
-        false => format!("optimisations: {active}; to measure them on this machine: {}", measure(&active)),
+        true => format!("optimizations: none (--metal-opts); to measure them on this machine: {}", measure("all")),
+        false => format!("optimizations: {active}; to measure them on this machine: {}", measure(&active)),
     }
 }
 
@@ -230,9 +230,9 @@ mod tests {
         );
         config.select("memory_pool,command_buffer_ring").unwrap();
         let line = optimizations(&config, &["m".into()]);
-        assert!(line.starts_with("optimisations: memory_pool,command_buffer_ring;"), "{line}");
+        assert!(line.starts_with("optimizations: memory_pool,command_buffer_ring;"), "{line}");
         assert!(line.contains("-m m --optimizations memory_pool,command_buffer_ring "), "{line}");
         config.enabled = false;
-        assert!(optimizations(&config, &[]).starts_with("optimisations: none"), "the master switch rules");
+        assert!(optimizations(&config, &[]).starts_with("optimizations: none"), "the master switch rules");
     }
 }

@@ -1,6 +1,6 @@
 //! Tiles of 16 rows. Vector lanes are rows, so nothing is ever summed across lanes.
 //!
-//! Quantised, for each group of features: for each 32 of them `bits` lines, then the scales and biases of the group. A line is 16
+//! Quantized, for each group of features: for each 32 of them `bits` lines, then the scales and biases of the group. A line is 16
 //! words, one a row. 2, 4 and 8 bits are the checkpoint's words; 3, 5 and 6 bits are cut into a plane of 2 or 4 low bits in the
 //! same order, and a plane of 1 or 2 high bits in an order that one shift brings over it.
 //!
@@ -115,7 +115,7 @@ impl TileLayout {
         steps.start * step..(steps.end * step).min(self.lines)
     }
 
-    /// Row `row` of `tile`, dequantised to `to`.
+    /// Row `row` of `tile`, dequantized to `to`.
     pub(crate) fn row(&self, tile: &[Line], row: usize, to: &mut [f32]) {
         match self.spec.format {
             WeightFormat::Dense(float) => {

@@ -2,7 +2,7 @@
 
 use super::layout::{CHUNK, Line, Planes, TILE, TileLayout, step_lines};
 use crate::kernels::Isa;
-use crate::simd::{Kernel, Simd, vectorise};
+use crate::simd::{Kernel, Simd, vectorize};
 use mlx_serving_device::{DeviceError, Float, Result, WeightFormat, WeightSource, WeightSpec};
 use std::ops::Range;
 
@@ -44,10 +44,10 @@ pub(crate) fn pack(
                 }
                 match bits {
                     2 => job.words::<2>(),
-                    3 => vectorise(isa, Cut::<3>(job)),
+                    3 => vectorize(isa, Cut::<3>(job)),
                     4 => job.words::<4>(),
-                    5 => vectorise(isa, Cut::<5>(job)),
-                    6 => vectorise(isa, Cut::<6>(job)),
+                    5 => vectorize(isa, Cut::<5>(job)),
+                    6 => vectorize(isa, Cut::<6>(job)),
                     _ => job.words::<8>(),
                 }
             }
@@ -103,7 +103,7 @@ impl Pack<'_> {
     }
 }
 
-/// The groups of a quantised tile.
+/// The groups of a quantized tile.
 struct Groups {
     /// Groups of a row.
     count: usize,

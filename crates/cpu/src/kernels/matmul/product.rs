@@ -2,7 +2,7 @@
 
 use super::layout::{CHUNK, DENSE_STEP, Line, TILE, TileLayout, codes, step_lines};
 use crate::kernels::Isa;
-use crate::simd::{Kernel, LANES, Simd, lanes, vectorise};
+use crate::simd::{Kernel, LANES, Simd, lanes, vectorize};
 use mlx_serving_device::{Arithmetic, Float, WeightFormat};
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -36,24 +36,24 @@ pub(crate) struct Product<'a> {
 /// Adds the products to `y`.
 pub(crate) fn multiply(isa: Isa, product: Product<'_>) {
     match (product.layout.spec.format, product.arithmetic) {
-        (WeightFormat::Dense(Float::F32), _) => vectorise(isa, Plain::<Full>(product, PhantomData)),
-        (WeightFormat::Dense(Float::F16), _) => vectorise(isa, Plain::<Half>(product, PhantomData)),
-        (WeightFormat::Dense(Float::Bf16), _) => vectorise(isa, Plain::<Brain>(product, PhantomData)),
+        (WeightFormat::Dense(Float::F32), _) => vectorize(isa, Plain::<Full>(product, PhantomData)),
+        (WeightFormat::Dense(Float::F16), _) => vectorize(isa, Plain::<Half>(product, PhantomData)),
+        (WeightFormat::Dense(Float::Bf16), _) => vectorize(isa, Plain::<Brain>(product, PhantomData)),
         (WeightFormat::Affine { bits, group, scale }, arithmetic) => {
             let groups = Groups { group: group as usize, scale };
             match (arithmetic, bits) {
-                (Arithmetic::Fast, 2) => vectorise(isa, Rounded::<2>(product, groups)),
-                (Arithmetic::Fast, 3) => vectorise(isa, Rounded::<3>(product, groups)),
-                (Arithmetic::Fast, 4) => vectorise(isa, Rounded::<4>(product, groups)),
-                (Arithmetic::Fast, 5) => vectorise(isa, Rounded::<5>(product, groups)),
-                (Arithmetic::Fast, 6) => vectorise(isa, Rounded::<6>(product, groups)),
-                (Arithmetic::Fast, _) => vectorise(isa, Rounded::<8>(product, groups)),
-                (Arithmetic::Exact, 2) => vectorise(isa, Exact::<2>(product, groups)),
-                (Arithmetic::Exact, 3) => vectorise(isa, Exact::<3>(product, groups)),
-                (Arithmetic::Exact, 4) => vectorise(isa, Exact::<4>(product, groups)),
-                (Arithmetic::Exact, 5) => vectorise(isa, Exact::<5>(product, groups)),
-                (Arithmetic::Exact, 6) => vectorise(isa, Exact::<6>(product, groups)),
-                (Arithmetic::Exact, _) => vectorise(isa, Exact::<8>(product, groups)),
+                (Arithmetic::Fast, 2) => vectorize(isa, Rounded::<2>(product, groups)),
+                (Arithmetic::Fast, 3) => vectorize(isa, Rounded::<3>(product, groups)),
+                (Arithmetic::Fast, 4) => vectorize(isa, Rounded::<4>(product, groups)),
+                (Arithmetic::Fast, 5) => vectorize(isa, Rounded::<5>(product, groups)),
+                (Arithmetic::Fast, 6) => vectorize(isa, Rounded::<6>(product, groups)),
+                (Arithmetic::Fast, _) => vectorize(isa, Rounded::<8>(product, groups)),
+                (Arithmetic::Exact, 2) => vectorize(isa, Exact::<2>(product, groups)),
+                (Arithmetic::Exact, 3) => vectorize(isa, Exact::<3>(product, groups)),
+                (Arithmetic::Exact, 4) => vectorize(isa, Exact::<4>(product, groups)),
+                (Arithmetic::Exact, 5) => vectorize(isa, Exact::<5>(product, groups)),
+                (Arithmetic::Exact, 6) => vectorize(isa, Exact::<6>(product, groups)),
+                (Arithmetic::Exact, _) => vectorize(isa, Exact::<8>(product, groups)),
             }
         }
     }

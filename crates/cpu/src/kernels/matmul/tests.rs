@@ -1,6 +1,6 @@
 use super::*;
 use crate::kernels::Isa;
-use crate::simd::vectorise;
+use crate::simd::vectorize;
 use bytemuck::Zeroable as _;
 use half::{bf16, f16};
 use mlx_serving_device::{Arithmetic, Float, WeightFormat, WeightSource, WeightSpec};
@@ -12,7 +12,7 @@ struct Weight {
     values: Vec<u8>,
     scales: Vec<u8>,
     biases: Vec<u8>,
-    dequantised: Vec<f32>,
+    dequantized: Vec<f32>,
 }
 
 /// Numbers that look random, the same everywhere.
@@ -43,12 +43,12 @@ fn bytes(float: Float, value: f32) -> Vec<u8> {
 impl Weight {
     fn random(spec: WeightSpec, seed: u32) -> Self {
         let mut noise = Noise(seed.wrapping_mul(2_654_435_769) | 1);
-        let mut weight = Self { spec, values: vec![], scales: vec![], biases: vec![], dequantised: vec![] };
+        let mut weight = Self { spec, values: vec![], scales: vec![], biases: vec![], dequantized: vec![] };
         let count = spec.rows * spec.cols;
         match spec.format {
             WeightFormat::Dense(float) => {
                 weight.values = (0..count).flat_map(|_| bytes(float, noise.value())).collect();
-                weight.dequantised = float.widen(&weight.values);
+                weight.dequantized = float.widen(&weight.values);
             }
             WeightFormat::Affine { bits, group, scale } => {
                 let groups = count / group as usize;
@@ -62,7 +62,7 @@ impl Weight {
                         let at = i * bits as usize + bit;
                         weight.values[at / 8] |= 1 << (at % 8);
                     }
-                    weight.dequantised.push(s[i / group as usize] * q as f32 + b[i / group as usize]);
+                    weight.dequantized.push(s[i / group as usize] * q as f32 + b[i / group as usize]);
                 }
             }
         }
@@ -79,7 +79,7 @@ impl Weight {
 
     /// Row `row` times `x`, and the sum of the products' magnitudes.
     fn times(&self, row: usize, x: &[f32]) -> (f64, f64) {
-        let weights = &self.dequantised[row * self.spec.cols..][..self.spec.cols];
+        let weights = &self.dequantized[row * self.spec.cols..][..self.spec.cols];
         let products = weights.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x));
         products.fold((0.0, 0.0), |(sum, magnitude), p| (sum + p, magnitude + p.abs()))
     }
@@ -99,7 +99,7 @@ fn product(
     let steps = layout.spec.cols.div_ceil(layout.step());
     let mut x = vec![0; format.words(layout.spec.cols) * width];
     for (token, row) in tokens.iter().enumerate() {
-        vectorise(isa, Prepare { format, row, norm: None, steps: 0..steps, token, width, to: &mut x });
+        vectorize(isa, Prepare { format, row, norm: None, steps: 0..steps, token, width, to: &mut x });
     }
     let mut y = vec![[0.0; TILE]; layout.tiles() * width];
     for first in (0..steps).step_by(segment) {
@@ -184,7 +184,7 @@ proptest! {
         for isa in Isa::available() {
             let (layout, lines) = weight.pack(isa);
             let mut row = vec![0.0; spec.cols];
-            for (r, want) in weight.dequantised.chunks_exact(spec.cols).enumerate() {
+            for (r, want) in weight.dequantized.chunks_exact(spec.cols).enumerate() {
                 let tile = &lines[r / TILE * layout.lines..][..layout.lines];
                 layout.row(tile, r % TILE, &mut row);
                 prop_assert_eq!(&row, want);
@@ -211,7 +211,7 @@ proptest! {
     }
 
     #[test]
-    fn neighbours_and_cuts_change_no_bit(spec in specs(), seed: u32, segment in 1usize..4) {
+    fn neighbors_and_cuts_change_no_bit(spec in specs(), seed: u32, segment in 1usize..4) {
         let weight = Weight::random(spec, seed);
         for isa in Isa::available() {
             let packed = weight.pack(isa);
@@ -233,7 +233,7 @@ proptest! {
         let row: Vec<f32> = tokens(1, 64 * len, seed).remove(0).iter().map(|x| x * 2f32.powi(scale)).collect();
         let prepare = |isa| {
             let mut to = vec![0; format.words(row.len())];
-            vectorise(isa, Prepare { format, row: &row, norm: None, steps: 0..len, token: 0, width: 1, to: &mut to });
+            vectorize(isa, Prepare { format, row: &row, norm: None, steps: 0..len, token: 0, width: 1, to: &mut to });
             to
         };
         let want = prepare(Isa::Portable);

@@ -46,7 +46,7 @@ impl Kernel for Adjust<'_> {
         if let Some(history) = self.history {
             for (to, history) in self.to.chunks_mut(LANES).zip(history.chunks(LANES)) {
                 if history.iter().fold(0, |any, entry| any | entry) != 0 {
-                    to.iter_mut().zip(history).for_each(|(z, entry)| *z = penalise(*z, *entry, self.params));
+                    to.iter_mut().zip(history).for_each(|(z, entry)| *z = penalize(*z, *entry, self.params));
                 }
             }
         }
@@ -61,7 +61,7 @@ impl Kernel for Adjust<'_> {
 }
 
 #[inline(always)]
-fn penalise(z: f32, entry: u32, params: &SampleParams) -> f32 {
+fn penalize(z: f32, entry: u32, params: &SampleParams) -> f32 {
     if entry == 0 {
         return z;
     }

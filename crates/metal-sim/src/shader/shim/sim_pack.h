@@ -1,4 +1,4 @@
-// Four bytes or two halves of a word as normalised floats, and back.
+// Four bytes or two halves of a word as normalized floats, and back.
 #pragma once
 
 namespace metal {

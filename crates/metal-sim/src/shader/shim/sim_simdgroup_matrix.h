@@ -1,4 +1,4 @@
-// Square matrices spread over a simd-group: each lane holds neighbours of a row. Metal has 8 × 8; naga prints 16 × 16 alike, so that
+// Square matrices spread over a simd-group: each lane holds neighbors of a row. Metal has 8 × 8; naga prints 16 × 16 alike, so that
 // kernels for other devices' units can be run.
 #pragma once
 

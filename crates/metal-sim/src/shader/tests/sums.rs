@@ -57,7 +57,7 @@ fn matvec(w: &[u32], scales: &[[half::f16; 2]], x: &[f32], rows: usize) -> Vec<f
 }
 
 #[test]
-fn a_quantised_matvec_equals_the_same_sums_bit_for_bit() {
+fn a_quantized_matvec_equals_the_same_sums_bit_for_bit() {
     let (rows, k) = (48, 4096 + 96);
     let chunks = rows * k / 32;
     let w: Vec<u32> = (0..chunks * 4).map(|i| (i as u32).wrapping_mul(2654435761)).collect();

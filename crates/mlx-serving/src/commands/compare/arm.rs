@@ -1,4 +1,4 @@
-//! One run: an engine started with some of the optimisations, asked the same things in the same order.
+//! One run: an engine started with some of the optimizations, asked the same things in the same order.
 
 use crate::commands::Context;
 use crate::commands::workload::{Load, Measured, ask, hash, measure, prompt};
@@ -24,7 +24,7 @@ pub(crate) enum Arm {
     Direct,
     /// The baselines, with KV blocks spilled and brought back in line.
     SpillInLine,
-    /// One optimisation.
+    /// One optimization.
     One(&'static str),
     /// Several at once.
     All(Vec<&'static str>),

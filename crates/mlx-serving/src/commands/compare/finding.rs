@@ -1,4 +1,4 @@
-//! What the runs say about each optimisation, beside what was aimed at.
+//! What the runs say about each optimization, beside what was aimed at.
 
 use super::arm::{Arm, Run};
 use super::statistics::{COVERAGE, Median};
@@ -37,7 +37,7 @@ impl Figure {
             Figure::Throughput => "throughput, tok/s",
             Figure::ColdTtft => "cold start to first token, ms",
             Figure::RestoreTtft => "pushed-out prefix to first token, ms",
-            Figure::Utilization => "device utilisation, %",
+            Figure::Utilization => "device utilization, %",
             Figure::Ttft => "time to first token, ms",
             Figure::BetweenTokens => "between tokens, ms",
             Figure::AllocationsPerToken => "device allocations a token",
@@ -297,7 +297,7 @@ fn reason(arm: &Arm, figure: Figure, runs: &[&Sandwich<'_>]) -> String {
             plain(Figure::RestoreTtft),
         ),
         _ => format!(
-            "with one step at a time the device already computes {busy:.1} % of the time: were it never idle, throughput would rise by {most:.1} % and utilisation by {:.1} points, no more",
+            "with one step at a time the device already computes {busy:.1} % of the time: were it never idle, throughput would rise by {most:.1} % and utilization by {:.1} points, no more",
             100.0 - busy,
         ),
     }

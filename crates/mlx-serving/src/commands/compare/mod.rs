@@ -1,4 +1,4 @@
-//! `bench compare`: each optimisation alone, then all together, each run between two plain runs.
+//! `bench compare`: each optimization alone, then all together, each run between two plain runs.
 
 mod arm;
 mod finding;
@@ -113,7 +113,7 @@ pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
     match comparison.unequal() {
         None => Ok(()),
         Some(arm) => Err(Failure::failed(format!(
-            "the outputs of {arm} differ from those of plain: an optimisation changed an answer, which is a defect; please report it with this result"
+            "the outputs of {arm} differ from those of plain: an optimization changed an answer, which is a defect; please report it with this result"
         ))),
     }
 }
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_optimisations_is_wrong_usage() {
+    fn a_list_without_optimizations_is_wrong_usage() {
         for list in ["none", "turbo", ""] {
             assert!(matches!(arms(&context(), list), Err(Failure::Usage(_))), "{list}");
         }
