@@ -81,8 +81,8 @@ fn translate(variant: &Variant, wgsl: &str, out: &Path) -> String {
     format!(
         "Kernel {{ name: {name:?}, spirv: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.spv\")), \
          spirv_entry: {:?}, \
-         #[cfg(any(target_vendor = \"apple\", metal_sim))] msl: include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.metal\")), \
-         #[cfg(any(target_vendor = \"apple\", metal_sim))] msl_entry: {msl_entry:?}, \
+         #[cfg(feature = \"msl\")] msl: include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.metal\")), \
+         #[cfg(feature = \"msl\")] msl_entry: {msl_entry:?}, \
          bindings: &[{accesses}], workgroup: [{x}, {y}, {z}], workgroup_memory: &[{memory}], matrix_side: {:?} }},\n",
         entry.name,
         variant.matrix_side()

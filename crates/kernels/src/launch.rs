@@ -23,10 +23,10 @@ pub struct Kernel {
     /// Name of the entry point in SPIR-V.
     pub spirv_entry: &'static str,
     /// Metal Shading Language 2.4; megabytes that other systems need not carry.
-    #[cfg(any(target_vendor = "apple", metal_sim))]
+    #[cfg(feature = "msl")]
     pub msl: &'static str,
     /// Name of the function in MSL.
-    #[cfg(any(target_vendor = "apple", metal_sim))]
+    #[cfg(feature = "msl")]
     pub msl_entry: &'static str,
     /// Access of each binding, the fault buffer's last: kernels that may raise a fault write it, all others read it.
     pub bindings: &'static [Access],

@@ -33,7 +33,7 @@
 //! # Use
 //!
 //! Test crates of this workspace name the crate (`extern crate metal_sim;`), or nothing links, and run in this folder, after
-//! `./prepare`, so that its `.cargo/config.toml` sets `cfg(metal_sim)`. Call [`forbid_leaks`] where a test holds no objects in
+//! `./prepare`. Call [`forbid_leaks`] where a test holds no objects in
 //! statics. Build with debug assertions: without them the bindings do not check message types.
 
 pub mod faults;

@@ -4,7 +4,7 @@
 //! ops into launches of the kernels crate; on submission a `lane` writes them into a single-use command buffer (`pass`, with
 //! barriers where the kernels crate's `Hazards` say so) and commits it; its completion handler retires it (`flights`). All of that is in `apple`.
 //!
-//! On systems other than Apple's there is no device to be had, except where `cfg(metal_sim)` builds the backend for the simulator.
+//! On systems other than Apple's there is no device to be had, except where the feature `simulated` builds the backend for the simulator.
 //!
 //! # Ordering
 //!
@@ -24,11 +24,11 @@
 //! kernels read weights in a layout of their own. Weights are packed from the mapped file straight into shared memory
 //! (`Memory::lend`): one copy, which is the packing.
 
-#[cfg(any(target_vendor = "apple", metal_sim))]
+#[cfg(any(target_vendor = "apple", feature = "simulated"))]
 mod apple;
 mod options;
 
-#[cfg(any(target_vendor = "apple", metal_sim))]
+#[cfg(any(target_vendor = "apple", feature = "simulated"))]
 pub use apple::MetalDevice;
 pub use options::MetalOptions;
 
@@ -37,9 +37,9 @@ use std::sync::Arc;
 
 /// True if this system has a Metal device.
 pub fn available() -> bool {
-    #[cfg(any(target_vendor = "apple", metal_sim))]
+    #[cfg(any(target_vendor = "apple", feature = "simulated"))]
     return MetalDevice::available();
-    #[cfg(not(any(target_vendor = "apple", metal_sim)))]
+    #[cfg(not(any(target_vendor = "apple", feature = "simulated")))]
     return false;
 }
 
@@ -48,12 +48,12 @@ pub fn available() -> bool {
 /// # Errors
 /// [`mlx_serving_device::DeviceError::Unsupported`] where there is none; what Metal refuses otherwise.
 pub fn open(options: &MetalOptions) -> Result<Arc<dyn Device>> {
-    #[cfg(any(target_vendor = "apple", metal_sim))]
+    #[cfg(any(target_vendor = "apple", feature = "simulated"))]
     return MetalDevice::open(options).map(|device| {
         device.warm();
         device as Arc<dyn Device>
     });
-    #[cfg(not(any(target_vendor = "apple", metal_sim)))]
+    #[cfg(not(any(target_vendor = "apple", feature = "simulated")))]
     Err(mlx_serving_device::DeviceError::Unsupported(format!(
         "this system has no Metal ({:?} asked for); use --device auto, vulkan or cpu",
         options.arithmetic

@@ -1,6 +1,6 @@
 use crate::{load, repository};
 use mlx_serving_device::Device;
-use mlx_serving_engine::{Engine, Event, Options, Parts, Request, Stream};
+use mlx_serving_engine::{Engine, Event, Options, Parts, Request, Sampling, Stream, TokenEvent};
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_text::Tokenizer;
@@ -44,6 +44,63 @@ pub fn company_changes_no_answer(device: impl Fn() -> Arc<dyn Device>, prompts: 
     }
 }
 
+/// Answers of the bundled model to `count` requests that between them use every parameter of sampling, each as one line: its tokens, then
+/// the bits of their log-probabilities where these were asked for. Whether requests came alone or in batches, with no optimization on or
+/// with all, they must be the same.
+///
+/// # Panics
+/// An answer depends on company or optimizations, or a request fails.
+pub fn sampled_answers(device: impl Fn() -> Arc<dyn Device>, count: usize) -> Vec<String> {
+    let goldens = goldens(20);
+    let requests: Vec<_> = (0..count).map(|i| sampled(i, ids(&goldens[i % 20]["prompt_token_ids"]))).collect();
+    let engine = start(device(), "none");
+    let alone: Vec<_> = requests.chunks(1).flat_map(|request| lines(&engine, request)).collect();
+    drop(engine);
+    for selection in ["none", "all"] {
+        let engine = start(device(), selection);
+        let together: Vec<_> = requests.chunks(50).flat_map(|requests| lines(&engine, requests)).collect();
+        assert_eq!(together, alone, "{selection}");
+    }
+    alone
+}
+
+/// Request number `i` of those that use every parameter.
+fn sampled(i: usize, prompt: Vec<u32>) -> Request {
+    let sampling = Sampling {
+        temperature: [0.0, 0.3, 0.7, 1.0, 1.5][i % 5],
+        top_k: [0, 1, 5, 40][i / 5 % 4],
+        top_p: [1.0, 0.9, 0.5][i % 3],
+        min_p: [0.0, 0.05, 0.2][i / 3 % 3],
+        repetition_penalty: [1.0, 1.1, 1.5][i / 7 % 3],
+        presence_penalty: [0.0, 0.5, -0.5][i / 11 % 3],
+        frequency_penalty: [0.0, 0.3, -0.2][i / 13 % 3],
+        seed: Some(i as u64),
+        logit_bias: if i.is_multiple_of(6) { vec![(300, 5.0), (301, -100.0)] } else { Vec::new() },
+    };
+    Request {
+        prompt,
+        sampling,
+        max_tokens: Some(24),
+        stop: if i.is_multiple_of(8) { vec![" the".to_owned()] } else { Vec::new() },
+        ignore_eos: i.is_multiple_of(10),
+        logprobs: i.is_multiple_of(9).then_some(3),
+        ..Request::default()
+    }
+}
+
+/// A line for each request, all in one batch.
+fn lines(engine: &Engine, requests: &[Request]) -> Vec<String> {
+    let streams: Vec<_> = requests.iter().map(|request| engine.submit(request.clone()).unwrap()).collect();
+    let line = |stream: Stream| {
+        let tokens = collect(stream);
+        let ids: Vec<_> = tokens.iter().map(|token| token.id.to_string()).collect();
+        let chosen = tokens.iter().filter_map(|token| token.logprobs.as_ref());
+        let bits: String = chosen.map(|of| format!(" {:08x}", of.chosen.to_bits())).collect();
+        ids.join(" ") + &bits
+    };
+    streams.into_iter().map(line).collect()
+}
+
 fn goldens(prompts: usize) -> Vec<Value> {
     let file = repository("crates/mlx-serving/tests/goldens/greedy.json");
     let goldens: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
@@ -58,18 +115,20 @@ fn answers(engine: &Engine, goldens: &[Value], tokens: usize) -> Vec<Vec<u32>> {
         ..Request::default()
     };
     let streams: Vec<_> = goldens.iter().map(|golden| engine.submit(request(golden)).unwrap()).collect();
-    let tokens_of = |mut stream: Stream| {
-        let mut found = Vec::new();
-        loop {
-            match stream.next_blocking().expect("a stream ends with its last event") {
-                Event::Prompt(_) => {}
-                Event::Token(token) => found.push(token.id),
-                Event::Finished(_) => return found,
-                Event::Failed(error) => panic!("{error}"),
-            }
+    streams.into_iter().map(|stream| collect(stream).iter().map(|token| token.id).collect()).collect()
+}
+
+/// All tokens of an answer.
+fn collect(mut stream: Stream) -> Vec<TokenEvent> {
+    let mut found = Vec::new();
+    loop {
+        match stream.next_blocking().expect("a stream ends with its last event") {
+            Event::Prompt(_) => {}
+            Event::Token(token) => found.push(token),
+            Event::Finished(_) => return found,
+            Event::Failed(error) => panic!("{error}"),
         }
-    };
-    streams.into_iter().map(tokens_of).collect()
+    }
 }
 
 fn ids(json: &Value) -> Vec<u32> {

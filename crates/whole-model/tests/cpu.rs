@@ -1,10 +1,10 @@
 //! The suite on the CPU backend.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-use mlx_serving_cpu::{CpuDevice, CpuOptions};
+use mlx_serving_cpu::{CpuDevice, CpuOptions, Isa};
 use mlx_serving_device::fake::{FakeDevice, FakeOptions};
 use mlx_serving_device::{Arithmetic, Device};
-use mlx_serving_whole_model::{SELECTIONS, company_changes_no_answer, greedy_answers, logits};
+use mlx_serving_whole_model::{SELECTIONS, company_changes_no_answer, greedy_answers, logits, sampled_answers};
 use std::sync::Arc;
 
 fn cpu(arithmetic: Arithmetic) -> Arc<dyn Device> {
@@ -44,6 +44,14 @@ fn greedy_answers_are_mlx_lms_whatever_is_on() {
 #[test]
 fn company_changes_no_fast_answer() {
     company_changes_no_answer(|| cpu(Arithmetic::Fast), 20, 32);
+}
+
+/// On kernels that every processor has, so that the bits are those of any machine.
+#[test]
+fn sampled_answers_are_those_on_record() {
+    let options = CpuOptions { arithmetic: Arithmetic::Exact, isa: Some(Isa::Portable), threads: Some(2) };
+    let answers = sampled_answers(|| CpuDevice::new(&options).unwrap(), 200);
+    insta::assert_snapshot!(answers.join("\n"));
 }
 
 #[test]
