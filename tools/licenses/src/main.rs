@@ -38,11 +38,10 @@ fn fault(package: &Value, allowed: &[Licensee]) -> Option<String> {
     if let Some(source) = package["source"].as_str().filter(|source| *source != CRATES_IO) {
         return Some(format!("{name} comes from {source}, not from crates.io"));
     }
-    let any_version = |wanted: &&Value| wanted["req"] == "*" && wanted["path"].is_null();
+    let ours = package["source"].is_null();
+    let any_version = |wanted: &&Value| ours && wanted["req"] == "*" && wanted["path"].is_null();
     if let Some(wanted) = package["dependencies"].as_array().into_iter().flatten().find(any_version) {
-        if package["source"].is_null() {
-            return Some(format!("{name} takes any version of {}", wanted["name"]));
-        }
+        return Some(format!("{name} takes any version of {}", wanted["name"]));
     }
     let Some(license) = package["license"].as_str() else {
         return Some(format!("{name} names no license"));
