@@ -18,6 +18,9 @@ use tokio::time::{Instant, timeout_at};
 /// Bytes up to which work is light: done without waiting for the heavy.
 const LIGHT: usize = 64 << 10;
 
+/// Bytes of each body that are not counted: small requests pass while large ones take all that there is.
+const UNCOUNTED: usize = 16 << 10;
+
 /// What bounds bodies and the work on them.
 #[derive(Debug)]
 pub(crate) struct Admission {
@@ -133,7 +136,8 @@ async fn read(mut body: Body, state: &AppState, share: &Share) -> Result<Vec<u8>
         if bytes.len() + data.len() > state.body_limit {
             return Err(ApiError::too_large(state.body_limit));
         }
-        if !share.grow(data.len()) {
+        let uncounted = UNCOUNTED.saturating_sub(bytes.len()).min(data.len());
+        if !share.grow(data.len() - uncounted) {
             return Err(ApiError::crowded_bodies());
         }
         bytes.extend_from_slice(&data);

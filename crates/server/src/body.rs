@@ -224,13 +224,11 @@ mod tests {
         }
         for pair in [
             r#""best_of": 1"#,
-            r#""parallel_tool_calls": true"#,
             r#""service_tier": "default""#,
             r#""modalities": ["text"]"#,
             r#""verbosity": "medium""#,
             r#""min_tokens": 0"#,
             r#""length_penalty": 1.0"#,
-            r#""skip_special_tokens": true"#,
             r#""logprobs": false, "top_logprobs": 0"#,
             r#""stream": true, "stream_options": {"include_usage": true, "continuous_usage_stats": true}"#,
             r#""stream_options": {}"#,
@@ -239,6 +237,29 @@ mod tests {
         ] {
             let body = format!(r#"{{"messages": [{{"role": "user", "content": "x"}}], {pair}}}"#);
             assert!(parse::<ChatRequest>(body.as_bytes()).is_ok(), "{body}");
+        }
+    }
+
+    #[test]
+    fn true_and_false_are_taken_where_they_say_what_is_so_anyway() {
+        for (field, values) in [
+            ("skip_special_tokens", [true, false]),
+            ("add_generation_prompt", [true, false]),
+            ("detokenize", [true, false]),
+            ("store", [false, true]),
+            ("continue_final_message", [false, true]),
+            ("use_beam_search", [false, true]),
+        ] {
+            let body = |value: bool| format!(r#"{{"messages": [], "{field}": {value}}}"#);
+            assert!(parse::<ChatRequest>(body(values[0]).as_bytes()).is_ok(), "{field}");
+            let error = error::<ChatRequest>(&body(values[1]));
+            assert_eq!(error["error"]["param"], field, "{error}");
+        }
+        for field in ["cache_prompt", "parallel_tool_calls", "spaces_between_special_tokens", "add_special_tokens"] {
+            for value in [true, false] {
+                let body = format!(r#"{{"messages": [], "{field}": {value}}}"#);
+                assert!(parse::<ChatRequest>(body.as_bytes()).is_ok(), "{body}");
+            }
         }
     }
 

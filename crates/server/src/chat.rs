@@ -103,8 +103,10 @@ pub(crate) async fn chat_completions(
     plan.check_count(1, model.engine.info().max_live)?;
     let n = plan.n;
     let requests: Vec<Request> = answer::off_thread(leave, &model, move |m, work| {
+        // A template writes begin tokens itself.
+        let special = request.params.add_special_tokens.unwrap_or(false);
         let prompt = request.prompt(m)?;
-        Ok(plan.requests(encode(m, &prompt, false, work)?))
+        Ok(plan.requests(encode(m, &prompt, special, work)?))
     })
     .await
     .map_err(named)?;
@@ -120,7 +122,7 @@ pub(crate) async fn chat_completions(
         return Ok(envelope.stream("chat.completion.chunk", streams, options.costing(prompt_tokens, n), writer));
     }
     let charge = state.unread.charge();
-    let answers = answer::collect(streams, &charge).await?;
+    let answers = answer::collect(streams, &charge).await.map_err(named)?;
     let build = move || {
         let names = Names { tokenizer: &model.tokenizer, as_ids };
         let usage = answer::usage(&answer::usages(&answers), n);

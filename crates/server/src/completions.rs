@@ -181,10 +181,11 @@ impl CompletionRequest {
         work: &Work,
     ) -> Result<(Vec<Request>, Vec<Option<Echo>>), ApiError> {
         let (echo, located) = (self.echo.unwrap_or(false), self.logprobs.is_some());
+        let special = self.params.add_special_tokens.unwrap_or(true);
         let (mut requests, mut echoes) = (Vec::new(), Vec::new());
         for prompt in self.prompt.0 {
             let (ids, text) = match prompt {
-                Prompt::Text(text) => (encode(model, &text, true, work)?, echo.then_some(text)),
+                Prompt::Text(text) => (encode(model, &text, special, work)?, echo.then_some(text)),
                 Prompt::Ids(ids) => {
                     let ids = known(model, ids)?;
                     let text = echo.then(|| model.tokenizer.decode(&ids, false)).transpose();

@@ -10,6 +10,9 @@ use std::task::Context;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
+/// Bytes that a client that is waited for must take in the time that a write may last, unless fewer are left.
+const PROGRESS: usize = 64 << 10;
+
 /// Counts a request from its head until the last byte of its answer is out.
 #[derive(Debug)]
 pub(crate) struct Flight {
@@ -58,8 +61,8 @@ struct Inner {
     phase: Phase,
     /// When the phase began; for a body, when its last piece came.
     since: Instant,
-    /// Since when a write waits for the client.
-    blocked: Option<Instant>,
+    /// Since when writes wait for the client, and the bytes that it took since.
+    blocked: Option<(Instant, usize)>,
     /// No request has come yet.
     fresh: bool,
     /// A byte of the answer has been written.
@@ -116,11 +119,17 @@ impl Conn {
         }
     }
 
-    /// The client took bytes, or (`false`) has no room for any.
-    pub(crate) fn wrote(&self, some: bool) {
+    /// The client took so many bytes.
+    pub(crate) fn wrote(&self, bytes: usize) {
         let inner = &mut *self.inner();
-        inner.begun |= some;
-        inner.blocked = if some { None } else { inner.blocked.or_else(|| Some(Instant::now())) };
+        inner.begun |= bytes > 0;
+        inner.blocked =
+            inner.blocked.map(|(since, taken)| (since, taken + bytes)).filter(|(_, taken)| *taken < PROGRESS);
+    }
+
+    /// The client has no room for a byte.
+    pub(crate) fn blocked(&self) {
+        self.inner().blocked.get_or_insert_with(|| (Instant::now(), 0));
     }
 
     /// A head has come. Waits until the answer before is out: a connection has one at a time.
@@ -154,6 +163,7 @@ impl Conn {
     /// Nothing waits to be written.
     pub(crate) fn flushed(&self) {
         let inner = &mut *self.inner();
+        inner.blocked = None;
         if inner.leaving.take().is_some() {
             self.rest(inner);
         }
@@ -194,9 +204,9 @@ impl Conn {
     /// What has lasted too long, if anything has.
     pub(crate) fn overdue(&self, limits: &Limits) -> Option<&'static str> {
         let inner = self.inner();
-        let (waited, blocked) = (inner.since.elapsed(), inner.blocked.map(|since| since.elapsed()));
+        let (waited, blocked) = (inner.since.elapsed(), inner.blocked.map(|(since, _)| since.elapsed()));
         if blocked.is_some_and(|blocked| blocked > limits.write) {
-            return Some("the client takes nothing of its answer");
+            return Some("the client takes its answer too slowly");
         }
         match inner.phase {
             Phase::Idle if inner.fresh => (waited > limits.header).then_some("no request came"),
@@ -250,7 +260,7 @@ mod tests {
         conn.flushed();
         conn.body_read();
         assert!(conn.idle().is_none() && conn.takes_interim());
-        conn.wrote(true);
+        conn.wrote(1);
         assert!(!conn.takes_interim());
         conn.leave(flight);
         assert_eq!(live.load(Ordering::Acquire), 1);
@@ -275,9 +285,29 @@ mod tests {
         assert_eq!(late(&conn), Some("the request's body did not come"));
         conn.body_read();
         assert_eq!(late(&conn), None);
-        conn.wrote(false);
-        assert_eq!(late(&conn), Some("the client takes nothing of its answer"));
+        conn.blocked();
+        assert_eq!(late(&conn), Some("the client takes its answer too slowly"));
         conn.answered();
         assert_eq!(late(&conn), Some("no further request came"));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_a_byte_now_and_then_is_too_slow() {
+        let (short, conn) = (limits(20), Conn::new());
+        conn.read();
+        conn.begin(Version::HTTP_11, false).await;
+        conn.blocked();
+        for _ in 0..4 {
+            std::thread::sleep(Duration::from_millis(6));
+            conn.wrote(1);
+            conn.blocked();
+        }
+        assert!(conn.overdue(&short).is_some(), "four bytes are no progress");
+        conn.wrote(PROGRESS);
+        conn.blocked();
+        assert_eq!(conn.overdue(&limits(10_000)), None);
+        std::thread::sleep(Duration::from_millis(21));
+        conn.flushed();
+        assert_eq!(conn.overdue(&short), None, "all that there was has been taken");
     }
 }

@@ -13,6 +13,9 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Time without an event after which a comment is sent: a client that has gone is noticed only when something is written.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
 /// The fields that every object of one answer shares.
 #[derive(Debug, Clone)]
 pub(crate) struct Envelope {
@@ -93,8 +96,7 @@ impl Envelope {
             .scan(state, |state, event| std::future::ready(state.next(event)))
             .flat_map(stream::iter)
             .map(Ok::<_, Infallible>);
-        let mut response =
-            Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response();
+        let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
         // Proxies must pass tokens on as they come.
         response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
         response

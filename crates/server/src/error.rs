@@ -69,20 +69,10 @@ impl ApiError {
         error.coded("model_not_found")
     }
 
-    /// 503 for a model whose engine has died and is loaded again.
-    pub(crate) fn reloading(model: &str, reason: &str) -> Self {
-        let message = format!("model {model} is loaded again, because its engine stopped ({reason}); try again soon");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).coded("unavailable")
-    }
-
     /// 404 for a path.
-    pub(crate) fn unknown_route(path: &str) -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "invalid_request_error",
-            format!("{} is not a route here; the README lists them", cut(path)),
-        )
-        .coded("not_found")
+    pub(crate) fn unknown_route(method: &str, path: &str) -> Self {
+        let message = format!("{} {} is not a route of this server", cut(method), cut(path));
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message).coded("not_found")
     }
 
     /// 405.
@@ -138,6 +128,16 @@ impl ApiError {
         Self::unavailable(format!("model {model} is being loaded; try again soon"))
     }
 
+    /// 503 for a model that is lost and loaded again; the reason is a clause.
+    pub(crate) fn reloading(model: &str, reason: &str) -> Self {
+        Self::unavailable(format!("model {model} is being loaded again ({reason}); try again soon"))
+    }
+
+    /// 503 where no model is configured yet.
+    pub(crate) fn nothing_served() -> Self {
+        Self::unavailable("no model is served yet; try again soon")
+    }
+
     fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).coded("unavailable")
     }
@@ -154,14 +154,14 @@ impl ApiError {
     /// 403 for a name that does not lead here.
     pub(crate) fn foreign_host(host: &str) -> Self {
         let message =
-            format!("host {host:.200?} is not a name of this server; add it to server.allowed_hosts if it is");
+            format!("host {:?} is not a name of this server; add it to server.allowed_hosts if it is", cut(host));
         Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message).coded("foreign_host")
     }
 
     /// 403 for a web page of another origin.
     pub(crate) fn foreign_origin(origin: &str) -> Self {
-        let message =
-            format!("pages of {origin:.200} may not use this server; add it to server.cors_origins if they may");
+        let origin = cut(origin);
+        let message = format!("pages of {origin} may not use this server; add it to server.cors_origins if they may");
         Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message).coded("foreign_origin")
     }
 
@@ -184,9 +184,7 @@ impl From<EngineError> for ApiError {
             EngineError::Overloaded { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).coded("overloaded")
             }
-            EngineError::Stopped(_) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).coded("unavailable")
-            }
+            EngineError::Stopped(_) => Self::unavailable(message),
             EngineError::Device(_) => Self::internal(message).coded("device_error"),
             EngineError::Slow(_) => {
                 Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message).coded("slow_reader")
@@ -231,8 +229,11 @@ mod tests {
         assert!(shown.starts_with("aaa") && shown.ends_with("bbb"), "{shown}");
         for error in [
             ApiError::unknown_model(&long, &["m"]),
-            ApiError::unknown_route(&long),
+            ApiError::unknown_route("GET", &long),
+            ApiError::unknown_route(&long, "/"),
             ApiError::wrong_method("GET", &long),
+            ApiError::foreign_host(&long),
+            ApiError::foreign_origin(&long),
         ] {
             assert!(error.to_json().to_string().len() < 500);
         }

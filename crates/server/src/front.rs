@@ -3,12 +3,14 @@
 
 use crate::connection;
 use crate::error::ApiError;
+use crate::io::{LINGER, LINGER_BYTES};
 use crate::listen::Shared;
 use crate::register::Place;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, Response, Version, header};
 use axum::response::IntoResponse;
-use std::io::{self, Write};
+use std::convert::Infallible;
+use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -33,12 +35,24 @@ const WAIT: Duration = Duration::from_millis(10);
 const WAITS: usize = 100;
 
 /// Accepts connections for ever.
-pub(crate) async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) -> io::Result<()> {
+///
+/// # Errors
+/// The listener cannot be used.
+pub(crate) async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) -> io::Result<Infallible> {
     let listener = TcpListener::from_std(listener)?;
     let mut said: Option<Instant> = None;
     loop {
         let socket = match listener.accept().await {
             Ok((socket, _)) => socket,
+            // The client has gone already; that is no lack of room.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
+                ) =>
+            {
+                continue;
+            }
             Err(error) => {
                 // Most often there are no descriptors left. The connection waits in the system's queue.
                 if said.is_none_or(|said| said.elapsed() > Duration::from_secs(10)) {
@@ -60,10 +74,8 @@ pub(crate) async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>)
 async fn place(shared: &Arc<Shared>) -> Option<Place> {
     for _ in 0..WAITS {
         if let Some(place) = shared.register.enter() {
-            if place.at_a_cost {
-                // The one that makes room ends meanwhile.
-                tokio::task::yield_now().await;
-            }
+            // One that was asked to close for it closes meanwhile.
+            tokio::task::yield_now().await;
             return Some(place);
         }
         sleep(WAIT).await;
@@ -119,10 +131,13 @@ async fn greet(mut socket: TcpStream, place: Place, shared: Arc<Shared>) {
     if !hand_over {
         return;
     }
-    if place.probes_only {
-        let crowded = whole(ApiError::crowded().into_response(), Version::HTTP_11, true, false).await;
-        // Nobody waits for a client that does not take so few bytes.
-        let _ = timeout(WAIT, socket.write_all(&crowded)).await;
+    if place.extra {
+        let crowded = whole(ApiError::crowded().into_response(), Version::HTTP_11, false, false).await;
+        tokio::select! {
+            // Nobody waits long for a client that does not take so few bytes; newcomers need the place at once.
+            _ = timeout(LINGER, last_answer(socket, &crowded)) => {}
+            () = conn.closed() => {}
+        }
         return;
     }
     let Ok(socket) = socket.into_std() else { return };
@@ -133,6 +148,16 @@ async fn greet(mut socket: TcpStream, place: Place, shared: Arc<Shared>) {
             Err(error) => tracing::warn!(%error, "a connection could not be served"),
         }
     });
+}
+
+/// Writes an answer, then takes what the client is still sending, within bounds: closing on unread bytes would reset the connection, and
+/// with it the answer.
+async fn last_answer(mut socket: TcpStream, answer: &[u8]) -> io::Result<()> {
+    socket.write_all(answer).await?;
+    socket.shutdown().await?;
+    let mut rest = socket.take(LINGER_BYTES);
+    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    Ok(())
 }
 
 /// Resolves when the connection has been waited for too long.

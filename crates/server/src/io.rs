@@ -20,8 +20,8 @@ const TAKEN_AFTER: u32 = 2;
 /// What asks: a client that listens passes over it, one that has gone resets the connection.
 const ASK: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Time and bytes that a client gets to end what it was sending when its answer has come already.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 16 << 20;
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
+pub(crate) const LINGER_BYTES: u64 = 16 << 20;
 
 /// A connection's socket.
 #[derive(Debug)]
@@ -44,12 +44,20 @@ struct Half {
 #[derive(Debug)]
 struct Goodbye {
     until: Pin<Box<tokio::time::Sleep>>,
-    bytes: usize,
+    bytes: u64,
 }
 
 impl Io {
     pub(crate) fn new(socket: TcpStream, first: Vec<u8>, conn: Arc<Conn>) -> Self {
         Self { socket, first, conn, half: None, goodbye: None }
+    }
+
+    fn note(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(Ok(bytes)) => self.conn.wrote(*bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.conn.blocked(),
+        }
     }
 
     /// Pending while an answer is due, unless the client has gone altogether; then the end of what it sent.
@@ -97,7 +105,7 @@ impl AsyncRead for Io {
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.socket).poll_write(cx, buf);
-        self.conn.wrote(result.is_ready());
+        self.note(&result);
         result
     }
 
@@ -107,7 +115,7 @@ impl AsyncWrite for Io {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let result = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
-        self.conn.wrote(result.is_ready());
+        self.note(&result);
         result
     }
 
@@ -142,7 +150,7 @@ impl AsyncWrite for Io {
             if waste.filled().is_empty() {
                 break;
             }
-            goodbye.bytes += waste.filled().len();
+            goodbye.bytes += waste.filled().len() as u64;
         }
         Poll::Ready(Ok(()))
     }

@@ -63,7 +63,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/health", get(routes::health))
         .route("/ready", get(routes::ready))
         .route("/metrics", get(routes::metrics))
-        .fallback(|uri: Uri| async move { ApiError::unknown_route(uri.path()) })
+        .fallback(|method: Method, uri: Uri| async move { ApiError::unknown_route(method.as_str(), uri.path()) })
         .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
             ApiError::wrong_method(method.as_str(), uri.path())
         });

@@ -41,19 +41,22 @@ pub async fn serve(
     let shared = Shared { router: router(state.clone()), state, register, api: Handle::current() };
     let shared = Arc::new(shared);
     let (_open, end) = oneshot::channel::<()>();
-    let (gone, mut front_gone) = oneshot::channel::<()>();
+    let (fail, mut failed) = oneshot::channel::<io::Error>();
     let listener = listener.into_std()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let front = shared.clone();
     std::thread::Builder::new().name("front".into()).spawn(move || {
-        runtime.block_on(async move {
-            tokio::select! { _ = front::accept(listener, front) => {}, _ = end => {} }
+        let outcome = runtime.block_on(async move {
+            tokio::select! { outcome = front::accept(listener, front) => outcome.err(), _ = end => None }
         });
-        drop(gone);
+        // Whoever serves has ended if nobody wants to know.
+        let _ = outcome.map(|error| fail.send(error));
     })?;
     tokio::select! {
         () = shutdown => {}
-        _ = &mut front_gone => return Err(io::Error::other("the thread that accepts connections has ended")),
+        error = &mut failed => {
+            return Err(error.unwrap_or_else(|_| io::Error::other("the thread that accepts connections has ended early")));
+        }
     }
     drain(&shared.state, grace).await;
     shared.register.close_all();

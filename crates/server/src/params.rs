@@ -25,6 +25,8 @@ fields! {
         stop: Stop,
         ignore_eos: bool,
         n: i64,
+        /// Begin and end tokens are put around the prompt.
+        add_special_tokens: bool,
         /// Log-probabilities name tokens `token_id:N`.
         return_tokens_as_token_ids: bool,
         /// Goes to the log.

@@ -16,8 +16,16 @@ pub(crate) struct Register {
 
 #[derive(Debug, Default)]
 struct Inner {
-    open: HashMap<u64, Arc<Conn>>,
+    open: HashMap<u64, Open>,
+    /// Those of them that are beyond the bound.
+    extras: usize,
     next: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    conn: Arc<Conn>,
+    extra: bool,
 }
 
 /// A connection's place in the register; given back when dropped.
@@ -26,10 +34,8 @@ pub(crate) struct Place {
     register: Arc<Register>,
     id: u64,
     pub conn: Arc<Conn>,
-    /// All others are busy: this one may only probe.
-    pub probes_only: bool,
-    /// Another was told to end for it.
-    pub at_a_cost: bool,
+    /// All others are busy: this one is beyond the bound, and may only probe.
+    pub extra: bool,
 }
 
 impl Register {
@@ -41,41 +47,48 @@ impl Register {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a new connection. At the bound the one that is idle longest is told to end; `None` if there is no room at all.
+    /// A place for a new connection. At the bound the one that is idle longest is asked to close; `None` if there is no room at all.
     pub(crate) fn enter(self: &Arc<Self>) -> Option<Place> {
-        let mut inner = self.inner();
-        let room = inner.open.len() < self.bound;
-        let evicted = !room && evict(&inner);
-        // Those that were told to end are still there for a moment.
+        let inner = &mut *self.inner();
+        let room = inner.open.len() - inner.extras < self.bound;
+        let extra = !room && !inner.evict(|open| !open.extra);
+        // Those that were asked to close are still there for a moment.
         if inner.open.len() >= self.bound + EXTRA {
+            inner.evict(|open| open.extra);
             return None;
         }
         let (id, conn) = (inner.next, Conn::new());
         inner.next += 1;
-        inner.open.insert(id, conn.clone());
-        Some(Place { register: self.clone(), id, conn, probes_only: !room && !evicted, at_a_cost: evicted })
+        inner.extras += usize::from(extra);
+        inner.open.insert(id, Open { conn: conn.clone(), extra });
+        Some(Place { register: self.clone(), id, conn, extra })
     }
 
-    /// Tells the connection that is idle longest to end; false if none is.
+    /// Asks the connection that is idle longest to close; false if none is.
     pub(crate) fn evict(&self) -> bool {
-        evict(&self.inner())
+        self.inner().evict(|_| true)
     }
 
-    /// Tells all to end.
+    /// Asks all to close.
     pub(crate) fn close_all(&self) {
-        self.inner().open.values().for_each(|conn| conn.close());
+        self.inner().open.values().for_each(|open| open.conn.close());
     }
 }
 
-fn evict(inner: &Inner) -> bool {
-    let longest = inner.open.values().filter_map(|conn| Some((conn.idle()?, conn))).max_by_key(|(idle, _)| *idle);
-    longest.inspect(|(_, conn)| conn.close()).is_some()
+impl Inner {
+    /// Asks the longest idle of these connections to close; false if none is idle.
+    fn evict(&self, among: fn(&Open) -> bool) -> bool {
+        let idle = self.open.values().filter(|open| among(open)).filter_map(|open| Some((open.conn.idle()?, open)));
+        idle.max_by_key(|(idle, _)| *idle).inspect(|(_, open)| open.conn.close()).is_some()
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.conn.ended();
-        self.register.inner().open.remove(&self.id);
+        let mut inner = self.register.inner();
+        inner.extras -= usize::from(self.extra);
+        inner.open.remove(&self.id);
     }
 }
 
@@ -91,16 +104,20 @@ mod tests {
         busy.conn.begin(Version::HTTP_11, false).await;
         let idle = register.enter().unwrap();
         let newer = register.enter().unwrap();
-        assert!(!newer.probes_only);
+        assert!(!newer.extra);
         tokio::time::timeout(std::time::Duration::from_secs(5), idle.conn.closed()).await.expect("it makes room");
         drop(idle);
         newer.conn.begin(Version::HTTP_11, false).await;
         let probe = register.enter().unwrap();
-        assert!(probe.probes_only, "nobody is idle");
-        // It is idle itself, and makes room for the next.
+        assert!(probe.extra, "nobody is idle");
         let more: Vec<_> = std::iter::from_fn(|| register.enter()).collect();
         assert_eq!(more.len(), EXTRA + 2 - 3);
-        drop((busy, newer, probe, more));
-        assert!(register.inner().open.is_empty());
+        assert!(more.iter().all(|place| place.extra), "idle as they are, they make no room for requests");
+        tokio::time::timeout(std::time::Duration::from_secs(5), probe.conn.closed()).await.expect("for other probes");
+        drop(busy);
+        drop(probe);
+        assert!(!register.enter().unwrap().extra, "room for a request, whatever the probes");
+        drop((newer, more));
+        assert!(register.inner().open.is_empty() && register.inner().extras == 0);
     }
 }

@@ -5,7 +5,7 @@ use crate::limits::Limits;
 use crate::log::RequestLog;
 use crate::metrics::HttpAnswers;
 use crate::unread::Unread;
-use mlx_serving_engine::{Engine, EngineError, Sampling};
+use mlx_serving_engine::{Engine, EngineError, Health, Sampling};
 use mlx_serving_text::{ChatTemplate, Tokenizer};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -34,8 +34,7 @@ impl ServedModel {
     pub(crate) fn admits(&self) -> Result<(), ApiError> {
         let health = self.engine.health();
         if !health.alive {
-            let reason = health.reason.unwrap_or_else(|| "its thread has ended".into());
-            return Err(EngineError::Stopped(reason).into());
+            return Err(EngineError::Stopped(death(health)).into());
         }
         if self.engine.draining() {
             return Err(ApiError::draining());
@@ -78,7 +77,7 @@ enum Place {
     /// Its name.
     Loading(String),
     Served(Arc<ServedModel>),
-    /// It has to be loaded again, and why; `taken` by somebody who does so.
+    /// It has to be loaded again, and why, as a clause; `taken` by somebody who does so.
     Lost {
         id: String,
         reason: String,
@@ -93,6 +92,20 @@ impl Place {
             Place::Loading(id) | Place::Lost { id, .. } => id,
         }
     }
+}
+
+/// A model that was taken out of its place to be loaded again.
+pub(crate) struct LostModel {
+    pub id: String,
+    /// Why, as a clause.
+    pub reason: String,
+    /// What is left of it; requests that have not ended may hold it too.
+    pub dead: Option<Arc<ServedModel>>,
+}
+
+/// Why an engine has died.
+fn death(health: Health) -> String {
+    health.reason.unwrap_or_else(|| "its thread has ended".into())
 }
 
 /// Settings of the server itself.
@@ -163,7 +176,7 @@ impl AppState {
         self.fill(Place::Served(Arc::new(model)));
     }
 
-    /// Adds a model that has to be loaded again before it is served.
+    /// Adds a model that has to be loaded again before it is served; `reason` is a clause.
     pub fn add_lost(&self, id: String, reason: String) {
         self.fill(Place::Lost { id, reason, taken: false });
     }
@@ -207,33 +220,33 @@ impl AppState {
         self.places.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the model out of a place if it has to be loaded again, unless the server is draining: its name and the reason.
-    pub(crate) fn take_lost(&self, place: usize) -> Option<(String, String)> {
+    /// Takes the model out of a place if it has to be loaded again, unless the server is draining.
+    pub(crate) fn take_lost(&self, place: usize) -> Option<LostModel> {
         let mut places = self.write();
         let place = places.get_mut(place)?;
-        let (id, reason) = match place {
+        let lost = match place {
             Place::Served(model) if !model.engine.health().alive && !self.draining() => {
-                let reason = model.engine.health().reason.unwrap_or_else(|| "its thread has ended".into());
-                (model.id.clone(), reason)
+                let reason = format!("its engine stopped: {}", death(model.engine.health()));
+                LostModel { id: model.id.clone(), reason, dead: Some(model.clone()) }
             }
-            Place::Lost { id, reason, taken: false } => (id.clone(), reason.clone()),
+            Place::Lost { id, reason, taken: false } => {
+                LostModel { id: id.clone(), reason: reason.clone(), dead: None }
+            }
             _ => return None,
         };
-        let dead = std::mem::replace(place, Place::Lost { id: id.clone(), reason: reason.clone(), taken: true });
-        // Its end takes a moment, in which others look for their models.
-        drop(places);
-        drop(dead);
-        Some((id, reason))
+        *place = Place::Lost { id: lost.id.clone(), reason: lost.reason.clone(), taken: true };
+        Some(lost)
     }
 
-    /// Puts a model that was loaded again into the place that it was taken from.
-    pub(crate) fn put_back(&self, place: usize, model: ServedModel) {
+    /// Puts a model that was loaded again into the place that it was taken from; false if the server is draining.
+    pub(crate) fn put_back(&self, place: usize, model: ServedModel) -> bool {
+        let mut places = self.write();
+        // Under the lock: whoever drains finds the model, or it is not put back.
         if self.draining() {
-            return;
+            return false;
         }
-        if let Some(place) = self.write().get_mut(place) {
-            *place = Place::Served(Arc::new(model));
-        }
+        let place = places.get_mut(place);
+        place.map(|place| *place = Place::Served(Arc::new(model))).is_some()
     }
 
     /// The model of that name; the only one that is configured when the request names none.
@@ -246,7 +259,7 @@ impl AppState {
             }
             None => match &places[..] {
                 [only] => only,
-                [] => return Err(ApiError::loading("to serve")),
+                [] => return Err(ApiError::nothing_served()),
                 _ => {
                     let message = format!("name one of the models served here: {}", ids().join(", "));
                     return Err(ApiError::invalid("model", message));
@@ -313,21 +326,20 @@ impl AppState {
         for model in self.models() {
             let health = model.engine.health();
             if !health.alive {
-                let reason = health.reason.unwrap_or_else(|| "its thread has ended".into());
-                return Condition::Dead(format!("the engine of {} stopped: {reason}", model.id));
+                return Condition::Dead(format!("the engine of {} stopped: {}", model.id, death(health)));
             }
             if health.step.is_some_and(|s| s > self.wedged_after) {
                 return Condition::Wedged(format!("a step of {} has lasted over {:?}", model.id, self.wedged_after));
             }
         }
         if let Some(Place::Lost { id, reason, .. }) = self.read().iter().find(|p| matches!(p, Place::Lost { .. })) {
-            return Condition::Reloading(format!("{id} is loaded again, because its engine stopped: {reason}"));
+            return Condition::Reloading(format!("{id} is being loaded again: {reason}"));
         }
         if self.loading.load(Ordering::Acquire) {
             return Condition::Loading;
         }
         match self.models().iter().find(|m| !m.engine.health().resident) {
-            Some(model) => Condition::Arriving(format!("weights of {} are still on their way", model.id)),
+            Some(model) => Condition::Arriving(format!("weights of {} are still being transferred", model.id)),
             None => Condition::Ready,
         }
     }

@@ -116,6 +116,7 @@ async fn serve(
                 }
                 None => {
                     let live = state.live();
+                    tracing::warn!("a second signal ({signal}): stopping at once; {live} answers are cut");
                     break Err(Failure::failed(format!("stopped at once by a second signal ({signal}): {live} answers were cut")));
                 }
             },
@@ -200,7 +201,7 @@ fn load_all(
             }
             // Its file was written to while it was read: one model's fault, which passes when the file is whole again.
             Err(Failure::Weights { id, message }) => {
-                state.add_lost(id, message);
+                state.add_lost(id, format!("its weights could not be loaded: {message}"));
                 Ok(())
             }
             Err(error) => Err(error),
