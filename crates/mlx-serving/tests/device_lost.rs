@@ -11,6 +11,8 @@ use mlx_serving_model::{Model, Source};
 use mlx_serving_server::{AppState, ServedModel, Settings};
 use mlx_serving_text::Tokenizer;
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,10 @@ fn served(device: Arc<dyn Device>) -> ServedModel {
 }
 
 fn served_with(optimizations: &str, device: Arc<dyn Device>) -> ServedModel {
+    served_as(optimizations, device, &Options::default())
+}
+
+fn served_as(optimizations: &str, device: Arc<dyn Device>, options: &Options) -> ServedModel {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/rustbook-5m-4bit");
     let mut config = MetalOptimizations::default();
     config.select(optimizations).unwrap();
@@ -34,7 +40,7 @@ fn served_with(optimizations: &str, device: Arc<dyn Device>) -> ServedModel {
     let model = Model::load(source).unwrap();
     let tokenizer = Tokenizer::from_dir(&folder).unwrap();
     let parts = Parts { device, layer, model, tokenizer: tokenizer.clone(), eos: vec![2] };
-    let engine = Engine::start(parts, &Options::default()).unwrap();
+    let engine = Engine::start(parts, options).unwrap();
     let defaults = Sampling::default();
     ServedModel { id: "m".into(), engine, tokenizer, template: None, defaults, created: 0 }
 }
@@ -58,7 +64,11 @@ fn post(url: &str, body: &Value) -> (u16, Value) {
 }
 
 fn slow_device() -> Arc<FakeDevice> {
-    let latency = Latency { execute: Duration::from_millis(5), ..Latency::default() };
+    device_with_steps_of(Duration::from_millis(5))
+}
+
+fn device_with_steps_of(execute: Duration) -> Arc<FakeDevice> {
+    let latency = Latency { execute, ..Latency::default() };
     FakeDevice::new(FakeOptions { compute: false, latency, ..FakeOptions::default() }).unwrap()
 }
 
@@ -152,7 +162,7 @@ fn clients_and_probes_learn_that_the_device_is_lost() {
 }
 
 #[test]
-fn probes_wait_for_weights_on_their_way() {
+fn probes_wait_for_weights_that_are_being_transferred() {
     let device =
         FakeDevice::new(FakeOptions { compute: false, unified_memory: false, ..FakeOptions::default() }).unwrap();
     let control = device.control();
@@ -169,7 +179,7 @@ fn probes_wait_for_weights_on_their_way() {
 
     let (status, answer) = get(&format!("{base}/ready"));
     assert_eq!((status, &answer["status"]), (503, &json!("loading")));
-    assert_eq!(answer["reason"], "weights of m are still on their way");
+    assert_eq!(answer["reason"], "weights of m are still being transferred");
     assert_eq!(get(&format!("{base}/health")).0, 200);
     control.release();
     let ready = (0..600).find_map(|_| {
@@ -177,6 +187,48 @@ fn probes_wait_for_weights_on_their_way() {
         Some(get(&format!("{base}/ready"))).filter(|(status, _)| *status == 200)
     });
     assert_eq!(ready.expect("the weights arrive").1["status"], "ready");
+    drop(stop);
+    runtime.block_on(server).unwrap().unwrap();
+}
+
+#[test]
+fn a_client_that_goes_away_during_a_long_prefill_is_noticed() {
+    // 190 steps of 50 ms before the first token.
+    let options = Options { max_batch_rows: 10, max_sequences: 10, ..Options::default() };
+    let device = device_with_steps_of(Duration::from_millis(50));
+    let state = AppState::new(Settings::default());
+    state.add(served_as("none", device, &options));
+    state.loaded();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let shutdown = async { drop(stopped.await) };
+    let server = runtime.spawn(mlx_serving_server::serve(listener, state.clone(), shutdown, Duration::from_secs(1)));
+
+    let body = json!({ "prompt": vec![70; 1900], "max_tokens": 4, "ignore_eos": true, "stream": true }).to_string();
+    let mut client = TcpStream::connect(address).unwrap();
+    let head = format!("POST /v1/completions HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n\r\n", body.len());
+    client.write_all((head + &body).as_bytes()).unwrap();
+    // All of the head: bytes that are left unread would reset the connection, which is noticed at once.
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(state.live(), 1);
+    drop(client);
+    let ended = (0..600).find(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        state.live() == 0
+    });
+    assert!(ended.is_some(), "the request goes on");
+    let mut metrics = agent().get(format!("http://{address}/metrics")).call().unwrap();
+    let metrics = metrics.body_mut().read_to_string().unwrap();
+    let generated = metrics.lines().find(|line| line.starts_with("vllm:generation_tokens_total{")).unwrap();
+    assert!(generated.ends_with(" 0"), "it was computed to its first token: {generated}");
     drop(stop);
     runtime.block_on(server).unwrap().unwrap();
 }

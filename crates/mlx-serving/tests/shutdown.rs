@@ -83,6 +83,11 @@ fn a_second_signal_ends_it_at_once_and_says_so() {
     server.signal("INT");
     assert_eq!(server.wait().code(), Some(1));
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert!(
+        server.logged("WARN") && server.logged("a second signal (SIGINT): stopping at once"),
+        "{:?}",
+        server.lines()
+    );
     assert!(server.logged("stopped at once by a second signal (SIGINT): 1 answers were cut"), "{:?}", server.lines());
     assert!(!file.exists());
 }
