@@ -1,6 +1,6 @@
 //! Prompts as token ids, however they come: every route's one way from text to ids.
 
-use crate::admit::Work;
+use crate::admission::Work;
 use crate::error::ApiError;
 use crate::state::ServedModel;
 use mlx_serving_text::TextError;

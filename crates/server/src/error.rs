@@ -25,7 +25,7 @@ struct ErrorBody {
 const MAX_ECHO: usize = 200;
 
 /// Input as an error repeats it: the middle of what is long is left out.
-pub(crate) fn cut(input: &str) -> Cow<'_, str> {
+pub(crate) fn shorten(input: &str) -> Cow<'_, str> {
     const TAIL: usize = MAX_ECHO / 4;
     let chars = input.chars().count();
     if chars <= MAX_ECHO {
@@ -62,8 +62,11 @@ impl ApiError {
 
     /// 404 for a model that is not served.
     pub(crate) fn unknown_model(model: &str, served: &[&str]) -> Self {
-        let message =
-            format!("model {:?} is not served here; GET /v1/models lists what is: {}", cut(model), served.join(", "));
+        let message = format!(
+            "model {:?} is not served here; GET /v1/models lists what is: {}",
+            shorten(model),
+            served.join(", ")
+        );
         let mut error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message);
         error.body.param = Some("model".into());
         error.coded("model_not_found")
@@ -71,13 +74,13 @@ impl ApiError {
 
     /// 404 for a path.
     pub(crate) fn unknown_route(method: &str, path: &str) -> Self {
-        let message = format!("{} {} is not a route of this server", cut(method), cut(path));
+        let message = format!("{} {} is not a route of this server", shorten(method), shorten(path));
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message).coded("not_found")
     }
 
     /// 405.
     pub(crate) fn wrong_method(method: &str, path: &str) -> Self {
-        let message = format!("{} does not answer {}", cut(path), cut(method));
+        let message = format!("{} does not answer {}", shorten(path), shorten(method));
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message).coded("method_not_allowed")
     }
 
@@ -119,7 +122,7 @@ impl ApiError {
     }
 
     /// 503: the server stops before the answer is whole.
-    pub(crate) fn cut() -> Self {
+    pub(crate) fn cut_off() -> Self {
         Self::unavailable("the server is stopping, and its time to end (server.shutdown_grace_s) is over")
     }
 
@@ -154,13 +157,13 @@ impl ApiError {
     /// 403 for a name that does not lead here.
     pub(crate) fn foreign_host(host: &str) -> Self {
         let message =
-            format!("host {:?} is not a name of this server; add it to server.allowed_hosts if it is", cut(host));
+            format!("host {:?} is not a name of this server; add it to server.allowed_hosts if it is", shorten(host));
         Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message).coded("foreign_host")
     }
 
     /// 403 for a web page of another origin.
     pub(crate) fn foreign_origin(origin: &str) -> Self {
-        let origin = cut(origin);
+        let origin = shorten(origin);
         let message = format!("pages of {origin} may not use this server; add it to server.cors_origins if they may");
         Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message).coded("foreign_origin")
     }
@@ -222,9 +225,9 @@ mod tests {
 
     #[test]
     fn long_input_is_not_repeated_in_full() {
-        assert_eq!(cut("short"), "short");
+        assert_eq!(shorten("short"), "short");
         let long = format!("{}é{}", "a".repeat(5000), "b".repeat(5000));
-        let shown = cut(&long);
+        let shown = shorten(&long);
         assert_eq!(shown.chars().count(), MAX_ECHO + 1);
         assert!(shown.starts_with("aaa") && shown.ends_with("bbb"), "{shown}");
         for error in [

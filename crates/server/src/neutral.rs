@@ -134,7 +134,7 @@ impl<'de> Visitor<'de> for Neutral<'_> {
                 Ok(())
             }
             _ => {
-                let first = list.next_element_seed(Unread)?;
+                let first = list.next_element_seed(Present)?;
                 self.only_if(first.is_none())
             }
         }
@@ -146,9 +146,9 @@ impl<'de> Visitor<'de> for Neutral<'_> {
 }
 
 /// Sees that there is a value; it must be refused then, for it is not read.
-struct Unread;
+struct Present;
 
-impl<'de> DeserializeSeed<'de> for Unread {
+impl<'de> DeserializeSeed<'de> for Present {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, _: D) -> Result<(), D::Error> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// How often engines are looked at.
+/// Time between two looks at an engine.
 const LOOK: Duration = Duration::from_millis(250);
 /// Wait before the second attempt; doubled for each further one up to [`LONGEST`].
 const FIRST: Duration = Duration::from_secs(1);
@@ -16,7 +16,7 @@ const WELL: Duration = Duration::from_secs(300);
 /// Time in which requests must have let a dead engine go. They fail at once, so that it is never needed.
 const RELEASE: Duration = Duration::from_secs(300);
 
-/// Watches the models of `state`, all of which are named by now, for ever. `load` loads the model of that name anew; it blocks, and is
+/// Watches the models of `state`, all of which are named by now, for ever. `load` loads the model of that name again; it blocks, and is
 /// called on a thread of its own, after the dead engine has released what it held. A model that cannot be loaded keeps no other waiting.
 pub async fn revive<L, E>(state: Arc<AppState>, load: L)
 where
@@ -26,13 +26,13 @@ where
     let load = Arc::new(load);
     // They end with this one.
     let mut watchers = JoinSet::new();
-    for place in 0..state.ids().len() {
-        watchers.spawn(watch(state.clone(), place, load.clone()));
+    for slot in 0..state.ids().len() {
+        watchers.spawn(watch(state.clone(), slot, load.clone()));
     }
     while watchers.join_next().await.is_some() {}
 }
 
-async fn watch<L, E>(state: Arc<AppState>, place: usize, load: Arc<L>)
+async fn watch<L, E>(state: Arc<AppState>, slot: usize, load: Arc<L>)
 where
     L: Fn(&str) -> Result<ServedModel, E> + Send + Sync + 'static,
     E: std::fmt::Display + Send + 'static,
@@ -40,7 +40,7 @@ where
     let (mut wait, mut last) = (FIRST, Instant::now());
     loop {
         tokio::time::sleep(LOOK).await;
-        let Some(LostModel { id, reason, dead }) = state.take_lost(place) else { continue };
+        let Some(LostModel { id, reason, dead }) = state.take_lost(slot) else { continue };
         tracing::error!(model = id, reason, "the model is loaded again");
         if let Some(dead) = dead {
             let name = id.clone();
@@ -60,7 +60,7 @@ where
             let (load, name) = (load.clone(), id.clone());
             match tokio::task::spawn_blocking(move || load(&name).map_err(|e| e.to_string())).await {
                 Ok(Ok(model)) => {
-                    if state.put_back(place, model) {
+                    if state.put_back(slot, model) {
                         tracing::info!(model = id, "loaded again; new requests are served");
                     }
                     break;

@@ -1,6 +1,6 @@
-//! The connections that are open, and who makes room when there are too many.
+//! The connections that are open; idle ones are closed when there are too many.
 
-use crate::conn::Conn;
+use super::activity::Activity;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -9,7 +9,7 @@ const EXTRA: usize = 16;
 
 /// All open connections.
 #[derive(Debug)]
-pub(crate) struct Register {
+pub(crate) struct Registry {
     bound: usize,
     inner: Mutex<Inner>,
 }
@@ -24,21 +24,21 @@ struct Inner {
 
 #[derive(Debug)]
 struct Open {
-    conn: Arc<Conn>,
+    activity: Arc<Activity>,
     extra: bool,
 }
 
-/// A connection's place in the register; given back when dropped.
+/// A connection's place in the registry; released when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
-    register: Arc<Register>,
+    registry: Arc<Registry>,
     id: u64,
-    pub conn: Arc<Conn>,
+    pub activity: Arc<Activity>,
     /// All others are busy: this one is beyond the bound, and may only probe.
     pub extra: bool,
 }
 
-impl Register {
+impl Registry {
     pub(crate) fn new(bound: usize) -> Arc<Self> {
         Arc::new(Self { bound: bound.max(1), inner: Mutex::default() })
     }
@@ -57,11 +57,11 @@ impl Register {
             inner.evict(|open| open.extra);
             return None;
         }
-        let (id, conn) = (inner.next, Conn::new());
+        let (id, activity) = (inner.next, Activity::new());
         inner.next += 1;
         inner.extras += usize::from(extra);
-        inner.open.insert(id, Open { conn: conn.clone(), extra });
-        Some(Place { register: self.clone(), id, conn, extra })
+        inner.open.insert(id, Open { activity: activity.clone(), extra });
+        Some(Place { registry: self.clone(), id, activity, extra })
     }
 
     /// Asks the connection that is idle longest to close; false if none is.
@@ -71,22 +71,22 @@ impl Register {
 
     /// Asks all to close.
     pub(crate) fn close_all(&self) {
-        self.inner().open.values().for_each(|open| open.conn.close());
+        self.inner().open.values().for_each(|open| open.activity.close());
     }
 }
 
 impl Inner {
     /// Asks the longest idle of these connections to close; false if none is idle.
     fn evict(&self, among: fn(&Open) -> bool) -> bool {
-        let idle = self.open.values().filter(|open| among(open)).filter_map(|open| Some((open.conn.idle()?, open)));
-        idle.max_by_key(|(idle, _)| *idle).inspect(|(_, open)| open.conn.close()).is_some()
+        let idle = self.open.values().filter(|open| among(open)).filter_map(|open| Some((open.activity.idle()?, open)));
+        idle.max_by_key(|(idle, _)| *idle).inspect(|(_, open)| open.activity.close()).is_some()
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.conn.ended();
-        let mut inner = self.register.inner();
+        self.activity.ended();
+        let mut inner = self.registry.inner();
         inner.extras -= usize::from(self.extra);
         inner.open.remove(&self.id);
     }
@@ -99,25 +99,27 @@ mod tests {
 
     #[tokio::test]
     async fn the_longest_idle_makes_room_and_busy_ones_never_do() {
-        let register = Register::new(2);
-        let busy = register.enter().unwrap();
-        busy.conn.begin(Version::HTTP_11, false).await;
-        let idle = register.enter().unwrap();
-        let newer = register.enter().unwrap();
+        let registry = Registry::new(2);
+        let busy = registry.enter().unwrap();
+        busy.activity.begin(Version::HTTP_11, false).await;
+        let idle = registry.enter().unwrap();
+        let newer = registry.enter().unwrap();
         assert!(!newer.extra);
-        tokio::time::timeout(std::time::Duration::from_secs(5), idle.conn.closed()).await.expect("it makes room");
+        tokio::time::timeout(std::time::Duration::from_secs(5), idle.activity.closed()).await.expect("it makes room");
         drop(idle);
-        newer.conn.begin(Version::HTTP_11, false).await;
-        let probe = register.enter().unwrap();
+        newer.activity.begin(Version::HTTP_11, false).await;
+        let probe = registry.enter().unwrap();
         assert!(probe.extra, "nobody is idle");
-        let more: Vec<_> = std::iter::from_fn(|| register.enter()).collect();
+        let more: Vec<_> = std::iter::from_fn(|| registry.enter()).collect();
         assert_eq!(more.len(), EXTRA + 2 - 3);
         assert!(more.iter().all(|place| place.extra), "idle as they are, they make no room for requests");
-        tokio::time::timeout(std::time::Duration::from_secs(5), probe.conn.closed()).await.expect("for other probes");
+        tokio::time::timeout(std::time::Duration::from_secs(5), probe.activity.closed())
+            .await
+            .expect("for other probes");
         drop(busy);
         drop(probe);
-        assert!(!register.enter().unwrap().extra, "room for a request, whatever the probes");
+        assert!(!registry.enter().unwrap().extra, "room for a request, whatever the probes");
         drop((newer, more));
-        assert!(register.inner().open.is_empty() && register.inner().extras == 0);
+        assert!(registry.inner().open.is_empty() && registry.inner().extras == 0);
     }
 }

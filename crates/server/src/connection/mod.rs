@@ -1,9 +1,19 @@
-//! Accepting connections, and the end of the server.
+//! Connections: accepting them, the requests that they carry, their limits, and the end of the server.
 
-use crate::front;
-use crate::register::Register;
+mod accept;
+mod activity;
+mod http;
+mod limits;
+mod probe;
+mod registry;
+mod socket;
+
+pub(crate) use activity::Activity;
+pub use limits::Limits;
+
 use crate::{AppState, router};
 use axum::Router;
+use registry::Registry;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -13,20 +23,20 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-/// Time to write the last words of answers that are cut.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Time to write the final events of answers that are cut off.
+const FINAL_EVENTS: Duration = Duration::from_secs(1);
 
-/// What all connections share.
-pub(crate) struct Shared {
-    pub router: Router,
-    pub state: Arc<AppState>,
-    pub register: Arc<Register>,
-    /// Where everything but probes is served.
-    pub api: Handle,
+/// State that all connections share.
+struct Server {
+    router: Router,
+    state: Arc<AppState>,
+    registry: Arc<Registry>,
+    /// The runtime that serves everything but probes.
+    api: Handle,
 }
 
 /// Serves until `shutdown` resolves; then refuses new requests and gives those accepted `grace` until the last byte of their answers
-/// is out. What is not is cut: streams get an error event, whole answers 503.
+/// is out. The rest is cut off: streams get an error event, whole answers 503.
 ///
 /// # Errors
 /// The listener cannot be used, or the thread that accepts cannot be started.
@@ -37,19 +47,18 @@ pub async fn serve(
     grace: Duration,
 ) -> io::Result<()> {
     state.origins.bound_to(listener.local_addr()?.ip());
-    let register = Register::new(state.limits.connections);
-    let shared = Shared { router: router(state.clone()), state, register, api: Handle::current() };
-    let shared = Arc::new(shared);
+    let registry = Registry::new(state.limits.connections);
+    let server = Arc::new(Server { router: router(state.clone()), state, registry, api: Handle::current() });
     let (_open, end) = oneshot::channel::<()>();
     let (fail, mut failed) = oneshot::channel::<io::Error>();
     let listener = listener.into_std()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let front = shared.clone();
-    std::thread::Builder::new().name("front".into()).spawn(move || {
+    let accepting = server.clone();
+    std::thread::Builder::new().name("accept".into()).spawn(move || {
         let outcome = runtime.block_on(async move {
-            tokio::select! { outcome = front::accept(listener, front) => outcome.err(), _ = end => None }
+            tokio::select! { outcome = accept::accept(listener, accepting) => outcome.err(), _ = end => None }
         });
-        // Whoever serves has ended if nobody wants to know.
+        // Nobody listens any more if the server has ended meanwhile.
         let _ = outcome.map(|error| fail.send(error));
     })?;
     tokio::select! {
@@ -58,8 +67,8 @@ pub async fn serve(
             return Err(error.unwrap_or_else(|_| io::Error::other("the thread that accepts connections has ended early")));
         }
     }
-    drain(&shared.state, grace).await;
-    shared.register.close_all();
+    drain(&server.state, grace).await;
+    server.registry.close_all();
     Ok(())
 }
 
@@ -69,9 +78,9 @@ async fn drain(state: &AppState, grace: Duration) {
         return;
     }
     let answers = state.live();
-    tracing::warn!(answers, ?grace, "the time to end is over; the answers that were not out are cut");
-    state.cut.send_replace(true);
-    ended(state, LAST_WORDS).await;
+    tracing::warn!(answers, ?grace, "the grace is over; the answers that were not out are cut");
+    state.cut_off.send_replace(true);
+    ended(state, FINAL_EVENTS).await;
 }
 
 /// Waits until no request is live; false if that takes longer than `limit`.
