@@ -134,7 +134,7 @@ fn send_at_once(server: &Server, n: usize, request: &[u8], expected: u16) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_large_body_costs_little_memory_and_gives_it_back() {
+fn a_large_body_costs_little_memory_and_releases_it() {
     for (n, bound) in [(1, 120), (8, 700)] {
         let server = Server::start(&["--device", "cpu"]);
         let idle = server.memory("VmRSS:");
@@ -145,7 +145,7 @@ fn a_large_body_costs_little_memory_and_gives_it_back() {
             eprintln!("{n} x 8 MB to {path}: {peak} MiB above idle at most");
             assert!(peak < bound, "{n} x {path}: {peak} MiB");
             let start = std::time::Instant::now();
-            server.until("memory given back", |s| s.memory("VmRSS:") < idle + (60 << 10));
+            server.until("the release of the memory", |s| s.memory("VmRSS:") < idle + (60 << 10));
             assert!(start.elapsed() < Duration::from_secs(10), "{path}: {:?}", start.elapsed());
         }
     }

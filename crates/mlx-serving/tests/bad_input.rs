@@ -38,7 +38,7 @@ fn refused(server: &Server, path: &str, make: fn(&Value) -> Value, cases: &[(Val
     }
 }
 
-/// What both routes take.
+/// Parameters that both routes take.
 fn sampling() -> Vec<(Value, &'static str)> {
     let mut cases = Vec::new();
     for (param, values) in [

@@ -1,4 +1,4 @@
-//! Clients that go away, and servers that are told to stop.
+//! Clients that go away, and servers that are asked to stop.
 
 mod common;
 
@@ -38,7 +38,7 @@ fn a_client_that_hangs_up_before_the_answer_is_whole_stops_it_too() {
 #[cfg(unix)]
 #[test]
 fn a_termination_signal_lets_accepted_requests_end() {
-    // A loaded machine computes no faster for being told to stop.
+    // A loaded machine computes no faster for being asked to stop.
     let server = Server::configured("server: { shutdown_grace_s: 3600 }\n");
     let body = json!({ "prompt": "Ownership", "max_tokens": 200, "ignore_eos": true, "temperature": 0 });
     std::thread::scope(|scope| {

@@ -78,7 +78,8 @@ fn whoever_is_busy_keeps_the_connection_and_whoever_idles_longest_loses_it() {
 #[test]
 fn when_all_are_busy_only_probes_are_answered() {
     let server = Server::configured("server: { limits: { connections: 2 } }\n");
-    let endless = r#"{"prompt": "x", "max_tokens": 1900, "ignore_eos": true, "stream": true}"#;
+    // More than the sockets between hold, so that they stay busy.
+    let endless = r#"{"prompt": "x", "n": 16, "max_tokens": 1900, "ignore_eos": true, "stream": true}"#;
     let mut busy: Vec<TcpStream> =
         (0..2).map(|_| send(&server, &post(&server, "/v1/completions", "", endless))).collect();
     busy.iter_mut().for_each(|socket| socket.read_exact(&mut [0; 100]).unwrap());

@@ -116,7 +116,7 @@ impl ApiError {
         Self::unavailable("too many bytes of answers wait for their clients; try again soon (server.limits.unread_mb)")
     }
 
-    /// 503: the server is told to stop.
+    /// 503: the server is asked to stop.
     pub(crate) fn draining() -> Self {
         Self::unavailable("the server is stopping; it takes no new requests")
     }

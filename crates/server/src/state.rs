@@ -99,7 +99,7 @@ pub(crate) struct LostModel {
     pub id: String,
     /// Why, as a clause.
     pub reason: String,
-    /// What is left of it; requests that have not ended may hold it too.
+    /// The dead model itself, if there was one; requests that have not ended may hold it too.
     pub dead: Option<Arc<ServedModel>>,
 }
 
@@ -308,7 +308,7 @@ impl AppState {
         self.flights.load(Ordering::Acquire)
     }
 
-    /// Lets all models go, those too that are still to come.
+    /// Releases all models, those too that are still to come.
     pub fn close(&self) {
         self.drain();
         let slots = std::mem::take(&mut *self.write());

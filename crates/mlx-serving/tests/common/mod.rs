@@ -118,7 +118,7 @@ impl Server {
         self.child.id()
     }
 
-    /// What it has logged so far.
+    /// Lines that it has logged so far.
     pub fn lines(&self) -> Vec<String> {
         self.log.lock().expect("no panic").clone()
     }

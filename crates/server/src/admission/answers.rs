@@ -21,7 +21,7 @@ impl Unread {
         Self { all: Budget::new(all), one: one.min(all) }
     }
 
-    /// Refuses new work while clients leave too much behind.
+    /// Refuses new work while too many bytes wait for their clients.
     pub(crate) fn check(&self) -> Result<(), ApiError> {
         if self.all.over_half() { Err(ApiError::unread()) } else { Ok(()) }
     }

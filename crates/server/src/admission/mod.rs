@@ -65,13 +65,13 @@ impl Admission {
     }
 }
 
-/// A body that has come, and leave to work on it.
+/// A body that has come, and the permit to work on it.
 pub(crate) struct Admitted {
     pub bytes: Vec<u8>,
     pub permit: WorkPermit,
 }
 
-/// WorkPermit to work on a request. What it holds is given back when it, and all work under it, has ended.
+/// Permit to work on a request. What it holds is released when it, and all work under it, has ended.
 #[derive(Debug, Clone)]
 pub(crate) struct WorkPermit(Arc<Held>);
 
