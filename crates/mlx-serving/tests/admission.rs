@@ -62,6 +62,20 @@ fn bodies_are_bounded_in_all() {
 }
 
 #[test]
+fn small_requests_pass_while_large_bodies_take_all_that_there_is() {
+    let server = Server::configured("server: { limits: { bodies_mb: 8 } }\n");
+    let mut held = send(&server, claim(&server, 8 << 20, "").as_bytes());
+    held.write_all(&vec![b' '; (8 << 20) - 8]).unwrap();
+    let large = post(&server, "/v1/completions", "connection: close\r\n", &" ".repeat(100_000));
+    server.until("the bound", |s| status(&exchange(s, &large)) == 429);
+    let chat = json!({ "messages": [{ "role": "user", "content": "x".repeat(1000) }], "max_tokens": 1 }).to_string();
+    let answer = exchange(&server, &post(&server, "/v1/chat/completions", "connection: close\r\n", &chat));
+    assert_eq!(status(&answer), 200, "{answer}");
+    assert_eq!(status(&exchange(&server, &large)), 429, "the large body was taken meanwhile");
+    drop(held);
+}
+
+#[test]
 fn probes_are_quick_beside_large_bodies() {
     let server = Server::start(&["--device", "cpu"]);
     let body = format!("{{\"prompt\":[{}\"x\"]}}", "[1],".repeat(1_950_000));
@@ -120,17 +134,18 @@ fn send_at_once(server: &Server, n: usize, request: &[u8], expected: u16) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_large_body_costs_little_memory_and_gives_it_back() {
+fn a_large_body_costs_little_memory_and_releases_it() {
     for (n, bound) in [(1, 120), (8, 700)] {
         let server = Server::start(&["--device", "cpu"]);
         let idle = server.memory("VmRSS:");
         for (path, expected, request) in large(&server) {
+            let before = server.reset_peak().min(idle);
             send_at_once(&server, n, &request, expected);
-            let peak = (server.memory("VmHWM:") - idle) >> 10;
+            let peak = server.memory("VmHWM:").saturating_sub(before) >> 10;
             eprintln!("{n} x 8 MB to {path}: {peak} MiB above idle at most");
             assert!(peak < bound, "{n} x {path}: {peak} MiB");
             let start = std::time::Instant::now();
-            server.until("memory given back", |s| s.memory("VmRSS:") < idle + (60 << 10));
+            server.until("the release of the memory", |s| s.memory("VmRSS:") < idle + (60 << 10));
             assert!(start.elapsed() < Duration::from_secs(10), "{path}: {:?}", start.elapsed());
         }
     }
@@ -205,6 +220,17 @@ fn an_answer_that_cannot_be_held_is_refused_before_it_is_computed() {
         status(&exchange(&server, &post(&server, "/v1/chat/completions", "connection: close\r\n", &streamed))),
         200
     );
+}
+
+#[test]
+fn an_answer_that_outgrows_its_bound_blames_the_field_that_the_request_has() {
+    let server = Server::configured("server: { limits: { answer_mb: 1 } }\n");
+    // As many tokens as the bound holds without their text.
+    let body = json!({ "messages": [{ "role": "user", "content": "x" }], "max_completion_tokens": 621, "ignore_eos": true,
+                       "logprobs": true, "top_logprobs": 20 });
+    let (status, answer) = server.post("/v1/chat/completions", &body);
+    assert_eq!((status, &answer["error"]["param"]), (400, &json!("max_completion_tokens")), "{answer:.500}");
+    assert!(answer["error"]["message"].as_str().unwrap().contains("has grown beyond 1 MiB"), "{answer}");
 }
 
 #[test]

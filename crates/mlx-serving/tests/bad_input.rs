@@ -38,7 +38,7 @@ fn refused(server: &Server, path: &str, make: fn(&Value) -> Value, cases: &[(Val
     }
 }
 
-/// What both routes take.
+/// Parameters that both routes take.
 fn sampling() -> Vec<(Value, &'static str)> {
     let mut cases = Vec::new();
     for (param, values) in [
@@ -140,8 +140,8 @@ fn unknown_models_routes_and_methods_have_openais_error_shape() {
     assert_eq!((status, &response["error"]["code"]), (404, &json!("model_not_found")));
     assert!(response["error"]["message"].as_str().unwrap().contains("rustbook-5m-4bit"));
     let (status, body) = server.get("/v1/nothing");
-    assert_eq!(status, 404);
-    assert!(body.contains("\"error\""));
+    assert!(status == 404 && body.contains("\"error\""), "{body}");
+    assert!(body.contains("GET /v1/nothing is not a route of this server"), "{body}");
     let (status, body) = server.get("/v1/chat/completions");
     assert_eq!(status, 405);
     assert!(body.contains("\"error\""));

@@ -1,4 +1,4 @@
-//! Clients that go away, and servers that are told to stop.
+//! Clients that go away, and servers that are asked to stop.
 
 mod common;
 
@@ -38,17 +38,13 @@ fn a_client_that_hangs_up_before_the_answer_is_whole_stops_it_too() {
 #[cfg(unix)]
 #[test]
 fn a_termination_signal_lets_accepted_requests_end() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let config = dir.path().join("patient.yaml");
-    // A loaded machine computes no faster for being told to stop.
-    std::fs::write(&config, "server: { shutdown_grace_s: 3600 }\n").expect("written");
-    let server = Server::start(&["--device", "cpu", "--config", config.to_str().expect("UTF-8")]);
+    // A loaded machine computes no faster for being asked to stop.
+    let server = Server::configured("server: { shutdown_grace_s: 3600 }\n");
     let body = json!({ "prompt": "Ownership", "max_tokens": 200, "ignore_eos": true, "temperature": 0 });
     std::thread::scope(|scope| {
         let answer = scope.spawn(|| server.post("/v1/completions", &body));
         server.until("the request running", |s| s.metric("vllm:num_requests_running") == 1.0);
-        let killed = std::process::Command::new("kill").arg(server.pid().to_string()).status().expect("kill runs");
-        assert!(killed.success());
+        server.signal("TERM");
         let (status, response) = answer.join().expect("no panic");
         assert_eq!((status, &response["usage"]["completion_tokens"]), (200, &json!(200)));
     });

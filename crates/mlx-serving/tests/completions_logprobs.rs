@@ -166,3 +166,42 @@ fn no_tokens_can_be_asked_for() {
         );
     }
 }
+
+#[test]
+fn a_prompt_that_fills_the_context_can_be_scored_and_not_continued() {
+    let server = server();
+    let (_, models) = server.get("/v1/models");
+    let models: Value = serde_json::from_str(&models).unwrap();
+    let context = models["data"][0]["max_model_len"].as_u64().unwrap() as usize;
+    let ask = |tokens: usize, max_tokens: usize| {
+        let body = json!({ "prompt": vec![70; tokens], "max_tokens": max_tokens, "echo": true, "logprobs": 0 });
+        server.post("/v1/completions", &body)
+    };
+    let (status, scored) = ask(context, 0);
+    assert_eq!(status, 200, "{scored:.500}");
+    assert_eq!(column(&scored["choices"][0], "token_logprobs").len(), context);
+    for (tokens, max_tokens) in [(context, 1), (context + 1, 0)] {
+        let (status, refused) = ask(tokens, max_tokens);
+        assert_eq!((status, &refused["error"]["param"]), (400, &json!("prompt")), "{refused:.500}");
+    }
+}
+
+#[test]
+fn special_tokens_are_put_around_a_prompt_if_asked() {
+    let server = server();
+    let tokens = |path: &str, special: Option<bool>| {
+        let mut body = json!({ "max_tokens": 1 });
+        match path {
+            "/v1/completions" => body["prompt"] = json!("Ownership is"),
+            _ => body["messages"] = json!([{ "role": "user", "content": "Ownership is" }]),
+        }
+        special.into_iter().for_each(|special| body["add_special_tokens"] = json!(special));
+        let (status, answer) = server.post(path, &body);
+        assert_eq!(status, 200, "{answer}");
+        answer["usage"]["prompt_tokens"].as_u64().unwrap()
+    };
+    for (path, default) in [("/v1/completions", true), ("/v1/chat/completions", false)] {
+        assert_eq!(tokens(path, None), tokens(path, Some(default)), "{path}");
+        assert!(tokens(path, Some(true)) >= tokens(path, Some(false)), "{path}");
+    }
+}

@@ -11,15 +11,25 @@ use mlx_serving_model::{Model, Source};
 use mlx_serving_server::{AppState, ServedModel, Settings};
 use mlx_serving_text::Tokenizer;
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 fn served(device: Arc<dyn Device>) -> ServedModel {
     served_with("command_buffer_ring", device)
 }
 
 fn served_with(optimizations: &str, device: Arc<dyn Device>) -> ServedModel {
+    served_as(optimizations, device, &Options::default())
+}
+
+fn served_as(optimizations: &str, device: Arc<dyn Device>, options: &Options) -> ServedModel {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/rustbook-5m-4bit");
     let mut config = MetalOptimizations::default();
     config.select(optimizations).unwrap();
@@ -34,7 +44,7 @@ fn served_with(optimizations: &str, device: Arc<dyn Device>) -> ServedModel {
     let model = Model::load(source).unwrap();
     let tokenizer = Tokenizer::from_dir(&folder).unwrap();
     let parts = Parts { device, layer, model, tokenizer: tokenizer.clone(), eos: vec![2] };
-    let engine = Engine::start(parts, &Options::default()).unwrap();
+    let engine = Engine::start(parts, options).unwrap();
     let defaults = Sampling::default();
     ServedModel { id: "m".into(), engine, tokenizer, template: None, defaults, created: 0 }
 }
@@ -58,27 +68,67 @@ fn post(url: &str, body: &Value) -> (u16, Value) {
 }
 
 fn slow_device() -> Arc<FakeDevice> {
-    let latency = Latency { execute: Duration::from_millis(5), ..Latency::default() };
+    device_with_steps_of(Duration::from_millis(5))
+}
+
+fn device_with_steps_of(execute: Duration) -> Arc<FakeDevice> {
+    let latency = Latency { execute, ..Latency::default() };
     FakeDevice::new(FakeOptions { compute: false, latency, ..FakeOptions::default() }).unwrap()
+}
+
+/// A server in this process, with one model.
+struct Serving {
+    state: Arc<AppState>,
+    runtime: Runtime,
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    server: JoinHandle<std::io::Result<()>>,
+}
+
+impl Serving {
+    fn start(model: ServedModel) -> Self {
+        let state = AppState::new(Settings::default());
+        state.add(model);
+        state.loaded();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async { drop(stopped.await) };
+        let grace = Duration::from_secs(1);
+        let server = runtime.spawn(mlx_serving_server::serve(listener, state.clone(), shutdown, grace));
+        Self { state, runtime, address, stop, server }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Waits until `/ready` says so; its status and answer.
+    fn until(&self, wanted: &str) -> (u16, Value) {
+        let found = (0..600).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(50));
+            let (status, answer) = get(&self.url("/ready"));
+            (answer["status"] == wanted).then_some((status, answer))
+        });
+        found.unwrap_or_else(|| panic!("/ready never said {wanted}"))
+    }
+
+    fn end(self) {
+        drop(self.stop);
+        self.runtime.block_on(self.server).unwrap().unwrap();
+    }
 }
 
 #[test]
 fn a_dead_engine_is_loaded_again_and_serves_new_requests() {
     let device = slow_device();
     let control = device.control();
-    let state = AppState::new(Settings::default());
-    state.add(served(device));
-    state.loaded();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let shutdown = async { drop(stopped.await) };
-    let server = runtime.spawn(mlx_serving_server::serve(listener, state.clone(), shutdown, Duration::from_secs(1)));
+    let server = Serving::start(served(device));
     // The first attempt fails, the second is let through when the test has seen the state between.
     let (go, gate) = std::sync::mpsc::channel::<()>();
     let gate = std::sync::Mutex::new((gate, false));
-    runtime.spawn(mlx_serving_server::revive(state, move |id: &str| {
+    server.runtime.spawn(mlx_serving_server::revive(server.state.clone(), move |id: &str| {
         assert_eq!(id, "m");
         let mut gate = gate.lock().unwrap();
         if !std::mem::replace(&mut gate.1, true) {
@@ -88,50 +138,58 @@ fn a_dead_engine_is_loaded_again_and_serves_new_requests() {
         Ok(served(slow_device()))
     }));
 
-    let url = format!("{base}/v1/completions");
+    let url = server.url("/v1/completions");
     let body = json!({ "prompt": "Ownership", "max_tokens": 4, "ignore_eos": true });
     assert_eq!(post(&url, &body).0, 200);
     control.lose("unplugged");
-    let until = |wanted: &str| {
-        let found = (0..600).find_map(|_| {
-            std::thread::sleep(Duration::from_millis(50));
-            let (status, answer) = get(&format!("{base}/ready"));
-            (answer["status"] == wanted).then_some((status, answer))
-        });
-        found.unwrap_or_else(|| panic!("/ready never said {wanted}"))
-    };
     // An idle engine learns of it with its next step.
     assert!(post(&url, &body).0 >= 500);
-    let (status, answer) = until("reloading");
+    let (status, answer) = server.until("reloading");
     assert_eq!(status, 503);
     assert!(answer["reason"].as_str().unwrap().contains("unplugged"), "{answer}");
-    assert_eq!(get(&format!("{base}/health")).0, 200, "the process itself is well");
+    assert_eq!(get(&server.url("/health")).0, 200, "the process itself is well");
     let (status, refused) = post(&url, &body);
     assert_eq!((status, &refused["error"]["code"]), (503, &json!("unavailable")), "{refused}");
     go.send(()).unwrap();
-    assert_eq!(until("ready").0, 200);
+    assert_eq!(server.until("ready").0, 200);
     assert_eq!(post(&url, &body).0, 200);
-    drop(stop);
-    runtime.block_on(server).unwrap().unwrap();
+    server.end();
+}
+
+#[test]
+fn a_model_is_loaded_again_only_when_its_dead_engine_is_released() {
+    let device = slow_device();
+    let control = device.control();
+    let server = Serving::start(served(device));
+    let loads = Arc::new(AtomicUsize::new(0));
+    let counted = loads.clone();
+    server.runtime.spawn(mlx_serving_server::revive(server.state.clone(), move |_: &str| {
+        counted.fetch_add(1, Ordering::AcqRel);
+        Ok::<_, String>(served(slow_device()))
+    }));
+    // As a request does.
+    let held = server.state.models();
+    control.lose("unplugged");
+    let body = json!({ "prompt": "Ownership", "max_tokens": 4, "ignore_eos": true });
+    assert!(post(&server.url("/v1/completions"), &body).0 >= 500);
+    server.until("reloading");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(loads.load(Ordering::Acquire), 0, "two copies of the weights");
+    drop(held);
+    server.until("ready");
+    assert_eq!(loads.load(Ordering::Acquire), 1);
+    server.end();
 }
 
 #[test]
 fn clients_and_probes_learn_that_the_device_is_lost() {
     let device = slow_device();
     let control = device.control();
-    let state = AppState::new(Settings::default());
-    state.add(served(device));
-    state.loaded();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let shutdown = async { drop(stopped.await) };
-    let server = runtime.spawn(mlx_serving_server::serve(listener, state, shutdown, Duration::from_secs(1)));
+    let server = Serving::start(served(device));
 
-    assert_eq!(get(&format!("{base}/ready")).0, 200);
+    assert_eq!(get(&server.url("/ready")).0, 200);
     let body = json!({ "prompt": "Ownership", "max_tokens": 1900, "ignore_eos": true });
-    let url = format!("{base}/v1/completions");
+    let url = server.url("/v1/completions");
     std::thread::scope(|scope| {
         let answer = scope.spawn(|| post(&url, &body));
         std::thread::sleep(Duration::from_millis(100));
@@ -140,43 +198,63 @@ fn clients_and_probes_learn_that_the_device_is_lost() {
         assert!(status >= 500, "{status}: {error}");
         assert!(error["error"]["message"].as_str().unwrap().contains("device lost: unplugged"), "{error}");
     });
-    for probe in ["ready", "health"] {
-        let (status, answer) = get(&format!("{base}/{probe}"));
+    for probe in ["/ready", "/health"] {
+        let (status, answer) = get(&server.url(probe));
         assert_eq!((status, &answer["status"]), (503, &json!("dead")), "{probe}");
         assert!(answer["reason"].as_str().unwrap().contains("unplugged"), "{answer}");
     }
     let (status, refused) = post(&url, &body);
     assert!(status >= 500 && refused["error"]["message"].as_str().unwrap().contains("unplugged"), "{refused}");
-    drop(stop);
-    runtime.block_on(server).unwrap().unwrap();
+    server.end();
 }
 
 #[test]
-fn probes_wait_for_weights_on_their_way() {
+fn probes_wait_for_weights_that_are_being_transferred() {
     let device =
         FakeDevice::new(FakeOptions { compute: false, unified_memory: false, ..FakeOptions::default() }).unwrap();
     let control = device.control();
     control.hang_submissions(QueueKind::Transfer, Fault::nth(3));
-    let state = AppState::new(Settings::default());
-    state.add(served_with("blit_queue", device));
-    state.loaded();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let shutdown = async { drop(stopped.await) };
-    let server = runtime.spawn(mlx_serving_server::serve(listener, state, shutdown, Duration::from_secs(1)));
+    let server = Serving::start(served_with("blit_queue", device));
 
-    let (status, answer) = get(&format!("{base}/ready"));
+    let (status, answer) = get(&server.url("/ready"));
     assert_eq!((status, &answer["status"]), (503, &json!("loading")));
-    assert_eq!(answer["reason"], "weights of m are still on their way");
-    assert_eq!(get(&format!("{base}/health")).0, 200);
+    assert_eq!(answer["reason"], "weights of m are still being transferred");
+    assert_eq!(get(&server.url("/health")).0, 200);
     control.release();
-    let ready = (0..600).find_map(|_| {
-        std::thread::sleep(Duration::from_millis(10));
-        Some(get(&format!("{base}/ready"))).filter(|(status, _)| *status == 200)
+    assert_eq!(server.until("ready").0, 200);
+    server.end();
+}
+
+#[test]
+fn a_client_that_goes_away_during_a_long_prefill_is_noticed() {
+    // 190 steps of 50 ms before the first token.
+    let options = Options { max_batch_rows: 10, max_sequences: 10, ..Options::default() };
+    let device = device_with_steps_of(Duration::from_millis(50));
+    let server = Serving::start(served_as("none", device, &options));
+
+    let body = json!({ "prompt": vec![70; 1900], "max_tokens": 4, "ignore_eos": true, "stream": true }).to_string();
+    let (state, address) = (&server.state, server.address);
+    let mut client = TcpStream::connect(address).unwrap();
+    let head = format!("POST /v1/completions HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n\r\n", body.len());
+    client.write_all((head + &body).as_bytes()).unwrap();
+    // All of the head: bytes that are left unread would reset the connection, which is noticed at once.
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        answer.push(byte[0]);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(state.live(), 1);
+    drop(client);
+    let ended = (0..600).find(|_| {
+        std::thread::sleep(Duration::from_millis(50));
+        state.live() == 0
     });
-    assert_eq!(ready.expect("the weights arrive").1["status"], "ready");
-    drop(stop);
-    runtime.block_on(server).unwrap().unwrap();
+    assert!(ended.is_some(), "the request goes on");
+    let mut metrics = agent().get(server.url("/metrics")).call().unwrap();
+    let metrics = metrics.body_mut().read_to_string().unwrap();
+    let generated = metrics.lines().find(|line| line.starts_with("vllm:generation_tokens_total{")).unwrap();
+    assert!(generated.ends_with(" 0"), "it was computed to its first token: {generated}");
+    server.end();
 }

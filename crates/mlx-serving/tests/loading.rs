@@ -8,9 +8,10 @@ mod standin;
 use common::Server;
 use common::raw::{exchange, post, status};
 use standin::{Faults, ID, StandIn};
+use tempfile::TempDir;
 
-/// A server whose last model, from a hub, never comes. Its port was free a moment ago.
-fn loading(models: &[&str]) -> Server {
+/// A server whose last model, from a hub, never comes, and the folder of the download. Its port was free a moment ago.
+fn loading(models: &[&str]) -> (Server, TempDir) {
     let hub =
         StandIn::start(&[("config.json", b"{}"), ("tokenizer.json", b"{}"), ("model.safetensors", &[0; 100_000])]);
     hub.faults(Faults { trickle: true, ..Faults::default() });
@@ -22,10 +23,8 @@ fn loading(models: &[&str]) -> Server {
     command.env("HF_ENDPOINT", &hub.url).env("HF_HUB_CACHE", cache.path()).env("NO_PROXY", "127.0.0.1");
     let mut server = Server::launch(command);
     server.address = format!("127.0.0.1:{port}");
-    // The download's folder need not outlive the test's begin.
-    std::mem::forget(cache);
     server.until("the download's begin", |_| hub.requests().iter().any(|r| r.path.ends_with(".safetensors")));
-    server
+    (server, cache)
 }
 
 fn ask(server: &Server, path: &str, body: &str) -> String {
@@ -38,7 +37,7 @@ fn is_loading(answer: &str) -> bool {
 
 #[test]
 fn what_the_command_line_names_is_not_ready_rather_than_unknown() {
-    let server = loading(&[ID]);
+    let (server, _cache) = loading(&[ID]);
     for body in [format!(r#"{{"model": "{ID}", "prompt": "x"}}"#), r#"{"prompt": "x"}"#.into()] {
         let answer = ask(&server, "/v1/completions", &body);
         assert!(is_loading(&answer), "{body}: {answer}");
@@ -53,7 +52,7 @@ fn what_the_command_line_names_is_not_ready_rather_than_unknown() {
 
 #[test]
 fn a_request_without_a_name_waits_for_no_other_model() {
-    let server = loading(&["rustbook-5m-4bit", ID]);
+    let (server, _cache) = loading(&["rustbook-5m-4bit", ID]);
     let answer = ask(&server, "/v1/completions", r#"{"model": "rustbook-5m-4bit", "prompt": "x", "max_tokens": 1}"#);
     assert_eq!(status(&answer), 200, "{answer}");
     assert!(is_loading(&ask(&server, "/v1/completions", &format!(r#"{{"model": "{ID}", "prompt": "x"}}"#))));

@@ -38,17 +38,6 @@ fn families(server: &Server) -> BTreeMap<String, Family> {
     open
 }
 
-/// A copy of the bundled model under another name.
-fn twin(folder: &std::path::Path) -> String {
-    let (from, to) = (common::root().join("models/rustbook-5m-4bit"), folder.join("twin"));
-    std::fs::create_dir(&to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-    }
-    to.to_str().unwrap().to_owned()
-}
-
 /// Settings under which all metrics are there.
 fn config(folder: &std::path::Path) -> String {
     let path = folder.join("runtime.yaml");
@@ -112,9 +101,9 @@ fn metrics_of_one_model_are_well_formed() {
 #[test]
 fn two_models_share_their_families() {
     let dir = tempfile::tempdir().unwrap();
-    let (twin, config) = (twin(dir.path()), config(dir.path()));
+    let (twin, config) = (common::copy_model(dir.path(), "twin"), config(dir.path()));
     let bundled = common::root().join("models/rustbook-5m-4bit");
-    let models = ["-m", bundled.to_str().unwrap(), "-m", &twin];
+    let models = ["-m", bundled.to_str().unwrap(), "-m", twin.to_str().unwrap()];
     let server = Server::start(
         &[&["--device", "cpu", "--threads", "1", "--config", &config, "--metal-opts", "all"], &models[..]].concat(),
     );
@@ -185,10 +174,7 @@ fn a_client_that_hangs_up_is_no_success() {
 
 #[test]
 fn preempted_prompts_are_counted_once_and_their_own_blocks_are_no_hits() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("runtime.yaml");
-    std::fs::write(&path, "engine: { kv_cache_tokens: 640, max_sequences: 8, max_batch_rows: 64 }\n").unwrap();
-    let server = Server::start(&["--device", "cpu", "--config", path.to_str().unwrap()]);
+    let server = Server::configured("engine: { kv_cache_tokens: 640, max_sequences: 8, max_batch_rows: 64 }\n");
     let ask = |salt: u32| {
         let prompt: Vec<u32> = (0..190).map(|i| 5 + (i * 31 + salt * 977) % 3900).collect();
         let body = json!({ "prompt": prompt, "max_tokens": 200, "ignore_eos": true, "temperature": 0 });

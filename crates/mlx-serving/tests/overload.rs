@@ -9,18 +9,19 @@ use serde_json::{Value, json};
 #[test]
 fn more_choices_than_can_ever_be_served_are_refused_for_good() {
     let server = Server::start(&["--device", "cpu"]);
-    let (status, body) = server.post("/v1/completions", &json!({ "prompt": vec!["x"; 64], "n": 16, "max_tokens": 1 }));
-    assert_eq!((status, &body["error"]["param"]), (400, &json!("n")), "{body}");
-    assert!(body["error"]["message"].as_str().unwrap().contains("which makes 1024 answers"), "{body}");
+    let ask = |n: usize| server.post("/v1/completions", &json!({ "prompt": vec!["x"; 64], "n": n, "max_tokens": 1 }));
+    for (n, answers) in [(16, "which makes 1024 answers"), (5, "which makes 320 answers")] {
+        let (status, body) = ask(n);
+        assert_eq!((status, &body["error"]["param"]), (400, &json!("n")), "{body}");
+        assert!(body["error"]["message"].as_str().unwrap().contains(answers), "{body}");
+    }
     assert_eq!(server.metric("vllm:prompt_tokens_total"), 0.0, "nothing was computed");
+    assert_eq!(ask(4).0, 200);
 }
 
 #[test]
 fn what_has_no_room_now_is_told_how_many_there_are() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("runtime.yaml");
-    std::fs::write(&config, "engine:\n  max_sequences: 1\n  max_waiting: 0\n").unwrap();
-    let server = Server::start(&["--device", "cpu", "--config", config.to_str().unwrap()]);
+    let server = Server::configured("engine: { max_sequences: 1, max_waiting: 0 }\n");
     let ask = |n: usize| -> (u16, Value) {
         server.post("/v1/completions", &json!({ "prompt": "x", "n": n, "max_tokens": 1 }))
     };

@@ -1,4 +1,4 @@
-//! Servers that are told to stop: while they load, while answers are on their way, and twice.
+//! Servers that are asked to stop: while they load, while answers are being sent, and twice.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -83,6 +83,11 @@ fn a_second_signal_ends_it_at_once_and_says_so() {
     server.signal("INT");
     assert_eq!(server.wait().code(), Some(1));
     assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert!(
+        server.logged("WARN") && server.logged("a second signal (SIGINT): stopping at once"),
+        "{:?}",
+        server.lines()
+    );
     assert!(server.logged("stopped at once by a second signal (SIGINT): 1 answers were cut"), "{:?}", server.lines());
     assert!(!file.exists());
 }
@@ -114,7 +119,7 @@ fn what_is_not_out_at_the_end_of_the_grace_is_told_so() {
 }
 
 #[test]
-fn an_answer_that_is_on_its_way_arrives() {
+fn an_answer_that_is_being_sent_arrives() {
     let mut server = Server::configured("server: { shutdown_grace_s: 3600 }\n");
     let body = json!({ "messages": [{ "role": "user", "content": "x" }], "max_tokens": 400, "n": 16, "ignore_eos": true,
                        "logprobs": true, "top_logprobs": 20 });

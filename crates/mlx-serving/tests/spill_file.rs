@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// A configuration under which prompts push each other out into a file; its path, and the file's.
+/// A configuration under which prompts evict each other into a file; its path, and the file's.
 fn config(folder: &Path) -> (String, PathBuf) {
     let (path, file) = (folder.join("runtime.yaml"), folder.join("kv"));
     let text = format!(
@@ -70,7 +70,7 @@ fn only_the_file_that_was_made_is_removed() {
 }
 
 #[test]
-fn what_a_killed_server_left_is_made_anew() {
+fn what_a_killed_server_left_is_recreated() {
     let dir = tempfile::tempdir().unwrap();
     let (config, file) = config(dir.path());
     drop(Server::start(&["--device", "cpu", "--config", &config]));

@@ -6,13 +6,7 @@ mod common;
 
 use common::Server;
 use serde_json::{Value, json};
-use std::process::Command;
 use std::time::Duration;
-
-fn signal(server: &Server, name: &str) {
-    let status = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", server.pid())).status().unwrap();
-    assert!(status.success());
-}
 
 fn request(i: usize) -> Value {
     json!({
@@ -22,10 +16,7 @@ fn request(i: usize) -> Value {
 
 #[test]
 fn time_in_which_it_was_stopped_is_no_hanging_device() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("runtime.yaml");
-    std::fs::write(&config, "engine:\n  step_limit_s: 2\nserver:\n  wedged_after_s: 2\n").unwrap();
-    let server = Server::start(&["--device", "cpu", "--config", config.to_str().unwrap()]);
+    let server = Server::configured("engine: { step_limit_s: 2 }\nserver: { wedged_after_s: 2 }\n");
     let answer = |i| {
         let (status, body) = server.post("/v1/completions", &request(i));
         assert_eq!(status, 200, "{body}");
@@ -36,9 +27,9 @@ fn time_in_which_it_was_stopped_is_no_hanging_device() {
         // In the middle of their steps, twice.
         for rest in [6.0, 1.0] {
             server.until("answers are computed", |s| s.metric("vllm:num_requests_running") >= rest);
-            signal(&server, "STOP");
+            server.signal("STOP");
             std::thread::sleep(Duration::from_secs(4));
-            signal(&server, "CONT");
+            server.signal("CONT");
             let (status, health) = server.get("/health");
             assert_eq!(status, 200, "{health}");
         }

@@ -1,9 +1,9 @@
-//! Runs the requests behind one HTTP request, whole or as a stream.
+//! Answers: runs the requests behind one HTTP request, and writes what comes, whole or as a stream.
 
-use crate::admit::{Leave, Work};
+use crate::admission::{Charge, Work, WorkPermit};
+use crate::envelope::{Envelope, Streaming};
 use crate::error::ApiError;
 use crate::state::{AppState, ServedModel};
-use crate::unread::Charge;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures::stream::{self, BoxStream, StreamExt};
@@ -23,13 +23,62 @@ pub(crate) struct Answer {
     pub usage: Usage,
 }
 
-/// Submits all choices, or none.
-pub(crate) fn submit(model: &ServedModel, requests: Vec<Request>) -> Result<Vec<Stream>, ApiError> {
-    model.engine.submit_all(requests).map_err(ApiError::from)
+/// A route's way to write answers.
+pub(crate) trait Writer: Send + 'static {
+    /// Beginning of the ids of its objects.
+    const ID: &'static str;
+    /// Type of a whole object.
+    const OBJECT: &'static str;
+    /// Type of a stream's objects.
+    const CHUNK: &'static str;
+
+    /// The choices of whole answers.
+    fn whole(self, answers: Vec<Answer>) -> Vec<Value>;
+
+    /// The choices that an event of the choice `index` makes, each for a chunk of its own.
+    fn chunks(&mut self, index: usize, event: Event) -> Vec<Value>;
+}
+
+/// Requests that are ready for the engine.
+pub(crate) struct Prepared<W> {
+    pub requests: Vec<Request>,
+    /// Choices of each prompt.
+    pub n: usize,
+    pub streaming: Option<Streaming>,
+    pub writer: W,
+}
+
+/// Answers all requests, or none.
+///
+/// # Errors
+/// The engine's, and 400 or 503 where a whole answer cannot be held.
+pub(crate) async fn respond<W: Writer>(
+    state: &AppState,
+    model: &ServedModel,
+    prepared: Prepared<W>,
+) -> Result<Response, ApiError> {
+    let Prepared { requests, n, streaming, mut writer } = prepared;
+    if streaming.is_none() {
+        state.unread.fits(&requests)?;
+    }
+    let prompt_tokens = requests.iter().step_by(n).map(|request| request.prompt.len()).sum();
+    let streams = model.engine.submit_all(requests)?;
+    let envelope = Envelope::new(W::ID, model);
+    if let Some(options) = streaming {
+        let write = move |index: usize, event: Event| writer.chunks(index, event);
+        return Ok(envelope.stream(W::CHUNK, streams, options.costing(prompt_tokens, n), write));
+    }
+    let charge = state.unread.charge();
+    let answers = collect(streams, &charge).await?;
+    let build = move || {
+        let usages: Vec<(usize, Usage)> = answers.iter().map(|answer| answer.usage).enumerate().collect();
+        envelope.object(W::OBJECT, writer.whole(answers), Some(usage(&usages, n)))
+    };
+    whole(state, charge, build).await
 }
 
 /// Waits for all choices, whose bytes are counted. Dropping the future cancels them.
-pub(crate) async fn collect(streams: Vec<Stream>, charge: &Charge) -> Result<Vec<Answer>, ApiError> {
+async fn collect(streams: Vec<Stream>, charge: &Charge) -> Result<Vec<Answer>, ApiError> {
     let answers = streams.into_iter().map(|mut stream| async move {
         let mut answer = Answer::default();
         while let Some(event) = stream.next().await {
@@ -79,25 +128,20 @@ pub(crate) fn usage(usages: &[(usize, Usage)], n: usize) -> Value {
     usage
 }
 
-/// What is known of it before the end.
+/// The usage as far as it is known before the end.
 pub(crate) fn usage_so_far(prompt: usize, completion: usize) -> Value {
     json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion })
 }
 
-/// The usages of whole answers.
-pub(crate) fn usages(answers: &[Answer]) -> Vec<(usize, Usage)> {
-    answers.iter().map(|a| a.usage).enumerate().collect()
-}
-
 /// Runs `f`, which may take long on long texts, off the runtime's threads, if the model takes requests at all.
 pub(crate) async fn off_thread<T: Send + 'static>(
-    leave: Leave,
+    permit: WorkPermit,
     model: &Arc<ServedModel>,
     f: impl FnOnce(&ServedModel, &Work) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
     model.admits()?;
     let model = model.clone();
-    leave.work(move |work| f(&model, work)).await
+    permit.work(move |work| f(&model, work)).await
 }
 
 /// A whole answer as JSON: built off the runtime's threads where it is long, and counted until its last byte is out.

@@ -1,20 +1,20 @@
-use crate::admit::{self, Admitted, Leave};
-use crate::error::{ApiError, cut};
+use crate::admission::{self, Admitted, WorkPermit};
+use crate::error::{ApiError, shorten};
 use crate::state::AppState;
 use axum::extract::{FromRequest, Request};
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 
-/// A JSON body, whatever the content type says, and leave to work on it; errors name the field.
-pub(crate) struct Body<T>(pub T, pub Leave);
+/// A JSON body, whatever the content type says, and the permit to work on it; errors name the field.
+pub(crate) struct Body<T>(pub T, pub WorkPermit);
 
 impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<AppState>> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<AppState>) -> Result<Self, ApiError> {
-        let Admitted { bytes, leave } = admit::admit(request, state).await?;
-        let parsed = leave.work_here_if_light(move || parse(&bytes)).await?;
-        Ok(Body(parsed, leave))
+        let Admitted { bytes, permit } = admission::admit(request, state).await?;
+        let parsed = permit.work_here_if_light(move || parse(&bytes)).await?;
+        Ok(Body(parsed, permit))
     }
 }
 
@@ -36,21 +36,21 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
 /// The error for the value at `path`.
 fn refused(path: &str, error: &serde_json::Error) -> ApiError {
     let text = error.to_string();
-    let subject = if path.is_empty() { "the body".into() } else { cut(path) };
+    let subject = if path.is_empty() { "the body".into() } else { shorten(path) };
     if !error.is_data() {
         // What is no JSON, or no number that can be held; the place in the text says most.
-        return ApiError::invalid(param(path), format!("{subject} cannot be read as JSON: {}", cut(&text)));
+        return ApiError::invalid(param(path), format!("{subject} cannot be read as JSON: {}", shorten(&text)));
     }
     let text = text.strip_suffix(&format!(" at line {} column {}", error.line(), error.column())).unwrap_or(&text);
     // A field that is not there has no place of its own.
     if let Some(field) = text.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
         let path = if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") };
-        return ApiError::invalid(param(&path), format!("{} is missing", cut(&path)));
+        return ApiError::invalid(param(&path), format!("{} is missing", shorten(&path)));
     }
     let typed = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
     let message = match typed.and_then(|rest| rest.rsplit_once(", expected ")) {
-        Some((found, expected)) => format!("{subject}: expected {}, found {}", plain(expected), cut(plain(found))),
-        None => format!("{subject} {}", cut(text)),
+        Some((found, expected)) => format!("{subject}: expected {}, found {}", plain(expected), shorten(plain(found))),
+        None => format!("{subject} {}", shorten(text)),
     };
     ApiError::invalid(param(path), message)
 }
@@ -62,7 +62,7 @@ fn param(mut path: &str) -> String {
     {
         path = list;
     }
-    cut(path).into_owned()
+    shorten(path).into_owned()
 }
 
 /// Serde's word for a kind of value in JSON's words.
@@ -224,13 +224,11 @@ mod tests {
         }
         for pair in [
             r#""best_of": 1"#,
-            r#""parallel_tool_calls": true"#,
             r#""service_tier": "default""#,
             r#""modalities": ["text"]"#,
             r#""verbosity": "medium""#,
             r#""min_tokens": 0"#,
             r#""length_penalty": 1.0"#,
-            r#""skip_special_tokens": true"#,
             r#""logprobs": false, "top_logprobs": 0"#,
             r#""stream": true, "stream_options": {"include_usage": true, "continuous_usage_stats": true}"#,
             r#""stream_options": {}"#,
@@ -239,6 +237,29 @@ mod tests {
         ] {
             let body = format!(r#"{{"messages": [{{"role": "user", "content": "x"}}], {pair}}}"#);
             assert!(parse::<ChatRequest>(body.as_bytes()).is_ok(), "{body}");
+        }
+    }
+
+    #[test]
+    fn true_and_false_are_taken_where_they_say_what_is_so_anyway() {
+        for (field, values) in [
+            ("skip_special_tokens", [true, false]),
+            ("add_generation_prompt", [true, false]),
+            ("detokenize", [true, false]),
+            ("store", [false, true]),
+            ("continue_final_message", [false, true]),
+            ("use_beam_search", [false, true]),
+        ] {
+            let body = |value: bool| format!(r#"{{"messages": [], "{field}": {value}}}"#);
+            assert!(parse::<ChatRequest>(body(values[0]).as_bytes()).is_ok(), "{field}");
+            let error = error::<ChatRequest>(&body(values[1]));
+            assert_eq!(error["error"]["param"], field, "{error}");
+        }
+        for field in ["cache_prompt", "parallel_tool_calls", "spaces_between_special_tokens", "add_special_tokens"] {
+            for value in [true, false] {
+                let body = format!(r#"{{"messages": [], "{field}": {value}}}"#);
+                assert!(parse::<ChatRequest>(body.as_bytes()).is_ok(), "{body}");
+            }
         }
     }
 

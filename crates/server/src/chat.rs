@@ -1,10 +1,10 @@
 //! `POST /v1/chat/completions`
 
-use crate::answer::{self, Answer};
+use crate::answer::{self, Answer, Prepared, Writer};
 use crate::body::Body;
 use crate::conversation::{Message, Messages, TemplateKwargs};
 use crate::encode::encode;
-use crate::envelope::{Envelope, Streaming};
+use crate::envelope::Streaming;
 use crate::error::ApiError;
 use crate::logprobs::Names;
 use crate::object::object;
@@ -63,7 +63,7 @@ impl ChatRequest {
         }))
     }
 
-    /// What can be checked without a model; for fuzzing.
+    /// Checks all that can be without a model; for fuzzing.
     pub(crate) fn check(self) {
         // Refusals are as good as requests here: neither may panic.
         let _ = self.plan(&Sampling::default()).map(|plan| plan.requests(vec![1]));
@@ -90,68 +90,66 @@ impl ChatRequest {
 /// Answers a conversation.
 pub(crate) async fn chat_completions(
     State(state): State<Arc<AppState>>,
-    Body(request, leave): Body<ChatRequest>,
+    Body(request, permit): Body<ChatRequest>,
 ) -> Result<Response, ApiError> {
     let model = state.model(request.params.model.as_deref())?;
     request.params.log(&model.id, "chat completion");
     let streaming = Streaming::of(&request.params)?;
     let as_ids = request.params.return_tokens_as_token_ids.unwrap_or(false);
     let limit_name = request.limit_name();
-    // What the engine knows by other names than this route.
+    // The engine has other names for them than this route.
     let named = |e: ApiError| e.renamed("prompt", "messages").renamed("max_tokens", limit_name);
     let plan = request.plan(&model.defaults)?;
     plan.check_count(1, model.engine.info().max_live)?;
     let n = plan.n;
-    let requests: Vec<Request> = answer::off_thread(leave, &model, move |m, work| {
+    let requests: Vec<Request> = answer::off_thread(permit, &model, move |m, work| {
+        // A template writes begin tokens itself.
+        let special = request.params.add_special_tokens.unwrap_or(false);
         let prompt = request.prompt(m)?;
-        Ok(plan.requests(encode(m, &prompt, false, work)?))
+        Ok(plan.requests(encode(m, &prompt, special, work)?))
     })
     .await
     .map_err(named)?;
-    if streaming.is_none() {
-        state.unread.fits(&requests).map_err(named)?;
-    }
-    let prompt_tokens = requests[0].prompt.len();
-    let streams = answer::submit(&model, requests).map_err(named)?;
-    let envelope = Envelope::new("chatcmpl", &model);
-    if let Some(options) = streaming {
-        let mut chunks = Chunks { tokenizer: model.tokenizer.clone(), as_ids, begun: vec![false; n] };
-        let writer = move |index: usize, event: Event| chunks.of(index, event);
-        return Ok(envelope.stream("chat.completion.chunk", streams, options.costing(prompt_tokens, n), writer));
-    }
-    let charge = state.unread.charge();
-    let answers = answer::collect(streams, &charge).await?;
-    let build = move || {
-        let names = Names { tokenizer: &model.tokenizer, as_ids };
-        let usage = answer::usage(&answer::usages(&answers), n);
-        let choices: Vec<Value> = answers.into_iter().enumerate().map(|(i, a)| choice(names, i, a)).collect();
-        envelope.object("chat.completion", choices, Some(usage))
-    };
-    answer::whole(&state, charge, build).await
+    let writer = ChatWriter { tokenizer: model.tokenizer.clone(), as_ids, begun: vec![false; n] };
+    answer::respond(&state, &model, Prepared { requests, n, streaming, writer }).await.map_err(named)
 }
 
-fn choice(names: Names, index: usize, answer: Answer) -> Value {
-    let content: Vec<Value> = answer.tokens.iter().filter_map(|token| names.chat(token)).collect();
-    json!({
-        "index": index,
-        "message": { "role": "assistant", "content": answer.text, "refusal": null },
-        "logprobs": if content.is_empty() { Value::Null } else { json!({ "content": content, "refusal": null }) },
-        "finish_reason": answer.finish.map(FinishReason::as_str),
-    })
-}
-
-/// Writes the chunks of a stream.
-struct Chunks {
+/// Writes chat completions.
+struct ChatWriter {
     tokenizer: Tokenizer,
     as_ids: bool,
     /// By choice: its role is out.
     begun: Vec<bool>,
 }
 
-impl Chunks {
-    /// The choices that an event makes, each for a chunk of its own: the role with the first token, for clients take a stream's first
-    /// chunk for its first token; text; and the reason without text, for clients stop reading there.
-    fn of(&mut self, index: usize, event: Event) -> Vec<Value> {
+impl ChatWriter {
+    fn names(&self) -> Names<'_> {
+        Names { tokenizer: &self.tokenizer, as_ids: self.as_ids }
+    }
+
+    fn choice(&self, index: usize, answer: Answer) -> Value {
+        let content: Vec<Value> = answer.tokens.iter().filter_map(|token| self.names().chat(token)).collect();
+        json!({
+            "index": index,
+            "message": { "role": "assistant", "content": answer.text, "refusal": null },
+            "logprobs": if content.is_empty() { Value::Null } else { json!({ "content": content, "refusal": null }) },
+            "finish_reason": answer.finish.map(FinishReason::as_str),
+        })
+    }
+}
+
+impl Writer for ChatWriter {
+    const ID: &'static str = "chatcmpl";
+    const OBJECT: &'static str = "chat.completion";
+    const CHUNK: &'static str = "chat.completion.chunk";
+
+    fn whole(self, answers: Vec<Answer>) -> Vec<Value> {
+        answers.into_iter().enumerate().map(|(index, answer)| self.choice(index, answer)).collect()
+    }
+
+    /// The role comes with the first token, for clients take a stream's first chunk for its first token; the reason without text, for
+    /// clients stop reading there.
+    fn chunks(&mut self, index: usize, event: Event) -> Vec<Value> {
         let mut choices = Vec::new();
         let mut push = |delta: Value, logprobs: Option<Value>, finish: Option<&str>| {
             let logprobs = logprobs.map(|entry| json!({ "content": [entry], "refusal": null }));
@@ -162,7 +160,7 @@ impl Chunks {
         }
         match event {
             Event::Token(token) => {
-                let logprobs = Names { tokenizer: &self.tokenizer, as_ids: self.as_ids }.chat(&token);
+                let logprobs = self.names().chat(&token);
                 if !token.text.is_empty() || logprobs.is_some() {
                     push(json!({ "content": token.text }), logprobs, None);
                 }
@@ -186,8 +184,8 @@ mod tests {
     use mlx_serving_engine::{Finish, TokenEvent, Usage};
 
     fn deltas(events: Vec<Event>) -> Vec<(Value, Value)> {
-        let mut chunks = Chunks { tokenizer: tokenizer(), as_ids: false, begun: vec![false] };
-        let choices = events.into_iter().flat_map(|event| chunks.of(0, event));
+        let mut writer = ChatWriter { tokenizer: tokenizer(), as_ids: false, begun: vec![false] };
+        let choices = events.into_iter().flat_map(|event| writer.chunks(0, event));
         choices.map(|choice| (choice["delta"].clone(), choice["finish_reason"].clone())).collect()
     }
 

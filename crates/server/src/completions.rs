@@ -1,23 +1,20 @@
 //! `POST /v1/completions`
 
-use crate::admit::Work;
-use crate::answer::{self, Answer};
+use crate::admission::Work;
+use crate::answer::{self, Answer, Prepared, Writer};
 use crate::body::Body;
-use crate::encode::{encode, known};
-use crate::envelope::{Envelope, Streaming};
+use crate::envelope::Streaming;
 use crate::error::ApiError;
-use crate::logprobs::{Columns, Names, offsets};
-use crate::object::{at_most, object};
+use crate::logprobs::{Columns, Names};
+use crate::object::object;
 use crate::params::{Params, Plan, ResponseFormat, limit};
+use crate::prompts::{Echo, Prompts};
 use crate::state::{AppState, ServedModel};
 use axum::extract::State;
 use axum::response::Response;
 use mlx_serving_engine::{Event, FinishReason, PromptToken, Request, Sampling};
 use mlx_serving_text::Tokenizer;
-use serde::de::value::SeqAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde_json::{Value, json};
-use std::fmt;
 use std::sync::Arc;
 
 object! {
@@ -33,118 +30,10 @@ object! {
     with params: Params
 }
 
-/// Prompts of one request at most.
-const MAX_PROMPTS: usize = 64;
 /// OpenAI's limit of this route.
 const MAX_LOGPROBS: usize = 5;
 /// OpenAI's default of this route.
 const DEFAULT_MAX_TOKENS: usize = 16;
-
-/// One prompt.
-#[derive(Debug)]
-pub(crate) enum Prompt {
-    Text(String),
-    Ids(Vec<u32>),
-}
-
-/// `prompt`: a text, its token ids, or a list of such, answered in order.
-#[derive(Debug)]
-pub(crate) struct Prompts(Vec<Prompt>);
-
-impl<'de> Deserialize<'de> for Prompt {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct One;
-        impl<'de> Visitor<'de> for One {
-            type Value = Prompt;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or a list of token ids")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Prompt, E> {
-                Ok(Prompt::Text(text.to_owned()))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Prompt, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(list)).map(Prompt::Ids)
-            }
-        }
-        deserializer.deserialize_any(One)
-    }
-}
-
-impl<'de> Deserialize<'de> for Prompts {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct OneOrMany;
-        impl<'de> Visitor<'de> for OneOrMany {
-            type Value = Prompts;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string, a list of strings, a list of token ids, or a list of such lists")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Prompts, E> {
-                Ok(Prompts(vec![Prompt::Text(text.to_owned())]))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Prompts, A::Error> {
-                match list.next_element()? {
-                    None => Err(A::Error::custom("is empty; send at least one")),
-                    Some(Entry::Prompt(first)) => at_most(MAX_PROMPTS, list, vec![first]).map(Prompts),
-                    Some(Entry::Id(first)) => {
-                        let mut ids = vec![first];
-                        while let Some(id) = list.next_element()? {
-                            ids.push(id);
-                        }
-                        Ok(Prompts(vec![Prompt::Ids(ids)]))
-                    }
-                }
-            }
-        }
-        deserializer.deserialize_any(OneOrMany)
-    }
-}
-
-/// The first entry of a list, which says what the list is.
-enum Entry {
-    Prompt(Prompt),
-    Id(u32),
-}
-
-impl<'de> Deserialize<'de> for Entry {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct First;
-        impl<'de> Visitor<'de> for First {
-            type Value = Entry;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string, a token id, or a list of token ids")
-            }
-
-            fn visit_u64<E: Error>(self, id: u64) -> Result<Entry, E> {
-                u32::try_from(id).map(Entry::Id).map_err(|_| E::custom(format!("is {id}, which is no token id")))
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Entry, E> {
-                Ok(Entry::Prompt(Prompt::Text(text.to_owned())))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Entry, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(list)).map(|ids| Entry::Prompt(Prompt::Ids(ids)))
-            }
-        }
-        deserializer.deserialize_any(First)
-    }
-}
-
-/// A prompt, echoed before its answer.
-#[derive(Debug)]
-struct Echo {
-    text: String,
-    chars: usize,
-    /// Where each token begins in it, if log-probabilities are asked for.
-    offsets: Option<Vec<usize>>,
-}
 
 impl CompletionRequest {
     /// Everything but the prompts, checked.
@@ -167,13 +56,13 @@ impl CompletionRequest {
         }))
     }
 
-    /// What can be checked without a model; for fuzzing.
+    /// Checks all that can be without a model; for fuzzing.
     pub(crate) fn check(self) {
         // Refusals are as good as requests here: neither may panic.
         let _ = self.plan(&Sampling::default()).map(|plan| plan.requests(vec![1]));
     }
 
-    /// The engine's requests, prompt by prompt, and what to echo of each prompt.
+    /// The engine's requests, prompt by prompt, and the echo of each prompt.
     fn requests(
         self,
         model: &ServedModel,
@@ -181,19 +70,11 @@ impl CompletionRequest {
         work: &Work,
     ) -> Result<(Vec<Request>, Vec<Option<Echo>>), ApiError> {
         let (echo, located) = (self.echo.unwrap_or(false), self.logprobs.is_some());
+        let special = self.params.add_special_tokens.unwrap_or(true);
         let (mut requests, mut echoes) = (Vec::new(), Vec::new());
         for prompt in self.prompt.0 {
-            let (ids, text) = match prompt {
-                Prompt::Text(text) => (encode(model, &text, true, work)?, echo.then_some(text)),
-                Prompt::Ids(ids) => {
-                    let ids = known(model, ids)?;
-                    let text = echo.then(|| model.tokenizer.decode(&ids, false)).transpose();
-                    (ids, text.map_err(|e| ApiError::internal(e.to_string()))?)
-                }
-            };
-            let offsets = |text: &String| offsets(&model.tokenizer, &ids, text);
-            let offsets = text.as_ref().filter(|_| located).map(offsets).transpose()?;
-            echoes.push(text.map(|text| Echo { chars: text.chars().count(), text, offsets }));
+            let (ids, text) = prompt.encode(model, special, echo, work)?;
+            echoes.push(text.map(|text| Echo::new(&model.tokenizer, &ids, text, located)).transpose()?);
             let room = model.engine.info().max_context.saturating_sub(ids.len());
             let made = plan.requests(ids).into_iter().map(|request| {
                 // A limit that the client did not choose is no reason to refuse its prompt.
@@ -209,77 +90,75 @@ impl CompletionRequest {
 /// Completes texts.
 pub(crate) async fn completions(
     State(state): State<Arc<AppState>>,
-    Body(request, leave): Body<CompletionRequest>,
+    Body(request, permit): Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     let model = state.model(request.params.model.as_deref())?;
     request.params.log(&model.id, "completion");
     let streaming = Streaming::of(&request.params)?;
     let as_ids = request.params.return_tokens_as_token_ids.unwrap_or(false);
+    // The engine has another name for it than this route.
+    let named = |e: ApiError| e.renamed("top_logprobs", "logprobs").renamed("prompt_logprobs", "logprobs");
     let plan = request.plan(&model.defaults)?;
     plan.check_count(request.prompt.0.len(), model.engine.info().max_live)?;
-    let (n, asked) = (plan.n, request.logprobs.is_some());
+    let (n, logprobs) = (plan.n, request.logprobs.is_some());
     let work = move |m: &ServedModel, work: &Work| request.requests(m, &plan, work);
-    let (requests, echoes) = answer::off_thread(leave, &model, work).await?;
-    if streaming.is_none() {
-        state.unread.fits(&requests)?;
-    }
-    let prompt_tokens = requests.iter().step_by(n).map(|request| request.prompt.len()).sum();
-    let streams = answer::submit(&model, requests)?;
-    let envelope = Envelope::new("cmpl", &model);
-    if let Some(options) = streaming {
-        let prompts = (0..streams.len()).map(|_| Some(Vec::new())).collect();
-        let mut chunks = Chunks { tokenizer: model.tokenizer.clone(), as_ids, echoes, n, prompts };
-        let writer = move |index: usize, event: Event| chunks.of(index, event);
-        return Ok(envelope.stream("text_completion", streams, options.costing(prompt_tokens, n), writer));
-    }
-    let charge = state.unread.charge();
-    let answers = answer::collect(streams, &charge).await?;
-    let build = move || {
-        let usage = answer::usage(&answer::usages(&answers), n);
-        let names = asked.then_some(Names { tokenizer: &model.tokenizer, as_ids });
-        let choices = answers.iter().enumerate().map(|(i, a)| choice(names, i, a, echoes[i / n].as_ref())).collect();
-        envelope.object("text_completion", choices, Some(usage))
-    };
-    answer::whole(&state, charge, build).await
+    let (requests, echoes) = answer::off_thread(permit, &model, work).await?;
+    let prompts = requests.iter().map(|_| Some(Vec::new())).collect();
+    let writer = CompletionWriter { tokenizer: model.tokenizer.clone(), as_ids, logprobs, echoes, n, prompts };
+    answer::respond(&state, &model, Prepared { requests, n, streaming, writer }).await.map_err(named)
 }
 
-/// A whole choice, with log-probabilities if there are `names` for them.
-fn choice(names: Option<Names>, index: usize, answer: &Answer, echo: Option<&Echo>) -> Value {
-    let text = match echo {
-        Some(echo) => format!("{}{}", echo.text, answer.text),
-        None => answer.text.clone(),
-    };
-    let logprobs = names.map(|names| {
-        let columns = match echo.and_then(|echo| echo.offsets.as_deref()) {
-            Some(offsets) => Columns::new(names).prompt(&answer.prompt, offsets),
-            None => Columns::new(names),
-        };
-        columns.answer(&answer.tokens, echo.map_or(0, |echo| echo.chars)).into_json()
-    });
-    json!({
-        "index": index,
-        "text": text,
-        "logprobs": logprobs,
-        "finish_reason": answer.finish.map(FinishReason::as_str),
-    })
-}
-
-/// Writes the chunks of a stream.
-struct Chunks {
+/// Writes text completions.
+struct CompletionWriter {
     tokenizer: Tokenizer,
     as_ids: bool,
+    logprobs: bool,
     /// By prompt.
     echoes: Vec<Option<Echo>>,
     /// Choices for each prompt.
     n: usize,
-    /// By choice: what is known of the prompt's tokens, until the echo is out.
+    /// By choice of a stream: the prompt's tokens so far, until the echo is out.
     prompts: Vec<Option<Vec<PromptToken>>>,
 }
 
-impl Chunks {
-    /// The choices that an event makes, each for a chunk of its own: the echo with the first of them, or as soon as its log-probabilities
-    /// are there; text; and the reason without text.
-    fn of(&mut self, index: usize, event: Event) -> Vec<Value> {
+impl CompletionWriter {
+    fn names(&self) -> Names<'_> {
+        Names { tokenizer: &self.tokenizer, as_ids: self.as_ids }
+    }
+
+    fn choice(&self, index: usize, answer: &Answer) -> Value {
+        let echo = self.echoes[index / self.n].as_ref();
+        let text = match echo {
+            Some(echo) => format!("{}{}", echo.text, answer.text),
+            None => answer.text.clone(),
+        };
+        let logprobs = self.logprobs.then(|| {
+            let columns = match echo.and_then(|echo| echo.offsets.as_deref()) {
+                Some(offsets) => Columns::new(self.names()).prompt(&answer.prompt, offsets),
+                None => Columns::new(self.names()),
+            };
+            columns.answer(&answer.tokens, echo.map_or(0, |echo| echo.chars)).into_json()
+        });
+        json!({
+            "index": index,
+            "text": text,
+            "logprobs": logprobs,
+            "finish_reason": answer.finish.map(FinishReason::as_str),
+        })
+    }
+}
+
+impl Writer for CompletionWriter {
+    const ID: &'static str = "cmpl";
+    const OBJECT: &'static str = "text_completion";
+    const CHUNK: &'static str = "text_completion";
+
+    fn whole(self, answers: Vec<Answer>) -> Vec<Value> {
+        answers.iter().enumerate().map(|(index, answer)| self.choice(index, answer)).collect()
+    }
+
+    /// The echo comes with the first chunk, or as soon as its log-probabilities are there; the reason without text.
+    fn chunks(&mut self, index: usize, event: Event) -> Vec<Value> {
         let echo = self.echoes[index / self.n].as_ref();
         let names = Names { tokenizer: &self.tokenizer, as_ids: self.as_ids };
         let mut choices = Vec::new();
@@ -332,16 +211,20 @@ mod tests {
     /// A prompt whose tokens are `ids`, and one token of an answer.
     fn scored(tokenizer: &Tokenizer, ids: &[u32]) -> (Echo, Vec<PromptToken>, TokenEvent) {
         let text = tokenizer.decode(ids, false).unwrap();
-        let offsets = offsets(tokenizer, ids, &text).unwrap();
         let tokens = ids
             .iter()
             .enumerate()
             .map(|(i, &id)| PromptToken { id, logprobs: (i > 0).then(|| logprobs(-(i as f32), &[(id, -(i as f32))])) });
         let answer = TokenEvent { id: 70, text: "x".into(), offset: 0, logprobs: Some(logprobs(-50.0, &[(71, -0.5)])) };
-        (Echo { chars: text.chars().count(), text, offsets: Some(offsets) }, tokens.collect(), answer)
+        (Echo::new(tokenizer, ids, text, true).unwrap(), tokens.collect(), answer)
     }
 
-    /// What lm-eval's `local-completions` takes from a choice: the scores of a continuation, and whether it is the greedy one.
+    fn writer(echoes: Vec<Option<Echo>>, n: usize) -> CompletionWriter {
+        let prompts = vec![Some(vec![]); n];
+        CompletionWriter { tokenizer: tokenizer(), as_ids: false, logprobs: true, echoes, n, prompts }
+    }
+
+    /// Values that lm-eval's `local-completions` takes from a choice: the scores of a continuation, and true if it is the greedy one.
     fn lm_eval(choice: &Value, context: usize) -> (f64, bool) {
         let column = |name: &str| choice["logprobs"][name].as_array().unwrap().clone();
         let end = column("token_logprobs").len() - 1;
@@ -359,7 +242,7 @@ mod tests {
         let ids = tokenizer.encode("Ownership is a set", false).unwrap();
         let (echo, prompt, token) = scored(&tokenizer, &ids);
         let answer = Answer { text: "x".into(), prompt, tokens: vec![token], ..Answer::default() };
-        let choice = choice(Some(Names { tokenizer: &tokenizer, as_ids: false }), 0, &answer, Some(&echo));
+        let choice = writer(vec![Some(echo)], 1).choice(0, &answer);
         let context = 2;
         let sum: usize = (context..ids.len()).sum();
         assert_eq!(lm_eval(&choice, context), (-(sum as f64), true));
@@ -375,16 +258,15 @@ mod tests {
         let ids = tokenizer.encode("Ownership is a set", false).unwrap();
         let (echo, mut prompt, token) = scored(&tokenizer, &ids);
         let rest = prompt.split_off(1);
-        let mut chunks =
-            Chunks { tokenizer, as_ids: false, echoes: vec![Some(echo)], n: 1, prompts: vec![Some(vec![])] };
-        assert!(chunks.of(0, Event::Prompt(prompt)).is_empty());
-        let whole = chunks.of(0, Event::Prompt(rest));
+        let mut writer = writer(vec![Some(echo)], 1);
+        assert!(writer.chunks(0, Event::Prompt(prompt)).is_empty());
+        let whole = writer.chunks(0, Event::Prompt(rest));
         assert_eq!(whole[0]["text"], "Ownership is a set");
         assert_eq!(whole[0]["logprobs"]["tokens"].as_array().unwrap().len(), ids.len());
-        let next = chunks.of(0, Event::Token(token));
+        let next = writer.chunks(0, Event::Token(token));
         assert_eq!((next.len(), &next[0]["text"]), (1, &json!("x")));
         let finish = Finish { reason: FinishReason::Length, text: "y".into(), usage: Usage::default() };
-        let end = chunks.of(0, Event::Finished(finish));
+        let end = writer.chunks(0, Event::Finished(finish));
         assert_eq!((&end[0]["text"], &end[0]["finish_reason"]), (&json!("y"), &Value::Null));
         assert_eq!((&end[1]["text"], &end[1]["finish_reason"]), (&json!(""), &json!("length")));
     }
@@ -392,18 +274,12 @@ mod tests {
     #[test]
     fn an_echo_without_scores_comes_with_the_first_token() {
         let echo = Echo { text: "before".into(), chars: 6, offsets: None };
-        let mut chunks = Chunks {
-            tokenizer: tokenizer(),
-            as_ids: false,
-            echoes: vec![Some(echo)],
-            n: 2,
-            prompts: vec![Some(vec![]), Some(vec![])],
-        };
+        let mut writer = writer(vec![Some(echo)], 2);
         let token = || Event::Token(TokenEvent { id: 70, text: "x".into(), offset: 0, logprobs: None });
         for index in 0..2 {
-            let texts: Vec<Value> = chunks.of(index, token()).into_iter().map(|c| c["text"].clone()).collect();
+            let texts: Vec<Value> = writer.chunks(index, token()).into_iter().map(|c| c["text"].clone()).collect();
             assert_eq!(texts, ["before", "x"]);
-            assert_eq!(chunks.of(index, token()).len(), 1);
+            assert_eq!(writer.chunks(index, token()).len(), 1);
         }
     }
 }

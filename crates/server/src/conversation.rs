@@ -1,7 +1,7 @@
 //! The messages of a conversation.
 
 use crate::error::ApiError;
-use crate::object::{at_most, object, word};
+use crate::object::{TextOrList, at_most, object, text_or_list, word};
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -86,31 +86,27 @@ pub(crate) struct Content(Box<str>);
 
 impl<'de> Deserialize<'de> for Content {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl<'de> Visitor<'de> for Text {
-            type Value = Content;
+        text_or_list(deserializer)
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or a list of parts {\"type\": \"text\", \"text\": …}")
-            }
+impl TextOrList for Content {
+    const EXPECTED: &'static str = "a string or a list of parts {\"type\": \"text\", \"text\": …}";
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<Content, E> {
-                Ok(Content(text.into()))
-            }
+    fn text(text: &str) -> Self {
+        Self(text.into())
+    }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Content, A::Error> {
-                let mut text = String::new();
-                while let Some(part) = list.next_element::<Part>()? {
-                    if text.is_empty() {
-                        text = part.text;
-                    } else {
-                        text += &part.text;
-                    }
-                }
-                Ok(Content(text.into_boxed_str()))
+    fn list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
+        let mut text = String::new();
+        while let Some(part) = list.next_element::<Part>()? {
+            if text.is_empty() {
+                text = part.text;
+            } else {
+                text += &part.text;
             }
         }
-        deserializer.deserialize_any(Text)
+        Ok(Self(text.into_boxed_str()))
     }
 }
 
@@ -136,7 +132,7 @@ impl<'de> Deserialize<'de> for PartKind {
 }
 
 impl Message {
-    /// What templates know: role and text.
+    /// The message as templates know it: role and text.
     pub(crate) fn for_template(self) -> Value {
         let role = match self.role {
             Role::System => "system",

@@ -1,6 +1,6 @@
 //! Prompts as token ids, however they come: every route's one way from text to ids.
 
-use crate::admit::Work;
+use crate::admission::Work;
 use crate::error::ApiError;
 use crate::state::ServedModel;
 use mlx_serving_text::TextError;
@@ -24,13 +24,14 @@ fn too_long(tokens: &str, context: usize) -> String {
     format!("the prompt has {tokens} tokens; this model's context holds {context}, the answer included")
 }
 
-/// The ids that a client sent, if the model can take them: checked before anything is made of them.
+/// The ids that a client sent, if the model can take them: checked before anything is made of them. A prompt that fills the context can
+/// be scored; where an answer is asked for, the engine refuses it.
 ///
 /// # Errors
 /// 400 for `prompt`.
 pub(crate) fn known(model: &ServedModel, ids: Vec<u32>) -> Result<Vec<u32>, ApiError> {
     let info = model.engine.info();
-    if ids.len() >= info.max_context {
+    if ids.len() > info.max_context {
         return Err(ApiError::invalid("prompt", too_long(&ids.len().to_string(), info.max_context)));
     }
     match ids.iter().find(|&&id| id as usize >= info.vocab) {

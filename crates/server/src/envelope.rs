@@ -1,4 +1,4 @@
-//! What surrounds the choices: id, time, model name, usage, and the server-sent events of a stream.
+//! The surroundings of choices: id, time, model name, usage, and the server-sent events of a stream.
 
 use crate::answer;
 use crate::error::ApiError;
@@ -13,6 +13,9 @@ use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+/// Time without an event after which a comment is sent: a client that has gone is noticed only when something is written.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+
 /// The fields that every object of one answer shares.
 #[derive(Debug, Clone)]
 pub(crate) struct Envelope {
@@ -21,7 +24,7 @@ pub(crate) struct Envelope {
     model: String,
 }
 
-/// How a stream is to be.
+/// Options of a stream.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Streaming {
     /// A last chunk has the usage.
@@ -86,22 +89,22 @@ impl Envelope {
         F: FnMut(usize, Event) -> Vec<Value> + Send + 'static,
     {
         let open = streams.len();
-        let state = State { envelope: self, kind, options, write, tokens: 0, usages: Vec::new(), open };
+        let state = Events { envelope: self, kind, options, write, tokens: 0, usages: Vec::new(), open };
         let events = answer::merge(streams)
             .map(Some)
             .chain(stream::once(async { None }))
             .scan(state, |state, event| std::future::ready(state.next(event)))
             .flat_map(stream::iter)
             .map(Ok::<_, Infallible>);
-        let mut response =
-            Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15))).into_response();
+        let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
         // Proxies must pass tokens on as they come.
         response.headers_mut().insert("x-accel-buffering", axum::http::HeaderValue::from_static("no"));
         response
     }
 }
 
-struct State<F> {
+/// Writer of a stream's events.
+struct Events<F> {
     envelope: Envelope,
     kind: &'static str,
     options: Streaming,
@@ -113,7 +116,7 @@ struct State<F> {
     open: usize,
 }
 
-impl<F: FnMut(usize, Event) -> Vec<Value>> State<F> {
+impl<F: FnMut(usize, Event) -> Vec<Value>> Events<F> {
     /// The chunks for one event; `None` (no more) after the end.
     fn next(&mut self, event: Option<(usize, Event)>) -> Option<Vec<sse::Event>> {
         let Some((index, event)) = event else {
@@ -142,7 +145,7 @@ impl<F: FnMut(usize, Event) -> Vec<Value>> State<F> {
                 let usage = answer::usage(&self.usages, self.options.n);
                 chunks.push(data(&self.envelope.object(self.kind, vec![], Some(usage))));
             }
-            chunks.push(sse::Event::default().data("[DONE]"));
+            chunks.push(done());
         }
         Some(chunks)
     }
@@ -159,10 +162,24 @@ impl<F: FnMut(usize, Event) -> Vec<Value>> State<F> {
 
     fn fail(&mut self, error: &ApiError) -> Vec<sse::Event> {
         self.open = 0;
-        vec![data(&error.to_json()), sse::Event::default().data("[DONE]")]
+        failure(error).into()
     }
 }
 
 fn data(object: &Value) -> sse::Event {
     sse::Event::default().data(object.to_string())
+}
+
+fn done() -> sse::Event {
+    sse::Event::default().data("[DONE]")
+}
+
+/// The final events of a stream that fails.
+fn failure(error: &ApiError) -> [sse::Event; 2] {
+    [data(&error.to_json()), done()]
+}
+
+/// A stream that only fails; for the end of one that is cut off.
+pub(crate) fn failed(error: &ApiError) -> Response {
+    Sse::new(stream::iter(failure(error).map(Ok::<_, Infallible>))).into_response()
 }

@@ -25,7 +25,7 @@ struct ErrorBody {
 const MAX_ECHO: usize = 200;
 
 /// Input as an error repeats it: the middle of what is long is left out.
-pub(crate) fn cut(input: &str) -> Cow<'_, str> {
+pub(crate) fn shorten(input: &str) -> Cow<'_, str> {
     const TAIL: usize = MAX_ECHO / 4;
     let chars = input.chars().count();
     if chars <= MAX_ECHO {
@@ -62,32 +62,25 @@ impl ApiError {
 
     /// 404 for a model that is not served.
     pub(crate) fn unknown_model(model: &str, served: &[&str]) -> Self {
-        let message =
-            format!("model {:?} is not served here; GET /v1/models lists what is: {}", cut(model), served.join(", "));
+        let message = format!(
+            "model {:?} is not served here; GET /v1/models lists what is: {}",
+            shorten(model),
+            served.join(", ")
+        );
         let mut error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message);
         error.body.param = Some("model".into());
         error.coded("model_not_found")
     }
 
-    /// 503 for a model whose engine has died and is loaded again.
-    pub(crate) fn reloading(model: &str, reason: &str) -> Self {
-        let message = format!("model {model} is loaded again, because its engine stopped ({reason}); try again soon");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).coded("unavailable")
-    }
-
     /// 404 for a path.
-    pub(crate) fn unknown_route(path: &str) -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            "invalid_request_error",
-            format!("{} is not a route here; the README lists them", cut(path)),
-        )
-        .coded("not_found")
+    pub(crate) fn unknown_route(method: &str, path: &str) -> Self {
+        let message = format!("{} {} is not a route of this server", shorten(method), shorten(path));
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message).coded("not_found")
     }
 
     /// 405.
     pub(crate) fn wrong_method(method: &str, path: &str) -> Self {
-        let message = format!("{} does not answer {}", cut(path), cut(method));
+        let message = format!("{} does not answer {}", shorten(path), shorten(method));
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message).coded("method_not_allowed")
     }
 
@@ -123,19 +116,29 @@ impl ApiError {
         Self::unavailable("too many bytes of answers wait for their clients; try again soon (server.limits.unread_mb)")
     }
 
-    /// 503: the server is told to stop.
+    /// 503: the server is asked to stop.
     pub(crate) fn draining() -> Self {
         Self::unavailable("the server is stopping; it takes no new requests")
     }
 
     /// 503: the server stops before the answer is whole.
-    pub(crate) fn cut() -> Self {
+    pub(crate) fn cut_off() -> Self {
         Self::unavailable("the server is stopping, and its time to end (server.shutdown_grace_s) is over")
     }
 
     /// 503 for a model that will be served.
     pub(crate) fn loading(model: &str) -> Self {
         Self::unavailable(format!("model {model} is being loaded; try again soon"))
+    }
+
+    /// 503 for a model that is lost and loaded again; the reason is a clause.
+    pub(crate) fn reloading(model: &str, reason: &str) -> Self {
+        Self::unavailable(format!("model {model} is being loaded again ({reason}); try again soon"))
+    }
+
+    /// 503 where no model is configured yet.
+    pub(crate) fn nothing_served() -> Self {
+        Self::unavailable("no model is served yet; try again soon")
     }
 
     fn unavailable(message: impl Into<String>) -> Self {
@@ -154,14 +157,14 @@ impl ApiError {
     /// 403 for a name that does not lead here.
     pub(crate) fn foreign_host(host: &str) -> Self {
         let message =
-            format!("host {host:.200?} is not a name of this server; add it to server.allowed_hosts if it is");
+            format!("host {:?} is not a name of this server; add it to server.allowed_hosts if it is", shorten(host));
         Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message).coded("foreign_host")
     }
 
     /// 403 for a web page of another origin.
     pub(crate) fn foreign_origin(origin: &str) -> Self {
-        let message =
-            format!("pages of {origin:.200} may not use this server; add it to server.cors_origins if they may");
+        let origin = shorten(origin);
+        let message = format!("pages of {origin} may not use this server; add it to server.cors_origins if they may");
         Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message).coded("foreign_origin")
     }
 
@@ -184,9 +187,7 @@ impl From<EngineError> for ApiError {
             EngineError::Overloaded { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).coded("overloaded")
             }
-            EngineError::Stopped(_) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).coded("unavailable")
-            }
+            EngineError::Stopped(_) => Self::unavailable(message),
             EngineError::Device(_) => Self::internal(message).coded("device_error"),
             EngineError::Slow(_) => {
                 Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message).coded("slow_reader")
@@ -224,15 +225,18 @@ mod tests {
 
     #[test]
     fn long_input_is_not_repeated_in_full() {
-        assert_eq!(cut("short"), "short");
+        assert_eq!(shorten("short"), "short");
         let long = format!("{}é{}", "a".repeat(5000), "b".repeat(5000));
-        let shown = cut(&long);
+        let shown = shorten(&long);
         assert_eq!(shown.chars().count(), MAX_ECHO + 1);
         assert!(shown.starts_with("aaa") && shown.ends_with("bbb"), "{shown}");
         for error in [
             ApiError::unknown_model(&long, &["m"]),
-            ApiError::unknown_route(&long),
+            ApiError::unknown_route("GET", &long),
+            ApiError::unknown_route(&long, "/"),
             ApiError::wrong_method("GET", &long),
+            ApiError::foreign_host(&long),
+            ApiError::foreign_origin(&long),
         ] {
             assert!(error.to_json().to_string().len() < 500);
         }

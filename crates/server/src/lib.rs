@@ -1,45 +1,36 @@
 //! The HTTP server: OpenAI's JSON in, JSON or server-sent events out. It knows nothing of devices.
 //!
-//! The way of a request: `listen` and `front` accept, `guard` says who may ask, `admit` takes bodies, then the routes, whose answers go
-//! out through `connection`, within `limits`.
+//! The way of a request: `connection` accepts it, `middleware` refuses foreign pages and observes, `admission` takes its body, then the
+//! routes, whose answers go out through `connection`, within its limits.
 //!
 //! Every parameter is honored, asks for nothing, or is refused with 400; every error is `{"error": {message, type, param, code}}`. A client that
 //! hangs up drops its body stream, which drops the engine's [`mlx_serving_engine::Stream`], which cancels the request.
 #![forbid(unsafe_code)]
 
-mod admit;
+mod admission;
 mod answer;
 mod body;
-mod budget;
 mod chat;
 mod completions;
-mod conn;
 mod connection;
 mod conversation;
 mod encode;
 mod envelope;
 mod error;
-mod front;
 #[doc(hidden)]
 pub mod fuzz;
-mod guard;
-mod io;
-mod limits;
-mod listen;
-mod log;
 mod logprobs;
 mod metrics;
+mod middleware;
 mod neutral;
 mod object;
 mod params;
-mod register;
+mod prompts;
 mod revive;
 mod routes;
 mod state;
-mod unread;
 
-pub use limits::Limits;
-pub use listen::serve;
+pub use connection::{Limits, serve};
 pub use revive::revive;
 pub use state::{AppState, ServedModel, Settings};
 
@@ -48,9 +39,10 @@ use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 use error::ApiError;
+use middleware::{observe::observe, origin::guard};
 use std::sync::Arc;
 
-/// All routes, behind what every request passes: the log, the guard, and the answers to browsers.
+/// All routes, behind the layers that every request passes: observation, the guard, and the answers to browsers.
 pub fn router(state: Arc<AppState>) -> Router {
     let routes = Router::new()
         .route("/v1/chat/completions", post(chat::chat_completions))
@@ -63,7 +55,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         .route("/health", get(routes::health))
         .route("/ready", get(routes::ready))
         .route("/metrics", get(routes::metrics))
-        .fallback(|uri: Uri| async move { ApiError::unknown_route(uri.path()) })
+        .fallback(|method: Method, uri: Uri| async move { ApiError::unknown_route(method.as_str(), uri.path()) })
         .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
             ApiError::wrong_method(method.as_str(), uri.path())
         });
@@ -72,8 +64,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         None => routes,
     };
     routes
-        .layer(from_fn_with_state(state.clone(), guard::guard))
-        .layer(from_fn_with_state(state.clone(), metrics::count))
-        .layer(from_fn_with_state(state.clone(), log::log))
+        .layer(from_fn_with_state(state.clone(), guard))
+        .layer(from_fn_with_state(state.clone(), observe))
         .with_state(state)
 }

@@ -5,10 +5,10 @@ use mlx_serving_engine::{Logprobs, PromptToken, TokenEvent};
 use mlx_serving_text::{Detokenizer, Tokenizer};
 use serde_json::{Map, Value, json};
 
-/// What OpenAI writes for a token that is all but impossible: JSON has no infinity.
+/// OpenAI's number for a token that is all but impossible: JSON has no infinity.
 const UNLIKELY: f32 = -9999.0;
 
-/// How tokens are called.
+/// Names of tokens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Names<'a> {
     pub tokenizer: &'a Tokenizer,
@@ -104,7 +104,7 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Where each token's text begins in `text`, characters. What the tokenizer adds around a text, such as a begin token, has no place of its
+/// Characters of `text` before each token's own. Tokens that the tokenizer adds around a text, such as a begin token, have no text of their
 /// own, nor does a piece of a character: they stand where the next text begins.
 pub(crate) fn offsets(tokenizer: &Tokenizer, ids: &[u32], text: &str) -> Result<Vec<usize>, ApiError> {
     let mut pieces = Detokenizer::new(tokenizer, false);

@@ -2,13 +2,10 @@
 
 use crate::error::ApiError;
 use crate::state::AppState;
-use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, StatusCode};
-use axum::middleware::Next;
-use axum::response::Response;
 use mlx_serving_metrics::{Families, Format, process};
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 /// Answers of this server, by route, method and status. All three come from short lists, whatever clients send.
 #[derive(Debug, Default)]
@@ -16,11 +13,9 @@ pub(crate) struct HttpAnswers(Mutex<BTreeMap<(String, &'static str, u16), u64>>)
 
 impl HttpAnswers {
     /// Notes an answer. `route` is the template that the path matched, or empty where it matched none.
-    fn note(&self, route: &str, method: &Method, status: StatusCode) {
-        const METHODS: [Method; 7] =
-            [Method::GET, Method::POST, Method::PUT, Method::DELETE, Method::HEAD, Method::OPTIONS, Method::PATCH];
-        let method = METHODS.iter().position(|m| m == method);
-        let method = method.map_or("other", |i| ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"][i]);
+    pub(crate) fn note(&self, route: &str, method: &Method, status: StatusCode) {
+        const METHODS: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"];
+        let method = METHODS.into_iter().find(|known| *known == method.as_str()).unwrap_or("other");
         let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         *counts.entry((route.to_owned(), method, status.as_u16())).or_default() += 1;
     }
@@ -31,15 +26,6 @@ impl HttpAnswers {
             families.labeled(&labels).counter("http_requests", "HTTP answers by route, method and status.", *count);
         }
     }
-}
-
-/// Counts every answer once its head is there.
-pub(crate) async fn count(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
-    state.http.note(route.as_ref().map_or("", MatchedPath::as_str), &method, response.status());
-    response
 }
 
 /// The text of everything.

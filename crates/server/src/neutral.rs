@@ -6,22 +6,23 @@
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
-/// Values besides null, `[]`, `{}`, false, `""`, `"auto"` and `"none"` that say what is so anyway.
+/// Values besides null, `[]`, `{}`, `""`, `"auto"`, `"none"`, and false where nothing else stands here, that say what is so anyway.
 const DEFAULTS: &[(&str, Plain)] = &[
     ("add_generation_prompt", Plain::True),
-    ("add_special_tokens", Plain::True),
     ("best_of", Plain::Number(1.0)),
-    // Prefixes are always shared.
-    ("cache_prompt", Plain::True),
+    // Prefixes are shared either way, which no answer shows.
+    ("cache_prompt", Plain::Either),
     ("detokenize", Plain::True),
     ("length_penalty", Plain::Number(1.0)),
     ("min_tokens", Plain::Number(0.0)),
     ("modalities", Plain::List("text")),
-    ("parallel_tool_calls", Plain::True),
+    // Without tools there are no calls.
+    ("parallel_tool_calls", Plain::Either),
     ("priority", Plain::Number(0.0)),
     ("service_tier", Plain::Word("default")),
     ("skip_special_tokens", Plain::True),
-    ("spaces_between_special_tokens", Plain::True),
+    // Special tokens do not appear in answers.
+    ("spaces_between_special_tokens", Plain::Either),
     ("typical_p", Plain::Number(1.0)),
     ("verbosity", Plain::Word("medium")),
 ];
@@ -29,7 +30,10 @@ const DEFAULTS: &[(&str, Plain)] = &[
 /// A default.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Plain {
+    /// False asks for something.
     True,
+    /// Neither true nor false does.
+    Either,
     Number(f64),
     Word(&'static str),
     /// A list of this word alone.
@@ -97,7 +101,11 @@ impl<'de> Visitor<'de> for Neutral<'_> {
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<(), E> {
-        self.only_if(!value || self.default() == Some(Plain::True))
+        self.only_if(match self.default() {
+            Some(Plain::True) => value,
+            Some(Plain::Either) => true,
+            _ => !value,
+        })
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<(), E> {
@@ -126,7 +134,7 @@ impl<'de> Visitor<'de> for Neutral<'_> {
                 Ok(())
             }
             _ => {
-                let first = list.next_element_seed(Unread)?;
+                let first = list.next_element_seed(Present)?;
                 self.only_if(first.is_none())
             }
         }
@@ -138,9 +146,9 @@ impl<'de> Visitor<'de> for Neutral<'_> {
 }
 
 /// Sees that there is a value; it must be refused then, for it is not read.
-struct Unread;
+struct Present;
 
-impl<'de> DeserializeSeed<'de> for Unread {
+impl<'de> DeserializeSeed<'de> for Present {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, _: D) -> Result<(), D::Error> {

@@ -5,7 +5,7 @@
 
 use crate::neutral::{Neutral, Refusal};
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -170,6 +170,46 @@ pub(crate) fn word<'de, D: Deserializer<'de>, T>(
         }
     }
     deserializer.deserialize_str(Word(expected, parse))
+}
+
+/// A value that is written as a string or as a list.
+pub(crate) trait TextOrList: Sized {
+    /// Its kind, for errors.
+    const EXPECTED: &'static str;
+
+    fn text(text: &str) -> Self;
+
+    fn list<'de, A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error>;
+
+    /// Some may be a number too.
+    fn number<E: Error>(number: u64) -> Result<Self, E> {
+        Err(E::invalid_type(Unexpected::Unsigned(number), &Self::EXPECTED))
+    }
+}
+
+/// Reads a string or a list.
+pub(crate) fn text_or_list<'de, D: Deserializer<'de>, T: TextOrList>(deserializer: D) -> Result<T, D::Error> {
+    struct Either<T>(PhantomData<T>);
+    impl<'de, T: TextOrList> Visitor<'de> for Either<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(T::EXPECTED)
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
+            Ok(T::text(text))
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<T, A::Error> {
+            T::list(list)
+        }
+
+        fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+            T::number(number)
+        }
+    }
+    deserializer.deserialize_any(Either(PhantomData))
 }
 
 /// Reads the rest of a list of at most `limit` entries behind those that `entries` has.

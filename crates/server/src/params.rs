@@ -1,7 +1,7 @@
 //! The parameters that chat and text completions share, parsed once into valid engine requests.
 
-use crate::error::{ApiError, cut};
-use crate::object::{at_most, fields, object, word};
+use crate::error::{ApiError, shorten};
+use crate::object::{TextOrList, at_most, fields, object, text_or_list, word};
 use mlx_serving_engine::{Request, Sampling};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::fmt;
@@ -25,6 +25,8 @@ fields! {
         stop: Stop,
         ignore_eos: bool,
         n: i64,
+        /// Begin and end tokens are put around the prompt.
+        add_special_tokens: bool,
         /// Log-probabilities name tokens `token_id:N`.
         return_tokens_as_token_ids: bool,
         /// Goes to the log.
@@ -39,9 +41,9 @@ fields! {
 object! {
     /// `stream_options`
     pub(crate) struct StreamOptions {
-        /// A last chunk says what the answer cost.
+        /// A last chunk has the usage.
         include_usage: bool,
-        /// Every chunk says what the answer cost so far.
+        /// Every chunk has the usage so far.
         continuous_usage_stats: bool,
     }
 }
@@ -73,7 +75,7 @@ impl<'de> Deserialize<'de> for PlainText {
 const MAX_CHOICES: i64 = 16;
 /// OpenAI's limit.
 const MAX_STOPS: usize = 4;
-/// What one slot of the engine carries for each sequence.
+/// Entries that one slot of the engine's ring has for each sequence.
 const MAX_BIASES: usize = 1024;
 
 /// `stop`: a string or several.
@@ -82,27 +84,23 @@ pub(crate) struct Stop(pub Vec<String>);
 
 impl<'de> Deserialize<'de> for Stop {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Strings;
-        impl<'de> Visitor<'de> for Strings {
-            type Value = Vec<String>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string or a list of strings")
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Vec<String>, E> {
-                Ok(vec![text.to_owned()])
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Vec<String>, A::Error> {
-                at_most(MAX_STOPS, list, Vec::new())
-            }
-        }
-        let strings = deserializer.deserialize_any(Strings)?;
-        if strings.iter().any(String::is_empty) {
+        let stop: Self = text_or_list(deserializer)?;
+        if stop.0.iter().any(String::is_empty) {
             return Err(D::Error::custom("has an empty string, at which every answer would end"));
         }
-        Ok(Self(strings))
+        Ok(stop)
+    }
+}
+
+impl TextOrList for Stop {
+    const EXPECTED: &'static str = "a string or a list of strings";
+
+    fn text(text: &str) -> Self {
+        Self(vec![text.to_owned()])
+    }
+
+    fn list<'de, A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
+        at_most(MAX_STOPS, list, Vec::new()).map(Self)
     }
 }
 
@@ -124,7 +122,7 @@ impl<'de> Deserialize<'de> for LogitBias {
                 let mut biases: Vec<(u32, f32)> = Vec::new();
                 while let Some(key) = map.next_key::<String>()? {
                     let Ok(id) = key.parse() else {
-                        return Err(A::Error::custom(format!("has the key {:?}; keys are token ids", cut(&key))));
+                        return Err(A::Error::custom(format!("has the key {:?}; keys are token ids", shorten(&key))));
                     };
                     if biases.len() >= MAX_BIASES {
                         return Err(A::Error::custom(format!("has more than {MAX_BIASES} entries, the limit")));
@@ -141,7 +139,7 @@ impl<'de> Deserialize<'de> for LogitBias {
     }
 }
 
-/// What is asked of every answer, checked: everything of a request but its prompt.
+/// Everything of a request but its prompt, checked.
 #[derive(Debug)]
 pub(crate) struct Plan {
     /// All of an engine's request but the prompt.
@@ -208,14 +206,13 @@ impl Plan {
     /// The engine's requests for one prompt, one for each choice.
     pub(crate) fn requests(&self, prompt: Vec<u32>) -> Vec<Request> {
         let seed = self.request.sampling.seed;
-        let of = |i: usize, prompt| {
+        let request = |(i, prompt)| {
             let mut request = Request { prompt, ..self.request.clone() };
             request.sampling.seed = seed.map(|seed| seed.wrapping_add(i as u64));
             request
         };
-        let mut requests: Vec<Request> = (1..self.n).map(|i| of(i, prompt.clone())).collect();
-        requests.insert(0, of(0, prompt));
-        requests
+        // The last one takes the prompt itself.
+        std::iter::repeat_n(prompt, self.n).enumerate().map(request).collect()
     }
 
     /// Refuses more answers than can ever be under way, before anything is made of the `prompts`.

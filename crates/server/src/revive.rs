@@ -1,19 +1,22 @@
 //! Loads a model again whose engine has died, a lost device's among them: requests are refused meanwhile, and then served again.
 
+use crate::state::LostModel;
 use crate::{AppState, ServedModel};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
-/// How often engines are looked at.
+/// Time between two looks at an engine.
 const LOOK: Duration = Duration::from_millis(250);
 /// Wait before the second attempt; doubled for each further one up to [`LONGEST`].
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
 /// An engine that lived so long was well: the next death waits [`FIRST`] again.
 const WELL: Duration = Duration::from_secs(300);
+/// Time in which requests must have let a dead engine go. They fail at once, so that it is never needed.
+const RELEASE: Duration = Duration::from_secs(300);
 
-/// Watches the models of `state`, all of which are named by now, for ever. `load` loads the model of that name anew; it blocks, and is
+/// Watches the models of `state`, all of which are named by now, for ever. `load` loads the model of that name again; it blocks, and is
 /// called on a thread of its own, after the dead engine has released what it held. A model that cannot be loaded keeps no other waiting.
 pub async fn revive<L, E>(state: Arc<AppState>, load: L)
 where
@@ -23,13 +26,13 @@ where
     let load = Arc::new(load);
     // They end with this one.
     let mut watchers = JoinSet::new();
-    for place in 0..state.ids().len() {
-        watchers.spawn(watch(state.clone(), place, load.clone()));
+    for slot in 0..state.ids().len() {
+        watchers.spawn(watch(state.clone(), slot, load.clone()));
     }
     while watchers.join_next().await.is_some() {}
 }
 
-async fn watch<L, E>(state: Arc<AppState>, place: usize, load: Arc<L>)
+async fn watch<L, E>(state: Arc<AppState>, slot: usize, load: Arc<L>)
 where
     L: Fn(&str) -> Result<ServedModel, E> + Send + Sync + 'static,
     E: std::fmt::Display + Send + 'static,
@@ -37,8 +40,19 @@ where
     let (mut wait, mut last) = (FIRST, Instant::now());
     loop {
         tokio::time::sleep(LOOK).await;
-        let Some((id, reason)) = state.take_lost(place) else { continue };
-        tracing::error!(model = id, reason, "the engine has died; the model is loaded again");
+        let Some(LostModel { id, reason, dead }) = state.take_lost(slot) else { continue };
+        tracing::error!(model = id, reason, "the model is loaded again");
+        if let Some(dead) = dead {
+            let name = id.clone();
+            let released = tokio::task::spawn_blocking(move || {
+                if !release(dead, RELEASE) {
+                    tracing::warn!(model = name, "requests still hold the dead engine, whose memory stays taken");
+                }
+            });
+            if let Err(error) = released.await {
+                tracing::error!(model = id, %error, "the dead engine was not released as it should be");
+            }
+        }
         if last.elapsed() > WELL {
             wait = FIRST;
         }
@@ -46,8 +60,9 @@ where
             let (load, name) = (load.clone(), id.clone());
             match tokio::task::spawn_blocking(move || load(&name).map_err(|e| e.to_string())).await {
                 Ok(Ok(model)) => {
-                    state.put_back(place, model);
-                    tracing::info!(model = id, "loaded again; new requests are served");
+                    if state.put_back(slot, model) {
+                        tracing::info!(model = id, "loaded again; new requests are served");
+                    }
                     break;
                 }
                 Ok(Err(error)) => tracing::error!(model = id, error, retry_in = ?wait, "loading again failed"),
@@ -57,5 +72,41 @@ where
             wait = (2 * wait).min(LONGEST);
         }
         last = Instant::now();
+    }
+}
+
+/// Drops what is shared once nobody else holds it, so that its memory is free afterward; false if others still hold it after `limit`.
+fn release<T>(mut shared: Arc<T>, limit: Duration) -> bool {
+    let start = Instant::now();
+    loop {
+        shared = match Arc::try_unwrap(shared) {
+            Ok(only) => {
+                drop(only);
+                return true;
+            }
+            Err(_) if start.elapsed() > limit => return false,
+            Err(shared) => shared,
+        };
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dead_is_released_when_its_last_request_has_ended() {
+        let dead = Arc::new(());
+        let request = dead.clone();
+        let watched = Arc::downgrade(&dead);
+        let releasing = std::thread::spawn(move || release(dead, Duration::from_secs(60)));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!releasing.is_finished(), "a request still holds it");
+        drop(request);
+        assert!(releasing.join().unwrap() && watched.upgrade().is_none());
+        let dead = Arc::new(());
+        let _request = dead.clone();
+        assert!(!release(dead, Duration::ZERO), "not for ever");
     }
 }

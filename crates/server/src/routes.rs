@@ -51,12 +51,12 @@ object! {
 /// Text to token ids.
 pub(crate) async fn tokenize(
     State(state): State<Arc<AppState>>,
-    Body(request, leave): Body<TokenizeRequest>,
+    Body(request, permit): Body<TokenizeRequest>,
 ) -> Result<Response, ApiError> {
     let model = state.model(request.model.as_deref())?;
     let max = model.engine.info().max_context;
     let special = request.add_special_tokens.unwrap_or(true);
-    let tokens = answer::off_thread(leave, &model, move |m, work| encode(m, &request.prompt, special, work)).await?;
+    let tokens = answer::off_thread(permit, &model, move |m, work| encode(m, &request.prompt, special, work)).await?;
     let charge = state.unread.charge();
     charge.settle(8 * tokens.len());
     let build = move || json!({ "tokens": tokens, "count": tokens.len(), "max_model_len": max });
@@ -74,14 +74,14 @@ object! {
 /// Token ids to text.
 pub(crate) async fn detokenize(
     State(state): State<Arc<AppState>>,
-    Body(request, leave): Body<DetokenizeRequest>,
+    Body(request, permit): Body<DetokenizeRequest>,
 ) -> Result<Response, ApiError> {
     let model = state.model(request.model.as_deref())?;
     let (count, max) = (request.tokens.len(), model.engine.info().max_context);
     if count > max {
         return Err(ApiError::invalid("tokens", format!("{count} tokens; this model's context holds {max}")));
     }
-    let text = answer::off_thread(leave, &model, move |m, _| {
+    let text = answer::off_thread(permit, &model, move |m, _| {
         if let Some(id) = request.tokens.iter().find(|&&id| m.tokenizer.id_to_token(id).is_none()) {
             return Err(ApiError::invalid("tokens", format!("the tokenizer has no token {id}")));
         }
@@ -107,19 +107,19 @@ pub(crate) async fn health(State(state): State<Arc<AppState>>) -> Response {
     let (status, word, reason) = match state.condition() {
         Condition::Dead(reason) => (StatusCode::SERVICE_UNAVAILABLE, "dead", Some(reason)),
         Condition::Wedged(reason) => (StatusCode::SERVICE_UNAVAILABLE, "wedged", Some(reason)),
-        // The process does what it can: starting it anew would gain nothing.
+        // The process does all that it can: starting it again would gain nothing.
         Condition::Reloading(reason) => (StatusCode::OK, "reloading", Some(reason)),
         _ => (StatusCode::OK, "ok", None),
     };
     (status, Json(json!({ "status": word, "reason": reason, "engines": engines }))).into_response()
 }
 
-/// `GET /ready`: 503 while loading, weights on their way included, draining or wedged.
+/// `GET /ready`: 503 while loading, weights that are being transferred included, draining or wedged.
 pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Response {
     let (status, word, reason) = match state.condition() {
         Condition::Ready => (StatusCode::OK, "ready", None),
         Condition::Loading => (StatusCode::SERVICE_UNAVAILABLE, "loading", None),
-        Condition::Arriving(reason) => (StatusCode::SERVICE_UNAVAILABLE, "loading", Some(reason)),
+        Condition::Transferring(reason) => (StatusCode::SERVICE_UNAVAILABLE, "loading", Some(reason)),
         Condition::Reloading(reason) => (StatusCode::SERVICE_UNAVAILABLE, "reloading", Some(reason)),
         Condition::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining", None),
         Condition::Dead(reason) => (StatusCode::SERVICE_UNAVAILABLE, "dead", Some(reason)),

@@ -1,11 +1,11 @@
-use crate::admit::Admission;
+use crate::admission::Admission;
+use crate::admission::Unread;
+use crate::connection::Limits;
 use crate::error::ApiError;
-use crate::guard::Origins;
-use crate::limits::Limits;
-use crate::log::RequestLog;
 use crate::metrics::HttpAnswers;
-use crate::unread::Unread;
-use mlx_serving_engine::{Engine, EngineError, Sampling};
+use crate::middleware::observe::RequestLog;
+use crate::middleware::origin::Origins;
+use mlx_serving_engine::{Engine, EngineError, Health, Sampling};
 use mlx_serving_text::{ChatTemplate, Tokenizer};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -34,8 +34,7 @@ impl ServedModel {
     pub(crate) fn admits(&self) -> Result<(), ApiError> {
         let health = self.engine.health();
         if !health.alive {
-            let reason = health.reason.unwrap_or_else(|| "its thread has ended".into());
-            return Err(EngineError::Stopped(reason).into());
+            return Err(EngineError::Stopped(death(health)).into());
         }
         if self.engine.draining() {
             return Err(ApiError::draining());
@@ -48,17 +47,17 @@ impl ServedModel {
     }
 }
 
-/// What the routes share.
+/// State that the routes share.
 #[derive(Debug)]
 pub struct AppState {
     /// In the order of the command line.
-    places: RwLock<Vec<Place>>,
+    slots: RwLock<Vec<Slot>>,
     loading: AtomicBool,
     draining: AtomicBool,
     /// Requests whose answers are not out.
     pub(crate) flights: Arc<AtomicUsize>,
     /// Becomes true when the time to end is over.
-    pub(crate) cut: watch::Sender<bool>,
+    pub(crate) cut_off: watch::Sender<bool>,
     pub(crate) limits: Limits,
     pub(crate) admission: Admission,
     pub(crate) unread: Unread,
@@ -74,11 +73,11 @@ pub struct AppState {
 
 /// A model that is to be served.
 #[derive(Debug, Clone)]
-enum Place {
+enum Slot {
     /// Its name.
     Loading(String),
     Served(Arc<ServedModel>),
-    /// It has to be loaded again, and why; `taken` by somebody who does so.
+    /// It has to be loaded again, and why, as a clause; `taken` by somebody who does so.
     Lost {
         id: String,
         reason: String,
@@ -86,13 +85,27 @@ enum Place {
     },
 }
 
-impl Place {
+impl Slot {
     fn id(&self) -> &str {
         match self {
-            Place::Served(model) => &model.id,
-            Place::Loading(id) | Place::Lost { id, .. } => id,
+            Slot::Served(model) => &model.id,
+            Slot::Loading(id) | Slot::Lost { id, .. } => id,
         }
     }
+}
+
+/// A model that was taken out of its slot to be loaded again.
+pub(crate) struct LostModel {
+    pub id: String,
+    /// Why, as a clause.
+    pub reason: String,
+    /// The dead model itself, if there was one; requests that have not ended may hold it too.
+    pub dead: Option<Arc<ServedModel>>,
+}
+
+/// Why an engine has died.
+fn death(health: Health) -> String {
+    health.reason.unwrap_or_else(|| "its thread has ended".into())
 }
 
 /// Settings of the server itself.
@@ -125,13 +138,13 @@ impl Default for Settings {
     }
 }
 
-/// Whether requests can be served.
+/// Condition of the server as probes report it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Condition {
     Ready,
     Loading,
     /// Requests are taken, but wait for weights.
-    Arriving(String),
+    Transferring(String),
     Reloading(String),
     Draining,
     Dead(String),
@@ -142,11 +155,11 @@ impl AppState {
     /// A server without models that calls itself loading until [`Self::loaded`].
     pub fn new(settings: Settings) -> Arc<Self> {
         Arc::new(Self {
-            places: RwLock::new(settings.names.into_iter().map(Place::Loading).collect()),
+            slots: RwLock::new(settings.names.into_iter().map(Slot::Loading).collect()),
             loading: AtomicBool::new(true),
             draining: AtomicBool::new(false),
             flights: Arc::default(),
-            cut: watch::Sender::new(false),
+            cut_off: watch::Sender::new(false),
             admission: Admission::new(&settings.limits),
             unread: Unread::new(settings.limits.answer, settings.limits.unread),
             origins: Origins::new(&settings.allowed_hosts, &settings.cors_origins),
@@ -160,23 +173,23 @@ impl AppState {
 
     /// Adds a model, unless the server is stopping.
     pub fn add(&self, model: ServedModel) {
-        self.fill(Place::Served(Arc::new(model)));
+        self.fill(Slot::Served(Arc::new(model)));
     }
 
-    /// Adds a model that has to be loaded again before it is served.
+    /// Adds a model that has to be loaded again before it is served; `reason` is a clause.
     pub fn add_lost(&self, id: String, reason: String) {
-        self.fill(Place::Lost { id, reason, taken: false });
+        self.fill(Slot::Lost { id, reason, taken: false });
     }
 
-    /// Puts a model into the place that was kept for it, else behind the others.
-    fn fill(&self, model: Place) {
-        let mut places = self.write();
+    /// Puts a model into the slot that was kept for it, else behind the others.
+    fn fill(&self, model: Slot) {
+        let mut slots = self.write();
         if self.draining() {
             return;
         }
-        match places.iter_mut().find(|place| place.id() == model.id()) {
-            Some(place) => *place = model,
-            None => places.push(model),
+        match slots.iter_mut().find(|slot| slot.id() == model.id()) {
+            Some(slot) => *slot = model,
+            None => slots.push(model),
         }
     }
 
@@ -187,76 +200,72 @@ impl AppState {
 
     /// The models that are served now, in the order of the command line.
     pub fn models(&self) -> Vec<Arc<ServedModel>> {
-        let served = |place: &Place| match place {
-            Place::Served(model) => Some(model.clone()),
-            Place::Loading(_) | Place::Lost { .. } => None,
+        let served = |slot: &Slot| match slot {
+            Slot::Served(model) => Some(model.clone()),
+            Slot::Loading(_) | Slot::Lost { .. } => None,
         };
         self.read().iter().filter_map(served).collect()
     }
 
     /// Names of all models, in the order of the command line.
     pub fn ids(&self) -> Vec<String> {
-        self.read().iter().map(|place| place.id().to_owned()).collect()
+        self.read().iter().map(|slot| slot.id().to_owned()).collect()
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Vec<Place>> {
-        self.places.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Vec<Slot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Vec<Place>> {
-        self.places.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, Vec<Slot>> {
+        self.slots.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the model out of a place if it has to be loaded again, unless the server is draining: its name and the reason.
-    pub(crate) fn take_lost(&self, place: usize) -> Option<(String, String)> {
-        let mut places = self.write();
-        let place = places.get_mut(place)?;
-        let (id, reason) = match place {
-            Place::Served(model) if !model.engine.health().alive && !self.draining() => {
-                let reason = model.engine.health().reason.unwrap_or_else(|| "its thread has ended".into());
-                (model.id.clone(), reason)
+    /// Takes the model out of a slot if it has to be loaded again, unless the server is draining.
+    pub(crate) fn take_lost(&self, slot: usize) -> Option<LostModel> {
+        let mut slots = self.write();
+        let slot = slots.get_mut(slot)?;
+        let lost = match slot {
+            Slot::Served(model) if !model.engine.health().alive && !self.draining() => {
+                let reason = format!("its engine stopped: {}", death(model.engine.health()));
+                LostModel { id: model.id.clone(), reason, dead: Some(model.clone()) }
             }
-            Place::Lost { id, reason, taken: false } => (id.clone(), reason.clone()),
+            Slot::Lost { id, reason, taken: false } => LostModel { id: id.clone(), reason: reason.clone(), dead: None },
             _ => return None,
         };
-        let dead = std::mem::replace(place, Place::Lost { id: id.clone(), reason: reason.clone(), taken: true });
-        // Its end takes a moment, in which others look for their models.
-        drop(places);
-        drop(dead);
-        Some((id, reason))
+        *slot = Slot::Lost { id: lost.id.clone(), reason: lost.reason.clone(), taken: true };
+        Some(lost)
     }
 
-    /// Puts a model that was loaded again into the place that it was taken from.
-    pub(crate) fn put_back(&self, place: usize, model: ServedModel) {
+    /// Puts a model that was loaded again into the slot that it was taken from; false if the server is draining.
+    pub(crate) fn put_back(&self, slot: usize, model: ServedModel) -> bool {
+        let mut slots = self.write();
+        // Under the lock: whoever drains finds the model, or it is not put back.
         if self.draining() {
-            return;
+            return false;
         }
-        if let Some(place) = self.write().get_mut(place) {
-            *place = Place::Served(Arc::new(model));
-        }
+        let slot = slots.get_mut(slot);
+        slot.map(|slot| *slot = Slot::Served(Arc::new(model))).is_some()
     }
 
     /// The model of that name; the only one that is configured when the request names none.
     pub(crate) fn model(&self, name: Option<&str>) -> Result<Arc<ServedModel>, ApiError> {
-        let places = self.read();
-        let ids = || places.iter().map(Place::id).collect::<Vec<_>>();
-        let place = match name {
-            Some(name) => {
-                places.iter().find(|p| p.id() == name).ok_or_else(|| ApiError::unknown_model(name, &ids()))?
-            }
-            None => match &places[..] {
+        let slots = self.read();
+        let ids = || slots.iter().map(Slot::id).collect::<Vec<_>>();
+        let slot = match name {
+            Some(name) => slots.iter().find(|p| p.id() == name).ok_or_else(|| ApiError::unknown_model(name, &ids()))?,
+            None => match &slots[..] {
                 [only] => only,
-                [] => return Err(ApiError::loading("to serve")),
+                [] => return Err(ApiError::nothing_served()),
                 _ => {
                     let message = format!("name one of the models served here: {}", ids().join(", "));
                     return Err(ApiError::invalid("model", message));
                 }
             },
         };
-        match place {
-            Place::Loading(id) => Err(ApiError::loading(id)),
-            Place::Served(model) => Ok(model.clone()),
-            Place::Lost { id, reason, .. } => Err(ApiError::reloading(id, reason)),
+        match slot {
+            Slot::Loading(id) => Err(ApiError::loading(id)),
+            Slot::Served(model) => Ok(model.clone()),
+            Slot::Lost { id, reason, .. } => Err(ApiError::reloading(id, reason)),
         }
     }
 
@@ -272,9 +281,9 @@ impl AppState {
         }
         self.unread.check()?;
         let mut refusal = Ok(());
-        for place in self.read().iter() {
+        for slot in self.read().iter() {
             // One that is loaded, or loaded again, may be meant.
-            let Place::Served(model) = place else { return Ok(()) };
+            let Slot::Served(model) = slot else { return Ok(()) };
             match model.admits() {
                 Ok(()) => return Ok(()),
                 refused => refusal = refusal.and(refused),
@@ -299,36 +308,44 @@ impl AppState {
         self.flights.load(Ordering::Acquire)
     }
 
-    /// Lets all models go, those too that are still to come.
+    /// Releases all models, those too that are still to come.
     pub fn close(&self) {
         self.drain();
-        let places = std::mem::take(&mut *self.write());
-        drop(places);
+        let slots = std::mem::take(&mut *self.write());
+        drop(slots);
     }
 
     pub(crate) fn condition(&self) -> Condition {
         if self.draining() {
             return Condition::Draining;
         }
-        for model in self.models() {
+        let (mut lost, mut transferring) = (None, None);
+        for slot in self.read().iter() {
+            let model = match slot {
+                Slot::Served(model) => model,
+                Slot::Loading(_) => continue,
+                Slot::Lost { id, reason, .. } => {
+                    lost = lost.or_else(|| Some(format!("{id} is being loaded again: {reason}")));
+                    continue;
+                }
+            };
             let health = model.engine.health();
             if !health.alive {
-                let reason = health.reason.unwrap_or_else(|| "its thread has ended".into());
-                return Condition::Dead(format!("the engine of {} stopped: {reason}", model.id));
+                return Condition::Dead(format!("the engine of {} stopped: {}", model.id, death(health)));
             }
             if health.step.is_some_and(|s| s > self.wedged_after) {
                 return Condition::Wedged(format!("a step of {} has lasted over {:?}", model.id, self.wedged_after));
             }
+            if !health.resident {
+                transferring =
+                    transferring.or_else(|| Some(format!("weights of {} are still being transferred", model.id)));
+            }
         }
-        if let Some(Place::Lost { id, reason, .. }) = self.read().iter().find(|p| matches!(p, Place::Lost { .. })) {
-            return Condition::Reloading(format!("{id} is loaded again, because its engine stopped: {reason}"));
-        }
-        if self.loading.load(Ordering::Acquire) {
-            return Condition::Loading;
-        }
-        match self.models().iter().find(|m| !m.engine.health().resident) {
-            Some(model) => Condition::Arriving(format!("weights of {} are still on their way", model.id)),
-            None => Condition::Ready,
+        match (lost, transferring) {
+            (Some(reason), _) => Condition::Reloading(reason),
+            _ if self.loading.load(Ordering::Acquire) => Condition::Loading,
+            (None, Some(reason)) => Condition::Transferring(reason),
+            (None, None) => Condition::Ready,
         }
     }
 }

@@ -17,8 +17,8 @@ use tokio::sync::oneshot;
 
 /// Time after which a thread that worked on bodies ends if there are no more: with it goes what the allocator kept for it.
 const LAZY: Duration = Duration::from_secs(1);
-/// Time to let models and their files go at the end; a device that hangs must not hold it up.
-const FAREWELL: Duration = Duration::from_secs(5);
+/// Time to release models and their files at the end; a device that hangs must not hold it up.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The part of it that a model gets which is just being loaded: most have no file yet.
 const LOADER: Duration = Duration::from_millis(300);
 
@@ -28,8 +28,8 @@ pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
     if host.is_empty() {
         return Err(Failure::usage("--host is empty; give an address, such as 127.0.0.1"));
     }
-    let models = models(context, &args.model);
-    let names = names(&models)?;
+    let models = named(models(context, &args.model))?;
+    let names = models.iter().map(|(name, _)| name.clone()).collect();
     let state = AppState::new(settings(server, args, names)?);
     // One thread is enough to pass tokens on, and leaves the cores to the device.
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -40,7 +40,7 @@ pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
         .map_err(|e| Failure::failed(format!("the runtime could not be started: {e}")))?;
     let port = args.port.unwrap_or(server.port);
     let outcome = runtime.block_on(serve(context, (host, port), state.clone(), models));
-    farewell();
+    exit_after_timeout();
     // Requests first, then models: an engine that nobody uses any more removes its files.
     runtime.shutdown_timeout(LOADER);
     state.close();
@@ -52,9 +52,9 @@ pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
 }
 
 /// Ends the process if it has not ended by itself soon.
-fn farewell() {
+fn exit_after_timeout() {
     std::thread::spawn(|| {
-        std::thread::sleep(FAREWELL);
+        std::thread::sleep(EXIT_TIMEOUT);
         tracing::error!("a model could not be stopped in time; the process ends without it");
         std::process::exit(1);
     });
@@ -90,7 +90,7 @@ async fn serve(
     context: &Context,
     (host, port): (&str, u16),
     state: Arc<AppState>,
-    models: Vec<Option<String>>,
+    models: Vec<Named>,
 ) -> Result<(), Failure> {
     let mut signals = signals::stops();
     // Bound before the models are loaded: a port in use must not cost the loading time, and /ready can say "loading".
@@ -103,7 +103,7 @@ async fn serve(
     let mut stop = Some(stop);
     let shutdown = async { drop(stopped.await) };
     let mut server = tokio::spawn(mlx_serving_server::serve(listener, state.clone(), shutdown, grace));
-    let named = by_id(&models);
+    let named: Arc<HashMap<String, Option<String>>> = Arc::new(models.iter().cloned().collect());
     let mut loading = load_all(context, &state, models)?;
     let mut loaded = false;
     let outcome = loop {
@@ -116,6 +116,7 @@ async fn serve(
                 }
                 None => {
                     let live = state.live();
+                    tracing::warn!("a second signal ({signal}): stopping at once; {live} answers are cut");
                     break Err(Failure::failed(format!("stopped at once by a second signal ({signal}): {live} answers were cut")));
                 }
             },
@@ -159,21 +160,23 @@ fn models(context: &Context, named: &[String]) -> Vec<Option<String>> {
     if named.is_empty() { vec![None] } else { named.iter().cloned().map(Some).collect() }
 }
 
-/// The names that they will be served under.
-fn names(models: &[Option<String>]) -> Result<Vec<String>, Failure> {
-    let names: Vec<String> = models.iter().map(|model| load::name(model.as_deref())).collect();
-    match names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
-        Some((_, name)) => Err(Failure::usage(format!("model {name} was named twice"))),
-        None => Ok(names),
+/// A model as it was asked for, behind the name that it is served under.
+type Named = (String, Option<String>);
+
+/// The models with their names.
+fn named(models: Vec<Option<String>>) -> Result<Vec<Named>, Failure> {
+    let mut named: Vec<Named> = Vec::new();
+    for model in models {
+        let name = load::name(model.as_deref());
+        if named.iter().any(|(other, _)| *other == name) {
+            return Err(Failure::usage(format!("model {name} was named twice")));
+        }
+        named.push((name, model));
     }
+    Ok(named)
 }
 
-/// What each served model was asked for as.
-fn by_id(models: &[Option<String>]) -> HashMap<String, Option<String>> {
-    models.iter().map(|model| (load::name(model.as_deref()), model.clone())).collect()
-}
-
-/// Which optimizations are on, and what measures them on this machine.
+/// The optimizations that are on, and the command that measures them on this machine.
 fn optimizations(config: &MetalOptimizations, models: &[String]) -> String {
     let active = config.active().join(",");
     let model = models.first().map_or("MODEL", String::as_str);
@@ -188,19 +191,19 @@ fn optimizations(config: &MetalOptimizations, models: &[String]) -> String {
 fn load_all(
     context: &Context,
     state: &Arc<AppState>,
-    models: Vec<Option<String>>,
+    models: Vec<Named>,
 ) -> Result<oneshot::Receiver<Result<(), Failure>>, Failure> {
     let (context, state) = (context.clone(), state.clone());
     let (send, receive) = oneshot::channel();
     let load = move || {
-        let outcome = models.iter().try_for_each(|model| match context.load(model.as_deref()) {
+        let outcome = models.iter().try_for_each(|(_, model)| match context.load(model.as_deref()) {
             Ok(model) => {
                 state.add(model);
                 Ok(())
             }
             // Its file was written to while it was read: one model's fault, which passes when the file is whole again.
             Err(Failure::Weights { id, message }) => {
-                state.add_lost(id, message);
+                state.add_lost(id, format!("its weights could not be loaded: {message}"));
                 Ok(())
             }
             Err(error) => Err(error),
@@ -208,7 +211,7 @@ fn load_all(
         if outcome.is_ok() {
             state.loaded();
         }
-        // Nobody listens any more if the server has been told to stop.
+        // Nobody listens any more if the server has been asked to stop.
         let _ = send.send(outcome);
     };
     std::thread::Builder::new()

@@ -5,7 +5,7 @@ pub mod raw;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -38,6 +38,17 @@ pub fn stdout(args: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
+/// A copy of the bundled model, `name` in `dir`.
+pub fn copy_model(dir: &Path, name: &str) -> PathBuf {
+    let copy = dir.join(name);
+    std::fs::create_dir(&copy).expect("a folder");
+    for entry in std::fs::read_dir(root().join("models/rustbook-5m-4bit")).expect("the bundled model") {
+        let path = entry.expect("an entry").path();
+        std::fs::copy(&path, copy.join(path.file_name().expect("a name"))).expect("copied");
+    }
+    copy
+}
+
 /// A running server; stopped when dropped.
 pub struct Server {
     child: Child,
@@ -64,7 +75,7 @@ impl Server {
         server.ready()
     }
 
-    /// One with a configuration file of this text.
+    /// One on the CPU with a configuration file of this text.
     pub fn configured(yaml: &str) -> Server {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("test.yaml");
@@ -107,7 +118,7 @@ impl Server {
         self.child.id()
     }
 
-    /// What it has logged so far.
+    /// Lines that it has logged so far.
     pub fn lines(&self) -> Vec<String> {
         self.log.lock().expect("no panic").clone()
     }
@@ -141,6 +152,12 @@ impl Server {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
         line.trim_matches(|c: char| !c.is_ascii_digit()).parse().expect("kB")
+    }
+
+    /// Forgets the peak of its resident memory, and says how much is resident now, kB: `memory("VmHWM:")` is the peak from here on.
+    pub fn reset_peak(&self) -> u64 {
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").expect("a process of this user");
+        self.memory("VmRSS:")
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -48,7 +48,7 @@ pub fn status(answer: &str) -> u16 {
     status.unwrap_or_else(|| panic!("no answer: {answer:?}"))
 }
 
-/// How long the server leaves a connection open.
+/// Time for which the server leaves a connection open.
 pub fn open_for(socket: &mut TcpStream) -> Duration {
     let start = Instant::now();
     read_all(socket);

@@ -40,7 +40,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// How often a connection is looked at.
+    /// Time between two looks at a connection.
     pub(crate) fn tick(&self) -> Duration {
         let shortest = self.header.min(self.pause).min(self.idle).min(self.write);
         (shortest / 4).clamp(Duration::from_millis(50), Duration::from_secs(5))

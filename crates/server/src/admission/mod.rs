@@ -1,14 +1,18 @@
-//! Who may come in with a body, and the work on it: refused before it is read where it cannot be served, counted while it is held,
-//! and done by as many threads as there are cores, off the runtime's own.
+//! Bodies and answers, and the work on them: a body is refused before it is read where it cannot be served, and counted while it is
+//! held; work is done by as many threads as there are cores, off the runtime's own.
 
-use crate::budget::{Budget, Share};
-use crate::conn::Conn;
+mod answers;
+mod budget;
+
+pub(crate) use answers::{Charge, Unread};
+
+use crate::connection::{Activity, Limits};
 use crate::error::ApiError;
-use crate::limits::Limits;
 use crate::state::AppState;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::CONTENT_LENGTH;
+use budget::{Budget, Share};
 use http_body_util::BodyExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +22,10 @@ use tokio::time::{Instant, timeout_at};
 /// Bytes up to which work is light: done without waiting for the heavy.
 const LIGHT: usize = 64 << 10;
 
-/// What bounds bodies and the work on them.
+/// Bytes of each body that are not counted: small requests pass while large ones take all that there is.
+const UNCOUNTED: usize = 16 << 10;
+
+/// Bounds of bodies and of the work on them.
 #[derive(Debug)]
 pub(crate) struct Admission {
     bytes: Arc<Budget>,
@@ -33,7 +40,7 @@ impl Admission {
         Self { bytes: Budget::new(limits.bodies), heavy: of_cores(), light: of_cores() }
     }
 
-    /// Leave to work on `bytes` of something, in turn.
+    /// WorkPermit to work on `bytes` of something, in turn.
     async fn permit(&self, bytes: usize) -> Result<OwnedSemaphorePermit, ApiError> {
         let of = if bytes > LIGHT { &self.heavy } else { &self.light };
         of.clone().acquire_owned().await.map_err(|e| ApiError::internal(e.to_string()))
@@ -58,15 +65,15 @@ impl Admission {
     }
 }
 
-/// A body that has come, and leave to work on it.
+/// A body that has come, and the permit to work on it.
 pub(crate) struct Admitted {
     pub bytes: Vec<u8>,
-    pub leave: Leave,
+    pub permit: WorkPermit,
 }
 
-/// Leave to work on a request. What it holds is given back when it, and all work under it, has ended.
+/// Permit to work on a request. What it holds is released when it, and all work under it, has ended.
 #[derive(Debug, Clone)]
-pub(crate) struct Leave(Arc<Held>);
+pub(crate) struct WorkPermit(Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
@@ -107,15 +114,15 @@ pub(crate) async fn admit(request: Request, state: &AppState) -> Result<Admitted
     if claimed.is_some_and(|claimed| claimed > state.body_limit as u64) {
         return Err(ApiError::too_large(state.body_limit));
     }
-    let conn = request.extensions().get::<Arc<Conn>>().cloned();
+    let activity = request.extensions().get::<Arc<Activity>>().cloned();
     let share = state.admission.bytes.share();
     let bytes = read(request.into_body(), state, &share).await?;
-    if let Some(conn) = conn {
-        conn.body_read();
+    if let Some(activity) = activity {
+        activity.body_read();
     }
     let permit = state.admission.permit(bytes.len()).await?;
     let held = Held { _bytes: share, _permit: permit, light: bytes.len() <= LIGHT };
-    Ok(Admitted { bytes, leave: Leave(Arc::new(held)) })
+    Ok(Admitted { bytes, permit: WorkPermit(Arc::new(held)) })
 }
 
 async fn read(mut body: Body, state: &AppState, share: &Share) -> Result<Vec<u8>, ApiError> {
@@ -133,14 +140,15 @@ async fn read(mut body: Body, state: &AppState, share: &Share) -> Result<Vec<u8>
         if bytes.len() + data.len() > state.body_limit {
             return Err(ApiError::too_large(state.body_limit));
         }
-        if !share.grow(data.len()) {
+        let uncounted = UNCOUNTED.saturating_sub(bytes.len()).min(data.len());
+        if !share.grow(data.len() - uncounted) {
             return Err(ApiError::crowded_bodies());
         }
         bytes.extend_from_slice(&data);
     }
 }
 
-impl Leave {
+impl WorkPermit {
     /// Runs `f` off the runtime's threads. When the client hangs up, `f` is told so by its [`Work`], and what is held stays held until
     /// it has ended.
     ///
@@ -181,10 +189,10 @@ mod tests {
         let share = admission.bytes.share();
         assert!(share.grow(100));
         let permit = admission.permit(100).await.unwrap();
-        let leave = Leave(Arc::new(Held { _bytes: share, _permit: permit, light: true }));
+        let work_permit = WorkPermit(Arc::new(Held { _bytes: share, _permit: permit, light: true }));
         let (begun, begin) = mpsc::channel();
         let (end, ended) = mpsc::channel::<()>();
-        let work = leave.work(move |work| {
+        let work = work_permit.work(move |work| {
             begun.send(()).unwrap();
             while work.goes_on() {
                 std::thread::sleep(Duration::from_millis(1));
@@ -195,7 +203,7 @@ mod tests {
         // The client hangs up.
         assert!(tokio::time::timeout(Duration::from_millis(50), work).await.is_err());
         begin.recv().unwrap();
-        drop(leave);
+        drop(work_permit);
         assert!(!admission.bytes.share().grow(1), "the work still holds them");
         end.send(()).unwrap();
         while !admission.bytes.share().grow(1) {

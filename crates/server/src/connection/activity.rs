@@ -1,7 +1,7 @@
-//! What is known of a connection: what it is doing and since when.
+//! The activity of a connection, and the time since when it lasts.
 
-use crate::limits::Limits;
-use crate::unread::Charge;
+use super::limits::Limits;
+use crate::admission::Charge;
 use axum::http::Version;
 use futures::task::AtomicWaker;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Context;
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
+
+/// Bytes that a client that is waited for must take in the time that a write may last, unless fewer are left.
+const PROGRESS: usize = 64 << 10;
 
 /// Counts a request from its head until the last byte of its answer is out.
 #[derive(Debug)]
@@ -43,7 +46,7 @@ enum Phase {
     Answer,
 }
 
-/// What a connection owes its client.
+/// The debt of a connection to its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Due {
     /// A request is complete and its answer is not out.
@@ -56,10 +59,10 @@ pub(crate) enum Due {
 #[derive(Debug)]
 struct Inner {
     phase: Phase,
-    /// When the phase began; for a body, when its last piece came.
+    /// Time at which the phase began; for a body, at which its last piece came.
     since: Instant,
-    /// Since when a write waits for the client.
-    blocked: Option<Instant>,
+    /// Since when writes wait for the client, and the bytes that it took since.
+    blocked: Option<(Instant, usize)>,
     /// No request has come yet.
     fresh: bool,
     /// A byte of the answer has been written.
@@ -67,22 +70,22 @@ struct Inner {
     /// The client knows of interim answers.
     interim: bool,
     /// An answer that has been handed over completely and is not out.
-    leaving: Option<Flight>,
+    handed_over: Option<Flight>,
     closing: bool,
 }
 
-/// One connection, seen by the socket, by HTTP and by the register.
+/// One connection, seen by the socket, by HTTP and by the registry.
 #[derive(Debug)]
-pub(crate) struct Conn {
+pub(crate) struct Activity {
     inner: Mutex<Inner>,
     close: Notify,
     /// An answer is out.
     out: Notify,
-    /// Who waits for an answer to be out before it reads on.
+    /// The task that waits for an answer to be out before it reads on.
     reader: AtomicWaker,
 }
 
-impl Conn {
+impl Activity {
     pub(crate) fn new() -> Arc<Self> {
         let inner = Inner {
             phase: Phase::Idle,
@@ -91,7 +94,7 @@ impl Conn {
             fresh: true,
             begun: false,
             interim: false,
-            leaving: None,
+            handed_over: None,
             closing: false,
         };
         Arc::new(Self {
@@ -116,11 +119,17 @@ impl Conn {
         }
     }
 
-    /// The client took bytes, or (`false`) has no room for any.
-    pub(crate) fn wrote(&self, some: bool) {
+    /// The client took so many bytes.
+    pub(crate) fn wrote(&self, bytes: usize) {
         let inner = &mut *self.inner();
-        inner.begun |= some;
-        inner.blocked = if some { None } else { inner.blocked.or_else(|| Some(Instant::now())) };
+        inner.begun |= bytes > 0;
+        inner.blocked =
+            inner.blocked.map(|(since, taken)| (since, taken + bytes)).filter(|(_, taken)| *taken < PROGRESS);
+    }
+
+    /// The client has no room for a byte.
+    pub(crate) fn blocked(&self) {
+        self.inner().blocked.get_or_insert_with(|| (Instant::now(), 0));
     }
 
     /// A head has come. Waits until the answer before is out: a connection has one at a time.
@@ -147,24 +156,25 @@ impl Conn {
     }
 
     /// All of the answer has been handed over; it is out with the next flush.
-    pub(crate) fn leave(&self, flight: Flight) {
-        self.inner().leaving = Some(flight);
+    pub(crate) fn handed_over(&self, flight: Flight) {
+        self.inner().handed_over = Some(flight);
     }
 
     /// Nothing waits to be written.
     pub(crate) fn flushed(&self) {
         let inner = &mut *self.inner();
-        if inner.leaving.take().is_some() {
-            self.rest(inner);
+        inner.blocked = None;
+        if inner.handed_over.take().is_some() {
+            self.idle_again(inner);
         }
     }
 
-    /// The front's answer is out.
+    /// A probe's answer is out.
     pub(crate) fn answered(&self) {
-        self.rest(&mut self.inner());
+        self.idle_again(&mut self.inner());
     }
 
-    fn rest(&self, inner: &mut Inner) {
+    fn idle_again(&self, inner: &mut Inner) {
         (inner.phase, inner.since, inner.blocked) = (Phase::Idle, Instant::now(), None);
         self.out.notify_waiters();
         self.reader.wake();
@@ -172,10 +182,10 @@ impl Conn {
 
     /// The connection has ended, whatever it was doing.
     pub(crate) fn ended(&self) {
-        self.inner().leaving = None;
+        self.inner().handed_over = None;
     }
 
-    /// What the client may wait for. The reader is woken when an answer is out.
+    /// Something that the client may wait for. The reader is woken when an answer is out.
     pub(crate) fn due(&self, cx: &Context<'_>) -> Due {
         self.reader.register(cx.waker());
         match self.inner().phase {
@@ -191,12 +201,22 @@ impl Conn {
         inner.interim && !inner.begun
     }
 
-    /// What has lasted too long, if anything has.
-    pub(crate) fn overdue(&self, limits: &Limits) -> Option<&'static str> {
+    /// Resolves with the reason when something has lasted too long.
+    pub(crate) async fn timed_out(&self, limits: &Limits) -> &'static str {
+        loop {
+            if let Some(reason) = self.overdue(limits) {
+                return reason;
+            }
+            tokio::time::sleep(limits.tick()).await;
+        }
+    }
+
+    /// The reason, if something has lasted too long.
+    fn overdue(&self, limits: &Limits) -> Option<&'static str> {
         let inner = self.inner();
-        let (waited, blocked) = (inner.since.elapsed(), inner.blocked.map(|since| since.elapsed()));
+        let (waited, blocked) = (inner.since.elapsed(), inner.blocked.map(|(since, _)| since.elapsed()));
         if blocked.is_some_and(|blocked| blocked > limits.write) {
-            return Some("the client takes nothing of its answer");
+            return Some("the client takes its answer too slowly");
         }
         match inner.phase {
             Phase::Idle if inner.fresh => (waited > limits.header).then_some("no request came"),
@@ -208,7 +228,7 @@ impl Conn {
         }
     }
 
-    /// How long nothing has come of a request that is not there or not complete; bodies that still move are not meant.
+    /// Time in which nothing has come of a request that is not there or not complete; bodies that still move are not meant.
     pub(crate) fn idle(&self) -> Option<Duration> {
         let inner = self.inner();
         let waited = inner.since.elapsed();
@@ -220,13 +240,13 @@ impl Conn {
         }
     }
 
-    /// Tells its task to end.
+    /// Asks its task to close it.
     pub(crate) fn close(&self) {
         self.inner().closing = true;
         self.close.notify_one();
     }
 
-    /// Resolves when it has been told to end.
+    /// Resolves when it has been asked to close.
     pub(crate) async fn closed(&self) {
         self.close.notified().await;
     }
@@ -243,41 +263,61 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_in_flight_until_it_is_flushed() {
-        let (conn, live) = (Conn::new(), Arc::new(AtomicUsize::new(0)));
-        conn.read();
-        conn.begin(Version::HTTP_11, true).await;
+        let (activity, live) = (Activity::new(), Arc::new(AtomicUsize::new(0)));
+        activity.read();
+        activity.begin(Version::HTTP_11, true).await;
         let flight = Flight::new(&live);
-        conn.flushed();
-        conn.body_read();
-        assert!(conn.idle().is_none() && conn.takes_interim());
-        conn.wrote(true);
-        assert!(!conn.takes_interim());
-        conn.leave(flight);
+        activity.flushed();
+        activity.body_read();
+        assert!(activity.idle().is_none() && activity.takes_interim());
+        activity.wrote(1);
+        assert!(!activity.takes_interim());
+        activity.handed_over(flight);
         assert_eq!(live.load(Ordering::Acquire), 1);
-        conn.flushed();
+        activity.flushed();
         assert_eq!(live.load(Ordering::Acquire), 0);
-        assert!(conn.idle().is_some());
+        assert!(activity.idle().is_some());
     }
 
     #[tokio::test]
     async fn each_phase_has_its_limit() {
         let (short, long) = (limits(0), limits(60_000));
-        let conn = Conn::new();
-        let late = |conn: &Conn| {
+        let activity = Activity::new();
+        let late = |activity: &Activity| {
             std::thread::sleep(Duration::from_millis(2));
-            assert_eq!(conn.overdue(&long), None);
-            conn.overdue(&short)
+            assert_eq!(activity.overdue(&long), None);
+            activity.overdue(&short)
         };
-        assert_eq!(late(&conn), Some("no request came"));
-        conn.read();
-        assert_eq!(late(&conn), Some("the request's head did not come"));
-        conn.begin(Version::HTTP_11, true).await;
-        assert_eq!(late(&conn), Some("the request's body did not come"));
-        conn.body_read();
-        assert_eq!(late(&conn), None);
-        conn.wrote(false);
-        assert_eq!(late(&conn), Some("the client takes nothing of its answer"));
-        conn.answered();
-        assert_eq!(late(&conn), Some("no further request came"));
+        assert_eq!(late(&activity), Some("no request came"));
+        activity.read();
+        assert_eq!(late(&activity), Some("the request's head did not come"));
+        activity.begin(Version::HTTP_11, true).await;
+        assert_eq!(late(&activity), Some("the request's body did not come"));
+        activity.body_read();
+        assert_eq!(late(&activity), None);
+        activity.blocked();
+        assert_eq!(late(&activity), Some("the client takes its answer too slowly"));
+        activity.answered();
+        assert_eq!(late(&activity), Some("no further request came"));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_a_byte_now_and_then_is_too_slow() {
+        let (short, activity) = (limits(20), Activity::new());
+        activity.read();
+        activity.begin(Version::HTTP_11, false).await;
+        activity.blocked();
+        for _ in 0..4 {
+            std::thread::sleep(Duration::from_millis(6));
+            activity.wrote(1);
+            activity.blocked();
+        }
+        assert!(activity.overdue(&short).is_some(), "four bytes are no progress");
+        activity.wrote(PROGRESS);
+        activity.blocked();
+        assert_eq!(activity.overdue(&limits(10_000)), None);
+        std::thread::sleep(Duration::from_millis(21));
+        activity.flushed();
+        assert_eq!(activity.overdue(&short), None, "all that there was has been taken");
     }
 }

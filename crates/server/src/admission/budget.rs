@@ -14,7 +14,7 @@ impl Budget {
     }
 
     /// More than half of it is used.
-    pub(crate) fn strained(&self) -> bool {
+    pub(crate) fn over_half(&self) -> bool {
         self.used.load(Ordering::Acquire) > self.limit / 2
     }
 
@@ -24,7 +24,7 @@ impl Budget {
     }
 }
 
-/// Part of a budget; given back when dropped.
+/// Part of a budget; released when dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     budget: Arc<Budget>,
@@ -67,15 +67,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_never_exceed_the_budget_and_are_given_back() {
+    fn shares_never_exceed_the_budget_and_are_released() {
         let budget = Budget::new(100);
         let (a, b) = (budget.share(), budget.share());
         assert!(a.grow(60) && !b.grow(41) && b.grow(40) && !a.grow(1));
-        assert!(budget.strained() && !a.grow(usize::MAX));
+        assert!(budget.over_half() && !a.grow(usize::MAX));
         drop(b);
         assert!(a.grow(40));
         a.settle(10);
-        assert!(!budget.strained());
+        assert!(!budget.over_half());
         drop(a);
         assert_eq!(budget.used.load(Ordering::Acquire), 0);
     }

@@ -1,6 +1,6 @@
-//! Whole answers that are not yet with their clients: their bytes are bounded, one by one and in all.
+//! Whole answers that are not yet sent to their clients: their bytes are bounded, one by one and in all.
 
-use crate::budget::{Budget, Share};
+use super::budget::{Budget, Share};
 use crate::error::ApiError;
 use mlx_serving_engine::{PromptToken, Request, TokenEvent};
 use std::sync::Arc;
@@ -21,9 +21,9 @@ impl Unread {
         Self { all: Budget::new(all), one: one.min(all) }
     }
 
-    /// Refuses new work while clients leave too much behind.
+    /// Refuses new work while too many bytes wait for their clients.
     pub(crate) fn check(&self) -> Result<(), ApiError> {
-        if self.all.strained() { Err(ApiError::unread()) } else { Ok(()) }
+        if self.all.over_half() { Err(ApiError::unread()) } else { Ok(()) }
     }
 
     /// Refuses requests whose whole answer could not be held.

@@ -1,4 +1,5 @@
-//! Who may ask: web pages of other origins may not, and while only this machine can connect, no name but its own leads here.
+//! Protection from web pages: those of other origins may not use the server, and while only this machine can connect, no name but its
+//! own leads here.
 
 use crate::error::ApiError;
 use crate::state::AppState;
@@ -37,7 +38,7 @@ impl Origins {
         self.loopback.store(address.to_canonical().is_loopback(), Ordering::Release);
     }
 
-    /// What tells browsers of the origins that are allowed, if any are.
+    /// The layer that tells browsers of the origins that are allowed, if any are.
     pub(crate) fn cors(&self) -> Option<CorsLayer> {
         if self.cors.is_empty() {
             return None;
@@ -96,7 +97,7 @@ pub(crate) async fn guard(State(state): State<Arc<AppState>>, request: Request, 
     }
 }
 
-/// Whom the request is for: the target's authority, else the Host header.
+/// The host that the request is for: the target's authority, else the Host header.
 fn host(request: &Request) -> Result<Option<String>, ApiError> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let header = hosts.next();

@@ -1,11 +1,12 @@
 //! One connection: requests come from its socket, answers go back, within the limits.
 
-use crate::conn::{Conn, Flight};
+use super::Server;
+use super::activity::{Activity, Flight};
+use super::registry::Place;
+use super::socket::Socket;
+use crate::admission::Charge;
+use crate::envelope;
 use crate::error::ApiError;
-use crate::io::Io;
-use crate::listen::Shared;
-use crate::register::Place;
-use crate::unread::Charge;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, Request, Response, header};
 use axum::response::IntoResponse;
@@ -27,48 +28,39 @@ use tower::ServiceExt;
 const BUFFER: usize = 64 << 10;
 
 /// Serves a connection whose first bytes have been read.
-pub(crate) async fn serve(socket: TcpStream, first: Vec<u8>, place: Place, shared: Arc<Shared>) {
-    let conn = place.conn.clone();
+pub(super) async fn serve(stream: TcpStream, first: Vec<u8>, place: Place, server: Arc<Server>) {
+    let activity = place.activity.clone();
     let service = {
-        let (conn, shared) = (conn.clone(), shared.clone());
-        service_fn(move |request| answer(request, conn.clone(), shared.clone()))
+        let (activity, server) = (activity.clone(), server.clone());
+        service_fn(move |request| answer(request, activity.clone(), server.clone()))
     };
-    let io = TokioIo::new(Io::new(socket, first, conn.clone()));
+    let io = TokioIo::new(Socket::new(stream, first, activity.clone()));
     let mut http = pin!(http1::Builder::new().max_buf_size(BUFFER).serve_connection(io, service));
-    let mut look = tokio::time::interval(shared.state.limits.tick());
-    loop {
-        tokio::select! {
-            ended = &mut http => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended early");
-                }
-                return;
-            }
-            () = conn.closed() => return,
-            _ = look.tick() => if let Some(reason) = conn.overdue(&shared.state.limits) {
-                tracing::debug!(reason, "a connection is closed");
-                return;
-            }
-        }
+    tokio::select! {
+        ended = &mut http => if let Err(error) = ended {
+            tracing::debug!(%error, "a connection ended early");
+        },
+        () = activity.closed() => {}
+        reason = activity.timed_out(&server.state.limits) => tracing::debug!(reason, "a connection is closed"),
     }
 }
 
 /// Answers one request when the answer before is out.
 async fn answer(
     request: Request<Incoming>,
-    conn: Arc<Conn>,
-    shared: Arc<Shared>,
+    activity: Arc<Activity>,
+    server: Arc<Server>,
 ) -> Result<Response<Sent>, Infallible> {
-    conn.begin(request.version(), !request.body().is_end_stream()).await;
-    let state = &shared.state;
+    activity.begin(request.version(), !request.body().is_end_stream()).await;
+    let state = &server.state;
     let mut flight = Flight::new(&state.flights);
     let mut request = request.map(Body::new);
-    request.extensions_mut().insert(conn.clone());
-    let mut cut = state.cut.subscribe();
+    request.extensions_mut().insert(activity.clone());
+    let mut cut_off = state.cut_off.subscribe();
     let mut response = tokio::select! {
         biased;
-        answered = shared.router.clone().oneshot(request) => answered?,
-        _ = cut.wait_for(|cut| *cut) => ApiError::cut().into_response(),
+        answered = server.router.clone().oneshot(request) => answered?,
+        _ = cut_off.wait_for(|cut| *cut) => ApiError::cut_off().into_response(),
     };
     flight.charge = response.extensions_mut().remove::<Arc<Charge>>();
     if state.draining() {
@@ -76,20 +68,20 @@ async fn answer(
     }
     // A whole answer is handed over at once; only a stream can be told that the time is over.
     let events = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
-    let cut = async move {
+    let cut_off = async move {
         // The sender lives as long as the server.
-        let _ = cut.wait_for(|cut| *cut).await;
+        let _ = cut_off.wait_for(|cut| *cut).await;
     };
-    let cut = events.then(|| cut.boxed());
-    Ok(response.map(|body| Sent { body, cut, flight: Some(flight), conn }))
+    let cut_off = events.then(|| cut_off.boxed());
+    Ok(response.map(|body| Sent { body, cut_off, flight: Some(flight), activity }))
 }
 
 /// An answer's body. A stream of events ends with an error when the server's time is over.
-pub(crate) struct Sent {
+struct Sent {
     body: Body,
-    cut: Option<BoxFuture<'static, ()>>,
+    cut_off: Option<BoxFuture<'static, ()>>,
     flight: Option<Flight>,
-    conn: Arc<Conn>,
+    activity: Arc<Activity>,
 }
 
 impl HttpBody for Sent {
@@ -97,12 +89,10 @@ impl HttpBody for Sent {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.cut.as_mut().is_some_and(|cut| cut.poll_unpin(cx).is_ready()) {
-            self.cut = None;
-            // Dropping the body cancels what it waits for.
-            self.body = Body::empty();
-            let last = format!("data: {}\n\ndata: [DONE]\n\n", ApiError::cut().to_json());
-            return Poll::Ready(Some(Ok(Frame::data(last.into()))));
+        if self.cut_off.as_mut().is_some_and(|cut_off| cut_off.poll_unpin(cx).is_ready()) {
+            self.cut_off = None;
+            // Dropping the body before it cancels what that waits for.
+            self.body = envelope::failed(&ApiError::cut_off()).into_body();
         }
         Pin::new(&mut self.body).poll_frame(cx)
     }
@@ -119,7 +109,7 @@ impl HttpBody for Sent {
 impl Drop for Sent {
     fn drop(&mut self) {
         if let Some(flight) = self.flight.take() {
-            self.conn.leave(flight);
+            self.activity.handed_over(flight);
         }
     }
 }

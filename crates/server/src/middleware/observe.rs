@@ -1,0 +1,76 @@
+//! Observation of requests: every answer is counted, and of those that fail on this side one a second is logged for each route and status.
+
+use crate::state::AppState;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Characters of a path in the log.
+const PATH: usize = 200;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A kind of failure: method, route, status.
+type Kind = (Method, String, StatusCode);
+
+/// For each kind of failure, the time of its last line in the log, and the lines suppressed since.
+#[derive(Debug, Default)]
+pub(crate) struct RequestLog(Mutex<HashMap<Kind, (Instant, u64)>>);
+
+impl RequestLog {
+    /// Lines of the kind that were suppressed before this one; `None` if this one is suppressed too.
+    fn suppressed(&self, method: &Method, route: &str, status: StatusCode, now: Instant) -> Option<u64> {
+        let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match kinds.get_mut(&(method.clone(), route.to_owned(), status)) {
+            Some((last, suppressed)) if now.duration_since(*last) < SECOND => {
+                *suppressed += 1;
+                None
+            }
+            Some((last, suppressed)) => {
+                *last = now;
+                Some(std::mem::take(suppressed))
+            }
+            None => {
+                kinds.insert((method.clone(), route.to_owned(), status), (now, 0));
+                Some(0)
+            }
+        }
+    }
+}
+
+/// Counts and logs an answer once its head is there. Paths are the client's, routes are few: only these are counted by.
+pub(crate) async fn observe(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let path: String = request.uri().path().chars().take(PATH).collect();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
+    let (route, status) = (route.as_ref().map_or("", MatchedPath::as_str), response.status());
+    state.http.note(route, &method, status);
+    if !status.is_server_error() {
+        tracing::debug!(%method, path, status = status.as_u16(), "answered");
+    } else if let Some(suppressed) = state.log.suppressed(&method, route, status, Instant::now()) {
+        let suppressed = (suppressed > 0).then_some(suppressed);
+        tracing::warn!(%method, path, status = status.as_u16(), suppressed, "a request failed");
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_a_route_a_status_and_a_second() {
+        let (log, start) = (RequestLog::default(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        let suppressed = |path, ms| log.suppressed(&Method::GET, path, StatusCode::SERVICE_UNAVAILABLE, at(ms));
+        assert_eq!(suppressed("/ready", 0), Some(0));
+        assert_eq!((suppressed("/ready", 1), suppressed("/ready", 999)), (None, None));
+        assert_eq!(suppressed("/health", 2), Some(0));
+        assert_eq!(suppressed("/ready", 1000), Some(2));
+        assert_eq!(log.suppressed(&Method::GET, "/ready", StatusCode::INTERNAL_SERVER_ERROR, at(1001)), Some(0));
+    }
+}
