@@ -284,10 +284,7 @@ fn rope(c: &Config) -> Rope {
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
             Scaling::Llama3 { factor, low: low_freq_factor, high: high_freq_factor, original }
         }
-        RopeScaling::Yarn { factor, original, beta_fast, beta_slow, mscale, mscale_all_dim, attention_factor } => {
-            // Attention's temperature, which the two give unless the configuration has it as it is.
-            let temperature = |m: f64| if factor > 1.0 { 0.1 * m * factor.ln() + 1.0 } else { 1.0 };
-            let attention = attention_factor.unwrap_or(temperature(mscale) / temperature(mscale_all_dim));
+        RopeScaling::Yarn { factor, original, beta_fast, beta_slow, attention } => {
             Scaling::Yarn { factor, original, beta_fast, beta_slow, attention }
         }
     };
