@@ -39,7 +39,7 @@ pub struct Config {
     pub windows: Vec<Option<usize>>,
     /// Tokens that end an answer, as far as this file names them, perhaps beyond the vocabulary.
     pub eos_token_ids: Vec<u32>,
-    /// How modules are quantized, if any is.
+    /// Quantization of the modules, if any is quantized.
     pub quantization: Option<QuantizationPlan>,
 }
 

@@ -81,7 +81,7 @@ const KNOWN: [&str; 19] = [
 /// Longest context before stretching.
 const MAX_CONTEXT: f64 = (1u64 << 28) as f64;
 
-/// What one object of parameters says: newer configurations nest everything in `rope_parameters`, older ones have `rope_theta`
+/// Content of one object of parameters: newer configurations nest everything in `rope_parameters`, older ones have `rope_theta`
 /// beside `rope_scaling`.
 #[derive(Debug, Clone, PartialEq)]
 struct Parameters {
