@@ -62,7 +62,7 @@ impl Checkpoint {
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
         file::refuse_special_in(dir)?;
         let config = Config::read(&dir.join("config.json"))?;
-        let generation = GenerationDefaults::read(&dir.join("generation_config.json"), config.vocab_size)?;
+        let generation = GenerationDefaults::read(&dir.join("generation_config.json"))?;
         let (shards, tensors) = match json::read_optional::<Index>(&dir.join(INDEX))? {
             Some(index) => sharded(dir, &index)?,
             None => single(dir)?,

@@ -37,9 +37,9 @@ pub struct Config {
     pub rope: Rope,
     /// Window of each layer; `None` sees everything.
     pub windows: Vec<Option<usize>>,
-    /// Tokens that end an answer, as far as this file names them.
+    /// Tokens that end an answer, as far as this file names them, perhaps beyond the vocabulary.
     pub eos_token_ids: Vec<u32>,
-    /// How modules are quantized, if any is.
+    /// Quantization of the modules, if any is quantized.
     pub quantization: Option<QuantizationPlan>,
 }
 
@@ -51,43 +51,30 @@ const MAX_DIMENSION: u64 = 1 << 20;
 const MAX_LAYERS: u64 = 1024;
 
 /// Keys of these architectures' relatives, which change what a model computes in ways that are not implemented, each with the
-/// number that asks for nothing (true and false are 1 and 0). `NAN` is no number: the key must not be there.
-const RELATIVES: [(&str, f64); 20] = [
-    ("partial_rotary_factor", 1.0),
-    ("rope_local_base_freq", f64::NAN),
-    ("is_causal", 1.0),
-    ("use_bidirectional_attention", 0.0),
-    ("attention_multiplier", f64::NAN),
-    ("query_pre_attn_scalar", f64::NAN),
-    ("attn_logit_softcapping", 0.0),
-    ("final_logit_softcapping", 0.0),
-    ("embedding_multiplier", 1.0),
-    ("residual_multiplier", 1.0),
-    ("logits_scaling", 1.0),
-    ("logit_scale", 1.0),
-    ("scale_emb", 1.0),
-    ("scale_depth", f64::NAN),
-    ("dim_model_base", f64::NAN),
-    ("clip_qkv", 0.0),
-    ("use_qk_norm", 0.0),
-    ("num_experts", 0.0),
-    ("num_local_experts", 0.0),
-    ("text_config", f64::NAN),
+/// number that asks for nothing (true and false are 1 and 0). `None`: the key must not be there.
+const RELATIVES: [(&str, Option<f64>); 21] = [
+    ("partial_rotary_factor", Some(1.0)),
+    ("rope_local_base_freq", None),
+    ("rope_interleaved", Some(0.0)),
+    ("is_causal", Some(1.0)),
+    ("use_bidirectional_attention", Some(0.0)),
+    ("attention_multiplier", None),
+    ("query_pre_attn_scalar", None),
+    ("attn_logit_softcapping", Some(0.0)),
+    ("final_logit_softcapping", Some(0.0)),
+    ("embedding_multiplier", Some(1.0)),
+    ("residual_multiplier", Some(1.0)),
+    ("logits_scaling", Some(1.0)),
+    ("logit_scale", Some(1.0)),
+    ("scale_emb", Some(1.0)),
+    ("scale_depth", None),
+    ("dim_model_base", None),
+    ("clip_qkv", Some(0.0)),
+    ("use_qk_norm", Some(0.0)),
+    ("num_experts", Some(0.0)),
+    ("num_local_experts", Some(0.0)),
+    ("text_config", None),
 ];
-
-/// Refuses keys of which nothing would be computed.
-fn refuse_relatives(keys: &Keys<'_>) -> Result<(), CheckpointError> {
-    for (key, neutral) in RELATIVES {
-        let Some(value) = keys.get(key) else { continue };
-        let number = value.as_bool().map(f64::from).or_else(|| value.as_f64());
-        if number != Some(neutral) {
-            let expected =
-                if neutral.is_nan() { "no such key".to_owned() } else { format!("{neutral}, or no such key") };
-            return Err(keys.bad(key, format!("{expected}: what it asks for is not implemented")));
-        }
-    }
-    Ok(())
-}
 
 impl Config {
     /// Reads and validates a file.
@@ -113,28 +100,28 @@ impl Config {
                 );
             }
         };
-        refuse_relatives(&keys)?;
+        // Nothing would be computed of these.
+        RELATIVES.iter().try_for_each(|&(key, neutral)| keys.refuse_unless(key, neutral))?;
         let llama = matches!(model_type.as_str(), "llama" | "mistral");
         let hidden_size = keys.size("hidden_size", MAX_DIMENSION)?;
         let num_hidden_layers = keys.size("num_hidden_layers", MAX_LAYERS)?;
         let heads = keys.size("num_attention_heads", 4096)?;
-        let kv_heads = match keys.optional_size("num_key_value_heads", 4096)? {
-            Some(n) => n,
+        let kv_heads = match keys.get("num_key_value_heads") {
             None if llama => heads,
-            None => return Err(keys.bad("num_key_value_heads", "a whole number from 1 to 4096")),
+            _ => keys.size("num_key_value_heads", 4096)?,
         };
         if !heads.is_multiple_of(kv_heads) {
             return Err(keys.bad("num_key_value_heads", format!("a divisor of num_attention_heads, which is {heads}")));
         }
-        let head_dim = match keys.optional_size("head_dim", 4096)? {
-            Some(n) => n,
-            None if model_type == "qwen3" => return Err(keys.bad("head_dim", "a whole number from 1 to 4096")),
-            None if hidden_size.is_multiple_of(heads) => hidden_size / heads,
-            None => {
-                return Err(
-                    keys.bad("num_attention_heads", format!("a divisor of hidden_size, which is {hidden_size}"))
-                );
+        let head_dim = match keys.get("head_dim") {
+            None if model_type != "qwen3" => {
+                if !hidden_size.is_multiple_of(heads) {
+                    let expected = format!("a divisor of hidden_size, which is {hidden_size}");
+                    return Err(keys.bad("num_attention_heads", expected));
+                }
+                hidden_size / heads
             }
+            _ => keys.size("head_dim", 4096)?,
         };
         if !head_dim.is_multiple_of(2) || head_dim > 4096 {
             return Err(CheckpointError::config(
@@ -154,7 +141,6 @@ impl Config {
         if model_type == "qwen3" && keys.flag("attention_bias", false)? {
             return Err(keys.bad("attention_bias", "false: biases of this architecture are not implemented"));
         }
-        let vocab_size = keys.size("vocab_size", 1 << 24)?;
         let windows = windows(&keys, &model_type, num_hidden_layers)?;
         let rope = Rope::read(&keys, &model_type, &windows)?;
         if matches!(rope.scaling, RopeScaling::Dynamic { .. }) && head_dim == 2 {
@@ -168,14 +154,14 @@ impl Config {
             num_key_value_heads: kv_heads,
             head_dim,
             rms_norm_eps: keys.number("rms_norm_eps", None, 1e-12..=1e-2)? as f32,
-            vocab_size,
+            vocab_size: keys.size("vocab_size", 1 << 24)?,
             max_position_embeddings,
             tie_word_embeddings: keys.flag("tie_word_embeddings", model_type != "mistral")?,
             attention_bias: llama && keys.flag("attention_bias", false)?,
             mlp_bias: llama && keys.flag("mlp_bias", false)?,
             rope,
             windows,
-            eos_token_ids: keys.token_ids("eos_token_id", vocab_size)?.unwrap_or_default(),
+            eos_token_ids: keys.token_ids("eos_token_id")?.unwrap_or_default(),
             quantization: QuantizationPlan::from_config(map, path)?,
             model_type,
         })

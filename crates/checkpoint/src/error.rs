@@ -10,15 +10,15 @@ pub enum CheckpointError {
         path: PathBuf,
         /// The system's words.
         source: std::io::Error,
-        /// What to do.
+        /// A remedy.
         hint: &'static str,
     },
-    /// Something that is read like a file and is none.
+    /// Something that is to be read like a file and is none.
     #[error("{path} is a {kind}, and models are read from plain files; put the file itself there")]
     Special {
         /// Its path.
         path: PathBuf,
-        /// What it is.
+        /// A word for its type.
         kind: &'static str,
     },
     /// A file was written to while it was read.
@@ -38,10 +38,10 @@ pub enum CheckpointError {
     Json {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with its place.
+        /// The fault, with its place.
         message: String,
     },
-    /// `config.json` has a key whose value does not do.
+    /// A key of `config.json` or `generation_config.json` has a value that is not accepted.
     #[error("{path}: {key} is {found}, expected {expected}")]
     Config {
         /// The file.
@@ -50,7 +50,7 @@ pub enum CheckpointError {
         key: String,
         /// Its value.
         found: String,
-        /// What would do.
+        /// Values that are accepted.
         expected: String,
     },
     /// A safetensors file breaks its format.
@@ -58,7 +58,7 @@ pub enum CheckpointError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         message: String,
     },
     /// A tensor that the model needs is not there.

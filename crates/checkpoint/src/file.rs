@@ -29,7 +29,7 @@ impl PlainFile {
         &self.path
     }
 
-    /// Bytes, when it was opened.
+    /// Bytes that it had when it was opened.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
@@ -53,7 +53,8 @@ impl PlainFile {
     }
 }
 
-/// Refuses a folder in which a file that a model is read from is none: a reader of a pipe or of a device would never end.
+/// Refuses a folder in which a file that a model is read from is none: a reader of a pipe or of a device would never end. The files that
+/// this crate opens are checked again then; tokenizer and chat template, which others open, are checked here.
 pub(crate) fn refuse_special_in(dir: &Path) -> Result<(), CheckpointError> {
     // A folder that cannot be listed fails where its files are read.
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {

@@ -3,10 +3,10 @@ use crate::{CheckpointError, json};
 use serde_json::{Map, Value};
 use std::path::Path;
 
-/// `generation_config.json`: how its makers want a model to be sampled. All `None` if there is no file.
+/// `generation_config.json`: sampling as the model's makers want it. All `None` if there is no file.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GenerationDefaults {
-    /// Tokens that end an answer; these win over `config.json`'s.
+    /// Tokens that end an answer, perhaps beyond the vocabulary; these win over `config.json`'s.
     pub eos_token_ids: Option<Vec<u32>>,
     /// False means greedy whatever the temperature.
     pub do_sample: Option<bool>,
@@ -23,8 +23,8 @@ pub struct GenerationDefaults {
 }
 
 impl GenerationDefaults {
-    /// Reads the file if it is there; `vocab` is the number of the model's tokens.
-    pub fn read(path: &Path, vocab: usize) -> Result<Self, CheckpointError> {
+    /// Reads the file if it is there.
+    pub fn read(path: &Path) -> Result<Self, CheckpointError> {
         let Some(map) = json::read_optional::<Map<String, Value>>(path)? else { return Ok(Self::default()) };
         let keys = Keys::new(&map, path);
         let number = |key, range| Ok(keys.optional_number(key, range)?.map(|n| n as f32));
@@ -33,7 +33,7 @@ impl GenerationDefaults {
             return Err(keys.bad("top_k", "a whole number of at least 0"));
         }
         Ok(Self {
-            eos_token_ids: keys.token_ids("eos_token_id", vocab)?,
+            eos_token_ids: keys.token_ids("eos_token_id")?,
             do_sample: keys.optional_flag("do_sample")?,
             temperature: number("temperature", 0.0..=2.0)?,
             // 0 leaves the likeliest token alone, as the smallest number above it does.

@@ -32,13 +32,13 @@ impl<'a> Keys<'a> {
             None => Ok(None),
             Some(value) => match value.as_u64() {
                 Some(n) if (1..=max).contains(&n) => Ok(Some(n as usize)),
-                _ => Err(self.bad(key, format!("a whole number from 1 to {max}"))),
+                _ => Err(self.bad(key, sizes(max))),
             },
         }
     }
 
     pub(crate) fn size(&self, key: &str, max: u64) -> Result<usize, CheckpointError> {
-        self.optional_size(key, max)?.ok_or_else(|| self.bad(key, format!("a whole number from 1 to {max}")))
+        self.optional_size(key, max)?.ok_or_else(|| self.bad(key, sizes(max)))
     }
 
     /// A number of a range that holds every value that models have.
@@ -51,7 +51,7 @@ impl<'a> Keys<'a> {
             None => Ok(None),
             Some(value) => match value.as_f64() {
                 Some(n) if range.contains(&n) => Ok(Some(n)),
-                _ => Err(self.bad(key, format!("a number from {} to {}", plain(*range.start()), plain(*range.end())))),
+                _ => Err(self.bad(key, numbers(&range))),
             },
         }
     }
@@ -63,10 +63,8 @@ impl<'a> Keys<'a> {
         default: Option<f64>,
         range: RangeInclusive<f64>,
     ) -> Result<f64, CheckpointError> {
-        match self.optional_number(key, range.clone())?.or(default) {
-            Some(n) => Ok(n),
-            None => Err(self.bad(key, format!("a number from {} to {}", plain(*range.start()), plain(*range.end())))),
-        }
+        let expected = numbers(&range);
+        self.optional_number(key, range)?.or(default).ok_or_else(|| self.bad(key, expected))
     }
 
     pub(crate) fn optional_flag(&self, key: &str) -> Result<Option<bool>, CheckpointError> {
@@ -92,17 +90,38 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// Token ids given as one or as a list, all of them of the vocabulary.
-    pub(crate) fn token_ids(&self, key: &str, vocab: usize) -> Result<Option<Vec<u32>>, CheckpointError> {
-        let token = |value: &Value| value.as_u64().filter(|&id| id < vocab as u64).map(|id| id as u32);
+    /// Refuses a key whose value asks for what is not implemented: any but `neutral` (true and false are 1 and 0), or any at all.
+    pub(crate) fn refuse_unless(&self, key: &str, neutral: Option<f64>) -> Result<(), CheckpointError> {
+        let Some(value) = self.get(key) else { return Ok(()) };
+        let number = value.as_bool().map(f64::from).or_else(|| value.as_f64());
+        if number.is_some() && number == neutral {
+            return Ok(());
+        }
+        let expected = neutral.map_or("no such key".to_owned(), |n| format!("{n}, or no such key"));
+        Err(self.bad(key, format!("{expected}: what it asks for is not implemented")))
+    }
+
+    /// Token ids given as one or as a list. Whether the vocabulary has them is not looked at: real files name others.
+    pub(crate) fn token_ids(&self, key: &str) -> Result<Option<Vec<u32>>, CheckpointError> {
+        let token = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
         let ids = match self.get(key) {
             None => return Ok(None),
             Some(Value::Array(list)) => list.iter().map(token).collect(),
             Some(one) => token(one).map(|id| vec![id]),
         };
-        let expected = || format!("a token of the vocabulary, from 0 to {}, or a list of such", vocab - 1);
-        ids.map(Some).ok_or_else(|| self.bad(key, expected()))
+        ids.map(Some)
+            .ok_or_else(|| self.bad(key, format!("a token's number, from 0 to {}, or a list of such", u32::MAX)))
     }
+}
+
+/// Words for the sizes that are taken.
+fn sizes(max: u64) -> String {
+    format!("a whole number from 1 to {max}")
+}
+
+/// Words for the numbers that are taken.
+fn numbers(range: &RangeInclusive<f64>) -> String {
+    format!("a number from {} to {}", plain(*range.start()), plain(*range.end()))
 }
 
 /// A bound as people write it.

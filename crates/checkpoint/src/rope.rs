@@ -49,17 +49,13 @@ pub enum RopeScaling {
         beta_fast: f64,
         /// Turns at which it ends.
         beta_slow: f64,
-        /// Temperature of attention.
-        mscale: f64,
-        /// Its divisor.
-        mscale_all_dim: f64,
-        /// Takes the place of what the two give.
-        attention_factor: Option<f64>,
+        /// Factor of rotated queries and keys: attention's temperature.
+        attention: f64,
     },
 }
 
 /// Keys that are read, and those that change nothing. Any other may change the result.
-const KNOWN: [&str; 17] = [
+const KNOWN: [&str; 19] = [
     "type",
     "rope_type",
     "rope_theta",
@@ -72,6 +68,8 @@ const KNOWN: [&str; 17] = [
     "mscale",
     "mscale_all_dim",
     "attention_factor",
+    "attn_factor",
+    "extrapolation_factor",
     "truncate",
     "partial_rotary_factor",
     "finetuned",
@@ -83,7 +81,7 @@ const KNOWN: [&str; 17] = [
 /// Longest context before stretching.
 const MAX_CONTEXT: f64 = (1u64 << 28) as f64;
 
-/// What one object of parameters says: newer configurations nest everything in `rope_parameters`, older ones have `rope_theta`
+/// Content of one object of parameters: newer configurations nest everything in `rope_parameters`, older ones have `rope_theta`
 /// beside `rope_scaling`.
 #[derive(Debug, Clone, PartialEq)]
 struct Parameters {
@@ -100,16 +98,16 @@ impl Rope {
             "qwen3" => None,
             _ => Some(1e4),
         };
-        let old = parameters(keys, "rope_scaling", windows)?;
-        let new = parameters(keys, "rope_parameters", windows)?;
+        let beside = keys.optional_number(ORIGINAL, 1.0..=MAX_CONTEXT)?;
+        let old = parameters(keys, "rope_scaling", windows, beside)?;
+        let new = parameters(keys, "rope_parameters", windows, beside)?;
         let theta = agreed([("rope_theta", theta(keys)?), ("rope_parameters", new.theta), ("rope_scaling", old.theta)])
             .map_err(|key| keys.bad(key, "the same base of frequencies (rope_theta) wherever the file gives one"))?;
         let scaling = agreed([("rope_scaling", old.scaling), ("rope_parameters", new.scaling)])
             .map_err(|key| keys.bad(key, "the same scaling as in rope_scaling"))?
             .unwrap_or(RopeScaling::None);
         if let RopeScaling::Llama3 { original, .. } | RopeScaling::Yarn { original, .. } = scaling
-            && let Some(beside) = keys.optional_number(ORIGINAL, 1.0..=MAX_CONTEXT)?
-            && beside != original
+            && beside.is_some_and(|beside| beside != original)
         {
             return Err(keys.bad(ORIGINAL, format!("{original}, as in the parameters of the rotary embedding")));
         }
@@ -139,11 +137,17 @@ fn agreed<T: PartialEq, const N: usize>(found: [(&'static str, Option<T>); N]) -
     Ok(value)
 }
 
-/// The parameters under a key, which may be nested by the layers' type. Types that no layer has do not count.
-fn parameters(keys: &Keys<'_>, key: &str, windows: &[Option<usize>]) -> Result<Parameters, CheckpointError> {
+/// The parameters under a key, which may be nested by the layers' type. Types that no layer has do not count. `beside` is the context
+/// before stretching that the file gives outside of them, for those that have none of their own.
+fn parameters(
+    keys: &Keys<'_>,
+    key: &str,
+    windows: &[Option<usize>],
+    beside: Option<f64>,
+) -> Result<Parameters, CheckpointError> {
     let Some(all) = keys.object(key)? else { return Ok(Parameters { theta: None, scaling: None }) };
     if !all.map.values().any(Value::is_object) {
-        return one(&all);
+        return one(&all, beside);
     }
     if !all.map.values().all(|value| value.is_object() || value.is_null()) {
         return Err(keys.bad(key, "either parameters, or an object of them for each type of layers"));
@@ -156,7 +160,7 @@ fn parameters(keys: &Keys<'_>, key: &str, windows: &[Option<usize>]) -> Result<P
         if used {
             let expected = "an object: it is nested by the layers' type, and layers of this type are there";
             let own = all.object(kind)?.ok_or_else(|| all.bad(kind, expected))?;
-            found.push((kind, one(&own)?));
+            found.push((kind, one(&own, beside)?));
         }
     }
     match &found[..] {
@@ -170,30 +174,33 @@ fn parameters(keys: &Keys<'_>, key: &str, windows: &[Option<usize>]) -> Result<P
 }
 
 /// The parameters of one object that is not nested.
-fn one(keys: &Keys<'_>) -> Result<Parameters, CheckpointError> {
+fn one(keys: &Keys<'_>, beside: Option<f64>) -> Result<Parameters, CheckpointError> {
     for key in keys.map.keys() {
         if keys.get(key).is_some() && !KNOWN.contains(&key.as_str()) {
             return Err(keys.bad(key, "nothing: rotary embedding with this key is not implemented"));
         }
     }
-    keys.number("partial_rotary_factor", Some(1.0), 1.0..=1.0)?;
+    keys.refuse_unless("partial_rotary_factor", Some(1.0))?;
+    keys.refuse_unless("extrapolation_factor", Some(1.0))?;
     if !keys.flag("truncate", true)? {
         return Err(keys.bad("truncate", "true: a ramp between fractions of a pair is not implemented"));
     }
-    Ok(Parameters { theta: theta(keys)?, scaling: scaling(keys)? })
+    Ok(Parameters { theta: theta(keys)?, scaling: scaling(keys, beside)? })
 }
 
-fn scaling(keys: &Keys<'_>) -> Result<Option<RopeScaling>, CheckpointError> {
+fn scaling(keys: &Keys<'_>, beside: Option<f64>) -> Result<Option<RopeScaling>, CheckpointError> {
     let key = if keys.get("type").is_some() { "type" } else { "rope_type" };
     const TYPES: &str = "default, linear, dynamic, llama3 or yarn";
-    let Some(kind) = keys.get(key) else {
+    let kind = agreed([("type", keys.get("type")), ("rope_type", keys.get("rope_type"))])
+        .map_err(|key| keys.bad(key, "the same as type"))?;
+    let Some(kind) = kind else {
         return match keys.get("factor") {
             Some(factor) if factor.as_f64() != Some(1.0) => Err(keys.bad(key, TYPES)),
             _ => Ok(None),
         };
     };
     let factor = || keys.number("factor", None, 0.01..=1e4);
-    let original = |default| keys.number(ORIGINAL, Some(default), 1.0..=MAX_CONTEXT);
+    let original = |default| keys.number(ORIGINAL, beside.or(Some(default)), 1.0..=MAX_CONTEXT);
     let positive = |key, default| keys.number(key, Some(default), 1e-3..=1e4);
     let below = |low: &str, (high, value), limit: f64| match limit < value {
         true => Ok(()),
@@ -212,16 +219,26 @@ fn scaling(keys: &Keys<'_>) -> Result<Option<RopeScaling>, CheckpointError> {
         Some("yarn") => {
             let (beta_fast, beta_slow) = (positive("beta_fast", 32.0)?, positive("beta_slow", 1.0)?);
             below("beta_slow", ("beta_fast", beta_fast), beta_slow)?;
+            let factor = factor()?;
             RopeScaling::Yarn {
-                factor: factor()?,
+                factor,
                 original: original(4096.0)?,
                 beta_fast,
                 beta_slow,
-                mscale: keys.number("mscale", Some(1.0), 0.0..=100.0)?,
-                mscale_all_dim: keys.number("mscale_all_dim", Some(0.0), 0.0..=100.0)?,
-                attention_factor: keys.optional_number("attention_factor", 0.01..=100.0)?,
+                attention: attention(keys, factor)?,
             }
         }
         _ => return Err(keys.bad(key, TYPES)),
     }))
+}
+
+/// YaRN's factor of rotated queries and keys: `attention_factor`, else what the context's stretching by `factor` asks for; times
+/// `attn_factor`.
+fn attention(keys: &Keys<'_>, factor: f64) -> Result<f64, CheckpointError> {
+    let temperature = |mscale: f64| if factor > 1.0 { 0.1 * mscale * factor.ln() + 1.0 } else { 1.0 };
+    let mscale = keys.number("mscale", Some(1.0), 0.0..=100.0)?;
+    let all_dim = keys.number("mscale_all_dim", Some(0.0), 0.0..=100.0)?;
+    let given = keys.optional_number("attention_factor", 0.01..=100.0)?;
+    let times = keys.number("attn_factor", Some(1.0), 0.01..=100.0)?;
+    Ok(times * given.unwrap_or(temperature(mscale) / temperature(all_dim)))
 }

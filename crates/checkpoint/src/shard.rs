@@ -13,7 +13,7 @@ const MAX_HEADER: u64 = 100_000_000;
 pub(crate) struct Shard {
     file: PlainFile,
     metadata: Metadata,
-    /// Where the tensors' bytes begin.
+    /// Offset of the tensors' bytes.
     data: u64,
 }
 

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// What to write.
+/// Parameters of a checkpoint to write.
 #[derive(Debug, Clone)]
 pub struct Synth {
     /// Name of one of [`SHAPES`].
@@ -95,7 +95,7 @@ impl Shape {
     }
 }
 
-/// How a tensor is filled.
+/// Values of a tensor.
 enum Fill {
     /// Uniform bits.
     Bits,

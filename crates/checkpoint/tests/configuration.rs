@@ -51,18 +51,8 @@ fn numbers_that_no_model_has() {
     .flat_map(|key| numbers(key))
     .collect();
     cases.extend(
-        [
-            json!(-1),
-            json!(4096),
-            json!(1_000_000_000),
-            json!(0.5),
-            json!("2"),
-            json!(true),
-            json!([2, -1]),
-            json!([2, 4096]),
-            json!([[2]]),
-        ]
-        .map(|v| ("eos_token_id".to_owned(), v)),
+        [json!(-1), json!(1u64 << 32), json!(0.5), json!("2"), json!(true), json!([2, -1]), json!([[2]])]
+            .map(|v| ("eos_token_id".to_owned(), v)),
     );
     for (key, value) in cases {
         let message = config(json!({ &key: value })).expect_err(&format!("{key} {value}"));
@@ -80,6 +70,8 @@ fn numbers_that_no_model_has() {
         ("yarn", "beta_slow"),
         ("yarn", "original_max_position_embeddings"),
         ("yarn", "attention_factor"),
+        ("yarn", "attn_factor"),
+        ("yarn", "extrapolation_factor"),
     ] {
         for (key, value) in numbers(key) {
             for place in ["rope_scaling", "rope_parameters"] {
@@ -109,12 +101,20 @@ fn sampling_that_no_request_could_ask_for() {
         ("repetition_penalty", json!(0)),
         ("do_sample", json!("yes")),
         ("eos_token_id", json!(-1)),
-        ("eos_token_id", json!([2, 4096])),
+        ("eos_token_id", json!([2, -1])),
     ] {
         let message = opened("generation_config.json", &json!({ key: value })).expect_err(key);
         assert!(message.contains(&format!("{key} is ")), "{message}");
     }
     opened("generation_config.json", &json!({ "top_p": 0, "top_k": 40.0, "eos_token_id": null })).unwrap();
+}
+
+#[test]
+fn end_tokens_beyond_the_vocabulary_are_read() {
+    let checkpoint = config(json!({ "eos_token_id": [2, 4096] })).unwrap();
+    assert_eq!(checkpoint.config.eos_token_ids, [2, 4096]);
+    let checkpoint = opened("generation_config.json", &json!({ "eos_token_id": 1_000_000_000 })).unwrap();
+    assert_eq!(checkpoint.generation.eos_token_ids, Some(vec![1_000_000_000]));
 }
 
 fn rope(changes: Value) -> mlx_serving_checkpoint::Rope {
@@ -174,6 +174,8 @@ fn rotary_parameters_that_disagree_or_are_unknown() {
         (with("partial_rotary_factor", json!(0.5)), "rope_parameters.partial_rotary_factor"),
         (with("llama_4_scaling_beta", json!(0.1)), "rope_parameters.llama_4_scaling_beta"),
         (with("long_factor", json!([1.0])), "rope_parameters.long_factor"),
+        (with("extrapolation_factor", json!(2)), "rope_parameters.extrapolation_factor"),
+        (with("type", json!("linear")), "rope_parameters.rope_type"),
         (with("full_attention", json!({})), "rope_parameters"),
         (
             json!({ "rope_scaling": yarn, "rope_parameters": { "rope_type": "linear", "factor": 4.0 } }),
@@ -187,14 +189,64 @@ fn rotary_parameters_that_disagree_or_are_unknown() {
         let message = config(changes.clone()).expect_err(&changes.to_string());
         assert!(message.contains(&format!("{key} is ")), "{message}");
     }
-    let own = config(with("attention_factor", json!(1.5))).unwrap().config.rope;
-    assert!(matches!(own.scaling, RopeScaling::Yarn { attention_factor: Some(factor), .. } if factor == 1.5));
+    config(with("extrapolation_factor", json!(1))).unwrap();
+    config(with("type", json!("yarn"))).unwrap();
+}
+
+#[test]
+fn a_temperature_of_attention_is_given_or_follows_from_the_factor_and_is_multiplied() {
+    let attention = |keys: Value| {
+        let mut yarn = json!({ "rope_type": "yarn", "factor": 4.0 });
+        yarn.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        match rope(json!({ "rope_scaling": yarn })).scaling {
+            RopeScaling::Yarn { attention, .. } => attention,
+            other => panic!("{other:?}"),
+        }
+    };
+    let from_factor = 0.1 * 4f64.ln() + 1.0;
+    for (keys, expected) in [
+        (json!({}), from_factor),
+        (json!({ "factor": 0.5 }), 1.0),
+        (json!({ "mscale": 0.7, "mscale_all_dim": 0.7 }), 1.0),
+        (json!({ "mscale": 2.0 }), 0.2 * 4f64.ln() + 1.0),
+        (json!({ "attention_factor": 1.5, "mscale": 2.0 }), 1.5),
+        (json!({ "attn_factor": 0.5 }), 0.5 * from_factor),
+        (json!({ "attn_factor": 2.0, "attention_factor": 1.5 }), 3.0),
+        (json!({ "attn_factor": null, "extrapolation_factor": 1.0 }), from_factor),
+    ] {
+        let found = attention(keys.clone());
+        assert!((found - expected).abs() < 1e-12, "{keys}: {found} is not {expected}");
+    }
+}
+
+#[test]
+fn a_context_before_stretching_may_stand_outside_of_the_rotary_parameters() {
+    let original = |changes: Value| match rope(changes).scaling {
+        RopeScaling::Yarn { original, .. } | RopeScaling::Llama3 { original, .. } => original,
+        other => panic!("{other:?}"),
+    };
+    for kind in ["yarn", "llama3"] {
+        for place in ["rope_scaling", "rope_parameters"] {
+            let scaling = json!({ "rope_type": kind, "factor": 4.0 });
+            let nested = json!({ "full_attention": scaling });
+            for scaling in [scaling, nested] {
+                let changes = json!({ place: scaling, "original_max_position_embeddings": 1024 });
+                assert_eq!(original(changes), 1024.0, "{kind} in {place}");
+            }
+        }
+    }
+    let inside = json!({ "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512 });
+    assert_eq!(original(json!({ "rope_scaling": inside, "original_max_position_embeddings": 512 })), 512.0);
+    assert_eq!(original(json!({ "rope_scaling": { "type": "yarn", "factor": 4.0 } })), 4096.0);
 }
 
 #[test]
 fn keys_of_relatives_that_change_the_result() {
     for (key, value) in [
         ("partial_rotary_factor", json!(0.5)),
+        ("rope_interleaved", json!(true)),
+        ("rope_local_base_freq", json!(10_000.0)),
+        ("scale_depth", json!(1.4)),
         ("logits_scaling", json!(8)),
         ("logit_scale", json!(0.0625)),
         ("attention_multiplier", json!(0.1)),
@@ -214,9 +266,14 @@ fn keys_of_relatives_that_change_the_result() {
         let message = config(json!({ key: value })).expect_err(key);
         assert!(message.contains(&format!("{key} is ")), "{message}");
     }
-    config(json!({ "partial_rotary_factor": 1.0, "logit_scale": 1, "is_causal": true, "num_experts": 0, "final_logit_softcapping": null })).unwrap();
+    config(json!({ "partial_rotary_factor": 1.0, "logit_scale": 1, "is_causal": true, "num_experts": 0, "rope_interleaved": false,
+                   "final_logit_softcapping": null, "text_config": null })).unwrap();
     let message = config(json!({ "model_type": "qwen3", "head_dim": 64, "attention_bias": true })).unwrap_err();
     assert!(message.contains("attention_bias is true"), "{message}");
+    let message = config(json!({ "model_type": "qwen3", "head_dim": null })).unwrap_err();
+    assert!(message.contains("head_dim is missing, expected a whole number from 1 to 4096"), "{message}");
+    let message = config(json!({ "num_key_value_heads": null })).unwrap_err();
+    assert!(message.contains("num_key_value_heads is missing, expected a whole number"), "{message}");
 }
 
 #[test]

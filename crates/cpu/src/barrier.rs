@@ -2,7 +2,7 @@ use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use crate::sync::{Line, wait_until};
 use mlx_serving_device::{DeviceError, Result};
 
-/// Where the workers of a pool meet between ops: two atomic words, no system call while the others are close.
+/// Meeting point of a pool's workers between ops: two atomic words, no system call while the others are close.
 ///
 /// A worker that fails breaks the barrier instead of coming: all others then leave their job too.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// How to make a [`CpuDevice`].
+/// Options of a [`CpuDevice`].
 #[derive(Debug, Clone, Default)]
 pub struct CpuOptions {
     /// Worker threads; all that the machine runs at once without a number.
@@ -55,8 +55,8 @@ impl CpuDevice {
             let lowering = Lowering { isa, arithmetic: options.arithmetic, workers };
             CpuQueue::new(kind, pool, Arc::new(lowering), activity.clone())
         };
-        // Where the system does not tell, what a small machine has.
-        let memory = machine::host_memory().map_or(8 << 30, |memory| memory.available);
+        // All of it: what is free changes, and callers look at it themselves. Where the system does not tell, no bound is made up.
+        let memory = machine::host_memory().map_or(u64::MAX, |memory| memory.total);
         let info = DeviceInfo {
             backend: "cpu",
             name: machine::name(),

@@ -3,7 +3,7 @@ use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Op, Point, Result}
 use std::any::Any;
 use std::sync::Arc;
 
-/// Which of a device's queues something belongs to.
+/// Queue of a device that something belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Compute,

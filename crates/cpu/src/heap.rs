@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// What the device has allocated, shared by all its memory.
+/// Count of the device's allocations, shared by all its memory.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) allocations: AtomicU64,

@@ -1,4 +1,4 @@
-//! What the machine says about itself.
+//! Processor and memory of the machine, as the system tells them.
 
 use std::fs::read_to_string;
 use std::path::Path;
@@ -42,10 +42,10 @@ fn within_groups(machine: HostMemory, groups: &str, root: &Path) -> HostMemory {
     for line in groups.lines() {
         let mut parts = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { continue };
-        let (root, limit, usage, cache) = match controllers {
-            "" => (root.to_owned(), "memory.max", "memory.current", "inactive_file "),
+        let (root, limit, usage, total) = match controllers {
+            "" => (root.to_owned(), "memory.max", "memory.current", ""),
             _ if controllers.split(',').any(|name| name == "memory") => {
-                (root.join("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file ")
+                (root.join("memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
             }
             _ => continue,
         };
@@ -56,14 +56,21 @@ fn within_groups(machine: HostMemory, groups: &str, root: &Path) -> HostMemory {
             let number = |file: &str| read_to_string(group.join(file)).ok()?.trim().parse::<u64>().ok();
             let Some(limit) = number(limit) else { continue };
             let stat = read_to_string(group.join("memory.stat")).unwrap_or_default();
-            // Cached files make room when memory is wanted.
-            let cached = stat.lines().find_map(|line| line.strip_prefix(cache)?.trim().parse().ok()).unwrap_or(0);
-            let used = number(usage).unwrap_or(0).saturating_sub(cached);
+            // Cached files, lately read or not, make room when memory is wanted.
+            let cached = ["active_file", "inactive_file"].map(|key| stat_value(&stat, &format!("{total}{key}")));
+            let used =
+                number(usage).unwrap_or(0).saturating_sub(cached.iter().fold(0, |sum, n| sum.saturating_add(*n)));
             memory.total = memory.total.min(limit);
             memory.available = memory.available.min(limit.saturating_sub(used));
         }
     }
     memory
+}
+
+/// A value of a control group's `memory.stat`; 0 where it is not there.
+fn stat_value(stat: &str, key: &str) -> u64 {
+    let value = |line: &str| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok();
+    stat.lines().find_map(value).unwrap_or(0)
 }
 
 fn value_of<'a>(text: &'a str, key: &str) -> Option<&'a str> {
@@ -105,13 +112,13 @@ mod tests {
         assert_eq!(memory("0::/a/b\n"), machine, "a group without a limit");
         write("a/memory.max", "600\n");
         write("a/memory.current", "350\n");
-        write("a/memory.stat", "anon 200\ninactive_file 150\n");
+        write("a/memory.stat", "anon 200\ninactive_file 100\nactive_file 50\n");
         assert_eq!(memory("0::/a/b\n"), HostMemory { total: 600, available: 400 });
         assert_eq!(memory("1:cpu:/a\n"), machine);
         // Version 1, by a path that is the host's: the root of the mount is this container's group.
         write("memory/memory.limit_in_bytes", "500\n");
         write("memory/memory.usage_in_bytes", "100\n");
-        write("memory/memory.stat", "total_inactive_file 50\n");
+        write("memory/memory.stat", "inactive_file 7\ntotal_inactive_file 30\ntotal_active_file 20\n");
         assert_eq!(memory("3:cpu,memory:/docker/0123\n0::/\n"), HostMemory { total: 500, available: 450 });
         std::fs::remove_dir_all(&root).unwrap();
     }

@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::{io, ptr};
 
-/// What one worker knows while it runs a job.
+/// Knowledge of one worker while it runs a job.
 pub(crate) struct Worker {
     /// Its number, from 0.
     pub(crate) index: usize,
-    /// How many there are.
+    /// Number of workers.
     pub(crate) count: usize,
     /// Its working memory.
     pub(crate) scratch: Scratch,

@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What both queues count, on the clock that started with the device.
+/// Counters of both queues, on the clock that started with the device.
 #[derive(Debug)]
 pub(crate) struct Activity {
     pub(crate) epoch: Instant,
@@ -54,7 +54,7 @@ struct Entry {
     submission: Arc<Completion>,
 }
 
-/// What submitters and the queue's thread share.
+/// State that submitters and the queue's thread share.
 #[derive(Default)]
 struct Inbox {
     entries: Mutex<VecDeque<Entry>>,
@@ -162,14 +162,14 @@ struct Runner {
 }
 
 impl Runner {
-    /// How often a wait looks up to see whether the queue is closing.
+    /// Interval at which a wait looks whether the queue is closing.
     const LOOK_UP: Duration = Duration::from_millis(50);
 
     fn serve(&mut self) {
         for taken in 0.. {
             let Some(entry) = self.inbox.next(taken) else { return };
             let (outcome, times) = self.run(&entry);
-            // The memory that the ops use is let go before anybody learns that they are done.
+            // The memory that the ops use is released before anybody learns that they are done.
             drop(entry.commands);
             entry.submission.end(outcome, Some(times));
             if let Some(point) = entry.signal {

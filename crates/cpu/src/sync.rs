@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 /// Rounds of pure spinning: some ten microseconds, longer than most steps are apart.
 const SPINS: u32 = 4000;
-/// How long a waiter keeps a core, offering it to others all the while.
+/// Time for which a waiter keeps a core, offering it to others all the while.
 const AWAKE: Duration = Duration::from_micros(200);
-/// How long it sleeps at a time after that.
+/// Time that it sleeps at a time after that.
 #[cfg(not(loom))]
 const NAP: Duration = Duration::from_micros(50);
 

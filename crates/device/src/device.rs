@@ -26,7 +26,7 @@ pub struct DeviceInfo {
     pub features: Vec<String>,
     /// Host and device share memory: copies to shared storage are pointless.
     pub unified_memory: bool,
-    /// Bytes that may be allocated before the system suffers.
+    /// Bytes that may be allocated before the system suffers; `u64::MAX` where neither driver nor system tells.
     pub memory_budget: u64,
     /// The longest buffer that an op may refer to, bytes.
     pub max_buffer_len: u64,

@@ -25,9 +25,9 @@ pub struct CachedModel {
     pub size: u64,
     /// Its folder.
     pub path: PathBuf,
-    /// When one of its files was last read, as far as the file system keeps that.
+    /// Time at which one of its files was last read, as far as the file system keeps that.
     pub last_used: Option<SystemTime>,
-    /// Whether all that is needed to run it is there.
+    /// All that is needed to run it is there.
     pub complete: bool,
 }
 
@@ -36,7 +36,7 @@ impl Cache {
         Self { root }
     }
 
-    /// Where it is.
+    /// The cache's folder.
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
@@ -154,7 +154,7 @@ impl Cache {
     }
 }
 
-/// What is in a folder; nothing if there is none.
+/// Entries of a folder; none if there is no folder.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>, HubError> {
     let read = match std::fs::read_dir(folder) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -169,15 +169,17 @@ fn is_complete(snapshot: &Path) -> bool {
     if !snapshot.join("config.json").is_file() {
         return false;
     }
-    match std::fs::read(snapshot.join("model.safetensors.index.json")) {
-        Ok(index) => {
+    let index = snapshot.join("model.safetensors.index.json");
+    // Reading a pipe would wait for a writer; the loader refuses it.
+    match index.is_file().then(|| std::fs::read(&index)).and_then(Result::ok) {
+        Some(index) => {
             let index: Value = serde_json::from_slice(&index).unwrap_or_default();
             let shards: Option<BTreeSet<&str>> =
                 index["weight_map"].as_object().map(|map| map.values().filter_map(Value::as_str).collect());
             // An index that cannot be read is for the loader to complain about.
             shards.is_none_or(|shards| shards.iter().all(|shard| snapshot.join(shard).is_file()))
         }
-        Err(_) => snapshot.join("model.safetensors").is_file(),
+        None => snapshot.join("model.safetensors").is_file(),
     }
 }
 

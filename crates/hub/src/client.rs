@@ -35,7 +35,7 @@ pub(crate) struct RemoteFile {
     pub hash: Hash,
 }
 
-/// What the hub names contents by; in hexadecimal, the blob's name in the cache.
+/// Hash that the hub names contents by; in hexadecimal, the blob's name in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Hash {
     /// Large files: SHA-256 of the content.

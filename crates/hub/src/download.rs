@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How far a download is.
+/// Progress of a download.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress<'a> {
     /// The file at work.
@@ -25,7 +25,7 @@ const MAX_BARREN: u32 = 4;
 /// Pause before the next connection, doubled with each barren one.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Whether a model is run from this file.
+/// True for files that a model is run from.
 fn is_needed(name: &str) -> bool {
     const NAMES: [&str; 6] = [
         "config.json",
@@ -72,7 +72,7 @@ pub(crate) fn snapshot(
     Ok(cache.snapshot_dir(id, &repository.commit))
 }
 
-/// One file on its way.
+/// Download of one file.
 struct Transfer<'a> {
     client: &'a Client,
     id: &'a ModelId,

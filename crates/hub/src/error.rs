@@ -1,4 +1,4 @@
-//! What can go wrong between here and the hub, in words for the person who has to mend it.
+//! Failures between here and the hub, in words for the person who has to mend them.
 
 use crate::ModelId;
 use std::io::ErrorKind;
@@ -12,7 +12,7 @@ pub enum HubError {
         "{id:?} is neither a folder nor the id of a model on the hub; an id looks like mlx-community/Qwen2.5-0.5B-Instruct-4bit"
     )]
     Id {
-        /// What was given.
+        /// Text that was given.
         id: String,
     },
     /// The hub may not be asked.
@@ -22,7 +22,7 @@ pub enum HubError {
     Offline {
         /// The model.
         id: ModelId,
-        /// Where it was looked for.
+        /// The cache in which it was looked for.
         cache: PathBuf,
     },
     /// There is nothing to remove.
@@ -30,7 +30,7 @@ pub enum HubError {
     NotCached {
         /// The model.
         id: ModelId,
-        /// Where it was looked for.
+        /// The cache in which it was looked for.
         cache: PathBuf,
     },
     /// 404, or the hub's way to say so.
@@ -56,7 +56,7 @@ pub enum HubError {
     /// Another answer than a good one.
     #[error("{url} answered {status}{body}; try again later")]
     Status {
-        /// What was asked.
+        /// Address that was asked.
         url: String,
         /// HTTP's number.
         status: u16,
@@ -66,7 +66,7 @@ pub enum HubError {
     /// No answer, or one that broke off.
     #[error("{url}: {reason}; check the network and HF_ENDPOINT, then try again: downloads go on where they stopped")]
     Network {
-        /// What was asked.
+        /// Address that was asked.
         url: String,
         /// Why it failed.
         reason: String,
@@ -74,9 +74,9 @@ pub enum HubError {
     /// An answer that cannot be understood.
     #[error("{url} did not answer as a hub does: {reason}; check HF_ENDPOINT")]
     Answer {
-        /// What was asked.
+        /// Address that was asked.
         url: String,
-        /// What is wrong with the answer.
+        /// The answer's fault.
         reason: String,
     },
     /// A repository without the files that a model needs.
@@ -84,7 +84,7 @@ pub enum HubError {
     NoModel {
         /// The model.
         id: ModelId,
-        /// What it lacks.
+        /// The file that it lacks.
         missing: &'static str,
     },
     /// A file that is not what the hub's index says.

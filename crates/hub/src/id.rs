@@ -5,7 +5,7 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ModelId(String);
 
-/// What the hub allows.
+/// Longest id that the hub allows.
 const MAX_LENGTH: usize = 96;
 
 impl ModelId {

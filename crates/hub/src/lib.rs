@@ -25,7 +25,7 @@ pub use id::ModelId;
 use client::Client;
 use std::path::PathBuf;
 
-/// Where models come from and go to.
+/// Source and destination of models.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The cache's folder: `HF_HUB_CACHE`.

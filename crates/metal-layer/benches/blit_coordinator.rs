@@ -1,4 +1,4 @@
-//! Uploads by the coordinator beside those in line: what a call costs its caller, and how long a run of uploads takes in all.
+//! Uploads by the coordinator beside synchronous ones: what a call costs its caller, and how long a run of uploads takes in all.
 //!
 //! Each upload fills 1 MiB of private memory on the CPU device, through staging memory and a copy.
 #![allow(clippy::unit_arg, reason = "a closure of one expression is the plainest")]

@@ -14,7 +14,7 @@ pub trait Allocate: fmt::Debug + Send + Sync {
     fn allocate(&self, len: u64, storage: Storage, tag: &'static str) -> Result<Allocation>;
     /// Counters.
     fn stats(&self) -> PoolStats;
-    /// What is allocated and not yet let go, oldest first.
+    /// Allocations that are not yet released, oldest first.
     fn leaks(&self) -> Vec<Leak>;
     /// Gives memory that is not in use back to the device.
     fn trim(&self);

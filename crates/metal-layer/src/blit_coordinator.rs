@@ -27,7 +27,7 @@ const STEP_LIMIT: Duration = Duration::from_secs(600);
 ///
 /// Transfers of one kind — uploads, downloads, streamed uploads — end in the order in which they were asked for. Uploads and
 /// downloads come after everything submitted before them, among themselves too. When there is no room for one of them within the
-/// time limit, it goes in line on the compute queue.
+/// time limit, it goes synchronously through the compute queue.
 #[derive(Debug)]
 pub struct BlitCoordinator {
     shared: Arc<Shared>,
@@ -52,7 +52,7 @@ pub(crate) struct Shared {
     /// Seconds of uploads and of downloads.
     durations: [Histogram; 2],
     policy: OnceLock<FallbackPolicy>,
-    /// Why transfers go in line: there was no room in time, and none since.
+    /// Why transfers are synchronous: there was no room in time, and none since.
     stalled: Mutex<Option<String>>,
 }
 
@@ -113,7 +113,7 @@ impl BlitCoordinator {
         Ok(coordinator)
     }
 
-    /// What happens to a transfer that there is no room for; without this, it goes in line and no line is logged.
+    /// What happens to a transfer that there is no room for; without this, it is made synchronously and no line is logged.
     pub fn set_fallback(&self, policy: FallbackPolicy) {
         // Whoever comes second changes nothing.
         let _ = self.shared.policy.set(policy);
@@ -275,7 +275,7 @@ impl Shared {
         if stalled.is_none() {
             let reason = format!("no room in the staging ring within timeout_ms, {} ms", self.config.timeout_ms);
             if self.policy.get().is_some_and(|policy| policy.log) {
-                tracing::warn!(reason, "the blit queue is full; transfers go in line until there is room");
+                tracing::warn!(reason, "the blit queue is full; transfers are synchronous until there is room");
             }
             *stalled = Some(reason);
         }

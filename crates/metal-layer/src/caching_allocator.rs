@@ -10,7 +10,7 @@ use std::time::Instant;
 /// Keep at most this many bytes for reuse.
 const CACHE_LIMIT: u64 = 1 << 30;
 
-/// The plain way, by MLX's rule: dedicated buffers, rounded up to size classes, kept for reuse when they are let go. A cached
+/// The plain way, by MLX's rule: dedicated buffers, rounded up to size classes, kept for reuse when they are released. A cached
 /// buffer serves a request if it wastes at most as much again as was asked for.
 #[derive(Debug)]
 pub struct CachingAllocator {

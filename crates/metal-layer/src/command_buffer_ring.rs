@@ -20,7 +20,7 @@ const STEPS_TO_RECOVER: u32 = 256;
 #[derive(Debug)]
 pub struct CommandBufferRing {
     device: Arc<dyn Device>,
-    /// Before the allocator, which says at its end what is not let go.
+    /// Before the allocator, which says at its end what is not released.
     slots: Vec<RingSlot>,
     allocate: Arc<dyn Allocate>,
     compute: Lane,
@@ -42,7 +42,7 @@ struct RingSlot {
     lease: Lease,
 }
 
-/// A slot on its way, known by the value that it signals.
+/// A slot in flight, known by the value that it signals.
 #[derive(Debug)]
 struct Flying {
     slot: usize,

@@ -25,7 +25,7 @@ pub use whole_heap::WholeHeap;
 /// Leaks that are reported one by one.
 const LEAKS_NAMED: usize = 16;
 
-/// Sub-allocates heaps that were taken from the device beforehand, in constant time. A range that is let go is reused once all that
+/// Sub-allocates heaps that were taken from the device beforehand, in constant time. A range that is released is reused once all that
 /// had been submitted by then has completed. What the heaps cannot serve, the plain allocator does.
 #[derive(Debug)]
 pub struct MemoryPool {
@@ -54,7 +54,7 @@ struct State {
     limbo: VecDeque<(Vec<Point>, Held)>,
     /// Live allocations that the heaps could not serve.
     fallbacks: usize,
-    /// The heaps ran out, and what they could not serve is not all let go yet.
+    /// The heaps ran out, and what they could not serve is not all released yet.
     exhausted: bool,
     stats: PoolStats,
 }
@@ -193,7 +193,7 @@ impl MemoryPool {
         Err(DeviceError::Contract("the heap is of another memory pool; it went back to that one".into()))
     }
 
-    /// Counts anew. What is held now counts as acquired, so that once it is let go the two totals agree.
+    /// Counts anew. What is held now counts as acquired, so that once it is released the two totals agree.
     pub fn reset_statistics(&self) {
         let mut state = self.shared.lock();
         let bytes = state.stats.bytes_in_use;
@@ -223,7 +223,7 @@ impl Shared {
         state.live.insert(Live { held, bytes, tag, since }) as u64
     }
 
-    /// Counts and logs that the heaps ran out, once until all that they could not serve is let go.
+    /// Counts and logs that the heaps ran out, once until all that they could not serve is released.
     fn note_exhausted(&self, state: &mut State, bytes: u64, tag: &'static str) {
         if std::mem::replace(&mut state.exhausted, true) {
             return;
@@ -243,7 +243,7 @@ impl Shared {
 }
 
 impl State {
-    /// Frees what was let go and is no longer used. Who let go later waits for no less, so the first that still waits ends it.
+    /// Frees what was released and is no longer used. What was released later waits for no less, so the first that still waits ends it.
     fn settle(&mut self) {
         while self.limbo.front().is_some_and(|(points, _)| points.iter().all(Point::reached)) {
             if let Some((_, held)) = self.limbo.pop_front() {

@@ -17,7 +17,7 @@ pub trait Submit: fmt::Debug + Send {
     /// Waits until a slot has completed and frees it. Slots complete in the order of submission. After
     /// [`mlx_serving_device::DeviceError::Timeout`] the slot is still in flight.
     fn complete(&mut self, in_flight: &InFlight, limit: Duration) -> Result<()>;
-    /// Notes rows that were computed ahead in vain.
+    /// Notes rows that were computed ahead and discarded.
     fn note_discarded(&mut self, rows: u64);
     /// Why it runs as the baseline does, although it is an optimization.
     fn fallen_back(&self) -> Option<String> {
@@ -48,7 +48,7 @@ impl fmt::Debug for Slot {
     }
 }
 
-/// A slot on its way.
+/// A slot in flight.
 #[derive(Debug)]
 pub struct InFlight {
     /// Which one.

@@ -64,7 +64,7 @@ impl Outcome {
 /// How long the host waits in the place of a device that shall not ([`Ticket::order`]).
 const HOST_LIMIT: Duration = Duration::from_secs(600);
 
-/// A transfer on its way.
+/// A transfer in flight.
 #[derive(Debug, Clone)]
 pub struct Ticket {
     /// Reached once the transfer has ended, however it ended: what the device waits for. Without one, and while the transfer is

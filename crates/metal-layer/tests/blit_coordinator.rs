@@ -172,7 +172,7 @@ fn a_full_ring_makes_the_caller_wait_and_then_go_in_line() {
     };
     let ticket = transfer.upload(&held, Box::new(fill)).unwrap();
     std::thread::scope(|scope| {
-        // It waits for the one under way even in line, so that the order stays.
+        // It waits for the one under way even when synchronous, so that the order stays.
         let late = scope.spawn(|| upload(&transfer, &other, 2));
         while transfer.stats().fallback_events == 0 {
             std::thread::yield_now();

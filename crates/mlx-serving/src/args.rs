@@ -7,7 +7,7 @@ use std::path::PathBuf;
 #[derive(Debug, Parser)]
 #[command(name = "mlx-serving", version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub command: Command,
     /// Flags of every command.
@@ -44,7 +44,7 @@ pub struct Common {
 /// See [`mlx_serving_device::Arithmetic`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Arithmetic {
-    /// What the device does fastest: activations of 8 bits on a CPU, 12 where a GPU has matrix units, f32 on others.
+    /// Fastest on the device: activations of 8 bits on a CPU, 12 where a GPU has matrix units, f32 on others.
     Fast,
     /// f32 activations.
     Exact,
@@ -59,7 +59,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Which model.
+/// The model.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArg {
     /// A folder, or the id of a model on the hub [default: the bundled model]
@@ -115,13 +115,13 @@ pub struct Serve {
 /// `chat`
 #[derive(Debug, Args)]
 pub struct Chat {
-    /// Which model.
+    /// The model.
     #[command(flatten)]
     pub model: ModelArg,
-    /// What the model is told first
+    /// Message that the model gets before all others
     #[arg(long, env = "MLX_SERVING_SYSTEM")]
     pub system: Option<String>,
-    /// How tokens are chosen.
+    /// Choice of tokens.
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }
@@ -129,7 +129,7 @@ pub struct Chat {
 /// `generate`
 #[derive(Debug, Args)]
 pub struct Generate {
-    /// Which model.
+    /// The model.
     #[command(flatten)]
     pub model: ModelArg,
     /// The prompt; - reads it from standard input
@@ -141,12 +141,12 @@ pub struct Generate {
     /// Print one JSON object at the end
     #[arg(long, env = "MLX_SERVING_JSON")]
     pub json: bool,
-    /// How tokens are chosen.
+    /// Choice of tokens.
     #[command(flatten)]
     pub sampling: SamplingArgs,
 }
 
-/// How tokens are chosen; what is not given comes from the model's generation_config.json.
+/// Choice of tokens; what is not given comes from the model's generation_config.json.
 #[derive(Debug, Clone, Args)]
 pub struct SamplingArgs {
     /// At most this many tokens [default: 512]
@@ -203,7 +203,7 @@ pub enum Bench {
 /// `bench throughput`
 #[derive(Debug, Clone, Args)]
 pub struct Throughput {
-    /// Which model.
+    /// The model.
     #[command(flatten)]
     pub model: ModelArg,
     /// Requests
@@ -229,10 +229,10 @@ pub struct Throughput {
 /// `bench compare`
 #[derive(Debug, Clone, Args)]
 pub struct Compare {
-    /// Which model.
+    /// The model.
     #[command(flatten)]
     pub model: ModelArg,
-    /// Which optimizations: all, or some of memory_pool,blit_queue,command_buffer_ring
+    /// Optimizations: all, or some of memory_pool,blit_queue,command_buffer_ring
     #[arg(long, env = "MLX_SERVING_OPTIMIZATIONS", default_value = "all", value_name = "LIST")]
     pub optimizations: String,
     /// Repetitions of every arm; at least 5 for intervals that mean something
@@ -250,7 +250,7 @@ pub struct Compare {
     /// Requests at a time
     #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_name = "C")]
     pub concurrency: usize,
-    /// Tokens of the prompt whose cached prefix is pushed out and asked for again
+    /// Tokens of the prompt whose cached prefix is evicted and asked for again
     #[arg(long, env = "MLX_SERVING_PREFIX_TOKENS", default_value_t = 512, value_name = "P")]
     pub prefix_tokens: usize,
     /// An earlier result of `bench throughput` or `bench compare` to compare the plain arm with
@@ -324,7 +324,7 @@ pub enum Eval {
 /// `eval logits`
 #[derive(Debug, Args)]
 pub struct EvalLogits {
-    /// Which model.
+    /// The model.
     #[command(flatten)]
     pub model: ModelArg,
     /// Token ids, separated by commas
@@ -338,7 +338,7 @@ pub struct EvalLogits {
 /// `eval perplexity`
 #[derive(Debug, Args)]
 pub struct EvalPerplexity {
-    /// Which model.
+    /// The model.
     #[command(flatten)]
     pub model: ModelArg,
     /// A UTF-8 text file

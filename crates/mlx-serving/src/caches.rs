@@ -1,4 +1,4 @@
-//! Where this user's caches lie.
+//! Folder of this user's caches.
 
 use std::path::PathBuf;
 

@@ -22,7 +22,7 @@ pub struct Config {
     /// The engine and its device.
     #[garde(dive)]
     pub engine: Engine,
-    /// Which models.
+    /// The models.
     #[garde(dive)]
     pub models: Models,
     /// The three Metal-layer optimizations; their names are Metal's and mean the same on every device.
@@ -52,8 +52,8 @@ pub struct Server {
     /// Seconds after which a step that goes on calls the server wedged.
     #[garde(range(min = 1, max = 3600))]
     pub wedged_after_s: u64,
-    /// Names under which clients reach the server while it listens on a loopback address, beside loopback's own; with a port or for
-    /// any; * for all.
+    /// Names that a request's `Host` may have while the server listens on a loopback address, beside loopback's own: with a port, or
+    /// without for every port; * turns the check off.
     #[garde(skip)]
     pub allowed_hosts: Vec<String>,
     /// Origins of web pages that may use the server, such as `https://app.example`; * for all.
@@ -113,10 +113,11 @@ pub struct Limits {
     /// All bodies that are being read or worked on, MiB; more are refused with 429.
     #[garde(range(min = 1, max = 1_048_576))]
     pub bodies_mb: usize,
-    /// One answer that is not streamed, MiB; what would be longer is refused.
+    /// One answer that is not streamed, or the unread part of one that is, MiB; what would be longer is refused or ended.
     #[garde(range(min = 1, max = 1_048_576))]
     pub answer_mb: usize,
-    /// All such answers that their clients have not taken yet, MiB; from half of it on, new requests are refused with 503.
+    /// All such answers that their clients have not read yet, MiB; from half of it on, new requests are refused with 503. The unread parts
+    /// of a model's streams have as much room beside them.
     #[garde(range(min = 1, max = 1_048_576))]
     pub unread_mb: usize,
 }
@@ -139,7 +140,7 @@ impl Default for Limits {
 }
 
 impl Server {
-    /// What a range of one value cannot say.
+    /// Checks what a range of one value cannot say.
     fn check_across(&self) -> Result<(), String> {
         let Limits { bodies_mb, answer_mb, unread_mb, .. } = self.limits;
         if bodies_mb < self.body_limit_mb {
@@ -228,7 +229,7 @@ impl Default for Engine {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ArithmeticMode {
-    /// What the device does fastest.
+    /// Fastest on the device.
     Fast,
     /// Activations in f32.
     Exact,
@@ -287,7 +288,7 @@ pub enum LogLevel {
     Trace,
 }
 
-/// Why a configuration does not do.
+/// A reason to refuse a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file that was named is not there or cannot be read.
@@ -311,7 +312,7 @@ pub enum ConfigError {
     Flag {
         /// Which.
         flag: &'static str,
-        /// What is wrong and what would do.
+        /// The fault, and what is accepted.
         message: String,
     },
 }
@@ -319,7 +320,7 @@ pub enum ConfigError {
 /// A configuration and where it came from.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// What is in force.
+    /// The configuration in force.
     pub config: Config,
     /// The file that was read.
     pub path: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! How many files and sockets this process may have open.
+//! Number of files and sockets that this process may have open.
 
 /// Descriptors that are left for files, listeners and threads.
 const RESERVE: usize = 64;
@@ -25,7 +25,7 @@ fn fit(limit: usize) -> usize {
 #[cfg(unix)]
 fn raise() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    /// What macOS takes where it says that there is no limit.
+    /// The number that macOS takes where it says that there is no limit.
     const LEAST: u64 = 10_240;
     let limit = getrlimit(Resource::Nofile);
     for current in [limit.maximum, Some(LEAST)] {

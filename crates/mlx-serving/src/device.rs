@@ -4,13 +4,13 @@ use crate::caches;
 use crate::config::{ArithmeticMode, Engine};
 use crate::failure::Failure;
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
-use mlx_serving_device::{Arithmetic, Device, DeviceError};
+use mlx_serving_device::{Arithmetic, Device, DeviceError, DeviceInfo};
 use mlx_serving_metal::MetalOptions;
 use mlx_serving_vulkan::{DeviceKind, VulkanDevice, VulkanOptions};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// What `--device` may name.
+/// A device as `--device` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Choice {
     Auto,
@@ -112,6 +112,11 @@ pub(crate) fn with<T>(
     last.open(engine).and_then(|device| work(&device))
 }
 
+/// Memory that may be allocated on a device, bytes; `None` where neither driver nor system tells.
+pub(crate) fn budget(info: &DeviceInfo) -> Option<u64> {
+    (info.memory_budget != u64::MAX).then_some(info.memory_budget)
+}
+
 /// Why there is no such device, and what to do.
 fn unusable(backend: &str, error: DeviceError) -> Failure {
     let why = match error {
@@ -121,7 +126,7 @@ fn unusable(backend: &str, error: DeviceError) -> Failure {
     Failure::failed(format!("no {backend} device: {why}; `mlx-serving doctor` lists what there is"))
 }
 
-/// Where drivers keep their compiled kernels from run to run.
+/// Folder in which drivers keep their compiled kernels from run to run.
 fn pipeline_cache() -> Option<PathBuf> {
     let caches = caches::folder(|name| std::env::var_os(name).map(PathBuf::from), std::env::home_dir());
     caches.map(|caches| caches.join("mlx-serving/pipelines"))

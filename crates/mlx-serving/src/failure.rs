@@ -10,7 +10,7 @@ pub enum Failure {
     Weights {
         /// The model.
         id: String,
-        /// What happened.
+        /// The cause, with its file.
         message: String,
     },
     /// Wrong usage or configuration: exit code 2.

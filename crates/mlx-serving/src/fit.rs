@@ -1,7 +1,7 @@
-//! Whether a model and what its configuration asks for fit this machine and its device. Looked at before anything is allocated.
+//! A check, before anything is allocated, that a model and its configuration fit this machine and its device.
 //!
 //! Beyond all of the memory that there is: refused. Beyond what is free now: warned of, because others may give some back. A device with
-//! memory of its own has what it says that it has, no more.
+//! memory of its own has what it says that it has free, no more. Where nobody tells, a warning says that nothing was checked.
 
 use crate::commands::Context;
 use crate::config::Config;
@@ -13,7 +13,6 @@ use mlx_serving_device::{Device, DeviceInfo, Storage};
 use mlx_serving_metal_layer::WorkingSet;
 use mlx_serving_model::{BLOCK_TOKENS, working_set};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 const MIB: u64 = 1 << 20;
@@ -25,7 +24,7 @@ const LEAST_TOKENS: u64 = 256;
 pub(crate) struct Ledger(Arc<Mutex<BTreeMap<String, u64>>>);
 
 impl Ledger {
-    /// What the others take.
+    /// Bytes that the others take.
     fn others(&self, id: &str) -> u64 {
         let models = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         models.iter().filter(|(other, _)| *other != id).map(|(_, bytes)| bytes).sum()
@@ -46,17 +45,11 @@ pub(crate) fn check(
     let (config, info) = (&context.config, device.info());
     let set = set(config, checkpoint, device);
     let need = Need::of(config, checkpoint.total_bytes(), info, &set);
-    let others = context.memory.others(id);
-    let mut warnings = Vec::new();
     let refused = |why: String| Failure::failed(format!("{id} does not fit: {why}"));
-    let (own, host) = if info.unified_memory { (Need::default(), need) } else { need.split(&set) };
-    if own.bytes() > info.memory_budget {
-        return Err(refused(own.too_large(0, info.memory_budget, "this device has", config)));
-    }
-    if let Some(memory) = host_memory() {
-        let resident = machine::resident_memory().unwrap_or(0);
-        warnings.extend(host.within(others, memory, resident, config).map_err(refused)?);
-    }
+    let others = context.memory.others(id);
+    let (own, host) = if info.unified_memory { (None, need) } else { need.split(&set) };
+    let known = Known { device: device::budget(info), host: host_memory(), resident: machine::resident_memory() };
+    let mut warnings = within(own, host, others, &known, config).map_err(refused)?;
     context.memory.note(id, host.bytes());
     let m = &config.metal_optimizations;
     if m.enabled && m.memory_pool.enabled {
@@ -65,24 +58,35 @@ pub(crate) fn check(
     Ok(warnings)
 }
 
-/// Checks the models that `serve` would load, each with its name. Models of the hub are left out: they may not be here yet.
+/// Checks the models that `serve` would load, each with its name, and that their device is there. Downloads nothing: of a model that is
+/// not here yet it says so.
 pub(crate) fn check_configured(context: &Context) -> Result<Vec<(String, Vec<String>)>, Failure> {
+    let engine = &context.config.engine;
     let named = &context.config.models.serve;
-    let local = named.iter().filter(|name| Path::new(name).is_dir()).map(|name| Some(name.as_str()));
-    let models: Vec<Option<&str>> = if named.is_empty() { vec![None] } else { local.collect() };
+    let models = if named.is_empty() { vec![None] } else { named.iter().map(|name| Some(name.as_str())).collect() };
     let mut found = Vec::new();
     for model in models {
-        // Without the bundled model there is nothing to be checked.
-        let Ok((dir, id)) = load::resolve(context, model) else { continue };
+        let dir = match (load::here(model), model) {
+            // Without the bundled model there is nothing to be checked.
+            (Err(_), None) => None,
+            (dir, _) => dir?,
+        };
+        let id = load::name(model);
+        let Some(dir) = dir else {
+            device::open(engine)?;
+            let hint =
+                format!("not downloaded yet, so whether it fits was not checked; `mlx-serving pull {id}` downloads it");
+            found.extend(model.map(|_| (id, vec![hint])));
+            continue;
+        };
         let checkpoint = Checkpoint::open(&dir).map_err(Failure::failed)?;
-        let warnings =
-            device::with(&context.config.engine, |device| check(context, &id, &checkpoint, device.as_ref()))?;
+        let warnings = device::with(engine, |device| check(context, &id, &checkpoint, device.as_ref()))?;
         found.push((id, warnings));
     }
     Ok(found)
 }
 
-/// What an engine holds while it runs, weights excepted.
+/// Memory that an engine holds while it runs, weights excepted.
 fn set(config: &Config, checkpoint: &Checkpoint, device: &dyn Device) -> WorkingSet {
     let e = &config.engine;
     let (blocks, rows) = (e.kv_cache_tokens.div_ceil(BLOCK_TOKENS), e.max_batch_rows.max(e.max_sequences));
@@ -96,14 +100,33 @@ fn set(config: &Config, checkpoint: &Checkpoint, device: &dyn Device) -> Working
     set
 }
 
-/// What a model takes, bytes.
+/// Memory that there is, as far as it is known.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// Bytes that the device may be asked for.
+    device: Option<u64>,
+    host: Option<HostMemory>,
+    /// Bytes of the host's memory that this process holds.
+    resident: Option<u64>,
+}
+
+/// Memory of a machine or a device.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    whose: &'static str,
+    bytes: u64,
+    /// Not all that there is, but what nobody holds.
+    free: bool,
+}
+
+/// Memory that a model takes, bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Need {
     weights: u64,
     kv: u64,
     /// Activations and the like.
     activations: u64,
-    /// What the pool's heaps take beyond what lies in them.
+    /// Room in the pool's heaps beyond their content.
     heaps: u64,
     spill: u64,
 }
@@ -118,10 +141,10 @@ impl Need {
     }
 
     /// The device's part and the host's, where they are two memories.
-    fn split(self, set: &WorkingSet) -> (Self, Self) {
+    fn split(self, set: &WorkingSet) -> (Option<Self>, Self) {
         let shared = set.others.iter().filter(|(_, storage)| *storage == Storage::Shared).map(|(bytes, _)| bytes).sum();
         (
-            Self { spill: 0, activations: self.activations - shared, ..self },
+            Some(Self { spill: 0, activations: self.activations - shared, ..self }),
             Self { spill: self.spill, activations: shared, ..Self::default() },
         )
     }
@@ -132,24 +155,27 @@ impl Need {
             .fold(self.weights, |sum, part| sum.saturating_add(*part))
     }
 
-    /// Against the machine's memory, of which this process holds `resident`, and its other models take or will take `others`.
-    fn within(
-        &self,
-        others: u64,
-        memory: HostMemory,
-        resident: u64,
-        config: &Config,
-    ) -> Result<Option<String>, String> {
-        let all = self.bytes().saturating_add(others);
-        if all > memory.total {
-            return Err(self.too_large(others, memory.total, "this machine has", config));
+    fn within_device(&self, others: u64, bytes: u64, config: &Config) -> Result<(), String> {
+        match self.bytes().saturating_add(others) > bytes {
+            true => Err(self.too_large(others, Room { whose: "this device", bytes, free: true }, config)),
+            false => Ok(()),
         }
-        let free = memory.available.saturating_add(resident).min(memory.total);
-        Ok((all > free).then(|| self.too_large(others, free, "free on this machine are", config)))
+    }
+
+    /// Against the machine's memory, of which its other models take or will take `others`.
+    fn within_host(&self, others: u64, known: &Known, config: &Config) -> Result<Vec<String>, String> {
+        let Some(memory) = known.host else { return Ok(vec![unknown("this machine's")]) };
+        let all = self.bytes().saturating_add(others);
+        let room = |bytes, free| Room { whose: "this machine", bytes, free };
+        if all > memory.total {
+            return Err(self.too_large(others, room(memory.total, false), config));
+        }
+        let free = memory.available.saturating_add(known.resident.unwrap_or(0)).min(memory.total);
+        Ok((all > free).then(|| self.too_large(others, room(free, true), config)).into_iter().collect())
     }
 
     /// The numbers, and the key to lower.
-    fn too_large(&self, others: u64, room: u64, whose: &str, config: &Config) -> String {
+    fn too_large(&self, others: u64, room: Room, config: &Config) -> String {
         let parts = [
             ("weights", self.weights),
             ("KV cache", self.kv),
@@ -164,15 +190,17 @@ impl Need {
             .collect();
         let all = self.bytes().saturating_add(others);
         format!(
-            "{} take {} MiB together, but {whose} {} MiB: {}",
+            "{} take {} MiB together, but {} has {} MiB{}: {}",
             parts.join(", "),
             mib(all),
-            room / MIB,
-            self.remedy(all - room, config)
+            room.whose,
+            room.bytes / MIB,
+            if room.free { " free" } else { "" },
+            self.remedy(all - room.bytes, config)
         )
     }
 
-    /// Which key to lower so that `excess` bytes less are taken.
+    /// The key to lower so that `excess` bytes less are taken.
     fn remedy(&self, excess: u64, config: &Config) -> String {
         let tokens = config.engine.kv_cache_tokens as u64;
         let token = self.kv.div_ceil(tokens.max(1)).max(1);
@@ -196,6 +224,27 @@ impl Need {
     }
 }
 
+fn unknown(whose: &str) -> String {
+    format!("{whose} memory is unknown, so whether the model fits it was not checked")
+}
+
+/// What a device of its own memory holds, if it has any, and what the host holds, whose other models take or will take `others`; what may
+/// go wrong. Fails if it cannot be held.
+fn within(own: Option<Need>, host: Need, others: u64, known: &Known, config: &Config) -> Result<Vec<String>, String> {
+    let mut warnings = Vec::new();
+    match (own, known.device) {
+        (Some(own), Some(bytes)) => own.within_device(0, bytes, config)?,
+        (Some(_), None) => warnings.push(unknown("this device's")),
+        // They share it: the device's word counts where the system says nothing.
+        (None, Some(bytes)) if known.host.is_none() => {
+            return host.within_device(others, bytes, config).map(|()| warnings);
+        }
+        (None, _) => {}
+    }
+    warnings.extend(host.within_host(others, known, config)?);
+    Ok(warnings)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -206,9 +255,14 @@ mod tests {
         config
     }
 
-    fn within(need: Need, others: u64, tokens: usize) -> Result<Option<String>, String> {
-        let memory = HostMemory { total: 1000 * MIB, available: 500 * MIB };
-        need.within(others * MIB, memory, 100 * MIB, &config(tokens))
+    const HOST: Known = Known {
+        device: None,
+        host: Some(HostMemory { total: 1000 * MIB, available: 500 * MIB }),
+        resident: Some(100 * MIB),
+    };
+
+    fn shared(need: Need, others: u64, tokens: usize) -> Result<Option<String>, String> {
+        within(None, need, others * MIB, &HOST, &config(tokens)).map(|warnings| warnings.into_iter().next())
     }
 
     fn need(weights: u64, kv: u64, heaps: u64, spill: u64) -> Need {
@@ -218,11 +272,11 @@ mod tests {
     #[test]
     fn beyond_the_machine_is_refused_and_beyond_what_is_free_warned_of() {
         // Free are 500 MiB, and 100 that this process holds already.
-        assert_eq!(within(need(100, 499, 0, 0), 0, 4096), Ok(None));
-        let told = within(need(100, 600, 0, 0), 0, 4096).unwrap().unwrap();
-        assert!(told.contains("701 MiB together") && told.contains("free on this machine are 600 MiB"), "{told}");
-        assert!(within(need(100, 899, 0, 0), 0, 4096).unwrap().is_some());
-        assert!(within(need(100, 900, 0, 0), 0, 4096).is_err());
+        assert_eq!(shared(need(100, 499, 0, 0), 0, 4096), Ok(None));
+        let told = shared(need(100, 600, 0, 0), 0, 4096).unwrap().unwrap();
+        assert!(told.contains("701 MiB together") && told.contains("this machine has 600 MiB free: "), "{told}");
+        assert!(shared(need(100, 899, 0, 0), 0, 4096).unwrap().is_some());
+        assert!(shared(need(100, 900, 0, 0), 0, 4096).is_err());
     }
 
     #[test]
@@ -247,14 +301,49 @@ mod tests {
                 ["weights 600 MiB", "1501 MiB", "1000 MiB", "lower engine.kv_cache_tokens, engine.kv_spill_mb"],
             ),
         ] {
-            let message = within(need, others, 4096).unwrap_err();
+            let message = shared(need, others, 4096).unwrap_err();
             assert!(parts.iter().all(|part| message.contains(part)), "{parts:?} are not all in: {message}");
         }
     }
 
     #[test]
+    fn memory_that_nobody_tells_of_is_said_to_be_unknown() {
+        let huge = need(1 << 20, 100, 0, 0);
+        let told = within(None, huge, 0, &Known::default(), &config(4096)).unwrap();
+        assert!(matches!(&told[..], [one] if one.contains("this machine's memory is unknown")), "{told:?}");
+        let told = within(Some(huge), huge, 0, &Known::default(), &config(4096)).unwrap();
+        assert!(matches!(&told[..], [device, _] if device.contains("this device's memory is unknown")), "{told:?}");
+        let device = Known { device: Some(300 * MIB), ..Known::default() };
+        let within = |others| within(None, need(100, 100, 0, 0), others * MIB, &device, &config(4096));
+        assert_eq!(within(0), Ok(Vec::new()));
+        let message = within(200).unwrap_err();
+        assert!(
+            message.contains("other models 200 MiB") && message.contains("this device has 300 MiB free"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_device_with_memory_of_its_own_holds_all_but_what_is_spilled() {
+        let known = Known { device: Some(300 * MIB), ..HOST };
+        let set = WorkingSet { kv_layers: 1, kv_layer_bytes: MIB, others: vec![(MIB, Storage::Private)] };
+        let within = |need: Need| {
+            let (own, host) = need.split(&set);
+            within(own, host, 0, &known, &config(4096))
+        };
+        assert_eq!(within(need(100, 100, 0, 500)), Ok(Vec::new()));
+        let message = within(need(300, 100, 0, 0)).unwrap_err();
+        assert!(message.contains("401 MiB together, but this device has 300 MiB free"), "{message}");
+        let message = within(need(100, 100, 0, 1001)).unwrap_err();
+        assert!(
+            message.contains("spilled blocks 1001 MiB") && message.contains("this machine has 1000 MiB: "),
+            "{message}"
+        );
+    }
+
+    #[test]
     fn sums_that_no_number_holds_are_too_large() {
         let huge = Need { kv: u64::MAX, spill: u64::MAX, ..need(1, 1, 0, 0) };
-        assert!(within(huge, 0, 16_777_216).is_err());
+        assert!(shared(huge, 0, 16_777_216).is_err());
     }
 }

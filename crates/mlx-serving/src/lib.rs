@@ -25,7 +25,7 @@ use tracing_subscriber::EnvFilter;
 /// Runs one command line.
 ///
 /// # Errors
-/// What the command could not do; [`Failure::code`] is the process's exit code.
+/// A command that failed; [`Failure::code`] is the process's exit code.
 pub fn run(cli: &Cli) -> Result<(), Failure> {
     let loaded = config::load(&cli.common)?;
     start_log(&loaded.config.telemetry, cli.common.verbose);

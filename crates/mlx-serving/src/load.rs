@@ -1,9 +1,9 @@
 //! From a model's name to a running engine.
 
-use crate::commands::Context;
+use crate::commands::{Context, models};
 use crate::failure::Failure;
 use crate::{config, device, fit, progress};
-use mlx_serving_checkpoint::{Checkpoint, GenerationDefaults};
+use mlx_serving_checkpoint::{Checkpoint, CheckpointError, GenerationDefaults};
 use mlx_serving_device::Device;
 use mlx_serving_engine::{Engine, Options, Parts, Sampling, SpillOptions};
 use mlx_serving_metal_layer::MetalLayer;
@@ -35,16 +35,31 @@ pub(crate) fn name(model: Option<&str>) -> String {
     name.unwrap_or_else(|| model.to_owned())
 }
 
-/// A model's folder and the name it is served under.
-pub(crate) fn resolve(context: &Context, model: Option<&str>) -> Result<(PathBuf, String), Failure> {
-    let name = name(model);
-    let dir = match model {
-        Some(model) if Path::new(model).is_dir() => PathBuf::from(model),
+/// A model's folder, if it is on this machine. Downloads nothing.
+pub(crate) fn here(model: Option<&str>) -> Result<Option<PathBuf>, Failure> {
+    match model {
+        Some(model) if Path::new(model).is_dir() => Ok(Some(PathBuf::from(model))),
         // The bundled model may be named like any other.
-        None | Some(BUNDLED) => bundled()?,
-        Some(id) => context.resolve_hub(id)?,
+        None | Some(BUNDLED) => bundled().map(Some),
+        Some(id) => models::cached(id),
+    }
+}
+
+/// A model's folder, downloaded first if need be, and the name it is served under.
+pub(crate) fn resolve(model: Option<&str>) -> Result<(PathBuf, String), Failure> {
+    let dir = match here(model)? {
+        Some(dir) => dir,
+        None => models::resolve(model.unwrap_or(BUNDLED))?,
     };
-    Ok((dir, name))
+    Ok((dir, name(model)))
+}
+
+/// A checkpoint that cannot be opened. One that is being written to may be whole later.
+fn unopened(id: &str, error: CheckpointError) -> Failure {
+    match error {
+        CheckpointError::Changed { .. } => Failure::Weights { id: id.to_owned(), message: error.to_string() },
+        error => Failure::failed(error),
+    }
 }
 
 /// Loads a checkpoint's weights with a progress bar.
@@ -83,12 +98,12 @@ pub(crate) fn start(
     layer: &dyn Fn(Arc<dyn Device>) -> Result<MetalLayer, Failure>,
 ) -> Result<ServedModel, Failure> {
     let start = Instant::now();
-    let (dir, id) = resolve(context, model)?;
-    let checkpoint = Arc::new(Checkpoint::open(&dir).map_err(Failure::failed)?);
+    let (dir, id) = resolve(model)?;
+    let checkpoint = Arc::new(Checkpoint::open(&dir).map_err(|error| unopened(&id, error))?);
     let tokenizer = Tokenizer::from_dir(&dir).map_err(Failure::failed)?;
     let template = ChatTemplate::from_dir(&dir).map_err(Failure::failed)?;
-    let (defaults, eos) = (sampling(&checkpoint.generation), eos(&checkpoint, &tokenizer));
-    let e = &context.config.engine;
+    let (defaults, eos) = (sampling(&checkpoint.generation), eos(&id, &checkpoint, &tokenizer));
+    let (e, limits) = (&context.config.engine, &context.config.server.limits);
     let engine = device::with(e, |device| {
         for warning in fit::check(context, &id, &checkpoint, device.as_ref())? {
             tracing::warn!(model = id, "{warning}");
@@ -101,6 +116,8 @@ pub(crate) fn start(
             kv_tokens: e.kv_cache_tokens,
             max_waiting: e.max_waiting,
             step_limit: Duration::from_secs(e.step_limit_s),
+            unread_stream_bytes: limits.answer_mb << 20,
+            unread_bytes: limits.unread_mb << 20,
             spill: spill(e, &id),
             ..Options::default()
         };
@@ -119,7 +136,7 @@ pub(crate) fn start(
     Ok(ServedModel { id, engine, tokenizer, template, defaults, created })
 }
 
-/// Where KV blocks go that the cache has no room for. Every model has a file of its own, named after the configured one.
+/// Destination of KV blocks that the cache has no room for. Every model has a file of its own, named after the configured one.
 fn spill(engine: &config::Engine, model: &str) -> SpillOptions {
     let name: String = model.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect();
     let file = engine.kv_spill_file.as_ref().map(|path| {
@@ -144,12 +161,74 @@ fn sampling(g: &GenerationDefaults) -> Sampling {
     }
 }
 
-/// Tokens that end an answer: generation_config.json's, else config.json's, and the tokenizer's own.
-fn eos(checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Vec<u32> {
-    let mut ids =
-        checkpoint.generation.eos_token_ids.clone().unwrap_or_else(|| checkpoint.config.eos_token_ids.clone());
-    ids.extend(tokenizer.eos_token().and_then(|token| tokenizer.token_to_id(token)));
+/// Tokens that end an answer: generation_config.json's, else config.json's, and the tokenizer's own. Those that the model never
+/// gives, because its vocabulary ends before them, are left out with a warning.
+fn eos(id: &str, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Vec<u32> {
+    let (file, named) = match &checkpoint.generation.eos_token_ids {
+        Some(ids) => ("generation_config.json", ids),
+        None => ("config.json", &checkpoint.config.eos_token_ids),
+    };
+    let own: Vec<u32> = tokenizer.eos_token().and_then(|token| tokenizer.token_to_id(token)).into_iter().collect();
+    let vocabulary = checkpoint.config.vocab_size;
+    let mut ids = Vec::new();
+    for (file, named) in [(file, named), ("tokenizer.json", &own)] {
+        let (known, beyond): (Vec<u32>, Vec<u32>) = named.iter().partition(|&&id| (id as usize) < vocabulary);
+        if !beyond.is_empty() {
+            let file = checkpoint.dir().join(file);
+            tracing::warn!(
+                model = id,
+                "{} names end tokens {beyond:?}, but the vocabulary has {vocabulary} tokens: they never come and are left out",
+                file.display()
+            );
+        }
+        ids.extend(known);
+    }
     ids.sort_unstable();
     ids.dedup();
     ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_generation(text: &str) -> Vec<u32> {
+        let (dir, bundled) = (tempfile::tempdir().unwrap(), bundled().unwrap());
+        for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+            std::fs::copy(bundled.join(name), dir.path().join(name)).unwrap();
+        }
+        std::fs::write(dir.path().join("generation_config.json"), text).unwrap();
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        eos("m", &checkpoint, &Tokenizer::from_dir(dir.path()).unwrap())
+    }
+
+    #[test]
+    fn end_tokens_beyond_the_vocabulary_are_left_out() {
+        let own = with_generation(r#"{ "eos_token_id": [] }"#);
+        assert_eq!(own.len(), 1, "the tokenizer's own");
+        let with = |ids: &[u32]| {
+            let mut ids = [ids, &own].concat();
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        assert_eq!(with_generation(r#"{ "eos_token_id": [7, 4095, 4096, 4294967295] }"#), with(&[7, 4095]));
+        assert_eq!(with_generation(r#"{ "eos_token_id": 151643 }"#), own);
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_being_written_to_is_lost_and_any_other_fails() {
+        let changed = CheckpointError::Changed { path: "w".into(), opened: 2, now: 1 };
+        assert!(matches!(unopened("m", changed), Failure::Weights { id, .. } if id == "m"));
+        let other = CheckpointError::Format { path: "w".into(), message: "x".into() };
+        assert!(matches!(unopened("m", other), Failure::Failed(_)));
+    }
+
+    #[test]
+    fn a_folder_and_the_bundled_model_are_here() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(here(dir.path().to_str()).unwrap().as_deref(), Some(dir.path()));
+        assert_eq!(here(None).unwrap(), here(Some(BUNDLED)).unwrap());
+        assert!(here(Some("no/such/model")).is_err(), "neither a folder nor an id");
+    }
 }

@@ -1,4 +1,4 @@
-//! What this machine is, for records; what this process has used of it.
+//! Description of this machine, for records; memory of it that this process has used.
 
 use serde_json::{Value, json};
 

@@ -197,6 +197,9 @@ fn configuration_is_checked_shown_and_described() {
     assert_eq!(output.status.code(), Some(2));
     let message = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(message.contains("prot") && message.contains("line 2"), "{message}");
+    let output = run(&["config", "check", "--device", "vulkan:9999"]);
+    assert_eq!(output.status.code(), Some(1), "the device is missing");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no Vulkan device"));
 }
 
 #[test]

@@ -81,6 +81,22 @@ fn an_id_that_is_not_cached_is_pulled_first_unless_offline() {
 }
 
 #[test]
+fn checking_the_configuration_downloads_nothing() {
+    let (hub, dir) = (stand_in(), tempfile::tempdir().unwrap());
+    let file = dir.path().join("runtime.yaml");
+    std::fs::write(&file, format!("models: {{ serve: [\"{ID}\"] }}\nengine: {{ kv_spill_mb: 1048576 }}\n")).unwrap();
+    let args = ["config", "check", "--config", file.to_str().unwrap(), "--device", "cpu"];
+    let check = || run(&hub, &dir.path().join("cache"), &args, false);
+    let told = stdout(check());
+    assert!(told.contains(&format!("{ID}: not downloaded yet")), "{told}");
+    assert!(hub.requests().is_empty());
+    stdout(run(&hub, &dir.path().join("cache"), &["pull", ID], false));
+    let output = check();
+    assert!(output.status.code() == Some(1), "a cached model is checked: {}", stderr(&output));
+    assert!(stderr(&output).contains(&format!("{ID} does not fit")), "{}", stderr(&output));
+}
+
+#[test]
 fn what_the_hub_refuses_is_one_clear_line() {
     let (hub, dir) = (stand_in(), tempfile::tempdir().unwrap());
     hub.faults(Faults { refuse: Some((401, "GatedRepo")), ..Faults::default() });

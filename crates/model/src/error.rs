@@ -18,7 +18,7 @@ pub enum ModelError {
         gib(*needed), gib(*budget), *budget as f64 / BYTES_OF_4_BITS / 1e9
     )]
     TooLarge {
-        /// Bytes of the weights in the device's layout.
+        /// Bytes of the checkpoint's tensors.
         needed: u64,
         /// The device's budget.
         budget: u64,
@@ -32,7 +32,7 @@ pub enum ModelError {
         path: PathBuf,
         /// The tensor.
         tensor: String,
-        /// What the configuration says instead.
+        /// The configuration's words against it.
         why: String,
     },
     /// A weight that cannot be divided is longer than the device's buffers.
@@ -74,7 +74,7 @@ pub enum ModelError {
     /// A transfer of weights failed.
     #[error("loading {tensor} from {path} failed: {why}")]
     Upload {
-        /// Which weights.
+        /// Name of the weights.
         tensor: String,
         /// Their file.
         path: PathBuf,

@@ -149,7 +149,7 @@ pub fn perplexity(evaluator: &mut Evaluator<'_>, tokens: &[u32], context: usize)
     Ok(Perplexity { nats, perplexity: nats.exp(), tokens: count })
 }
 
-/// How far one model's predictions are from another's.
+/// Distance of one model's predictions from another's.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Divergence {
     /// Mean Kullback–Leibler divergence from the reference, nats a token.

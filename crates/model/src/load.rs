@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How far loading has come, in bytes of the checkpoint.
+/// Progress of loading, in bytes of the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadProgress {
     /// Handed to the device.
@@ -20,11 +20,11 @@ pub struct LoadProgress {
     pub total: u64,
 }
 
-/// What loading needs.
+/// Inputs of loading.
 pub struct Source<'a> {
     /// The files.
     pub checkpoint: Arc<Checkpoint>,
-    /// Where the weights go.
+    /// The device that the weights go to.
     pub device: &'a Arc<dyn Device>,
     /// Their memory.
     pub allocate: &'a dyn Allocate,
@@ -45,15 +45,15 @@ pub(crate) struct Loader<'a> {
     used: BTreeSet<String>,
     held: Vec<Allocation>,
     pending: Vec<Upload>,
-    /// Where weights lie: memory that the host reaches too, if that is the same memory, so that nothing is staged and copied.
+    /// Storage of weights: shared with the host where both have the same memory, so that nothing is staged and copied.
     storage: Storage,
-    /// Where small tensors go, and how much of it is taken.
+    /// Buffer of small tensors, and its bytes that are taken.
     open: Option<(Buffer, u64)>,
-    /// What rows are read into on their way; one upload is filled at a time.
+    /// Buffer that rows are read into; one upload is filled at a time.
     rows: Arc<Mutex<Rows>>,
 }
 
-/// What a loaded model holds on to.
+/// Memory that a loaded model holds, and tensors that it does not use.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     /// The weights' memory.
@@ -79,7 +79,7 @@ struct Upload {
 }
 
 impl Upload {
-    /// Whether it has ended, well; its failure.
+    /// True once it has ended well; its failure.
     fn arrived(&self) -> Result<bool, ModelError> {
         match self.ticket.status() {
             _ if self.ticket.point.as_ref().is_some_and(|point| !point.reached()) => Ok(false),
@@ -113,7 +113,7 @@ impl Residency {
         self.uploads.iter().try_for_each(|upload| upload.ticket.order(encoder))
     }
 
-    /// Whether all have succeeded; the first that failed.
+    /// True once all have succeeded; the first failure.
     pub(crate) fn arrived(&self) -> Result<bool, ModelError> {
         if !self.arrived.load(Ordering::Relaxed) {
             for upload in &self.uploads {
@@ -298,7 +298,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// What was uploaded since the last call.
+    /// Uploads since the last call.
     pub(crate) fn residency(&mut self) -> Residency {
         Residency { uploads: std::mem::take(&mut self.pending), arrived: AtomicBool::new(false) }
     }

@@ -10,7 +10,7 @@ pub(crate) fn kv_spec(c: &Config) -> KvSpec {
     KvSpec { heads: c.num_key_value_heads, head_dim: c.head_dim, block_tokens: crate::BLOCK_TOKENS }
 }
 
-/// What [`KvCache::new`] and [`Scratch::new`] will allocate for a model of this configuration.
+/// Memory that [`KvCache::new`] and [`Scratch::new`] will allocate for a model of this configuration.
 pub fn working_set(config: &Config, device: &dyn Device, blocks: usize, rows: usize, logit_rows: usize) -> WorkingSet {
     WorkingSet {
         kv_layers: config.num_hidden_layers,

@@ -60,7 +60,7 @@ pub struct Step<'a> {
     pub sampled: Option<Buffer>,
     /// `u32 [logit_count]`: rows whose logits are wanted.
     pub logit_rows: Buffer,
-    /// How many.
+    /// Number of those rows.
     pub logit_count: usize,
     /// The batch's spans, as the host knows them.
     pub spans: &'a [Span],
@@ -139,7 +139,7 @@ impl Model {
         &self.unused
     }
 
-    /// Whether a token's keys and values depend on nothing but the tokens up to it, so that sequences may share them. With
+    /// True if a token's keys and values depend on nothing but the tokens up to it, so that sequences may share them. With
     /// dynamic scaling they depend on the prompt's length.
     pub fn prefixes_are_shareable(&self) -> bool {
         self.rope.fixed_up_to().is_none()
@@ -155,7 +155,7 @@ impl Model {
         Ok(())
     }
 
-    /// Whether all weights have arrived, without waiting. Costs nothing once they have. Fails as [`Self::wait_resident`] does.
+    /// True once all weights have arrived; never waits. Costs nothing once they have. Fails as [`Self::wait_resident`] does.
     pub fn resident(&self) -> Result<bool, ModelError> {
         if !self.resident.load(Ordering::Relaxed) {
             for part in self.residencies() {
@@ -284,10 +284,7 @@ fn rope(c: &Config) -> Rope {
         RopeScaling::Llama3 { factor, low_freq_factor, high_freq_factor, original } => {
             Scaling::Llama3 { factor, low: low_freq_factor, high: high_freq_factor, original }
         }
-        RopeScaling::Yarn { factor, original, beta_fast, beta_slow, mscale, mscale_all_dim, attention_factor } => {
-            // Attention's temperature, which the two give unless the configuration has it as it is.
-            let temperature = |m: f64| if factor > 1.0 { 0.1 * m * factor.ln() + 1.0 } else { 1.0 };
-            let attention = attention_factor.unwrap_or(temperature(mscale) / temperature(mscale_all_dim));
+        RopeScaling::Yarn { factor, original, beta_fast, beta_slow, attention } => {
             Scaling::Yarn { factor, original, beta_fast, beta_slow, attention }
         }
     };

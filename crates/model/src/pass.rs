@@ -17,7 +17,7 @@ pub(crate) struct Activations {
     pub angles: Buffer,
 }
 
-/// What stays the same over the layers of one model.
+/// Sizes that stay the same over the layers of one model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Shape {
     pub heads: usize,

@@ -1,4 +1,4 @@
-//! The rows of a checkpoint's matrices, on their way from the file into a device's layout.
+//! The rows of a checkpoint's matrices, read from the file into a device's layout.
 
 use mlx_serving_checkpoint::{Checkpoint, CheckpointError, Dtype, LinearFormat};
 use mlx_serving_device::{Device, Float, WeightFormat, WeightSource, WeightSpec};

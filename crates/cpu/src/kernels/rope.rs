@@ -1,6 +1,6 @@
 //! Rotary position embedding (arXiv:2104.09864).
 
-/// Which values of a head form the pairs that turn together.
+/// Values of a head that form the pairs which turn together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pairing {
     /// (x[i], x[i + pairs]).

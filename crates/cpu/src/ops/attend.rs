@@ -44,7 +44,7 @@ pub(crate) struct AttendStep<E> {
     scale: f32,
     window: usize,
     out: View<f32>,
-    /// Whether there are so few tasks that long sequences are split by parts.
+    /// There are so few tasks that long sequences are split by parts.
     split: bool,
     share: Share,
 }
@@ -55,7 +55,7 @@ struct Task {
     head: usize,
     /// Rows of the span.
     queries: Range<usize>,
-    /// Which part of the keys, if the sequence is split.
+    /// Part of the keys, if the sequence is split.
     part: Option<usize>,
 }
 
@@ -78,7 +78,7 @@ impl<E: Element> Pages for HeadPages<'_, E> {
     }
 }
 
-/// Where the 16 tokens that hold `token` lie in the cache: keys, values. A block is keys then values, each head by head.
+/// Offsets in the cache of the 16 tokens that hold `token`: keys, values. A block is keys then values, each head by head.
 #[inline(always)]
 fn place(kv: &KvSpec, table: &[u32], head: usize, token: usize) -> (usize, usize) {
     let half = kv.heads * kv.block_tokens * kv.head_dim;
@@ -339,7 +339,7 @@ impl<E: Element> AttendStep<E> {
         worker.arena::<f32>(4 * counters, counters * self.parts() * self.partial_len())
     }
 
-    /// Where a task's partial result lies.
+    /// Range of a task's partial result.
     fn partial_at(&self, slot: usize, part: usize) -> Range<usize> {
         let at = (slot * self.parts() + part) * self.partial_len();
         at..at + self.partial_len()

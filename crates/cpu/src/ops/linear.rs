@@ -32,9 +32,9 @@ const RUNS: usize = 6;
 struct Matrix {
     weight: PackedWeight,
     bias: Option<View<f32>>,
-    /// Where its features begin in a row of the output.
+    /// Offset of its features in a row of the output.
     first: usize,
-    /// Which of the inputs it takes.
+    /// Index of the input that it takes.
     input: usize,
 }
 
@@ -43,7 +43,7 @@ struct Input {
     format: InputFormat,
     /// Words of a token.
     words: usize,
-    /// Where they begin.
+    /// Offset of the first word.
     start: usize,
 }
 
@@ -75,7 +75,7 @@ pub(crate) struct LinearStep {
     inputs: Vec<Input>,
     /// Words of all inputs.
     words: usize,
-    /// Whether every worker makes the tokens ready for itself.
+    /// Every worker makes the tokens ready for itself.
     alone: bool,
     matrices: Vec<Matrix>,
     finish: Finish,
@@ -207,7 +207,7 @@ impl LinearStep {
         Ok(())
     }
 
-    /// Where some steps of a pass lie.
+    /// Range of some steps of a pass.
     fn words_of(&self, input: &Input, pass: &Pass, steps: Range<usize>) -> Range<usize> {
         let start = input.start + pass.start * input.words;
         let word = |step: usize| start + (step * input.format.step_words()).min(input.words) * pass.width;

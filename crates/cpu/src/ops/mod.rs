@@ -19,7 +19,7 @@ use mlx_serving_device::{Arithmetic, Op, Result};
 use rope::RopeStep;
 use sample::SampleStep;
 
-/// What decides how an op becomes a step.
+/// Settings by which an op becomes a step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lowering {
     pub(crate) isa: Isa,
@@ -69,7 +69,7 @@ impl Step {
         }
     }
 
-    /// Whether it reads a weight as a whole.
+    /// True if it reads a weight as a whole.
     pub(crate) fn has_weights(&self) -> bool {
         matches!(self, Step::Linear(_))
     }

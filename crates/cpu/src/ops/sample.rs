@@ -26,7 +26,7 @@ pub(crate) struct SampleStep {
     out: View<u32>,
 }
 
-/// What the passes leave for each other, in shared scratch.
+/// Results that the passes leave for each other, in shared scratch.
 struct Notes {
     /// Adjusted values, [rows][vocab].
     values: View<f32>,
@@ -127,7 +127,7 @@ impl SampleStep {
         Ok(())
     }
 
-    /// Where the values of some tokens of a row lie.
+    /// Range of the values of some tokens of a row.
     fn at(&self, row: usize, tokens: &Range<usize>) -> Range<usize> {
         row * self.vocab + tokens.start..row * self.vocab + tokens.end
     }
@@ -217,7 +217,7 @@ impl SampleStep {
         Ok(())
     }
 
-    /// Where the history of a row with penalties lies.
+    /// View and range of the history of a row with penalties.
     fn history_row(&self, params: &SampleParams) -> Result<Option<(&View<u32>, Range<usize>)>> {
         if params.slot == NO_SLOT {
             return Ok(None);
@@ -244,7 +244,7 @@ impl SampleStep {
     }
 }
 
-/// Whether a row's survivors must be found.
+/// True if a row's survivors must be found.
 fn filtered(params: &SampleParams) -> bool {
     params.draws() && (params.top_k > 0 || params.top_p < 1.0 || params.min_p > 0.0)
 }

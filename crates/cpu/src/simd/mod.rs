@@ -23,7 +23,7 @@ pub(crate) trait Simd: Copy {
     type F: Copy;
     /// Sixteen 32-bit words.
     type I: Copy;
-    /// How many `F` fit the registers.
+    /// Number of `F` that fit the registers.
     const REGISTERS: usize;
 
     fn splat(self, x: f32) -> Self::F;
@@ -114,7 +114,7 @@ fn fold<S: Simd>(simd: S, x: S::F, f: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// A computation that any instruction set can run.
 pub(crate) trait Kernel {
-    /// What it gives back.
+    /// Type of its result.
     type Output;
     /// Computes; `#[inline(always)]`, as is everything hot below it.
     fn run<S: Simd>(self, simd: S) -> Self::Output;

@@ -14,7 +14,7 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
     let device = device::open(&context.config.engine)?;
     let info = device.info();
     let mut problems = Vec::new();
-    if let Err(error) = load::resolve(context, None) {
+    if let Err(error) = load::here(None) {
         problems.push(error.to_string());
     }
     match fit::check_configured(context) {
@@ -53,7 +53,7 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
         let report = json!({
             "version": env!("CARGO_PKG_VERSION"), "machine": machine, "config": config,
             "devices": [{ "backend": info.backend, "name": info.name, "features": info.features, "units": info.units,
-                          "unified_memory": info.unified_memory, "memory_budget": info.memory_budget,
+                          "unified_memory": info.unified_memory, "memory_budget": device::budget(info),
                           "arithmetic": format!("{:?}", info.arithmetic).to_lowercase() }],
             "vulkan": gpus.iter().map(|gpu| json!({
                 "device": format!("vulkan:{}", gpu.index), "name": gpu.name, "driver": gpu.driver, "api": gpu.api,
@@ -79,7 +79,7 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
         format!("{green}✓{green:#} {:7} {}", info.backend, info.name),
         format!("          {}, {:?} arithmetic", units(info), info.arithmetic),
         format!("          uses {}", info.features.join(", ")),
-        format!("          memory budget {:.1} GiB", gib(info.memory_budget)),
+        format!("          memory budget {}", budget(info)),
     ];
     for gpu in &gpus {
         let mark = if gpu.missing.is_empty() { "-" } else { "!" };
@@ -102,6 +102,10 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
 
 fn gib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 30)
+}
+
+fn budget(info: &DeviceInfo) -> String {
+    device::budget(info).map_or("unknown".to_owned(), |bytes| format!("{:.1} GiB", gib(bytes)))
 }
 
 fn units(info: &DeviceInfo) -> String {

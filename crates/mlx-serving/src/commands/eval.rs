@@ -30,7 +30,7 @@ struct Bench {
 
 impl Bench {
     fn load(context: &Context, model: Option<&str>, arithmetic: Option<ArithmeticMode>) -> Result<Self, Failure> {
-        let (dir, name) = load::resolve(context, model)?;
+        let (dir, name) = load::resolve(model)?;
         let mut engine = context.config.engine.clone();
         engine.arithmetic = arithmetic.unwrap_or(engine.arithmetic);
         let device = device::open(&engine)?;
@@ -78,7 +78,9 @@ fn npy_header(rows: usize, columns: usize) -> Vec<u8> {
 pub(crate) fn perplexity(context: &Context, args: &EvalPerplexity) -> Result<(), Failure> {
     let text = std::fs::read_to_string(&args.text)
         .map_err(|e| Failure::failed(format!("{}: {e}; it must be a UTF-8 text", args.text.display())))?;
-    let (dir, _) = load::resolve(context, args.model.model.as_deref())?;
+    let (dir, _) = load::resolve(args.model.model.as_deref())?;
+    // Refuses files that are none before any is read.
+    Checkpoint::open(&dir).map_err(Failure::failed)?;
     let tokenizer = Tokenizer::from_dir(&dir).map_err(Failure::failed)?;
     let tokens = tokenizer.encode(&text, false).map_err(Failure::failed)?;
     if tokens.len() < 2 {

@@ -7,7 +7,7 @@ mod doctor;
 mod eval;
 mod generate;
 mod kernels;
-mod models;
+pub(crate) mod models;
 mod serve;
 mod synth;
 mod throughput;
@@ -19,13 +19,13 @@ use crate::failure::Failure;
 use crate::fit::Ledger;
 use crate::load;
 use mlx_serving_server::ServedModel;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// What every command has at hand.
+/// Configuration and state that every command has at hand.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub config: Config,
-    /// What the models that were loaded take.
+    /// Memory that the models which were loaded take.
     pub memory: Ledger,
 }
 
@@ -37,11 +37,6 @@ impl Context {
     /// Loads a model and starts its engine; the bundled one if none is named.
     pub(crate) fn load(&self, model: Option<&str>) -> Result<ServedModel, Failure> {
         load::serve(self, model)
-    }
-
-    /// The folder of a hub id, downloaded first if need be.
-    pub(crate) fn resolve_hub(&self, id: &str) -> Result<PathBuf, Failure> {
-        models::resolve(id)
     }
 }
 

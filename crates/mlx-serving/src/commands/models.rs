@@ -13,7 +13,13 @@ use std::path::PathBuf;
 
 const ENDPOINT: &str = "https://huggingface.co";
 
-/// The folder of a model on the hub, pulled first if it is not cached.
+/// The folder of a model of the hub, if all of it is in the cache. Nothing is downloaded.
+pub(crate) fn cached(id: &str) -> Result<Option<PathBuf>, Failure> {
+    let id = ModelId::parse(id).map_err(Failure::failed)?;
+    hub()?.cache().snapshot(&id).map_err(Failure::failed)
+}
+
+/// The folder of a model of the hub, pulled first if it is not cached.
 pub(crate) fn resolve(id: &str) -> Result<PathBuf, Failure> {
     let id = ModelId::parse(id).map_err(Failure::failed)?;
     with_progress(&id, |hub, progress| hub.resolve(&id, progress))

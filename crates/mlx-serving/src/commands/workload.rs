@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// How much is asked.
+/// Amount that is asked.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Load {
     /// Requests.
@@ -60,7 +60,7 @@ impl Percentiles {
     }
 }
 
-/// What one run measured.
+/// Measurements of one run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Measured {
     /// Generated tokens of all requests over the wall time of the run.

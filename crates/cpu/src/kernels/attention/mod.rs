@@ -1,7 +1,7 @@
 //! Attention of some query rows of one key/value head over its cached keys: online softmax (arXiv:1805.02867) over blocks of 64
 //! keys at absolute positions, in parts of 512 that start afresh and are merged in order.
 //!
-//! What happens to a row depends on its own query and keys only: in which tile or task it runs changes no bit of it.
+//! A row's result depends on its own query and keys only: in which tile or task it runs changes no bit of it.
 
 mod online;
 

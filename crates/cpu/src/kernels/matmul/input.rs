@@ -20,7 +20,7 @@ const LONGEST: usize = 128;
 /// Blocks of smaller numbers count as zeros: their scale would be no normal number.
 const TINY: f32 = 1e-30;
 
-/// What a matrix wants its tokens to look like.
+/// Format in which a matrix takes its tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InputFormat {
     /// Rounded to 8 bits, for codes whose low plane has `low` bits, in groups of `group`.
@@ -88,7 +88,7 @@ pub(crate) struct Prepare<'a> {
     pub(crate) row: &'a [f32],
     pub(crate) norm: Option<RowNorm<'a>>,
     pub(crate) steps: Range<usize>,
-    /// Which of the `width` tokens of the pass it is.
+    /// Index among the `width` tokens of the pass.
     pub(crate) token: usize,
     pub(crate) width: usize,
     /// These steps of the pass.

@@ -21,7 +21,7 @@ pub(super) const DENSE_STEP: usize = 128;
 /// A cache line of a tile: a word of each row.
 pub(crate) type Line = [u32; TILE];
 
-/// How codes of `bits` bits are cut into planes.
+/// Division of codes of `bits` bits into planes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Planes {
     /// Bits of the low plane: 2, 4 or 8.

@@ -7,10 +7,10 @@ use mlx_serving_device::{Arithmetic, Float, WeightFormat};
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// How far ahead of a single token's product its weights are asked for, bytes.
+/// Distance ahead of a single token's product at which its weights are asked for, bytes.
 const AHEAD: usize = 4096;
 
-/// How many tokens `isa`'s registers serve at once: the widths of passes, widest first.
+/// Numbers of tokens that `isa`'s registers serve at once: the widths of passes, widest first.
 pub(crate) fn widths(isa: Isa) -> &'static [usize] {
     match isa {
         Isa::Avx512 => &[12, 8, 4, 1],
@@ -72,7 +72,7 @@ macro_rules! by_width {
     };
 }
 
-/// What tiles of one bit width differ in.
+/// Differences between tiles of one bit width.
 #[derive(Clone, Copy)]
 struct Groups {
     group: usize,

@@ -33,7 +33,7 @@ pub(crate) struct Adjust<'a> {
     pub(crate) history: Option<&'a [u32]>,
     pub(crate) params: &'a SampleParams,
     pub(crate) biases: &'a [LogitBias],
-    /// Where the adjusted values go.
+    /// Destination of the adjusted values.
     pub(crate) to: &'a mut [f32],
 }
 

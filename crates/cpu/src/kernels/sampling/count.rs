@@ -8,7 +8,7 @@ const BINS_PER_NAT: f32 = 16.0;
 /// One unit of probability mass, relative to the largest token's: sums of 2¹⁸ of them stay below 2⁶³.
 const UNIT: f32 = (1u64 << 44) as f32;
 
-/// How many tokens fell into a bin, and their mass.
+/// Number of tokens that fell into a bin, and their mass.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub(crate) struct Bin {
@@ -71,7 +71,7 @@ impl Cut {
     /// Everything survives.
     pub(crate) const NONE: Cut = Cut { value: f32::NEG_INFINITY, token: u32::MAX };
 
-    /// Whether a token survives.
+    /// True if a token survives.
     #[inline(always)]
     pub(crate) fn keeps(self, value: f32, token: u32) -> bool {
         value > self.value || (value == self.value && token <= self.token)
@@ -93,7 +93,7 @@ pub(crate) fn cut(filters: &Filters<'_>) -> Cut {
     if ranked.value >= floor { ranked } else { Cut { value: floor, token: u32::MAX } }
 }
 
-/// Where top-k and top-p cut: the bin in which the first of them ends is sorted, and walked token by token.
+/// Cut of top-k and top-p: the bin in which the first of them ends is sorted, and walked token by token.
 fn ranked_cut(filters: &Filters<'_>) -> Cut {
     let total: u64 = filters.bins.iter().map(|bin| bin.mass).sum();
     let most = if filters.params.top_k == 0 { u64::MAX } else { u64::from(filters.params.top_k) };

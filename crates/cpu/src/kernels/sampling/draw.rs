@@ -12,7 +12,7 @@ pub(crate) struct Draw<'a> {
     pub(crate) values: &'a [f32],
     pub(crate) params: &'a SampleParams,
     pub(crate) cut: Cut,
-    /// What is known to be reached, perhaps by a token of another chunk: a sixteen that cannot reach it is passed over.
+    /// The best that is known to be reached, perhaps by a token of another chunk: a sixteen that cannot reach it is passed over.
     pub(crate) best: Best,
 }
 

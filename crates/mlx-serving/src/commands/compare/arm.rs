@@ -15,15 +15,15 @@ fn spill_mb() -> u64 {
     2048.min(host_memory().map_or(u64::MAX, |memory| memory.total >> 22))
 }
 
-/// What an engine runs with.
+/// Optimizations that an engine runs with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Arm {
     /// The three baselines.
     Plain,
     /// The baselines, with every allocation made on the device.
     Direct,
-    /// The baselines, with KV blocks spilled and brought back in line.
-    SpillInLine,
+    /// The baselines, with KV blocks spilled and restored synchronously.
+    SynchronousSpill,
     /// One optimization.
     One(&'static str),
     /// Several at once.
@@ -35,17 +35,17 @@ impl Arm {
         match self {
             Arm::Plain => "plain",
             Arm::Direct => "direct allocation",
-            Arm::SpillInLine => "spilling in line",
+            Arm::SynchronousSpill => "synchronous spilling",
             Arm::One(name) => name,
             Arm::All(_) => "all together",
         }
     }
 
-    /// Whether KV blocks that are pushed out go to host memory; without that they are computed again.
+    /// Sends evicted KV blocks to host memory; without that they are computed again.
     fn spills(&self) -> bool {
         match self {
             Arm::Plain | Arm::Direct => false,
-            Arm::SpillInLine => true,
+            Arm::SynchronousSpill => true,
             Arm::One(name) => *name == BLIT,
             Arm::All(names) => names.contains(&BLIT),
         }
@@ -54,38 +54,38 @@ impl Arm {
     /// As `--metal-opts` has it.
     fn list(&self) -> String {
         match self {
-            Arm::Plain | Arm::Direct | Arm::SpillInLine => "none".into(),
+            Arm::Plain | Arm::Direct | Arm::SynchronousSpill => "none".into(),
             Arm::One(name) => (*name).into(),
             Arm::All(names) => names.join(","),
         }
     }
 }
 
-/// What is asked of each engine.
+/// Questions that each engine is asked.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Questions {
     /// The load that throughput is measured under.
     #[serde(flatten)]
     pub load: Load,
-    /// Tokens of the prompt whose cached blocks are pushed out and then wanted again.
+    /// Tokens of the prompt whose cached blocks are evicted and then wanted again.
     pub prefix_tokens: usize,
 }
 
 impl Questions {
-    /// Tokens that the KV cache holds: little enough that the questions push each other out.
+    /// Tokens that the KV cache holds: little enough that the questions evict each other.
     pub(crate) fn kv_tokens(&self) -> usize {
         let load = self.load.concurrency * (self.load.prompt_tokens + self.load.max_tokens);
         (load + 64).max(self.prefix_tokens + 64).max(256)
     }
 }
 
-/// What one run showed.
+/// Measurements of one run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Run {
     pub arm: &'static str,
     /// From nothing to the first token: opening the device, loading, and the prompt.
     pub cold_ttft_ms: f64,
-    /// First token of a prompt whose blocks were computed before and have been pushed out since.
+    /// First token of a prompt whose blocks were computed before and have been evicted since.
     pub restore_ttft_ms: f64,
     #[serde(flatten)]
     pub measured: Measured,

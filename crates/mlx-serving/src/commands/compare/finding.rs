@@ -1,4 +1,4 @@
-//! What the runs say about each optimization, beside what was aimed at.
+//! Findings of the runs about each optimization, beside what was aimed at.
 
 use super::arm::{Arm, Run};
 use super::statistics::{COVERAGE, Median};
@@ -36,7 +36,7 @@ impl Figure {
         match self {
             Figure::Throughput => "throughput, tok/s",
             Figure::ColdTtft => "cold start to first token, ms",
-            Figure::RestoreTtft => "pushed-out prefix to first token, ms",
+            Figure::RestoreTtft => "evicted prefix to first token, ms",
             Figure::Utilization => "device utilization, %",
             Figure::Ttft => "time to first token, ms",
             Figure::BetweenTokens => "between tokens, ms",
@@ -62,7 +62,7 @@ impl Figure {
     }
 }
 
-/// What the seed document aims at for one figure of one arm.
+/// Aim of the seed document for one figure of one arm.
 struct Target {
     figure: Figure,
     text: &'static str,
@@ -86,16 +86,16 @@ fn targets(arm: &Arm) -> Vec<Target> {
         Arm::One(_) => vec![target(Figure::Utilization, "+5 to +10 points", 5.0, true)],
         Arm::All(_) => vec![target(Figure::Throughput, "+40 to +60 %", 40.0, false)],
         Arm::Direct => vec![target(Figure::Throughput, "none: for comparison", f64::NAN, false)],
-        Arm::SpillInLine => vec![target(Figure::RestoreTtft, "none: for comparison", f64::NAN, false)],
+        Arm::SynchronousSpill => vec![target(Figure::RestoreTtft, "none: for comparison", f64::NAN, false)],
         Arm::Plain => Vec::new(),
     }
 }
 
-/// How a change stands to what was aimed at, by its interval: the median alone says nothing.
+/// Standing of a change beside its aim, by its interval: the median alone says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Outcome {
-    /// The whole interval is.
+    /// The whole interval is beyond the aim.
     Reached,
     /// The whole interval is on one side of zero, and short of the aim.
     NotReached,
@@ -174,16 +174,24 @@ pub(crate) struct Finding {
     pub interval: Interval,
     /// Of the change: points of a percentage rather than per cent of the value.
     pub points: bool,
-    /// How far the plain runs lie apart, nine tenths of them, in the change's unit.
+    /// Distance between the plain runs, nine tenths of them, in the change's unit.
     pub plain_spread: f64,
     /// Null where nothing was aimed at.
     pub outcome: Option<Outcome>,
-    /// Where the aim was not reached: what the measurements say about why.
+    /// Why the aim was not reached, as far as the measurements tell.
     pub reason: Option<String>,
     /// All of them, in the order of the runs.
     pub pairs: Vec<Pair>,
-    /// The plain runs lie further apart than what is aimed at.
-    pub noisy: bool,
+    /// Nearer end of what was aimed at.
+    #[serde(skip)]
+    least: f64,
+}
+
+impl Finding {
+    /// Plain runs that lie further apart than the aim, where that may have decided: an aim that was reached all the same was.
+    fn noisy(&self) -> bool {
+        self.plain_spread > self.least.abs() && self.outcome != Some(Outcome::Reached)
+    }
 }
 
 /// Of a median.
@@ -194,9 +202,9 @@ pub(crate) struct Interval {
     pub coverage: f64,
 }
 
-/// How a line is to be read.
-pub(crate) const READING: &str = "Each line is the pair of runs whose change is the median: plain is the mean of the plain runs before and after, \
-    the change is with it against plain. The interval is of the changes of all pairs, and decides.";
+/// The sentence that says how to read a line.
+pub(crate) const READING: &str = "Each line is the pair of runs with the median change, where plain is the mean of the plain runs just before and after; \
+    the interval is of the changes of all pairs, and it decides.";
 
 /// A run between two plain ones.
 pub(crate) struct Sandwich<'a> {
@@ -208,7 +216,7 @@ pub(crate) struct Sandwich<'a> {
 
 /// The findings about one arm.
 pub(crate) fn findings(arm: &Arm, runs: &[Sandwich<'_>]) -> Vec<Finding> {
-    let plain: Vec<&Run> = runs.iter().flat_map(|s| [s.before, s.after]).collect();
+    let plain = each_once(&runs.iter().map(|s| (s.before, s.after)).collect::<Vec<_>>());
     let runs: Vec<&Sandwich<'_>> = runs.iter().filter(|s| s.arm == arm).collect();
     let finding = |t: &Target| {
         let value = |run: &Run| t.figure.of(run).unwrap_or(f64::NAN);
@@ -236,13 +244,19 @@ pub(crate) fn findings(arm: &Arm, runs: &[Sandwich<'_>]) -> Vec<Finding> {
                 Outcome::CannotTell => Some("the interval spans the aim".into()),
             }),
             pairs,
-            noisy: plain_spread > t.least.abs(),
+            least: t.least,
         }
     };
     targets(arm).iter().map(finding).collect()
 }
 
-/// How far the middle nine tenths of the values lie apart, per cent of the median or in their own unit.
+/// The members of pairs of which each begins with the last one's second.
+fn each_once<T: Copy>(pairs: &[(T, T)]) -> Vec<T> {
+    let last = pairs.last().map(|pair| pair.1);
+    pairs.iter().map(|pair| pair.0).chain(last).collect()
+}
+
+/// Distance between the ends of the middle nine tenths of the values, per cent of the median or in their own unit.
 fn spread(values: &[f64], points: bool) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -252,10 +266,10 @@ fn spread(values: &[f64], points: bool) -> f64 {
     if points { range } else { 100.0 * range / at(0.5) }
 }
 
-/// A sentence about findings whose aim is within the noise; `None` if there are none.
+/// A sentence about findings that noise may have decided; `None` if there are none.
 pub(crate) fn noise(findings: &[Finding]) -> Option<String> {
     let mut told: Vec<String> = Vec::new();
-    for f in findings.iter().filter(|f| f.noisy) {
+    for f in findings.iter().filter(|f| f.noisy()) {
         let figure = f.figure.split(',').next().unwrap_or(f.figure);
         let unit = if f.points { "points" } else { "%" };
         let text = format!("{figure} {:.0} {unit}", f.plain_spread);
@@ -292,7 +306,7 @@ fn reason(arm: &Arm, figure: Figure, runs: &[&Sandwich<'_>]) -> String {
             with(Figure::Overlap),
         ),
         (Arm::One("blit_queue"), _) => format!(
-            "bringing the blocks back takes {:.1} ms where computing them again takes {:.1} ms",
+            "restoring the blocks takes {:.1} ms where computing them again takes {:.1} ms",
             with(Figure::RestoreTtft),
             plain(Figure::RestoreTtft),
         ),
@@ -347,6 +361,34 @@ mod tests {
         assert_eq!(Pair::median(&pairs[..2]).unwrap().plain, 50.0);
         assert_eq!(Pair::median(&[]), None);
         assert_eq!(Pair::new(70.0, 81.0, true).change, 11.0);
+    }
+
+    #[test]
+    fn noise_is_told_once_of_what_it_may_have_decided() {
+        let finding = |outcome, plain_spread, least| Finding {
+            arm: "memory_pool",
+            figure: Figure::Throughput.name(),
+            target: "",
+            pair: Pair::new(1.0, 1.0, false),
+            interval: Interval { low: 0.0, high: 0.0, coverage: 0.9375 },
+            points: false,
+            plain_spread,
+            outcome: Some(outcome),
+            reason: None,
+            pairs: Vec::new(),
+            least,
+        };
+        assert_eq!(noise(&[finding(Outcome::Reached, 90.0, -15.0)]), None);
+        assert_eq!(noise(&[finding(Outcome::NotReached, 9.0, 10.0)]), None);
+        let noisy = finding(Outcome::NoDifference, 31.0, -15.0);
+        let told = noise(&[noisy.clone(), noisy]).unwrap();
+        assert_eq!(told.matches("throughput 31 %").count(), 1, "{told}");
+    }
+
+    #[test]
+    fn a_plain_run_between_two_others_counts_once() {
+        assert_eq!(each_once(&[(1, 2), (2, 3), (3, 4)]), [1, 2, 3, 4]);
+        assert!(each_once::<u8>(&[]).is_empty());
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
         prefix_tokens: args.prefix_tokens,
     };
     let model = args.model.model.as_deref();
-    let (_, name) = load::resolve(context, model)?;
+    let (_, name) = load::resolve(model)?;
     let total = args.repetitions * arms.len() * 2 + 1;
     let bar = bar(total);
     bar.set_message("warming up");
@@ -118,7 +118,7 @@ pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
     }
 }
 
-/// The arms that a list names, in the order of running; direct allocation beside the pool, spilling in line beside the blit queue.
+/// The arms that a list names, in the order of running; direct allocation beside the pool, synchronous spilling beside the blit queue.
 fn arms(context: &Context, list: &str) -> Result<Vec<Arm>, Failure> {
     let mut options = context.config.metal_optimizations.clone();
     options.select(list).map_err(|message| Failure::usage(format!("--optimizations: {message}")))?;
@@ -133,7 +133,7 @@ fn arms(context: &Context, list: &str) -> Result<Vec<Arm>, Failure> {
         arms.push(Arm::Direct);
     }
     if active.contains(&BLIT) {
-        arms.push(Arm::SpillInLine);
+        arms.push(Arm::SynchronousSpill);
     }
     arms.extend(active.iter().map(|name| Arm::One(name)));
     if active.len() > 1 {
@@ -284,7 +284,7 @@ mod tests {
         let names = |list| arms(&context(), list).unwrap().iter().map(Arm::name).collect::<Vec<_>>();
         let each = [
             "direct allocation",
-            "spilling in line",
+            "synchronous spilling",
             "memory_pool",
             "blit_queue",
             "command_buffer_ring",

@@ -33,7 +33,7 @@ pub(super) fn html(c: &Comparison) -> Result<String, Box<dyn Error>> {
         page,
         "<p>{} ({}), mlx-serving {}. {} repetitions; every optimized run lies between two plain ones and is compared with \
          their mean. Load: {} requests of {} prompt and {} answer tokens, {} at a time; then a prompt of {} tokens whose \
-         blocks were pushed out of a KV cache of {} tokens: arms with the blit queue, or that spill in line, bring them back from host \
+         blocks were evicted from a KV cache of {} tokens: arms with the blit queue, or that spill synchronously, restore them from host \
          memory, the others compute them again. Intervals hold the true median with a probability of at least {:.0} %.</p>",
         escape(c.device["name"].as_str().unwrap_or("?")),
         escape(c.device["backend"].as_str().unwrap_or("?")),

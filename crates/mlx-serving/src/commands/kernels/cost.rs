@@ -1,4 +1,4 @@
-//! What an op must move and compute, whatever the kernel does.
+//! Bytes that an op must move and operations that it must compute, whatever the kernel does.
 
 use super::plan::Case;
 use mlx_serving_device::ops::{Attend, Epilogue, Linear};

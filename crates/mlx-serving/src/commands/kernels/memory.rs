@@ -23,7 +23,7 @@ impl<'a> Memory<'a> {
         Ok(Self { device, transfer: layer.transfer })
     }
 
-    /// Where weights, KV cache and a step's inputs lie, as a model's do.
+    /// Storage of weights, KV cache and a step's inputs, as a model has them.
     fn resident(&self) -> Storage {
         if self.device.info().unified_memory { Storage::Shared } else { Storage::Private }
     }

@@ -1,4 +1,4 @@
-//! What is to be measured, and the device memory that it takes.
+//! The plan of a measurement, and the device memory that it takes.
 
 use super::sizes::Sizes;
 use crate::failure::Failure;
@@ -43,7 +43,7 @@ impl Case {
     }
 }
 
-/// What is measured.
+/// Cases and buffers of a measurement.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub shape: &'static Shape,
@@ -61,7 +61,7 @@ impl Plan {
     /// The cases of all rows at all contexts.
     ///
     /// # Errors
-    /// What does not fit the device, with the numbers and what would fit.
+    /// Makes a plan. Fails where it does not fit the device, with the numbers and what would fit.
     pub(super) fn new(
         shape: &'static Shape,
         (bits, group_size): (u8, u16),

@@ -1,10 +1,10 @@
-//! What was measured, for people and as JSON, and what follows from it for whole steps.
+//! Measurements, for people and as JSON, and what follows from them for whole steps.
 
 use super::cost::Cost;
 use super::plan::{Case, Plan};
 use super::rig::Kernel;
 use super::timing::Timing;
-use crate::machine;
+use crate::{device, machine};
 use mlx_serving_device::DeviceInfo;
 use serde_json::{Value, json};
 use std::io::Write;
@@ -33,13 +33,13 @@ impl Speed {
 pub(super) struct Measured {
     pub kernel: Kernel,
     pub rows: usize,
-    /// Where it matters.
+    /// Tokens of a sequence, where they matter.
     pub context: Option<usize>,
     pub speed: Speed,
 }
 
 impl Measured {
-    /// Whether a step of that case has this.
+    /// True if a step of that case has this.
     pub(super) fn is(&self, kernel: Kernel, case: &Case) -> bool {
         (self.kernel, self.rows, self.context) == (kernel, kernel.rows(case), kernel.context(case))
     }
@@ -119,7 +119,7 @@ impl Report<'_> {
             },
             "device": {
                 "backend": d.backend, "name": d.name, "features": d.features, "units": d.units,
-                "unified_memory": d.unified_memory, "memory_budget": d.memory_budget,
+                "unified_memory": d.unified_memory, "memory_budget": device::budget(d),
                 "max_buffer_len": d.max_buffer_len,
             },
             "machine": machine::describe(),

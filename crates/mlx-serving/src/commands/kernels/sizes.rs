@@ -1,4 +1,4 @@
-//! Whether what a plan needs fits a device, and how much more may be taken.
+//! A check that a plan fits a device, and how much more may be taken.
 
 use super::plan::{Case, Plan};
 use crate::failure::Failure;
@@ -54,7 +54,7 @@ impl Sizes {
         })
     }
 
-    /// What must lie in one buffer.
+    /// Checks what must lie in one buffer.
     pub(super) fn check_buffers(&self, plan: &Plan, info: &DeviceInfo) -> Result<(), Failure> {
         let (rows, logits) = (plan.max_rows() as u64, plan.max_logit_rows() as u64);
         let limit = info.max_buffer_len;
@@ -78,7 +78,7 @@ impl Sizes {
         Ok(())
     }
 
-    /// What must be there at a time.
+    /// Checks what must be there at a time.
     pub(super) fn check_budget(&self, shape: &Shape, info: &DeviceInfo) -> Result<(), Failure> {
         let Self { layer, head, kv, others, .. } = *self;
         let needed = layer + head + kv + others;

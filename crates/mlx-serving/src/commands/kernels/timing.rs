@@ -4,7 +4,7 @@ use mlx_serving_device::{Op, Queue, Result};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a command buffer should run: long beside what submitting costs, short beside a driver's watchdog.
+/// Time that a command buffer should run: long beside what submitting costs, short beside a driver's watchdog.
 const TARGET: Duration = Duration::from_millis(20);
 /// Calls of one command buffer at most.
 const MAX_CALLS: usize = 1000;
