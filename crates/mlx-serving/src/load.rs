@@ -119,7 +119,6 @@ pub(crate) fn start(
             unread_stream_bytes: limits.answer_mb << 20,
             unread_bytes: limits.unread_mb << 20,
             spill: spill(e, &id),
-            ..Options::default()
         };
         let parts = Parts { device: device.clone(), layer, model, tokenizer: tokenizer.clone(), eos: eos.clone() };
         Engine::start(parts, &options).map_err(Failure::failed)
