@@ -1,4 +1,4 @@
-//! Uploads by the coordinator beside those in line: what a call costs its caller, and how long a run of uploads takes in all.
+//! Uploads by the coordinator beside synchronous ones: what a call costs its caller, and how long a run of uploads takes in all.
 //!
 //! Each upload fills 1 MiB of private memory on the CPU device, through staging memory and a copy.
 #![allow(clippy::unit_arg, reason = "a closure of one expression is the plainest")]
@@ -23,7 +23,7 @@ fn upload(transfer: &dyn Transfer, to: &Buffer) -> Ticket {
 
 fn uploads(c: &mut Criterion) {
     let device: Arc<dyn Device> = CpuDevice::new(&CpuOptions::default()).unwrap();
-    for (name, optimizations) in [("in line", "none"), ("coordinator", "blit_queue")] {
+    for (name, optimizations) in [("synchronous", "none"), ("coordinator", "blit_queue")] {
         let mut config = MetalOptimizations::default();
         config.select(optimizations).unwrap();
         config.blit_queue.max_pending_ops = 100;

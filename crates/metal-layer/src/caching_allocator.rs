@@ -10,7 +10,7 @@ use std::time::Instant;
 /// Keep at most this many bytes for reuse.
 const CACHE_LIMIT: u64 = 1 << 30;
 
-/// The plain way, by MLX's rule: dedicated buffers, rounded up to size classes, kept for reuse when they are let go. A cached
+/// The plain way, by MLX's rule: dedicated buffers, rounded up to size classes, kept for reuse when they are released. A cached
 /// buffer serves a request if it wastes at most as much again as was asked for.
 #[derive(Debug)]
 pub struct CachingAllocator {
@@ -29,8 +29,8 @@ struct Shared {
 struct State {
     next_id: u64,
     live: HashMap<u64, Live>,
-    /// Let go, waiting for submissions that may use them.
-    limbo: Vec<(Vec<Point>, Buffer)>,
+    /// Released, waiting for submissions that may use them.
+    pending_free: Vec<(Vec<Point>, Buffer)>,
     /// By storage and length.
     free: BTreeMap<(bool, u64), Vec<Buffer>>,
     cached: u64,
@@ -76,11 +76,11 @@ impl Shared {
 impl State {
     /// Moves buffers whose last use has completed to the free ones.
     fn settle(&mut self, limit: u64) {
-        for (points, buffer) in std::mem::take(&mut self.limbo) {
+        for (points, buffer) in std::mem::take(&mut self.pending_free) {
             if points.iter().all(Point::reached) {
                 self.keep(buffer, limit);
             } else {
-                self.limbo.push((points, buffer));
+                self.pending_free.push((points, buffer));
             }
         }
     }
@@ -162,7 +162,7 @@ impl Reclaim for Shared {
         if points.is_empty() {
             state.keep(live.whole, self.cache_limit);
         } else {
-            state.limbo.push((points, live.whole));
+            state.pending_free.push((points, live.whole));
         }
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct SingleSubmission {
     device: Arc<dyn Device>,
-    /// Before the allocator, which says at its end what is not let go.
+    /// Before the allocator, which says at its end what is not released.
     uniforms: Option<Allocation>,
     allocate: Arc<dyn Allocate>,
     compute: Lane,

@@ -6,7 +6,7 @@ use super::*;
 use mlx_serving_device::Buffer;
 use proptest::prelude::*;
 
-/// What happens.
+/// An event.
 #[derive(Debug, Clone)]
 enum Act {
     Allocate {
@@ -41,7 +41,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..200)
 }
 
-/// Bytes that were let go, and the values that the two timelines must reach before anyone gets them.
+/// Bytes that were released, and the values that the two timelines must reach before anyone gets them.
 struct Waiting {
     buffer: Buffer,
     until: [u64; 2],

@@ -73,7 +73,7 @@ fn a_range_is_reused_only_after_all_that_was_submitted_when_it_was_let_go() {
     let (memory, other) = (first.memory().clone(), rig.take(64 * MIB));
     let point = rig.lane.issue();
     drop(first);
-    // Submitted afterward: nothing that was let go before waits for it.
+    // Submitted afterward: nothing that was released before waits for it.
     rig.lane.issue();
     let fallback = rig.take(64 * MIB);
     assert!(!Arc::ptr_eq(fallback.memory(), &memory) && !Arc::ptr_eq(fallback.memory(), other.memory()));
