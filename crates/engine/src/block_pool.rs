@@ -111,7 +111,7 @@ impl BlockPool {
     }
 
     /// A block for spilled content, to be filled before the next step.
-    fn bring_back(&mut self, content: Content) -> Option<u32> {
+    fn restore(&mut self, content: Content) -> Option<u32> {
         let spilled = self.spill.as_ref()?.fetch(&content)?;
         let id = self.take()?;
         self.by_prefix.insert(content.prefix, id);
@@ -135,7 +135,7 @@ impl BlockPool {
                     id
                 }
                 Some(_) => break,
-                None if restore => match self.bring_back(content) {
+                None if restore => match self.restore(content) {
                     Some(id) => id,
                     None => break,
                 },

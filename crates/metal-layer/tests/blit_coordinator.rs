@@ -161,7 +161,7 @@ fn an_upload_that_fails_or_panics_reaches_its_point_and_those_behind_it_go_on() 
 }
 
 #[test]
-fn a_full_ring_makes_the_caller_wait_and_then_go_in_line() {
+fn a_full_ring_makes_the_caller_wait_and_then_copy_synchronously() {
     let bench = Bench::new();
     let transfer = bench.coordinator(&BlitQueueConfig { max_pending_ops: 1, timeout_ms: 100, ..small() });
     let (held, other) = (bench.buffer(64, Storage::Shared), bench.buffer(64, Storage::Private));
@@ -477,7 +477,7 @@ fn perform(bench: &Bench, transfer: &dyn Transfer, storage: Storage, acts: &[Act
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn any_interleaving_ends_as_in_line(
+    fn any_interleaving_ends_as_synchronous_copies_do(
         acts in prop::collection::vec(act(), 1..40), pending in 1usize..6,
         use_shared_events in any::<bool>(), verify_checksums in any::<bool>(), shared in any::<bool>(),
     ) {
