@@ -4,18 +4,18 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How matrix products are computed.
+/// Arithmetic of matrix products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Arithmetic {
-    /// What the device does fastest: where the weights are quantized, activations may be rounded, to 8 bits a group at least; a 16-bit
-    /// KV cache.
+    /// The fastest on the device: where the weights are quantized, activations may be rounded, to 8 bits a group at least; a
+    /// 16-bit KV cache.
     #[default]
     Fast,
     /// `f32` activations and an `f32` KV cache.
     Exact,
 }
 
-/// What a device is, for people and for the layers that must adapt.
+/// Description of a device, for people and for the layers that must adapt.
 #[derive(Debug, Clone)]
 pub struct DeviceInfo {
     /// `cpu`, `vulkan`, `metal` or `fake`.
@@ -52,7 +52,7 @@ pub struct Counters {
 /// Size and alignment that a placed buffer needs, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
-    /// Bytes to set aside.
+    /// Bytes to reserve.
     pub size: u64,
     /// Alignment of the offset, a power of two.
     pub align: u64,
@@ -71,7 +71,7 @@ pub struct KvSpec {
 
 /// A device: memory, two queues, timelines, and its own layouts of weights and KV blocks.
 pub trait Device: fmt::Debug + Send + Sync {
-    /// What it is.
+    /// Its description.
     fn info(&self) -> &DeviceInfo;
     /// Counters since it was made.
     fn counters(&self) -> Counters;
@@ -82,7 +82,7 @@ pub trait Device: fmt::Debug + Send + Sync {
     fn new_heap(&self, len: u64, storage: Storage) -> Result<Arc<dyn Heap>>;
     /// Allocates a dedicated buffer. Its first bytes are undefined.
     fn new_buffer(&self, len: u64, storage: Storage) -> Result<Buffer>;
-    /// What a buffer of `len` bytes needs inside a heap.
+    /// Size and alignment that a buffer of `len` bytes needs inside a heap.
     fn placement(&self, len: u64) -> Placement;
 
     /// Runs ops. Always the same queue.
@@ -92,7 +92,7 @@ pub trait Device: fmt::Debug + Send + Sync {
     /// A new timeline at 0.
     fn new_timeline(&self) -> Result<Arc<dyn Timeline>>;
 
-    /// How this device stores such a weight.
+    /// This device's storage of such a weight.
     fn weight_layout(&self, spec: &WeightSpec) -> Result<WeightLayout>;
     /// Packs some blocks of a weight on the host: `source` is the whole matrix, `out` has the bytes of `blocks`. Safe to call
     /// from any thread.

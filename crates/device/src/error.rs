@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-/// What a device reports when it cannot do what was asked.
+/// Report of a device that cannot do what was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
     /// The device has no memory for an allocation.
@@ -10,7 +10,7 @@ pub enum DeviceError {
     OutOfMemory {
         /// Bytes asked for.
         requested: u64,
-        /// What they were for.
+        /// Their purpose.
         what: &'static str,
         /// The backend's own words.
         detail: String,
@@ -28,7 +28,7 @@ pub enum DeviceError {
         value: u64,
         /// The value at the end of the wait.
         reached: u64,
-        /// How long the wait lasted.
+        /// Time that the wait lasted.
         waited: Duration,
     },
     /// The device cannot do this at all.

@@ -8,7 +8,7 @@
 //!    sub-allocates a heap reuses a range only after the last submission that used it has completed.
 //! 3. An [`Encoder`] records [`Op`]s and finishes into a [`CommandBuffer`], which is submitted once ([`Queue::submit`] takes
 //!    it by value).
-//! 4. A [`Submission`] reports how its command buffer ended and when it ran. Before its end shows, it has let go of the memory
+//! 4. A [`Submission`] reports how its command buffer ended and when it ran. Before its end shows, it has released the memory
 //!    that its ops used; before its point is reached, its end shows.
 //!
 //! # Ordering
@@ -46,7 +46,7 @@ pub use device::{Arithmetic, Counters, Device, DeviceInfo, KvSpec, Placement};
 pub use error::{DeviceError, Result};
 pub use memory::{Buffer, Heap, Memory, Storage};
 pub use ops::Op;
-pub use patience::Patience;
+pub use patience::{Patience, RunningTime};
 pub use queue::{CommandBuffer, Encoder, Queue, Status, Submission};
 pub use timeline::{Point, Timeline};
 pub use weight::{Float, Weight, WeightFormat, WeightLayout, WeightSource, WeightSpec};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Who can reach a piece of memory.
+/// Reach of a piece of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Storage {
     /// Host and device.
@@ -21,7 +21,7 @@ pub trait Memory: fmt::Debug + Send + Sync + 'static {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Who can reach it.
+    /// Its reach.
     fn storage(&self) -> Storage;
     /// Copies `bytes` to `offset`. Fails on memory that the host cannot reach. Ordering rule 5 of the crate applies.
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<()>;

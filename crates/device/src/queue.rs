@@ -6,9 +6,10 @@ use std::time::Duration;
 
 /// Records ops for one command buffer.
 pub trait Encoder: Send {
-    /// Appends an op. Shapes are checked here ([`Op::validate`]), so a recorded command buffer fails only for the device's reasons.
+    /// Appends an op. Shapes are checked here ([`Op::validate`]), so a recorded command buffer fails only for the device's
+    /// reasons.
     fn record(&mut self, op: Op) -> Result<()>;
-    /// Makes the ops recorded after this call wait on the device for `point`; the host goes on.
+    /// Makes the ops recorded after this call wait on the device for `point`; the host does not.
     fn wait(&mut self, point: Point) -> Result<()>;
     /// Ends recording.
     fn finish(self: Box<Self>) -> Result<Box<dyn CommandBuffer>>;
@@ -33,7 +34,7 @@ pub trait Queue: fmt::Debug + Send + Sync {
     ) -> Result<Arc<dyn Submission>>;
 }
 
-/// How far a submission has come.
+/// State of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
     /// Waiting or running.
@@ -44,11 +45,12 @@ pub enum Status {
     Failed(DeviceError),
 }
 
-/// A command buffer on its way through the device.
+/// A command buffer in flight.
 pub trait Submission: fmt::Debug + Send + Sync {
-    /// How far it has come.
+    /// Its state.
     fn status(&self) -> Status;
-    /// Blocks until it has ended; its error if it failed, [`DeviceError::Timeout`] if it has not ended in time ([`crate::Patience`]).
+    /// Blocks until it has ended; its error if it failed, [`DeviceError::Timeout`] if it has not ended in time
+    /// ([`crate::Patience`]).
     fn wait(&self, limit: Duration) -> Result<()>;
     /// Device timestamps of its first and last op, on the clock of [`crate::Device::now`]; `None` before it has ended, or where
     /// the device has no timestamps.

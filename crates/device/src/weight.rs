@@ -31,7 +31,7 @@ impl Float {
     }
 }
 
-/// How the values of a weight matrix are stored in a checkpoint.
+/// Format of a weight matrix's values in a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WeightFormat {
     /// MLX's affine quantization: w = s·q + b per row and group; q packed little-endian, 32 values in `bits` u32 words.
@@ -122,8 +122,9 @@ impl<'a> WeightSource<'a> {
     }
 }
 
-/// How a backend stores a weight: blocks of rows, each a run of bytes of one length, so that any block can be packed and
-/// copied alone. A block depends on its own rows only: a matrix of some of the rows, from the first of a block on, has the same blocks.
+/// A backend's storage of a weight: blocks of rows, each a run of bytes of one length, so that any block can be packed and
+/// copied alone. A block depends on its own rows only: a matrix of some of the rows, from the first of a block on, has the same
+/// blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WeightLayout {
     /// Rows of one block; the last block may be padded.

@@ -24,13 +24,13 @@ impl Prefix {
 #[derive(Debug, Default, Clone)]
 struct Block {
     references: u32,
-    /// What it holds, once it is full and known.
+    /// Its content, once it is full and known.
     content: Option<Content>,
-    /// When it was last let go: key into `idle`.
+    /// Time of its last release: key into `idle`.
     idle_since: u64,
 }
 
-/// What a full block holds.
+/// Content of a full block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Content {
     pub prefix: Prefix,
@@ -54,7 +54,7 @@ pub(crate) struct BlockPool {
     idle: BTreeMap<u64, u32>,
     by_prefix: HashMap<Prefix, u32>,
     clock: u64,
-    /// Where content goes when its room is needed.
+    /// Store for content whose room is needed.
     spill: Option<Arc<SpillStore>>,
     moves: Moves,
 }
@@ -96,7 +96,7 @@ impl BlockPool {
             self.by_prefix.remove(&content.prefix);
             let pending = self.moves.back.iter().position(|(back, ..)| *back == id);
             if let Some(pending) = pending {
-                // It never came back, and is spilled still.
+                // It was never restored, and is spilled still.
                 self.moves.back.swap_remove(pending);
             } else if self.spill.as_ref().is_some_and(|spill| !spill.contains(&content)) {
                 self.moves.out.push((id, content));
@@ -105,13 +105,13 @@ impl BlockPool {
         Some(id)
     }
 
-    /// What is to move before the next step is submitted.
+    /// Blocks to move before the next step is submitted.
     pub(crate) fn take_moves(&mut self) -> Moves {
         std::mem::take(&mut self.moves)
     }
 
     /// A block for spilled content, to be filled before the next step.
-    fn bring_back(&mut self, content: Content) -> Option<u32> {
+    fn restore(&mut self, content: Content) -> Option<u32> {
         let spilled = self.spill.as_ref()?.fetch(&content)?;
         let id = self.take()?;
         self.by_prefix.insert(content.prefix, id);
@@ -120,7 +120,7 @@ impl BlockPool {
         Some(id)
     }
 
-    /// The longest run of cached blocks at the head of `tokens`, each now held once more; spilled ones are brought back if
+    /// The longest run of cached blocks at the head of `tokens`, each now held once more; spilled ones are restored if
     /// `restore`. Stops short of the last token, which must be computed to have logits.
     pub(crate) fn take_prefix(&mut self, tokens: &[u32], restore: bool) -> Vec<u32> {
         let mut parent = Prefix::ROOT;
@@ -135,7 +135,7 @@ impl BlockPool {
                     id
                 }
                 Some(_) => break,
-                None if restore => match self.bring_back(content) {
+                None if restore => match self.restore(content) {
                     Some(id) => id,
                     None => break,
                 },
@@ -159,7 +159,7 @@ impl BlockPool {
         prefix
     }
 
-    /// Lets go of a block; its content stays for sharing until the room is needed.
+    /// Releases a block; its content stays for sharing until the room is needed.
     pub(crate) fn release(&mut self, id: u32) {
         let block = &mut self.blocks[id as usize];
         debug_assert!(block.references > 0, "block {id} released twice");
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn evicted_content_leaves_before_what_is_wanted_again_comes_back() {
+    fn evicted_content_leaves_before_what_is_wanted_again_is_restored() {
         let options = crate::SpillOptions { memory_bytes: 1 << 10, ..crate::SpillOptions::default() };
         let spill = SpillStore::open(&options, 16, Default::default()).unwrap().unwrap();
         let mut pool = BlockPool::new(3, Some(spill.clone()));
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_is_taken_before_it_came_back_is_spilled_still() {
+    fn a_block_that_is_taken_before_it_was_restored_is_spilled_still() {
         let options = crate::SpillOptions { memory_bytes: 1 << 10, ..crate::SpillOptions::default() };
         let spill = SpillStore::open(&options, 16, Default::default()).unwrap().unwrap();
         let mut pool = BlockPool::new(1, Some(spill.clone()));

@@ -4,10 +4,12 @@ use crate::{EngineError, Event, Finish, FinishReason, Logprobs, Metrics, PromptT
 use mlx_serving_text::{AnswerText, StopMatcher, Tokenizer};
 use std::time::Instant;
 
-/// One request on its way: where its events go, and what turns its tokens into text.
+/// A request that runs or waits: the receiver of its events, and what turns its tokens into text.
 #[derive(Debug)]
 pub(crate) struct Client {
+    /// Without its prompt, which its [`Progress`](crate::scheduler::Progress) has.
     pub request: Request,
+    prompt_tokens: usize,
     pub seed: u64,
     /// Row of its token counts in the sampling history, if it penalizes.
     pub slot: Option<u32>,
@@ -29,18 +31,21 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// A request that has arrived, and its prompt.
     pub(crate) fn new(
-        request: Request,
+        mut request: Request,
         stops: StopMatcher,
         events: Sender,
         live: Live,
         arrived: Instant,
         tokenizer: &Tokenizer,
-    ) -> Self {
+    ) -> (Self, Vec<u32>) {
         let seed = request.sampling.seed.unwrap_or_else(random_seed);
-        Self {
-            text: AnswerText::new(tokenizer, (!request.begins_text).then_some(&*request.prompt), stops),
+        let prompt = std::mem::take(&mut request.prompt);
+        let client = Self {
+            text: AnswerText::new(tokenizer, (!request.begins_text).then_some(&*prompt), stops),
             request,
+            prompt_tokens: prompt.len(),
             seed,
             slot: None,
             observed: false,
@@ -54,7 +59,8 @@ impl Client {
             last_token: None,
             completion: 0,
             live,
-        }
+        };
+        (client, prompt)
     }
 
     /// Nobody reads its answer any more: the receiver has gone away, or was cut off.
@@ -122,7 +128,7 @@ impl Client {
         self.events.send(Event::Finished(Finish { reason, text, usage }));
     }
 
-    /// Ends what nobody reads any more.
+    /// Ends an answer that nobody reads any more.
     pub(crate) fn abandon(self, metrics: &Metrics) {
         match self.events.slow() {
             Some(error) => self.fail(error, metrics),
@@ -143,7 +149,7 @@ impl Client {
             _ => 0.0,
         };
         Usage {
-            prompt_tokens: self.request.prompt.len(),
+            prompt_tokens: self.prompt_tokens,
             cached_tokens: self.cached,
             completion_tokens: self.completion,
             queue_s: between(Some(self.arrived), self.started),

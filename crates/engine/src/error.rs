@@ -1,12 +1,12 @@
 /// Why the engine refused or lost a request.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum EngineError {
-    /// The request cannot be served as it is: the client's to mend.
+    /// The request cannot be served as it is: the client must change it.
     #[error("{message}")]
     Invalid {
         /// The parameter at fault.
         param: &'static str,
-        /// What is wrong and what would do.
+        /// The fault and what would do.
         message: String,
     },
     /// There is no room for so many requests now.
@@ -28,7 +28,7 @@ pub enum EngineError {
     /// The device failed while this request was computed.
     #[error("computing the answer failed: {0}")]
     Device(String),
-    /// Too much of the answer lay unread; it was given up.
+    /// Too much of the answer lay unread; it was abandoned.
     #[error("the client reads too slowly: {0}")]
     Slow(String),
 }

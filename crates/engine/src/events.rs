@@ -1,4 +1,4 @@
-//! The way of events from the engine's thread to whoever reads them, bounded by what may lie unread.
+//! Queues of events between the engine's thread and whoever reads them, bounded by what may lie unread.
 
 use crate::{EngineError, Event};
 use std::collections::{BTreeMap, VecDeque};
@@ -10,14 +10,14 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Instant;
 
-/// How many bytes of events may lie unread.
+/// Bytes of events that may lie unread.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UnreadLimits {
     pub stream: usize,
     pub all: usize,
 }
 
-/// What lies unread over all streams of an engine.
+/// Unread events over all streams of an engine.
 #[derive(Debug)]
 pub(crate) struct Backlog {
     limits: UnreadLimits,
@@ -32,7 +32,7 @@ struct Open {
     queues: BTreeMap<u64, Arc<Queue>>,
 }
 
-/// Events of one stream on their way.
+/// Unread events of one stream.
 struct Queue {
     number: u64,
     backlog: Arc<Backlog>,

@@ -25,13 +25,13 @@ pub struct Options {
     pub kv_tokens: usize,
     /// Requests that may wait before more are refused.
     pub max_waiting: usize,
-    /// Bytes of an answer that may lie unread before it is given up.
+    /// Bytes of an answer that may lie unread before it is abandoned.
     pub unread_stream_bytes: usize,
-    /// The same of all answers together: beyond it, the one of which most lies unread is given up.
+    /// The same of all answers together: beyond it, the one of which most lies unread is abandoned.
     pub unread_bytes: usize,
     /// A step that takes longer is a failure of the device.
     pub step_limit: Duration,
-    /// Where blocks of the prefix cache go when the KV cache is full.
+    /// Storage for blocks of the prefix cache when the KV cache is full.
     pub spill: SpillOptions,
 }
 
@@ -50,7 +50,7 @@ impl Default for Options {
     }
 }
 
-/// What a request may ask of an engine.
+/// Bounds of what a request may ask of an engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Info {
     /// Vocabulary of the model.
@@ -63,22 +63,22 @@ pub struct Info {
     pub max_live: usize,
 }
 
-/// Whether the engine lives.
+/// Health of an engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Health {
     /// Its thread runs.
     pub alive: bool,
-    /// How long a step has been going on, not counting time in which this process was stopped; `None` while idle.
+    /// Time that a step has taken so far, not counting time in which this process was stopped; `None` while idle.
     pub step: Option<Duration>,
     /// Steps completed since the start: moves while the engine works.
     pub heartbeat: u64,
-    /// Why it stopped, if it did.
+    /// Reason for its end, if it has stopped.
     pub reason: Option<String>,
     /// All weights are in the device's memory. Requests that come before are taken, and wait.
     pub resident: bool,
 }
 
-/// What an engine has submitted so far.
+/// Submissions of an engine so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Pace {
     /// Steps.
@@ -87,7 +87,7 @@ pub struct Pace {
     pub encoding: Duration,
 }
 
-/// What the engine's thread and its handle both see.
+/// State that the engine's thread and its handle share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub metrics: Metrics,
@@ -96,7 +96,7 @@ pub(crate) struct Shared {
     pub live: AtomicUsize,
     pub max_live: usize,
     pub backlog: Arc<Backlog>,
-    /// When the step now going on began, milliseconds of `clock` plus one; 0 while idle.
+    /// Begin of the step in flight, milliseconds of `clock` plus one; 0 while idle.
     pub step_since: AtomicU64,
     pub clock: Clock,
     pub stats: Mutex<LayerStats>,
@@ -126,7 +126,7 @@ impl Shared {
         pace.steps += 1;
         pace.encoding += encoding;
     }
-    /// Why the engine has stopped.
+    /// Reason for the engine's end.
     pub(crate) fn reason(&self) -> Option<String> {
         self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -263,7 +263,7 @@ impl Engine {
         StopMatcher::new(&request.stop).map_err(|e| EngineError::invalid("stop", e.to_string()))
     }
 
-    /// What requests may ask.
+    /// Bounds of what requests may ask.
     pub fn info(&self) -> &Info {
         &self.info
     }
@@ -296,7 +296,7 @@ impl Engine {
         *self.shared.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it lives.
+    /// Its health.
     pub fn health(&self) -> Health {
         let since = self.shared.step_since.load(Ordering::Relaxed);
         let now = self.shared.clock.now().as_millis() as u64 + 1;

@@ -1,19 +1,31 @@
 use crate::Logprobs;
 
-/// Natural log-probabilities of `token` and of the `top` most likely, from raw logits.
+/// Natural log-probabilities of `token` and of the `top` most likely, from raw logits. As in sampling, NaN counts as −∞: no
+/// share, and no place among the likely ones.
 pub(crate) fn log_softmax(logits: &[f32], token: u32, top: usize) -> Logprobs {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&l| f64::from(l - max).exp()).sum();
-    let log = |id: u32| (f64::from(logits[id as usize] - max) - sum.ln()) as f32;
+    // Of infinite ones, too.
+    let below = |logit: f32| if logit == max { 0.0 } else { f64::from(logit - max) };
+    let sum: f64 = logits.iter().copied().filter(possible).map(|logit| below(logit).exp()).sum();
+    let log = |id: u32| {
+        let logit = Some(logits[id as usize]).filter(possible);
+        logit.map_or(f32::NEG_INFINITY, |logit| (below(logit) - sum.ln()) as f32)
+    };
     Logprobs { chosen: log(token), top: likeliest(logits, top).into_iter().map(|id| (id, log(id))).collect() }
+}
+
+fn possible(logit: &f32) -> bool {
+    *logit > f32::NEG_INFINITY
 }
 
 /// The `count` tokens of the largest logits, largest first, the smallest id first among equals.
 fn likeliest(logits: &[f32], count: usize) -> Vec<u32> {
+    // Zeros of both signs are equal.
+    let value = |id: u32| logits[id as usize] + 0.0;
     let mut best: Vec<u32> = Vec::with_capacity(count + 1);
-    for (id, logit) in (0..).zip(logits) {
+    for (id, _) in (0..).zip(logits).filter(|(_, logit)| possible(logit)) {
         // Later ones lose against their equals.
-        let better = |other: &u32| logits[*other as usize].total_cmp(logit).is_ge();
+        let better = |other: &u32| value(*other).total_cmp(&value(id)).is_ge();
         if best.len() < count || best.last().is_some_and(|last| !better(last)) {
             best.insert(best.partition_point(better), id);
             best.truncate(count);
@@ -44,6 +56,22 @@ mod tests {
         for count in [0, 1, 20, 500, 501] {
             assert_eq!(likeliest(&logits, count), sorted[..count.min(500)]);
         }
+    }
+
+    #[test]
+    fn logits_that_are_not_finite_count_as_in_sampling() {
+        const NONE: f32 = f32::NEG_INFINITY;
+        let sound = log_softmax(&[1.0, 2.0], 1, 2);
+        let damaged = log_softmax(&[1.0, f32::NAN, 2.0, NONE], 2, 4);
+        assert_eq!((damaged.chosen, damaged.top), (sound.chosen, vec![(2, sound.top[0].1), (0, sound.top[1].1)]));
+        for token in [1, 3] {
+            assert_eq!(log_softmax(&[1.0, f32::NAN, 2.0, NONE], token, 0).chosen, NONE);
+        }
+        let half = 0.5f32.ln();
+        let certain = log_softmax(&[f32::INFINITY, f32::MAX, f32::INFINITY], 0, 3);
+        assert_eq!((certain.chosen, certain.top), (half, vec![(0, half), (2, half), (1, NONE)]));
+        assert_eq!(log_softmax(&[f32::NAN], 0, 1), Logprobs { chosen: NONE, top: Vec::new() });
+        assert_eq!(log_softmax(&[-0.0, 0.0], 0, 2).top, [(0, half), (1, half)]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ struct Ends {
     error: Counter,
 }
 
-/// What completed answers took.
+/// Durations and lengths of completed answers.
 #[derive(Debug, Clone)]
 struct Answers {
     end_to_end: Histogram,
@@ -59,16 +59,16 @@ struct Answers {
     max_tokens: Histogram,
 }
 
-/// What became of KV blocks of the prefix cache that the device had no more room for. Clones share their counts.
+/// Spilled KV blocks: those of the prefix cache that the device had no more room for. Clones share their counts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SpillMetrics {
     /// Blocks that were copied out.
     pub stored: Counter,
     /// Blocks that were copied back in the place of computing them again.
     pub restored: Counter,
-    /// Blocks that were given up: no room, or the disk is full.
+    /// Blocks that were dropped: no room, or the disk is full.
     pub dropped: Counter,
-    /// Blocks that came back different or not at all, and were computed again.
+    /// Blocks that were read back different or not at all, and were computed again.
     pub damaged: Counter,
 }
 
@@ -204,8 +204,8 @@ impl SpillMetrics {
     fn tell(&self, to: &mut Labeled<'_>) {
         to.counter("kv_spill_stored_blocks", "KV blocks copied out of the device.", self.stored.get());
         to.counter("kv_spill_restored_blocks", "KV blocks copied back.", self.restored.get());
-        to.counter("kv_spill_dropped_blocks", "Spilled KV blocks given up.", self.dropped.get());
-        to.counter("kv_spill_damaged_blocks", "Spilled KV blocks that came back wrong.", self.damaged.get());
+        to.counter("kv_spill_dropped_blocks", "Spilled KV blocks dropped.", self.dropped.get());
+        to.counter("kv_spill_damaged_blocks", "Spilled KV blocks that were damaged.", self.damaged.get());
     }
 }
 

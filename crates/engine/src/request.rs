@@ -1,6 +1,6 @@
 use crate::EngineError;
 
-/// How tokens are chosen. [`Sampling::default`] is greedy.
+/// Parameters by which tokens are chosen. [`Sampling::default`] is greedy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {
     /// 0 takes the most likely token.
@@ -77,7 +77,7 @@ fn check(param: &'static str, value: f32, low: f32, high: f32) -> Result<(), Eng
 pub struct Request {
     /// Token ids of the prompt.
     pub prompt: Vec<u32>,
-    /// How tokens are chosen.
+    /// Parameters by which tokens are chosen.
     pub sampling: Sampling,
     /// At most this many tokens; without it, as many as the context holds.
     pub max_tokens: Option<usize>,
@@ -89,12 +89,12 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Report the same for the prompt's tokens. Only then may `max_tokens` be 0.
     pub prompt_logprobs: Option<usize>,
-    /// The answer begins a text of its own instead of going on where the prompt ends: the space that sentencepiece models put before a
-    /// text's first word is left out.
+    /// The answer begins a text of its own instead of going on where the prompt ends: the space that sentencepiece models put
+    /// before a text's first word is left out.
     pub begins_text: bool,
 }
 
-/// Why an answer ended.
+/// Reason for the end of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FinishReason {
     /// The model ended it, or a stop string did.
@@ -133,7 +133,7 @@ pub struct TokenEvent {
     pub id: u32,
     /// Text that became final with it: empty while a character or a possible stop string is incomplete.
     pub text: String,
-    /// Where its own text begins in the answer, characters. Text that is held back counts.
+    /// Start of its own text in the answer, characters. Text that is held back counts.
     pub offset: usize,
     /// If the request asked for it.
     pub logprobs: Option<Logprobs>,
@@ -148,7 +148,7 @@ pub struct PromptToken {
     pub logprobs: Option<Logprobs>,
 }
 
-/// What an answer cost.
+/// Cost of an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Usage {
     /// Tokens of the prompt.
@@ -168,15 +168,15 @@ pub struct Usage {
 /// The end of an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Finish {
-    /// Why it ended.
+    /// Reason for its end.
     pub reason: FinishReason,
     /// Text held back until the end.
     pub text: String,
-    /// What it cost.
+    /// Its cost.
     pub usage: Usage,
 }
 
-/// What a [`crate::Stream`] yields: the prompt where it was asked for, tokens, then exactly one end.
+/// An item of a [`crate::Stream`]: the prompt where it was asked for, tokens, then exactly one end.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A run of the prompt's tokens, in order; before any token of the answer, and only with [`Request::prompt_logprobs`].

@@ -12,7 +12,7 @@ pub(crate) struct Limits {
     pub sequences: usize,
 }
 
-/// What the scheduler knows of a sequence.
+/// Progress of a sequence, as far as the scheduler knows.
 #[derive(Debug)]
 pub(crate) struct Progress {
     /// Prompt and answer as far as known.
@@ -21,7 +21,7 @@ pub(crate) struct Progress {
     pub prompt: usize,
     /// Positions whose keys and values are in the cache, or will be once the submitted steps have run.
     pub computed: usize,
-    /// Sampled tokens that are on their way.
+    /// Sampled tokens that are in flight.
     pub pending: usize,
     /// No more tokens than this in all.
     pub end: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Progress {
     pub blocks: Vec<u32>,
     /// Found in the prefix cache when it was last admitted.
     pub cached: usize,
-    /// Spilled blocks may be brought back for it.
+    /// Spilled blocks may be restored for it.
     pub restore: bool,
     /// It was admitted before: what is counted once a request has been.
     counted: bool,
@@ -112,7 +112,7 @@ impl Progress {
         first..self.untold.start
     }
 
-    /// Lets go of the blocks, last first, so that the head of a prefix outlives its tail.
+    /// Releases the blocks, last first, so that the head of a prefix outlives its tail.
     pub(crate) fn release(&mut self, pool: &mut BlockPool) {
         while let Some(id) = self.blocks.pop() {
             pool.release(id);
@@ -188,7 +188,7 @@ pub(crate) struct Plan {
     pub continues: bool,
 }
 
-/// What to do next.
+/// Decision about the next step.
 #[derive(Debug)]
 pub(crate) enum Next {
     /// Encode this.
@@ -200,8 +200,8 @@ pub(crate) enum Next {
 }
 
 /// Decides what each step computes: every decoding sequence, then prompts in order of arrival, chunked to what is left of the
-/// step's rows and of its rows of logits.
-/// When blocks run out, the youngest sequence gives its own back and is computed again later.
+/// step's rows and of its rows of logits. Where blocks run out, the youngest sequence gives its own back and is computed again
+/// later.
 #[derive(Debug)]
 pub(crate) struct Scheduler<T> {
     pub waiting: VecDeque<Scheduled<T>>,
@@ -231,6 +231,11 @@ impl<T> Scheduler<T> {
             limits,
             step: 0,
         }
+    }
+
+    /// True without any sequence.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
     }
 
     /// Plans the next step. `in_flight`: steps that were planned and are not completed.

@@ -260,7 +260,7 @@ fn what_was_told_is_not_scored_again_and_may_come_from_the_cache() {
 proptest! {
     /// Whatever the load, the row budget, the pool and the depth: every sequence ends with the tokens that it would have had
     /// alone, each position is computed in order, a sampled token is taken from where the step before writes it, no two sequences
-    /// write one block, and all blocks come back.
+    /// write one block, and all blocks are free in the end.
     #[test]
     fn every_answer_is_complete_and_right(
         requests in prop::collection::vec((1usize..50, 0usize..30, 0u32..3, any::<bool>()), 1..8),

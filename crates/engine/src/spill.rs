@@ -1,4 +1,4 @@
-//! Where blocks of the prefix cache go when the device needs their room: host memory, then a file; both bounded.
+//! Storage for blocks of the prefix cache whose room the device needs: host memory, then a file; both bounded.
 
 use crate::EngineError;
 use crate::block_pool::{Content, Prefix};
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How much of the prefix cache outlives its room on the device. All zero: nothing does.
+/// Bounds of what outlives its room on the device of the prefix cache. All zero: nothing does.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SpillOptions {
     /// Bytes of host memory.
@@ -31,7 +31,7 @@ pub(crate) struct SpillStore {
     metrics: SpillMetrics,
     /// Writing fails: said once, until it works again.
     failing: AtomicBool,
-    /// Blocks do not come back: the same.
+    /// Blocks cannot be restored: the same.
     losing: AtomicBool,
 }
 
@@ -79,7 +79,7 @@ impl Spilled {
         if crc32fast::hash(out) == self.checksum {
             return Ok(());
         }
-        Err("a spilled KV block came back different from what was spilled".into())
+        Err("a spilled KV block is different from what was spilled".into())
     }
 }
 
@@ -161,17 +161,17 @@ impl SpillStore {
         for (content, bytes) in contents.into_iter().zip(bytes.chunks_exact(self.block_bytes)) {
             let block = Spilled { checksum: crc32fast::hash(bytes), place: Place::Memory(bytes.into()) };
             self.metrics.stored.inc();
-            let mut homeless = Vec::new();
+            let mut evicted = Vec::new();
             {
                 let mut index = self.lock();
                 index.remove(content.prefix);
                 index.insert(content, block);
                 while index.in_memory.len() > self.memory_blocks {
                     let Some(&prefix) = index.in_memory.values().next() else { break };
-                    homeless.extend(index.remove(prefix));
+                    evicted.extend(index.remove(prefix));
                 }
             }
-            homeless.into_iter().for_each(|entry| self.move_to_file(entry));
+            evicted.into_iter().for_each(|entry| self.move_to_file(entry));
         }
     }
 
@@ -206,20 +206,20 @@ impl SpillStore {
         }
     }
 
-    /// Forgets a block that came back damaged.
+    /// Forgets a block that turned out to be damaged.
     pub(crate) fn discard(&self, content: &Content) {
         self.metrics.damaged.inc();
         self.lock().remove(content.prefix);
     }
 
-    /// Notes blocks that did not go back to the device.
+    /// Notes blocks that could not be restored.
     pub(crate) fn note_lost(&self, error: &DeviceError) {
         if !self.losing.swap(true, Ordering::Relaxed) {
-            tracing::warn!(%error, "spilled KV blocks did not come back and are computed again");
+            tracing::warn!(%error, "spilled KV blocks could not be restored and are computed again");
         }
     }
 
-    /// Notes blocks that went back to the device.
+    /// Notes blocks that were restored.
     pub(crate) fn note_restored(&self, blocks: usize) {
         self.losing.store(false, Ordering::Relaxed);
         self.metrics.restored.inc_by(blocks as u64);

@@ -3,7 +3,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a spill file begins with, so that no other file is overwritten.
+/// The beginning of a spill file, so that no other file is overwritten.
 const MAGIC: &[u8; 16] = b"mlx-serving-kv\0\x01";
 
 /// A file of slots of one length, made anew by every engine and removed with it.
@@ -40,8 +40,8 @@ impl Drop for Slot {
 }
 
 impl SpillFile {
-    /// Room for `bytes` in slots of `slot_bytes`. Takes the place of what an engine that was killed has left behind; refuses any other
-    /// file, and one that another engine uses. A failure leaves no file.
+    /// Room for `bytes` in slots of `slot_bytes`. Takes the place of what an engine that was killed has left behind; refuses
+    /// any other file, and one that another engine uses. A failure leaves no file.
     pub(crate) fn create(path: &Path, bytes: u64, slot_bytes: u64) -> io::Result<Self> {
         let (file, made) = match create_new(path) {
             Ok(file) => (file, true),
@@ -105,7 +105,7 @@ impl Drop for SpillFile {
     }
 }
 
-/// Which file it is, whatever its name; all files are one where the system does not tell.
+/// Identity of a file, whatever its name; all files are one where the system does not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Identity {
     #[cfg(unix)]
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slots_come_back_when_their_last_holder_goes() {
+    fn slots_are_free_again_when_their_last_holder_goes() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kv");
         let file = SpillFile::create(&path, 20, 10).unwrap();

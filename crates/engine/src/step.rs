@@ -23,20 +23,20 @@ pub(crate) struct Stepper {
     /// Token counts of the sequences that penalize, allocated when the first of them comes.
     history: Option<Allocation>,
     free_slots: Vec<u32>,
-    /// Where evicted blocks go.
+    /// Store for evicted blocks.
     spill: Option<Arc<SpillStore>>,
     /// Copies of blocks that the next step comes after, whatever became of the step that they were made for.
     moving: Vec<Ticket>,
     /// Blocks of failed steps that a copy which took too long may still write.
-    lingering: Vec<Lingering>,
+    quarantined: Vec<Quarantined>,
     /// A row of logits, for [`Self::logprobs`].
     row: Vec<f32>,
-    /// Last, because its allocator says at its end what the others have not let go.
+    /// Last, because its allocator says at its end what the others have not released.
     layer: MetalLayer,
 }
 
-/// A copy that was given up, and the blocks that it may still write.
-pub(crate) type Lingering = (Ticket, Vec<u32>);
+/// An abandoned copy, and the blocks that it may still write.
+pub(crate) type Quarantined = (Ticket, Vec<u32>);
 
 /// Why a step was not submitted.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl From<DeviceError> for Refusal {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub error: DeviceError,
-    /// Spilled blocks did not come back for it.
+    /// Spilled blocks could not be restored for it.
     pub spill: bool,
 }
 
@@ -68,7 +68,7 @@ impl From<DeviceError> for Failure {
 
 /// A submitted step.
 pub(crate) struct Submitted {
-    /// Blocks that came back for it.
+    /// Blocks that are restored for it.
     restored: Vec<(Ticket, Vec<u32>)>,
     in_flight: InFlight,
     /// u32 [samples], for the next step.
@@ -113,7 +113,7 @@ impl Stepper {
             free_slots,
             spill: None,
             moving: Vec::new(),
-            lingering: Vec::new(),
+            quarantined: Vec::new(),
         })
     }
 
@@ -130,7 +130,7 @@ impl Stepper {
         self.layer.submit.depth()
     }
 
-    /// Whether all weights have arrived; why they never will.
+    /// True once all weights have arrived; the reason if they never will.
     pub(crate) fn resident(&self) -> std::result::Result<bool, String> {
         self.model.resident().map_err(|e| e.to_string())
     }
@@ -211,19 +211,19 @@ impl Stepper {
         let resident = self.model.wait_resident(limit).map_err(|e| DeviceError::CommandFailed(e.to_string()));
         self.layer.submit.complete(&step.in_flight, limit)?;
         resident?;
-        let mut came_back = Ok(());
+        let mut restored = Ok(());
         for (ticket, blocks) in &step.restored {
             // A transfer that is late is no sign of a device that hangs: the step has completed.
             let ended = ticket.wait(limit).map_err(|error| match error {
                 DeviceError::Timeout { .. } => DeviceError::CommandFailed(error.to_string()),
                 error => error,
             });
-            came_back = came_back.and(ended);
-            if ticket.lingers() {
-                self.lingering.push((ticket.clone(), blocks.clone()));
+            restored = restored.and(ended);
+            if ticket.may_still_land() {
+                self.quarantined.push((ticket.clone(), blocks.clone()));
             }
         }
-        if let Err(error) = came_back {
+        if let Err(error) = restored {
             self.spill.iter().for_each(|spill| spill.note_lost(&error));
             return Err(Failure { error, spill: true });
         }
@@ -232,12 +232,12 @@ impl Stepper {
         Ok(tokens)
     }
 
-    /// Blocks of failed steps that are not to be used yet; each is told once.
-    pub(crate) fn take_lingering(&mut self) -> Vec<Lingering> {
-        std::mem::take(&mut self.lingering)
+    /// Takes the blocks of failed steps that are not to be used yet.
+    pub(crate) fn take_quarantined(&mut self) -> Vec<Quarantined> {
+        std::mem::take(&mut self.quarantined)
     }
 
-    /// Begins to copy evicted blocks out and spilled ones back in. Returns what brings blocks back, and which.
+    /// Begins to copy evicted blocks out and spilled ones back in. Returns the transfers that restore blocks, each with its own.
     fn move_blocks(&mut self, moves: Moves) -> Result<Vec<(Ticket, Vec<u32>)>> {
         self.moving.retain(|ticket| ticket.status() == Status::Pending);
         let Some(spill) = &self.spill else { return Ok(Vec::new()) };

@@ -27,7 +27,7 @@ impl Bounds {
         4 * words.iter().sum::<usize>() as u64 + 8 * ALIGN
     }
 
-    /// Where the sampled tokens lie: a fixed place, so that the next step can refer to it.
+    /// Place of the sampled tokens: always the same, so that the next step can refer to it.
     pub(crate) fn sampled(&self, uniforms: &Buffer) -> Result<Buffer> {
         let len = (4 * self.sequences as u64).next_multiple_of(ALIGN);
         let start = (uniforms.len() - len) / ALIGN * ALIGN;
@@ -45,8 +45,8 @@ pub(crate) struct StepInputs {
     pub biases: Buffer,
 }
 
-/// Writes a plan and its sampling parameters into a slot's uniforms. The inputs are views of `device`, into which the bytes that are
-/// returned beside them are to be copied, if it is not `uniforms` itself.
+/// Writes a plan and its sampling parameters into a slot's uniforms. The inputs are views of `device`, into which the bytes
+/// that are returned beside them are to be copied, if it is not `uniforms` itself.
 pub(crate) fn pack(
     uniforms: &Buffer,
     device: &Buffer,

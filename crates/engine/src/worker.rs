@@ -4,7 +4,7 @@ use crate::events::Sender;
 use crate::handle::{Info, Live, Options, Shared};
 use crate::scheduler::{Limits, Next, Part, Plan, Progress, Scheduled, Scheduler};
 use crate::spill::SpillStore;
-use crate::step::{Lingering, Stepper, Submitted};
+use crate::step::{Quarantined, Stepper, Submitted};
 use crate::{EngineError, FinishReason, PromptToken, Request};
 use mlx_serving_device::{Device, DeviceError};
 use mlx_serving_metal_layer::MetalLayer;
@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What an engine is made of.
+/// Parts of an engine.
 #[derive(Debug)]
 pub struct Parts {
     /// The device.
@@ -31,16 +31,16 @@ pub struct Parts {
     pub eos: Vec<u32>,
 }
 
-/// What the handle tells the thread.
+/// Messages of the handle to the thread.
 #[derive(Debug)]
 pub(crate) enum Command {
     Submit { request: Box<Request>, stops: StopMatcher, events: Sender, live: Live, arrived: Instant },
     Stop,
 }
 
-/// How often an idle engine looks whether its waiting clients are still there.
+/// Interval at which an engine without requests publishes the device's utilization.
 const IDLE: Duration = Duration::from_millis(250);
-/// How often it looks for weights on their way.
+/// Interval at which it looks for what it waits for: weights in flight, blocks that a late copy may still write.
 const ARRIVING: Duration = Duration::from_millis(10);
 /// A request is computed again once after a failed step; twice is the request's or the device's fault.
 const RETRIES: u32 = 1;
@@ -59,20 +59,22 @@ pub(crate) struct Worker {
     /// Blocks may be shared between sequences.
     share: bool,
     step_limit: Duration,
+    /// There is nothing to submit or to complete, though requests may wait for blocks.
+    idle: bool,
     /// All weights have arrived.
     resident: bool,
-    /// Blocks that the pool shall not hand out while a copy that was given up may still write them.
-    aside: Vec<Lingering>,
+    /// Blocks that the pool shall not hand out while an abandoned copy may still write them.
+    quarantine: Vec<Quarantined>,
 }
 
-/// What a step failed of.
+/// Cause of a step's failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
-    /// Nobody knows: the device, or one of its requests.
+    /// Unknown: the device, or one of its requests.
     Step,
-    /// One request, which has been told.
+    /// One request, which has failed with it.
     Request,
-    /// Spilled blocks that did not come back, which the store has told.
+    /// Spilled blocks that could not be restored, which the store has logged.
     Spill,
 }
 
@@ -113,8 +115,9 @@ impl Worker {
             next_id: 0,
             share,
             step_limit: options.step_limit,
+            idle: true,
             resident,
-            aside: Vec::new(),
+            quarantine: Vec::new(),
         };
         Ok((info, worker))
     }
@@ -137,6 +140,10 @@ impl Worker {
             // The answers are lost already; what counts is that the device is done with the buffers.
             let _ = self.stepper.complete(&flight.step, self.step_limit);
         }
+        // What was sent before the reason could be seen ends as the others do.
+        while let Ok(command) = self.inbox.try_recv() {
+            self.accept(command);
+        }
         let error = EngineError::Stopped(reason);
         let rest = self.scheduler.running.drain(..).chain(self.scheduler.waiting.drain(..));
         rest.for_each(|s| s.rest.fail(error.clone(), &self.shared.metrics));
@@ -146,18 +153,17 @@ impl Worker {
     /// Takes what has arrived; waits if there is nothing else to do. False if the engine shall end.
     fn receive(&mut self) -> bool {
         loop {
-            let busy =
-                !(self.flight.is_empty() && self.scheduler.running.is_empty() && self.scheduler.waiting.is_empty());
-            let command = if busy {
+            let waits = !self.resident || !self.scheduler.is_empty();
+            let command = if !self.idle {
                 match self.inbox.try_recv() {
                     Ok(command) => command,
                     Err(TryRecvError::Empty) => return true,
                     Err(TryRecvError::Disconnected) => return false,
                 }
             } else {
-                match self.inbox.recv_timeout(if self.resident { IDLE } else { ARRIVING }) {
+                match self.inbox.recv_timeout(if waits { ARRIVING } else { IDLE }) {
                     Ok(command) => command,
-                    Err(RecvTimeoutError::Timeout) if !self.resident => return true,
+                    Err(RecvTimeoutError::Timeout) if waits => return true,
                     Err(RecvTimeoutError::Timeout) => {
                         // The device's utilization falls while nothing runs.
                         self.publish_stats();
@@ -166,24 +172,27 @@ impl Worker {
                     Err(RecvTimeoutError::Disconnected) => return false,
                 }
             };
-            match command {
-                Command::Stop => return false,
-                Command::Submit { request, stops, events, live, arrived } => {
-                    let end =
-                        (request.prompt.len() + request.max_tokens.unwrap_or(usize::MAX / 2)).min(self.max_context);
-                    let mut progress = Progress::new(request.prompt.clone(), end);
-                    if request.prompt_logprobs.is_some() {
-                        progress = progress.scoring();
-                    }
-                    let client = Client::new(*request, stops, events, live, arrived, &self.tokenizer);
-                    self.next_id += 1;
-                    self.scheduler.waiting.push_back(Scheduled { id: self.next_id, progress, rest: client });
-                }
+            if !self.accept(command) {
+                return false;
             }
         }
     }
 
-    /// Looks whether the weights on their way have arrived. One that has failed never will, and nothing can be computed without it.
+    /// Queues a request. False if the engine shall end.
+    fn accept(&mut self, command: Command) -> bool {
+        let Command::Submit { request, stops, events, live, arrived } = command else { return false };
+        let end = (request.prompt.len() + request.max_tokens.unwrap_or(usize::MAX / 2)).min(self.max_context);
+        let scores = request.prompt_logprobs.is_some();
+        let (client, prompt) = Client::new(*request, stops, events, live, arrived, &self.tokenizer);
+        let progress = Progress::new(prompt, end);
+        let progress = if scores { progress.scoring() } else { progress };
+        self.next_id += 1;
+        self.scheduler.waiting.push_back(Scheduled { id: self.next_id, progress, rest: client });
+        self.idle = false;
+        true
+    }
+
+    /// Looks whether the weights in flight have arrived. One that has failed never will, and nothing can be computed without it.
     fn look_for_weights(&mut self) -> Result<(), String> {
         if !self.resident {
             self.resident = self.stepper.resident()?;
@@ -198,11 +207,15 @@ impl Worker {
     /// One round: submit as many steps ahead as the submitter allows, then complete the oldest.
     fn turn(&mut self) -> Result<(), EngineError> {
         self.drop_gone();
-        self.take_back();
+        self.end_quarantine();
+        self.idle = false;
         while self.flight.len() < self.depth() {
             match self.scheduler.plan(self.flight.len()) {
                 Next::Step(plan) => self.submit(plan)?,
-                Next::Drain | Next::Idle => break,
+                next => {
+                    self.idle = matches!(next, Next::Idle);
+                    break;
+                }
             }
         }
         match self.flight.pop_front() {
@@ -212,7 +225,7 @@ impl Worker {
     }
 
     /// Steps in flight at once. Log-probabilities are read from the step's logits, which the next step overwrites. A sequence
-    /// that may stop at any token is computed one step ahead of what is known of it, so that no more than one is in vain.
+    /// that may stop at any token is computed one step ahead of what is known of it, so that no more than one is discarded.
     fn depth(&self) -> usize {
         let any = |asks: fn(&Scheduled<Client>) -> bool| {
             self.scheduler.running.iter().chain(&self.scheduler.waiting).any(asks)
@@ -282,7 +295,7 @@ impl Worker {
         }
     }
 
-    /// Tells a sequence what the step has computed of it, and says if its answer ends with that.
+    /// Hands a sequence the step's results, and says if its answer ends with them.
     fn deliver_part(
         &mut self,
         part: &Part,
@@ -354,14 +367,14 @@ impl Worker {
     }
 
     /// Gives blocks back to the pool that nothing can write any more.
-    fn take_back(&mut self) {
+    fn end_quarantine(&mut self) {
         let pool = &mut self.scheduler.pool;
-        self.aside.retain(|(copy, blocks)| {
-            let lingers = copy.lingers();
-            if !lingers {
+        self.quarantine.retain(|(copy, blocks)| {
+            let writes = copy.may_still_land();
+            if !writes {
                 blocks.iter().for_each(|&id| pool.release(id));
             }
-            lingers
+            writes
         });
     }
 
@@ -379,9 +392,9 @@ impl Worker {
             }
             plans.push(flight.plan);
         }
-        for lingering in self.stepper.take_lingering() {
-            lingering.1.iter().for_each(|&id| self.scheduler.pool.hold(id));
-            self.aside.push(lingering);
+        for quarantined in self.stepper.take_quarantined() {
+            quarantined.1.iter().for_each(|&id| self.scheduler.pool.hold(id));
+            self.quarantine.push(quarantined);
         }
         self.shared.end_step(false);
         let metrics = self.shared.metrics.clone();
@@ -393,7 +406,7 @@ impl Worker {
             let Some(mut s) = self.scheduler.finish(id) else { continue };
             s.progress.pending = 0;
             s.rest.retries += u32::from(fault == Fault::Step);
-            // What came back may be what failed it.
+            // A restored block may be what failed it.
             s.progress.restore = false;
             if s.rest.retries > RETRIES {
                 self.stepper.release_slot(s.rest.slot);

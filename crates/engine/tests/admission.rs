@@ -1,24 +1,15 @@
-//! What is let in, and what becomes of answers that nobody reads.
+//! Admission of requests, and the fate of answers that nobody reads.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
-use common::{endless, read, ring, scripted, start};
+use common::{endless, read, ring, scripted, start, until};
 use mlx_serving_device::fake::{FakeControl, FakeDevice, FakeOptions, Fault, QueueKind};
 use mlx_serving_engine::{Engine, EngineError, Event, Options, Request};
-use std::time::{Duration, Instant};
 
 fn engine(options: Options) -> (FakeControl, Engine) {
     let device = FakeDevice::new(FakeOptions { compute: false, ..FakeOptions::default() }).unwrap();
     (device.control(), start(device, &ring(3), &options).unwrap())
-}
-
-fn until(what: &str, condition: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < Duration::from_secs(60), "{what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]
@@ -64,7 +55,7 @@ fn too_many_for_now_are_refused_with_true_numbers_and_none_is_let_in() {
 }
 
 #[test]
-fn an_answer_that_nobody_reads_is_given_up_and_others_go_on() {
+fn an_answer_that_nobody_reads_is_abandoned_and_others_go_on() {
     const TOKENS: usize = 2000;
     let options = Options { max_sequences: 2, kv_tokens: 8192, unread_stream_bytes: 64 << 10, ..Options::default() };
     let (_, engine) = engine(options);

@@ -95,13 +95,13 @@ fn streams_in_while_it_computes(unified_memory: bool) {
     let options = FakeOptions { compute: false, unified_memory, latency, ..FakeOptions::default() };
     let slow = Some(2.6e6);
     let mut seen = Vec::new();
-    for _ in 0..5 {
+    for _ in 0..15 {
         let (_, compute) = cold_start(options, &MetalOptimizations::default(), None);
         let (load, sum) = cold_start(options, &MetalOptimizations::default(), slow);
         let (ready, overlapped) = cold_start(options, &blit(), slow);
         seen.push((load, compute, sum, ready, overlapped));
-        // In line the two follow each other; streamed, the engine is there at once and the first token with the slower of the two.
-        // A busy machine only ever adds time: one good run of a few shows what the queue does.
+        // Synchronous, the two follow each other; streamed, the engine is there at once and the first token with the slower of
+        // the two. A busy machine only ever adds time: one good run of a few shows what the queue does.
         let slower = load.max(compute);
         if sum > 0.9 * (load + compute) && sum > 1.2 * slower && ready < 0.5 * load && overlapped <= 1.1 * slower {
             return;

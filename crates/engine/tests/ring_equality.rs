@@ -49,7 +49,7 @@ fn a_stop_costs_at_most_one_row_in_vain() {
     let stopped = answers(&engine, requests).iter().filter(|a| a.reason == FinishReason::Stop).count() as u64;
     let discarded = ring_stats(&engine).discarded_steps;
     assert!(stopped > 0 && stopped < count);
-    assert!(discarded > 0 && discarded <= stopped, "{discarded} rows in vain for {stopped} stops");
+    assert!(discarded > 0 && discarded <= stopped, "{discarded} rows discarded for {stopped} stops");
 }
 
 #[test]

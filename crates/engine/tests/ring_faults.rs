@@ -3,10 +3,11 @@
 
 mod common;
 
-use common::{Answer, endless, fallback, read, ring, ring_stats, scripted, start};
+use common::{Answer, endless, fallback, read, ring, ring_stats, scripted, start, until};
 use mlx_serving_device::fake::{FakeControl, FakeDevice, FakeOptions, Fault, QueueKind};
 use mlx_serving_engine::{Engine, EngineError, Event, FinishReason, Options, Stream};
 use mlx_serving_metal_layer::config::MetalOptimizations;
+use mlx_serving_metrics::{Families, Format};
 use std::time::Duration;
 
 const TOKENS: usize = 20;
@@ -73,6 +74,7 @@ fn a_late_step_leaves_one_slot_in_flight_and_the_answer_right() {
     let (control, engine) = engine(&impatient(), Duration::from_secs(60));
     control.hang_submissions(QueueKind::Compute, Fault::nth(5));
     let stream = ask(&engine, 3);
+    until("the step that hangs is submitted", || engine.pace().steps >= 5);
     // Ten times the ring's patience.
     std::thread::sleep(Duration::from_secs(1));
     control.release();
@@ -107,6 +109,24 @@ fn a_step_that_never_completes_stops_the_engine_with_a_reason() {
     let refused = engine.submit(endless(9, 1)).unwrap_err();
     assert!(matches!(&refused, EngineError::Stopped(why) if why.contains("hangs")), "{refused}");
     // The device's thread must not wait for ever.
+    control.release();
+}
+
+#[test]
+fn requests_that_the_engine_had_not_taken_yet_fail_and_count_with_the_others() {
+    let (control, engine) = engine(&ring(1), Duration::from_secs(1));
+    control.hang_submissions(QueueKind::Compute, Fault::ALWAYS);
+    let mut streams = vec![ask(&engine, 0)];
+    until("the engine waits for a step", || engine.pace().steps > 0);
+    streams.extend((1..4).map(|seed| ask(&engine, seed)));
+    for stream in streams {
+        let error = read(stream).unwrap_err();
+        assert!(matches!(&error, EngineError::Stopped(why) if why.contains("step_limit_s")), "{error}");
+    }
+    let mut families = Families::default();
+    engine.tell_metrics(&mut families.labeled(&[]));
+    let text = families.write(Format::OpenMetrics).unwrap();
+    assert!(text.contains("request_failure_total{finished_reason=\"error\"} 4"), "{text}");
     control.release();
 }
 

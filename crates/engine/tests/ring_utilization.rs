@@ -29,10 +29,10 @@ fn utilization(ring_size: usize, request: &Request, slowed: u32) -> f64 {
     (last.1 - first.1).as_secs_f64() / (last.0 - first.0).as_secs_f64()
 }
 
-/// The best of a few tries: a machine that is busy with other work can only lower it.
+/// The best of several tries: a machine that is busy with other work can only lower it.
 fn best(ring_size: usize, request: &Request, slowed: u32, enough: f64) -> f64 {
     let mut best = 0.0f64;
-    for _ in 0..4 {
+    for _ in 0..15 {
         best = best.max(utilization(ring_size, request, slowed));
         if best >= enough {
             break;

@@ -33,7 +33,7 @@ fn scored(prompt: Vec<u32>, max_tokens: usize) -> Request {
     Request { prompt, max_tokens: Some(max_tokens), prompt_logprobs: Some(TOP), ignore_eos: true, ..Request::default() }
 }
 
-/// What came of a request that scores its prompt.
+/// Outcome of a request that scores its prompt.
 #[derive(Debug, Clone, PartialEq)]
 struct Scored {
     prompt: Vec<PromptToken>,
@@ -70,7 +70,7 @@ fn log_softmax(logits: &[f32], token: u32) -> Logprobs {
     Logprobs { chosen: log(token), top: ids[..TOP].iter().map(|&id| (id, log(id))).collect() }
 }
 
-/// What plain forward passes say of `tokens`.
+/// Log-probabilities of `tokens` by plain forward passes.
 fn forward(tokens: &[u32]) -> Vec<PromptToken> {
     let device: Arc<dyn Device> = CpuDevice::new(&CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap();
     let mut layer = MetalLayer::new(device.clone(), &MetalOptimizations::default()).unwrap();

@@ -23,7 +23,7 @@ fn upload(transfer: &dyn Transfer, to: &Buffer) -> Ticket {
 
 fn uploads(c: &mut Criterion) {
     let device: Arc<dyn Device> = CpuDevice::new(&CpuOptions::default()).unwrap();
-    for (name, optimizations) in [("in line", "none"), ("coordinator", "blit_queue")] {
+    for (name, optimizations) in [("synchronous", "none"), ("coordinator", "blit_queue")] {
         let mut config = MetalOptimizations::default();
         config.select(optimizations).unwrap();
         config.blit_queue.max_pending_ops = 100;

@@ -1,4 +1,4 @@
-//! What a step costs the host, and how long it takes from one step to the next: the ring beside one slot at a time.
+//! A step's cost to the host, and the time from one step to the next: the ring beside one slot at a time.
 //!
 //! Each step copies 4 MiB on the CPU device; the host does as much work again before it submits, as if it encoded a model.
 #![allow(missing_docs, reason = "criterion's macros make undocumented items")]

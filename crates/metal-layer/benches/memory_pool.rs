@@ -35,7 +35,7 @@ fn single(c: &mut Criterion) {
     group.finish();
 }
 
-/// A mix of sizes held at once and let go in another order than they were taken.
+/// A mix of sizes held at once and released in another order than they were taken.
 fn mix(c: &mut Criterion) {
     let mut group = c.benchmark_group("mix of 32");
     group.throughput(Throughput::Elements(32));

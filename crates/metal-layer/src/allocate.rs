@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Tag of a model's weights, for which an allocator may set memory of their own aside.
+/// Tag of a model's weights, for which an allocator may reserve memory of their own.
 pub const WEIGHTS: &str = "weights";
 
 /// Hands out device memory.
@@ -31,7 +31,7 @@ pub trait Reclaim: fmt::Debug + Send + Sync {
 /// An allocation still held.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Leak {
-    /// What it was for.
+    /// Its purpose.
     pub tag: &'static str,
     /// Bytes asked for.
     pub bytes: u64,

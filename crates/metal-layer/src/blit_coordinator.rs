@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 /// A chunk is this part of a staging ring at most, so that one is filled while others are copied.
 const CHUNKS: u64 = 4;
-/// How long a transfer waits for the steps that it comes after.
+/// Time that a transfer waits for the steps that it comes after.
 const STEP_LIMIT: Duration = Duration::from_secs(600);
 
 /// Copies on the transfer queue while the compute queue runs, from a bounded ring of staging memory. One thread fills staging
@@ -27,7 +27,7 @@ const STEP_LIMIT: Duration = Duration::from_secs(600);
 ///
 /// Transfers of one kind — uploads, downloads, streamed uploads — end in the order in which they were asked for. Uploads and
 /// downloads come after everything submitted before them, among themselves too. When there is no room for one of them within the
-/// time limit, it goes synchronously through the compute queue.
+/// time limit, it is made synchronous, on the compute queue.
 #[derive(Debug)]
 pub struct BlitCoordinator {
     shared: Arc<Shared>,
@@ -35,7 +35,7 @@ pub struct BlitCoordinator {
     threads: Vec<JoinHandle<()>>,
 }
 
-/// What both threads and the callers use.
+/// State that both threads and the callers use.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub device: Arc<dyn Device>,
@@ -52,7 +52,7 @@ pub(crate) struct Shared {
     /// Seconds of uploads and of downloads.
     durations: [Histogram; 2],
     policy: OnceLock<FallbackPolicy>,
-    /// Why transfers are synchronous: there was no room in time, and none since.
+    /// Reason for synchronous transfers: there was no room in time, and none since.
     stalled: Mutex<Option<String>>,
 }
 
@@ -65,7 +65,7 @@ struct Lanes {
 }
 
 impl Lanes {
-    /// What a transfer that is asked for now comes after.
+    /// Points that a transfer which is asked for now comes after.
     fn before(&self) -> Vec<Point> {
         let lanes = [&self.compute, &self.uploads, &self.downloads];
         lanes.into_iter().map(Lane::latest).filter(|point| !point.reached()).collect()
@@ -113,7 +113,7 @@ impl BlitCoordinator {
         Ok(coordinator)
     }
 
-    /// What happens to a transfer that there is no room for; without this, it is made synchronously and no line is logged.
+    /// Sets what happens to a transfer that there is no room for; without this, it is made synchronous and nothing is logged.
     pub fn set_fallback(&self, policy: FallbackPolicy) {
         // Whoever comes second changes nothing.
         let _ = self.shared.policy.set(policy);
@@ -146,14 +146,14 @@ impl Transfer for BlitCoordinator {
     fn scatter(&self, to: &[Buffer], fill: Fill) -> Result<Ticket> {
         match self.put(Work::Upload { to: to.to_vec(), fill }) {
             Ok(ticket) => Ok(ticket),
-            Err(work) => self.in_line(work),
+            Err(work) => self.run_synchronously(work),
         }
     }
 
     fn gather(&self, from: &[Buffer], sink: Sink) -> Result<Ticket> {
         match self.put(Work::Download { from: from.to_vec(), sink }) {
             Ok(ticket) => Ok(ticket),
-            Err(work) => self.in_line(work),
+            Err(work) => self.run_synchronously(work),
         }
     }
 
@@ -184,7 +184,7 @@ impl Transfer for BlitCoordinator {
 
 impl BlitCoordinator {
     /// The plain way, after the transfers under way.
-    fn in_line(&self, work: Work) -> Result<Ticket> {
+    fn run_synchronously(&self, work: Work) -> Result<Ticket> {
         if self.shared.policy.get().is_some_and(|policy| !policy.graceful) {
             let reason = self.fallen_back().unwrap_or_else(|| "no room in the staging ring".into());
             return Err(DeviceError::CommandFailed(format!("{reason}, and graceful_fallback is off")));
@@ -202,7 +202,7 @@ impl BlitCoordinator {
 }
 
 impl Drop for BlitCoordinator {
-    /// What is due is carried out; what is streamed and has not begun fails.
+    /// Carries out what is due; what is streamed and has not begun fails.
     fn drop(&mut self) {
         self.shared.closing.store(true, Ordering::Release);
         self.shared.gate.close();
@@ -215,7 +215,7 @@ impl Drop for BlitCoordinator {
 }
 
 impl Shared {
-    /// Makes a job of `work` on `lane`, with the ticket that tells its end.
+    /// Makes a job of `work` on `lane`, with the ticket that reports its end.
     fn admit(&self, work: Work, lane: &Lane, after: Vec<Point>) -> (Job, Ticket) {
         self.pending.fetch_add(1, Ordering::Relaxed);
         let (point, outcome) = (lane.issue(), Arc::new(Outcome::default()));
@@ -264,7 +264,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Whether there was room for a transfer in time: decides how the next one goes.
+    /// Notes if there was room for a transfer in time, which decides how the next one is made.
     fn note_room(&self, found: bool) {
         let mut stalled = self.stalled.lock().unwrap_or_else(PoisonError::into_inner);
         if found {
@@ -286,7 +286,7 @@ impl Shared {
         Duration::from_millis(self.config.timeout_ms)
     }
 
-    /// Tells the end of a transfer.
+    /// Notes the end of a transfer.
     pub(crate) fn end(&self, uploads: bool, bytes: u64, took: Duration) {
         self.pending.fetch_sub(1, Ordering::Relaxed);
         self.note_end(uploads, bytes, took);

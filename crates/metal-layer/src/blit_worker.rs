@@ -8,9 +8,12 @@ use crate::transfer::{Fill, Outcome, Sink};
 use mlx_serving_device::{Buffer, DeviceError, Point, Result, Status, Storage, Submission};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Interval at which copies that took too long are looked at.
+const LOOK_UP: Duration = Duration::from_millis(20);
 
 /// Bytes to move.
 pub(crate) enum Work {
@@ -38,7 +41,7 @@ impl Work {
 /// A transfer that was asked for.
 pub(crate) struct Job {
     pub work: Work,
-    /// What it comes after.
+    /// Points that it comes after.
     pub after: Vec<Point>,
     /// Reached when it has ended.
     pub point: Point,
@@ -51,9 +54,9 @@ impl std::fmt::Debug for Job {
     }
 }
 
-/// What is left to do of a transfer once the first thread is done with it.
+/// Rest of a transfer once the first thread is done with it.
 enum Stage {
-    /// Nothing but to tell how it ended.
+    /// Nothing but to report how it ended.
     Over(Result<()>),
     /// The host reads memory that it reaches.
     Read(Vec<Buffer>, Sink),
@@ -84,7 +87,7 @@ pub(crate) struct Begun {
     stage: Stage,
 }
 
-/// What tells the end of a transfer.
+/// Reporter of a transfer's end.
 #[derive(Clone)]
 struct End {
     uploads: bool,
@@ -140,9 +143,10 @@ impl Filler {
             // In order: the second thread may still be busy with the one before.
             let next = end.point.timeline.value() + 1 == end.point.value;
             match stage {
+                // Room first: who learns of the end may ask for it at once.
                 Stage::Over(result) if next => {
-                    end.tell(&self.shared, result);
                     self.shared.gate.give_back(&room);
+                    end.tell(&self.shared, result);
                 }
                 // The second thread ends after this one.
                 stage => drop(self.begun.send(Begun { end, after: job.after, room, stage })),
@@ -225,7 +229,7 @@ impl Filler {
     }
 }
 
-/// The second thread: waits for copies, compares checksums, hands over what was read, and tells how each transfer ended.
+/// The second thread: waits for copies, compares checksums, hands over what was read, and reports how each transfer ended.
 pub(crate) struct Finisher {
     shared: Arc<Shared>,
     begun: Receiver<Begun>,
@@ -239,7 +243,7 @@ impl Finisher {
     }
 
     pub(crate) fn run(mut self) {
-        while let Ok(Begun { end, after, room, stage }) = self.begun.recv() {
+        while let Some(Begun { end, after, room, stage }) = self.next() {
             let (result, copying) = match stage {
                 Stage::Over(result) => (result, None),
                 Stage::Read(from, sink) => (self.read(&from, sink, &after), None),
@@ -257,20 +261,29 @@ impl Finisher {
                     (result, Some(copying))
                 }
             };
-            let stuck = copying.as_ref().filter(|copying| copying.submission.status() == Status::Pending);
-            if let Some(copying) = stuck {
-                end.outcome.give_up(copying.submission.clone());
-            }
-            end.tell(&self.shared, result.map_err(|error| self.late(error)));
-            match copying {
-                Some(copying) if copying.submission.status() == Status::Pending => {
+            match copying.filter(|copying| copying.submission.status() == Status::Pending) {
+                Some(copying) => {
+                    end.outcome.abandon(copying.submission.clone());
                     self.stuck.push((copying, room));
                     self.shared.gate.set_stuck(true);
                 }
-                _ => self.shared.gate.give_back(&room),
+                None => self.shared.gate.give_back(&room),
             }
+            end.tell(&self.shared, result.map_err(|error| self.late(error)));
             self.look_at_stuck();
         }
+    }
+
+    /// The next transfer. Copies that took too long are looked at meanwhile: they may hold the room that the next one waits for.
+    fn next(&mut self) -> Option<Begun> {
+        while !self.stuck.is_empty() {
+            match self.begun.recv_timeout(LOOK_UP) {
+                Ok(begun) => return Some(begun),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => self.look_at_stuck(),
+            }
+        }
+        self.begun.recv().ok()
     }
 
     /// A copy that takes too long has failed; the device has not, as far as anybody knows.

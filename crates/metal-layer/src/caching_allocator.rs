@@ -29,8 +29,8 @@ struct Shared {
 struct State {
     next_id: u64,
     live: HashMap<u64, Live>,
-    /// Let go, waiting for submissions that may use them.
-    limbo: Vec<(Vec<Point>, Buffer)>,
+    /// Released, waiting for submissions that may use them.
+    pending_free: Vec<(Vec<Point>, Buffer)>,
     /// By storage and length.
     free: BTreeMap<(bool, u64), Vec<Buffer>>,
     cached: u64,
@@ -76,11 +76,11 @@ impl Shared {
 impl State {
     /// Moves buffers whose last use has completed to the free ones.
     fn settle(&mut self, limit: u64) {
-        for (points, buffer) in std::mem::take(&mut self.limbo) {
+        for (points, buffer) in std::mem::take(&mut self.pending_free) {
             if points.iter().all(Point::reached) {
                 self.keep(buffer, limit);
             } else {
-                self.limbo.push((points, buffer));
+                self.pending_free.push((points, buffer));
             }
         }
     }
@@ -162,7 +162,7 @@ impl Reclaim for Shared {
         if points.is_empty() {
             state.keep(live.whole, self.cache_limit);
         } else {
-            state.limbo.push((points, live.whole));
+            state.pending_free.push((points, live.whole));
         }
     }
 }

@@ -53,7 +53,7 @@ struct Flying {
 #[derive(Debug)]
 struct FallenBack {
     reason: String,
-    /// Steps in a row that have ended in time since; `None` where no time mends it.
+    /// Steps in a row that have ended in time since; `None` where time does not help.
     in_time: Option<u32>,
 }
 
@@ -194,7 +194,7 @@ impl Submit for CommandBufferRing {
         while self.in_flight.len() >= self.depth() {
             let Some(Flying { slot, submission, .. }) = self.in_flight.front() else { break };
             let (slot, submission) = (*slot, submission.clone());
-            // How the step ended is told to whoever completes it; here only its slot counts.
+            // The step's outcome is for whoever completes it; here only its slot counts.
             let outcome = self.wait(slot, submission.as_ref(), Duration::from_millis(self.config.max_wait_ms));
             if submission.status() == Status::Pending {
                 return outcome.and(Err(DeviceError::Contract("a wait ended before its step".into())));

@@ -45,7 +45,7 @@ impl Default for MetalOptimizations {
     }
 }
 
-/// What happens when an optimization fails.
+/// Treatment of an optimization that fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FallbackPolicy {
     /// Its baseline takes over; without it, the failure is reported to whoever asked.
@@ -202,7 +202,7 @@ impl MetalOptimizations {
         self.memory_pool.check_across()
     }
 
-    /// What happens when an optimization fails.
+    /// Treatment of an optimization that fails.
     pub fn fallback_policy(&self) -> FallbackPolicy {
         FallbackPolicy { graceful: self.graceful_fallback, log: self.log_fallbacks }
     }

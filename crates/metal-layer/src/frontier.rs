@@ -23,7 +23,7 @@ impl Lane {
     }
 }
 
-/// What has been submitted so far, on every timeline. A range of memory that is released now may be used by any of it, so it is
+/// The submissions so far, on every timeline. A range of memory that is released now may be used by any of it, so it is
 /// reused only once all of it has completed.
 #[derive(Debug, Clone, Default)]
 pub struct Frontier {

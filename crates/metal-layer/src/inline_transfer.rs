@@ -7,7 +7,7 @@ use mlx_serving_device::{Buffer, Device, DeviceError, Encoder, Op, Point, Result
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a transfer waits for the device.
+/// Time that a transfer waits for the device.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of one staging buffer at most.
 const MAX_CHUNK: u64 = 64 << 20;

@@ -16,7 +16,7 @@ use crate::utilization::Utilization;
 use mlx_serving_device::{Device, Result};
 use std::sync::Arc;
 
-/// How an engine allocates, copies and submits. Who holds it does not know which implementations it has.
+/// An engine's way to allocate, copy and submit. Its holder does not know which implementations it has.
 #[derive(Debug)]
 pub struct MetalLayer {
     /// Device memory.
@@ -31,7 +31,7 @@ pub struct MetalLayer {
     utilization: Utilization,
 }
 
-/// Whether each optimization was started.
+/// Outcome of each optimization's start.
 #[derive(Debug)]
 struct Switches {
     memory_pool: Switch,
@@ -71,7 +71,7 @@ impl Switch {
         }
     }
 
-    /// What the statistics show. `fallen_back`: why it no longer runs.
+    /// Its entry in the statistics. `fallen_back`: why it no longer runs.
     fn show<T>(&self, stats: T, fallen_back: Option<String>) -> Switched<T> {
         match (self, fallen_back) {
             (Switch::Off, _) => Switched::off(None),
@@ -150,7 +150,7 @@ impl MetalLayer {
         Self::new(device, &MetalOptimizations::default())
     }
 
-    /// What `/metrics` shows of the optimizations; `None` if the configuration hides it.
+    /// The optimizations' part of `/metrics`; `None` if the configuration hides it.
     pub fn metrics(&self) -> Option<&LayerMetrics> {
         self.metrics.as_ref()
     }

@@ -25,8 +25,8 @@ pub use whole_heap::WholeHeap;
 /// Leaks that are reported one by one.
 const LEAKS_NAMED: usize = 16;
 
-/// Sub-allocates heaps that were taken from the device beforehand, in constant time. A range that is released is reused once all that
-/// had been submitted by then has completed. What the heaps cannot serve, the plain allocator does.
+/// Sub-allocates heaps that were taken from the device beforehand, in constant time. A range that is released is reused once
+/// all that had been submitted by then has completed. What the heaps cannot serve, the plain allocator does.
 #[derive(Debug)]
 pub struct MemoryPool {
     shared: Arc<Shared>,
@@ -50,8 +50,8 @@ struct Shared {
 struct State {
     heaps: Heaps,
     live: Slab<Live>,
-    /// Let go, waiting for submissions that may use them; in the order in which those complete.
-    limbo: VecDeque<(Vec<Point>, Held)>,
+    /// Released, waiting for submissions that may use them; in the order in which those complete.
+    pending_free: VecDeque<(Vec<Point>, Held)>,
     /// Live allocations that the heaps could not serve.
     fallbacks: usize,
     /// The heaps ran out, and what they could not serve is not all released yet.
@@ -67,7 +67,7 @@ struct Live {
     since: Option<Instant>,
 }
 
-/// What stands behind an allocation.
+/// Backing of an allocation.
 #[derive(Debug)]
 enum Held {
     Range(Range),
@@ -106,7 +106,7 @@ impl MemoryPool {
             state: Mutex::new(State {
                 heaps,
                 live: Slab::new(),
-                limbo: VecDeque::new(),
+                pending_free: VecDeque::new(),
                 fallbacks: 0,
                 exhausted: false,
                 stats: PoolStats::default(),
@@ -128,8 +128,8 @@ impl MemoryPool {
         let _ = self.shared.durations.set(seconds);
     }
 
-    /// Has the system back the warm-up sizes with memory, side by side, where the next allocations will lie. A size larger than one
-    /// heap gets a heap of its own, which stays.
+    /// Has the system back the warm-up sizes with memory, side by side, where the next allocations will lie. A size larger than
+    /// one heap gets a heap of its own, which stays.
     ///
     /// # Errors
     /// The device refuses such a heap.
@@ -243,10 +243,11 @@ impl Shared {
 }
 
 impl State {
-    /// Frees what was released and is no longer used. What was released later waits for no less, so the first that still waits ends it.
+    /// Frees what was released and is no longer used. What was released later waits for no less, so the first that still waits
+    /// ends it.
     fn settle(&mut self) {
-        while self.limbo.front().is_some_and(|(points, _)| points.iter().all(Point::reached)) {
-            if let Some((_, held)) = self.limbo.pop_front() {
+        while self.pending_free.front().is_some_and(|(points, _)| points.iter().all(Point::reached)) {
+            if let Some((_, held)) = self.pending_free.pop_front() {
                 self.free(held);
             }
         }
@@ -334,12 +335,12 @@ impl Reclaim for Shared {
         }
         state.fallbacks -= usize::from(live.held.is_fallback());
         state.exhausted &= state.fallbacks > 0;
-        // Under the lock, so that the limbo is in order.
+        // Under the lock, so that the ranges are in order.
         let points = self.frontier.pending();
         if points.is_empty() || live.held.is_fallback() {
             state.free(live.held);
         } else {
-            state.limbo.push_back((points, live.held));
+            state.pending_free.push_back((points, live.held));
         }
     }
 }
@@ -352,14 +353,14 @@ impl Drop for MemoryPool {
     }
 }
 
-/// What an exhausted pool says that takes no dedicated buffers.
+/// Error of an exhausted pool that takes no dedicated buffers.
 fn refusal(len: u64) -> DeviceError {
     let detail = "the memory pool's heaps are exhausted and graceful_fallback is off; raise \
                   metal_optimizations.memory_pool.num_heaps or heap_size_mb";
     DeviceError::OutOfMemory { requested: len, what: "an allocation from the memory pool", detail: detail.into() }
 }
 
-/// What is still held: tags, sizes and ages, oldest first. `None` for nothing.
+/// Allocations still held: tags, sizes and ages, oldest first. `None` for nothing.
 fn leak_report(leaks: &[Leak]) -> Option<String> {
     if leaks.is_empty() {
         return None;

@@ -2,8 +2,8 @@ use mlx_serving_device::Device;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How much of the transfers' time the compute queue was busy: both from the device's own clock and counter of busy time, read
-/// when the first of the transfers under way begins and when the last of them ends.
+/// Share of the transfers' time in which the compute queue was busy: both from the device's own clock and counter of busy time,
+/// read when the first of the transfers under way begins and when the last of them ends.
 #[derive(Debug)]
 pub(crate) struct Overlap {
     device: Arc<dyn Device>,

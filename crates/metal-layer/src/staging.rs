@@ -1,4 +1,4 @@
-//! Who may use which bytes of the staging memory, and which transfer goes next.
+//! Allotment of the staging memory to transfers, and their order.
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use mlx_serving_device::Patience;
@@ -14,7 +14,7 @@ const ALIGN: u64 = 256;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Room {
     id: u64,
-    /// Which of the two rings it belongs to.
+    /// It belongs to the streamed transfers' ring.
     pub streamed: bool,
     /// Within the ring's memory, bytes.
     pub range: Range<u64>,
@@ -77,7 +77,7 @@ impl Ring {
     }
 }
 
-/// What the worker does next.
+/// The worker's next task.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken<J> {
     /// This.
@@ -88,7 +88,7 @@ pub(crate) enum Taken<J> {
     End,
 }
 
-/// Transfers on their way to the worker, each with its room in the staging memory. Those that are due wait for room before they
+/// Transfers queued for the worker, each with its room in the staging memory. Those that are due wait for room before they
 /// are queued; streamed ones queue without bound and get room when their turn comes. Each kind has a ring of its own, so that
 /// neither holds up the other.
 #[derive(Debug)]
@@ -127,8 +127,9 @@ impl<J> Gate<J> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until there is room for `len` bytes, at most `limit`, then queues what `admit` makes of `request`; it is called in the
-    /// order of the queue. Returns what `admit` gives beside the job and how long it waited, or the request when the time is up.
+    /// Waits until there is room for `len` bytes, at most `limit`, then queues what `admit` makes of `request`; it is called in
+    /// the order of the queue. Returns what `admit` gives beside the job and how long it waited, or the request when the time
+    /// is up.
     pub(crate) fn put<R, T>(
         &self,
         len: u64,
@@ -187,7 +188,7 @@ impl<J> Gate<J> {
         }
     }
 
-    /// Whether copies hang. While they do, the stream does not wait for room.
+    /// Notes if copies hang. While they do, the stream does not wait for room.
     pub(crate) fn set_stuck(&self, stuck: bool) {
         self.lock().stuck = stuck;
         self.changed.notify_all();

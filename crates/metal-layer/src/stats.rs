@@ -1,7 +1,8 @@
 use serde::Serialize;
 use std::time::Duration;
 
-/// The allocator's counters. `total_acquired` counts every allocation, fallbacks too, so that after all have been released it equals
+/// The allocator's counters. `total_acquired` counts every allocation, fallbacks too, so that after all have been released it
+/// equals
 /// `total_released`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct PoolStats {
@@ -55,7 +56,7 @@ pub struct BlitStats {
     pub avg_sync_wait_ms: f64,
     /// Transfers whose bytes arrived different.
     pub checksum_failures: u64,
-    /// Transfers that were made synchronously because the queue could not take them.
+    /// Transfers that were made synchronous because the queue could not take them.
     pub fallback_events: u64,
 }
 
@@ -169,7 +170,7 @@ pub struct DeviceStats {
     pub utilization: f64,
 }
 
-/// What `GET /v1/metal/stats` shows.
+/// Contents of `GET /v1/metal/stats`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LayerStats {
     /// Memory pool.

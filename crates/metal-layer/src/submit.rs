@@ -17,7 +17,7 @@ pub trait Submit: fmt::Debug + Send {
     /// Waits until a slot has completed and frees it. Slots complete in the order of submission. After
     /// [`mlx_serving_device::DeviceError::Timeout`] the slot is still in flight.
     fn complete(&mut self, in_flight: &InFlight, limit: Duration) -> Result<()>;
-    /// Notes rows that were computed ahead and discarded.
+    /// Notes rows that were computed ahead and are discarded.
     fn note_discarded(&mut self, rows: u64);
     /// Why it runs as the baseline does, although it is an optimization.
     fn fallen_back(&self) -> Option<String> {
@@ -29,13 +29,13 @@ pub trait Submit: fmt::Debug + Send {
 
 /// A slot being recorded.
 pub struct Slot {
-    /// Which one.
+    /// Its number.
     pub index: usize,
     /// Its uniforms, in shared storage: the host may write them until the slot is submitted.
     pub uniforms: Buffer,
     /// Records its ops.
     pub encoder: Box<dyn Encoder>,
-    /// Tells its submitter that it is being recorded.
+    /// Shows its submitter that it is being recorded.
     pub(crate) _lease: Lease,
 }
 
@@ -51,9 +51,9 @@ impl fmt::Debug for Slot {
 /// A slot in flight.
 #[derive(Debug)]
 pub struct InFlight {
-    /// Which one.
+    /// Its number.
     pub index: usize,
-    /// How its ops end.
+    /// Outcome of its ops.
     pub submission: Arc<dyn Submission>,
     /// Reached when they have.
     pub point: Point,

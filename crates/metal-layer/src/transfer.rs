@@ -24,8 +24,8 @@ pub trait Transfer: fmt::Debug + Send + Sync {
     fn download(&self, from: &Buffer, sink: Sink) -> Result<Ticket> {
         self.gather(std::slice::from_ref(from), sink)
     }
-    /// Fills fresh memory when nothing more urgent is to be done, in the order of these calls: a model's weights. Nothing that was
-    /// submitted may use `to` yet. Does not wait for room where the transfer is asynchronous.
+    /// Fills fresh memory when nothing more urgent is to be done, in the order of these calls: a model's weights. Nothing that
+    /// was submitted may use `to` yet. Does not wait for room where the transfer is asynchronous.
     fn stream(&self, to: &Buffer, fill: Fill) -> Result<Ticket> {
         self.upload(to, fill)
     }
@@ -39,14 +39,14 @@ pub trait Transfer: fmt::Debug + Send + Sync {
     fn stats(&self) -> BlitStats;
 }
 
-/// How a transfer ended.
+/// Outcome of a transfer.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// `None` while it goes on.
+    /// `None` while it is in flight.
     result: Mutex<Option<Result<()>>>,
     ended: Condvar,
-    /// A copy that was given up and may still land.
-    given_up: Mutex<Option<Arc<dyn Submission>>>,
+    /// A copy that is no longer waited for and may still land.
+    abandoned: Mutex<Option<Arc<dyn Submission>>>,
 }
 
 impl Outcome {
@@ -56,12 +56,12 @@ impl Outcome {
     }
 
     /// Before the result is set: `copy` was not waited for any longer.
-    pub(crate) fn give_up(&self, copy: Arc<dyn Submission>) {
-        *self.given_up.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
+    pub(crate) fn abandon(&self, copy: Arc<dyn Submission>) {
+        *self.abandoned.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
     }
 }
 
-/// How long the host waits in the place of a device that shall not ([`Ticket::order`]).
+/// Time that the host waits in the place of a device that shall not ([`Ticket::order`]).
 const HOST_LIMIT: Duration = Duration::from_secs(600);
 
 /// A transfer in flight.
@@ -82,7 +82,7 @@ impl Ticket {
         Self { point: None, outcome, submission: None }
     }
 
-    /// A transfer whose end `outcome` will tell.
+    /// A transfer whose end `outcome` will have.
     pub(crate) fn pending(point: Option<Point>, outcome: Arc<Outcome>) -> Self {
         Self { point, outcome, submission: None }
     }
@@ -93,7 +93,7 @@ impl Ticket {
         Self { point: Some(point), submission: Some(submission), ..ticket }
     }
 
-    /// How far it has come. A result is good only once this says [`Status::Completed`].
+    /// Its state. A result is good only once this says [`Status::Completed`].
     pub fn status(&self) -> Status {
         match &*self.outcome.result.lock().unwrap_or_else(PoisonError::into_inner) {
             None => Status::Pending,
@@ -103,7 +103,7 @@ impl Ticket {
     }
 
     /// Makes the ops that follow in `encoder` come after the transfer: the device waits, or the host where there is no point.
-    /// Whether the transfer succeeded is known later ([`Self::wait`]).
+    /// Its success is known later ([`Self::wait`]).
     pub fn order(&self, encoder: &mut dyn Encoder) -> Result<()> {
         match &self.point {
             Some(point) if point.reached() => Ok(()),
@@ -116,9 +116,9 @@ impl Ticket {
     }
 
     /// True while a copy that took too long may still land: its memory is not to be reused yet.
-    pub fn lingers(&self) -> bool {
-        let given_up = self.outcome.given_up.lock().unwrap_or_else(PoisonError::into_inner);
-        given_up.as_ref().is_some_and(|copy| copy.status() == Status::Pending)
+    pub fn may_still_land(&self) -> bool {
+        let abandoned = self.outcome.abandoned.lock().unwrap_or_else(PoisonError::into_inner);
+        abandoned.as_ref().is_some_and(|copy| copy.status() == Status::Pending)
     }
 
     /// Blocks until it has ended, at most `limit`.
@@ -126,8 +126,11 @@ impl Ticket {
         let mut patience = Patience::new(limit);
         let mut result = self.outcome.result.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(result) = &*result {
-                return result.clone().and_then(|()| self.submission.as_ref().map_or(Ok(()), |s| s.wait(limit)));
+            if let Some(outcome) = &*result {
+                outcome.clone()?;
+                // Others may ask meanwhile.
+                drop(result);
+                return self.submission.as_ref().map_or(Ok(()), |s| s.wait(limit));
             }
             let Some(slice) = patience.slice() else {
                 return Err(DeviceError::Timeout {

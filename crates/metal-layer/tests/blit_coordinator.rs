@@ -1,4 +1,4 @@
-//! Asynchronous transfers on the CPU device: the bytes, the order, the bounds, and what is told when something fails.
+//! Asynchronous transfers on the CPU device: the bytes, the order, the bounds, and what is reported when something fails.
 #![allow(clippy::unit_arg, reason = "a closure of one expression is the plainest")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -13,7 +13,7 @@ use mlx_serving_metal_layer::{
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const LONG: Duration = Duration::from_secs(60);
 
@@ -161,7 +161,7 @@ fn an_upload_that_fails_or_panics_reaches_its_point_and_those_behind_it_go_on() 
 }
 
 #[test]
-fn a_full_ring_makes_the_caller_wait_and_then_go_in_line() {
+fn a_full_ring_makes_the_caller_wait_and_then_copy_synchronously() {
     let bench = Bench::new();
     let transfer = bench.coordinator(&BlitQueueConfig { max_pending_ops: 1, timeout_ms: 100, ..small() });
     let (held, other) = (bench.buffer(64, Storage::Shared), bench.buffer(64, Storage::Private));
@@ -172,7 +172,7 @@ fn a_full_ring_makes_the_caller_wait_and_then_go_in_line() {
     };
     let ticket = transfer.upload(&held, Box::new(fill)).unwrap();
     std::thread::scope(|scope| {
-        // It waits for the one under way even when synchronous, so that the order stays.
+        // Synchronous, it waits for the one in flight all the same, so that the order stays.
         let late = scope.spawn(|| upload(&transfer, &other, 2));
         while transfer.stats().fallback_events == 0 {
             std::thread::yield_now();
@@ -341,7 +341,7 @@ fn counters_can_be_switched_off() {
 }
 
 #[test]
-fn a_copy_that_was_given_up_lingers_until_it_has_ended() {
+fn an_abandoned_copy_may_land_until_it_has_ended() {
     let device = FakeDevice::new(FakeOptions { unified_memory: false, ..FakeOptions::default() }).unwrap();
     let control = device.control();
     let bench = Bench::on(device);
@@ -350,11 +350,56 @@ fn a_copy_that_was_given_up_lingers_until_it_has_ended() {
     let to = bench.device.new_buffer(64, Storage::Private).unwrap();
     let ticket = upload(&transfer, &to, 1);
     let error = ticket.wait(LONG).unwrap_err().to_string();
-    assert!(error.contains("timeout_ms") && ticket.lingers(), "{error}");
+    assert!(error.contains("timeout_ms") && ticket.may_still_land(), "{error}");
     ticket.point.as_ref().unwrap().wait(LONG).unwrap();
     control.release();
     upload(&transfer, &to, 2).wait(LONG).unwrap();
-    assert!(!ticket.lingers());
+    assert!(!ticket.may_still_land());
+}
+
+#[test]
+fn room_that_a_late_copy_held_is_given_back_when_it_has_ended() {
+    let device = FakeDevice::new(FakeOptions { unified_memory: false, ..FakeOptions::default() }).unwrap();
+    let control = device.control();
+    let bench = Bench::on(device);
+    let transfer = bench.coordinator(&BlitQueueConfig { timeout_ms: 100, max_pending_ops: 1, ..small() });
+    control.hang_submissions(QueueKind::Transfer, Fault::nth(1));
+    let to = bench.device.new_buffer(64, Storage::Private).unwrap();
+    upload(&transfer, &to, 1).wait(LONG).unwrap_err();
+    upload(&transfer, &to, 2).wait(LONG).unwrap();
+    assert!(transfer.fallen_back().is_some(), "the only place is held");
+    control.release();
+    let began = Instant::now();
+    while transfer.fallen_back().is_some() {
+        assert!(began.elapsed() < LONG, "it goes on without the queue");
+        upload(&transfer, &to, 3).wait(LONG).unwrap();
+    }
+}
+
+#[test]
+fn a_transfer_that_one_thread_waits_for_tells_others_its_state() {
+    let device = FakeDevice::new(FakeOptions { unified_memory: false, ..FakeOptions::default() }).unwrap();
+    let control = device.control();
+    let bench = Bench::on(device);
+    control.hang_submissions(QueueKind::Compute, Fault::nth(1));
+    let ticket = upload(&bench.inline(), &bench.device.new_buffer(64, Storage::Private).unwrap(), 1);
+    std::thread::scope(|scope| {
+        let waiter = scope.spawn(|| ticket.wait(LONG));
+        let (told, status) = mpsc::channel();
+        let asking = ticket.clone();
+        std::thread::spawn(move || {
+            // Until the waiter waits, most likely.
+            for _ in 0..50 {
+                std::thread::sleep(Duration::from_millis(1));
+                drop(told.send(asking.status()));
+            }
+        });
+        for _ in 0..50 {
+            assert_eq!(status.recv_timeout(LONG / 4), Ok(Status::Pending));
+        }
+        control.release();
+        waiter.join().unwrap().unwrap();
+    });
 }
 
 #[test]
@@ -389,7 +434,7 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// What was read, in order, and what the memory holds in the end.
+/// Bytes that were read, in order, and those that the memory holds in the end.
 fn perform(bench: &Bench, transfer: &dyn Transfer, storage: Storage, acts: &[Act]) -> (Vec<Vec<u8>>, Vec<u8>) {
     const LEN: u64 = 5000;
     let whole = bench.buffer(4 * LEN, storage);
@@ -432,7 +477,7 @@ fn perform(bench: &Bench, transfer: &dyn Transfer, storage: Storage, acts: &[Act
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn any_interleaving_ends_as_in_line(
+    fn any_interleaving_ends_as_synchronous_copies_do(
         acts in prop::collection::vec(act(), 1..40), pending in 1usize..6,
         use_shared_events in any::<bool>(), verify_checksums in any::<bool>(), shared in any::<bool>(),
     ) {

@@ -1,4 +1,4 @@
-/// How metrics are written.
+/// Format in which metrics are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// OpenMetrics 1.0.0.
@@ -10,26 +10,18 @@ pub enum Format {
 impl Format {
     /// The one that a request's `Accept` header prefers; the older one where it does not say.
     pub fn accepted(accept: &str) -> Self {
-        let (mut open, mut plain) = (0.0, 0.0);
-        for range in accept.split(',') {
-            let mut parts = range.split(';').map(str::trim);
-            let media = parts.next().unwrap_or_default().to_ascii_lowercase();
-            let (mut quality, mut version) = (1.0, None);
-            for (name, value) in parts.filter_map(|part| part.split_once('=')) {
-                match name.trim().to_ascii_lowercase().as_str() {
-                    "q" => quality = value.trim().parse::<f32>().unwrap_or(0.0),
-                    "version" => version = Some(value.trim().trim_matches('"')),
-                    _ => {}
-                }
-            }
-            let best = match media.as_str() {
-                "application/openmetrics-text" if version.is_none_or(|version| version == "1.0.0") => &mut open,
-                "text/plain" | "text/*" | "*/*" => &mut plain,
-                _ => continue,
-            };
-            *best = quality.max(*best);
+        let ranges: Vec<Range> = accept.split(',').filter_map(Range::parse).collect();
+        // The narrowest range that a format is in counts, whatever the wider ones say.
+        let quality = |names: &[&str]| {
+            let best = |name: &&str| ranges.iter().filter(|r| r.media == *name).map(|r| r.quality).reduce(f32::max);
+            names.iter().find_map(best).unwrap_or(0.0)
+        };
+        let open = quality(&["application/openmetrics-text", "application/*"]);
+        if open > 0.0 && open >= quality(&["text/plain", "text/*", "*/*"]) {
+            Format::OpenMetrics
+        } else {
+            Format::Prometheus
         }
-        if open > 0.0 && open >= plain { Format::OpenMetrics } else { Format::Prometheus }
     }
 
     /// Its media type.
@@ -38,6 +30,32 @@ impl Format {
             Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
             Format::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
         }
+    }
+}
+
+/// Media types that a client takes, and how gladly, 0 to 1.
+struct Range {
+    media: String,
+    quality: f32,
+}
+
+impl Range {
+    /// `None` for a version of OpenMetrics that is not written here.
+    fn parse(range: &str) -> Option<Self> {
+        let mut parts = range.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let mut quality = 1.0;
+        for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+            let value = value.trim();
+            match name.trim().to_ascii_lowercase().as_str() {
+                "q" => quality = value.parse().ok().filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0),
+                "version" if media == "application/openmetrics-text" && value.trim_matches('"') != "1.0.0" => {
+                    return None;
+                }
+                _ => {}
+            }
+        }
+        Some(Self { media, quality })
     }
 }
 
@@ -58,6 +76,12 @@ mod tests {
             ("application/openmetrics-text;version=1.0.0;q=0", Format::Prometheus),
             ("application/openmetrics-text;version=1.0.0;q=x", Format::Prometheus),
             ("application/openmetrics-text;q=0.3,text/plain;q=0.5", Format::Prometheus),
+            ("application/openmetrics-text;q=0.3,text/plain;q=2", Format::OpenMetrics),
+            ("application/openmetrics-text;q=0.3,text/plain;q=NaN", Format::OpenMetrics),
+            ("application/openmetrics-text;q=0.3,text/plain;q=0.1,*/*", Format::OpenMetrics),
+            ("application/openmetrics-text;q=0,application/*", Format::Prometheus),
+            ("application/*", Format::OpenMetrics),
+            ("application/*,*/*;q=0.1", Format::OpenMetrics),
             // What Prometheus 2 and 3 send.
             (
                 "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\

@@ -1,4 +1,4 @@
-//! Metrics as they are told: one family a name, over all models, in OpenMetrics or in Prometheus' older text format.
+//! Exposition of metrics: one family a name, over all models, in OpenMetrics or in Prometheus' older text format.
 //!
 //! Whoever counts keeps [`Counter`]s, [`Gauge`]s and [`Histogram`]s, and adds them to [`Families`] when they are asked for.
 #![forbid(unsafe_code)]
@@ -100,7 +100,8 @@ impl Families {
     }
 }
 
-/// Adds samples with common labels. A help text is a sentence with its full stop; what is no ratio or count has its unit in its name.
+/// Adds samples with common labels. A help text is a sentence with its full stop; what is no ratio or count has its unit in its
+/// name.
 #[derive(Debug)]
 pub struct Labeled<'a> {
     families: &'a mut Families,
@@ -108,17 +109,17 @@ pub struct Labeled<'a> {
 }
 
 impl Labeled<'_> {
-    /// What only grows. The format adds `_total` to the name.
+    /// Adds a number that only grows. The format adds `_total` to the name.
     pub fn counter(&mut self, name: &'static str, help: &'static str, value: impl Into<Number>) {
         self.families.add(name, help, MetricType::Counter, self.labels.clone(), Value::Counter(value.into()));
     }
 
-    /// What rises and falls.
+    /// Adds a number that rises and falls.
     pub fn gauge(&mut self, name: &'static str, help: &'static str, value: impl Into<Number>) {
         self.families.add(name, help, MetricType::Gauge, self.labels.clone(), Value::Gauge(value.into()));
     }
 
-    /// How often values were how large.
+    /// Adds a distribution.
     pub fn histogram(&mut self, name: &'static str, help: &'static str, histogram: &Histogram) {
         let value = Value::Histogram(histogram.clone());
         self.families.add(name, help, MetricType::Histogram, self.labels.clone(), value);
@@ -131,7 +132,7 @@ impl Labeled<'_> {
     }
 }
 
-/// What [`Registry`] hands an encoder to.
+/// Families as a collector, which [`Registry`] hands an encoder to.
 #[derive(Debug)]
 struct Exposition {
     families: Vec<Family>,

@@ -1,4 +1,4 @@
-//! What Prometheus' own clients tell of every process, where the system has `/proc`.
+//! The metrics that Prometheus' own clients have of every process, where the system has `/proc`.
 
 use crate::Labeled;
 use std::fs::read_to_string;

@@ -13,20 +13,20 @@ pub struct AnswerText {
     stopped: bool,
 }
 
-/// What one token does to an answer.
+/// Effect of one token on an answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct AnswerStep {
     /// Text that became final.
     pub text: String,
-    /// Where the token's own text begins, in characters of the answer: what earlier tokens completed, held back for a stop string or
-    /// not. The tokens of one character share its place.
+    /// Start of the token's own text, in characters of the answer: those that earlier tokens completed, held back for a stop
+    /// string or not. The tokens of one character share its place.
     pub offset: usize,
     /// A stop string is complete: the answer ends.
     pub stopped: bool,
 }
 
 impl AnswerText {
-    /// An answer that goes on where `prompt` ends or, without one, begins a text: sentencepiece models then lose the space before
+    /// An answer that continues `prompt` or, without one, begins a text: sentencepiece models then lose the space before
     /// their first word.
     #[must_use]
     pub fn new(tokenizer: &Tokenizer, prompt: Option<&[u32]>, stops: StopMatcher) -> Self {
@@ -60,7 +60,7 @@ impl AnswerText {
         AnswerStep { text: step.emit, offset: self.characters, stopped: self.stopped }
     }
 
-    /// What was held back, once no token comes any more; nothing after a stop string.
+    /// The text that was held back, once no token comes any more; nothing after a stop string.
     pub fn finish(&mut self) -> String {
         if self.stopped {
             return String::new();

@@ -79,7 +79,7 @@ fn checked<'s>(old: &Instructions<'s>, members: &mut usize) -> Instructions<'s> 
     new
 }
 
-/// What to put before and behind an instruction.
+/// Text to put before and behind an instruction.
 fn checks(instruction: &Instruction) -> (&'static [Instruction<'static>], &'static [Instruction<'static>]) {
     const RESULT: &[Instruction<'static>] = &[Instruction::CallFunction(CHECK, Some(1))];
     // The namespace is on top, the value below it.

@@ -3,7 +3,7 @@
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{DecoderWrapper, Model as _, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper};
 
-/// The bytes of a byte-level token; an added token that is not spelt in that alphabet stands for itself.
+/// The bytes of a byte-level token; an added token that is not spelled in that alphabet stands for itself.
 pub(crate) fn byte_level(token: &str) -> Vec<u8> {
     token.chars().map(byte_of_char).collect::<Option<_>>().unwrap_or_else(|| token.as_bytes().to_vec())
 }
@@ -19,9 +19,9 @@ fn byte_of_char(c: char) -> Option<u8> {
     }
 }
 
-/// Makes the decoder undo what the tokenizer does to text. Where text is turned into byte letters, only `ByteLevel` does, whatever
-/// else the file names or leaves out; transformers' own classes put it there too. Byte letters in the vocabulary that no text is
-/// turned into are an error: its spaces and accents would be dropped in silence.
+/// Makes the decoder undo what the tokenizer does to text. Where text is turned into byte letters, only `ByteLevel` does,
+/// whatever else the file names or leaves out; transformers' own classes put it there too. Byte letters in the vocabulary that
+/// no text is turned into are an error: its spaces and accents would be dropped in silence.
 pub(crate) fn settle_decoder(tokenizer: &mut tokenizers::Tokenizer) -> Result<(), String> {
     let turned =
         tokenizer.get_pre_tokenizer().is_some_and(pre_tokenizes) || tokenizer.get_normalizer().is_some_and(normalizes);
@@ -36,7 +36,7 @@ pub(crate) fn settle_decoder(tokenizer: &mut tokenizers::Tokenizer) -> Result<()
     Ok(())
 }
 
-/// Whether the vocabulary is byte-level: it has every letter of the alphabet, and no `<0xHH>` for bytes. (A large vocabulary of
+/// True for a byte-level vocabulary: it has every letter of the alphabet, and no `<0xHH>` for bytes. (A large vocabulary of
 /// characters may have all the letters too.)
 pub(crate) fn has_alphabet(model: &ModelWrapper) -> bool {
     model.token_to_id("<0x0A>").is_none()

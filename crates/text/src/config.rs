@@ -111,7 +111,12 @@ pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Tex
 
 /// The text of `path`, `None` when there is no such file.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>, TextError> {
-    match std::fs::read_to_string(path) {
+    // A pipe would be waited for, and a device may never end.
+    let read = |path| match std::fs::metadata(path)?.is_file() {
+        true => std::fs::read_to_string(path),
+        false => Err(std::io::Error::other("it is no regular file")),
+    };
+    match read(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TextError::Read { path: path.to_owned(), source }),

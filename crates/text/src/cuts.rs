@@ -1,27 +1,32 @@
-//! Where a text may be cut so that its parts, tokenized one by one, are its tokens.
+//! Places at which a text may be cut so that its parts, tokenized one by one, are its tokens.
 //!
 //! Two kinds of tokenizers are known well enough, which together are nearly all. *Byte-level* ones split text by a regular
-//! expression first; between certain characters none of the expressions in use ever matches across. *Sentencepiece-like* ones have
-//! no such places, but merge by rank alone, so that windows that overlap can be joined ([`crate::within`]).
+//! expression first; between certain characters none of the expressions in use ever matches across. *Sentencepiece-like* ones
+//! have no such places, but merge by rank alone, so that windows that overlap can be joined ([`crate::within`]).
 
 use crate::byte_level::has_alphabet;
 use serde_json::Value;
 use std::collections::{HashMap, HashSet};
-use tokenizers::{AddedToken, Model as _, ModelWrapper};
+use tokenizers::normalizers::{NFC, NFD};
+use tokenizers::{AddedToken, Model as _, ModelWrapper, NormalizedString, Normalizer};
 
-/// What a tokenizer does to text, as far as cutting goes.
+/// A tokenizer's treatment of text, as far as cutting goes.
 #[derive(Debug)]
 pub(crate) struct Cuts {
     pub(crate) rule: Rule,
     /// No token stands for more bytes of text than these; `None` where one may stand for any number.
     pub(crate) longest: Option<usize>,
-    added: Vec<AddedToken>,
+    added: HashMap<String, AddedToken>,
+    /// Lengths of added tokens in bytes, ascending.
+    lengths: Vec<usize>,
     /// Characters that stand side by side in an added token.
     pairs: HashSet<(char, char)>,
     /// First characters of added tokens.
     first: HashSet<char>,
-    /// Bytes of the longest added token.
-    span: usize,
+    /// First and last characters of the added tokens that look at their neighbors.
+    wary: [HashSet<char>; 2],
+    /// Added tokens are looked for in composed text, so that one may be spelled in several ways.
+    composed: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -35,16 +40,19 @@ pub(crate) enum Rule {
     Whole,
 }
 
-/// How a sentencepiece-like tokenizer rewrites text: spaces, and what it puts in front.
+/// Rewriting of text by a sentencepiece-like tokenizer: its spaces, and what it puts in front.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stream {
     /// Put before a text and after every added token.
     prepend: String,
     /// Unless the text begins with a space already.
     unless_spaced: bool,
-    /// What a space becomes.
+    /// Replacement of a space, [`MAX_SPACE`] bytes at most.
     space: String,
 }
+
+/// Bytes of one character.
+pub(crate) const MAX_SPACE: usize = 4;
 
 impl Stream {
     /// Bytes of `text` when it is rewritten, without what is put in front.
@@ -71,7 +79,7 @@ impl Cuts {
         let rule = rule(tokenizer.get_model(), &normalizer, &splits, &added);
         let composes = normalizer.iter().any(|step| step["type"] == "NFC");
         let longest = match rule {
-            // A letter a byte; added tokens are spelt as they are.
+            // A letter a byte; added tokens are spelled as they are.
             Rule::Words { .. } => {
                 let tokens = vocab.keys().map(|token| token.chars().count());
                 let longest = tokens.chain(added.iter().map(|token| token.content.len())).max();
@@ -81,13 +89,25 @@ impl Cuts {
             Rule::Whole => None,
         };
         let greedy = added.iter().any(|token| token.lstrip || token.rstrip);
+        let composed = composes && added.iter().any(|token| token.normalized);
+        let spelled: Vec<String> = added.iter().flat_map(|token| spellings(&token.content, composed)).collect();
+        let wary = added.iter().filter(|token| token.single_word || token.lstrip || token.rstrip);
+        let wary: Vec<String> = wary.flat_map(|token| spellings(&token.content, composed)).collect();
+        let mut lengths: Vec<usize> = added.iter().map(|token| token.content.len()).collect();
+        lengths.sort_unstable();
+        lengths.dedup();
         Self {
             rule,
             longest: longest.filter(|_| !greedy),
-            pairs: added.iter().flat_map(|t| t.content.chars().zip(t.content.chars().skip(1))).collect(),
-            first: added.iter().filter_map(|token| token.content.chars().next()).collect(),
-            span: added.iter().map(|token| token.content.len()).max().unwrap_or(0),
-            added,
+            lengths,
+            pairs: spelled.iter().flat_map(|text| text.chars().zip(text.chars().skip(1))).collect(),
+            first: spelled.iter().filter_map(|text| text.chars().next()).collect(),
+            wary: [
+                wary.iter().filter_map(|text| text.chars().next()).collect(),
+                wary.iter().filter_map(|text| text.chars().next_back()).collect(),
+            ],
+            composed,
+            added: added.into_iter().map(|token| (token.content.clone(), token)).collect(),
         }
     }
 
@@ -98,54 +118,51 @@ impl Cuts {
         };
         let words = matches!(self.rule, Rule::Words { .. })
             && parts(before, behind)
+            // The last character of several that are composed into one of a token is none of these.
+            && (!self.composed || is_word(before))
             && !self.pairs.contains(&(before, behind))
-            && !self.minds(before, behind);
+            && !self.wary[0].contains(&behind)
+            && !self.wary[1].contains(&before);
         words || self.begins_added(text, at)
     }
 
-    /// Whether an added token that looks at its neighbors may end or begin between these.
-    fn minds(&self, before: char, behind: char) -> bool {
-        let minding = |token: &&AddedToken| token.single_word || token.lstrip || token.rstrip;
-        self.added.iter().filter(minding).any(|t| t.content.ends_with(before) || t.content.starts_with(behind))
-    }
-
-    /// Whether an added token that is found whatever surrounds it begins here, apart from all others: tokenizers of all kinds treat
-    /// what is between such tokens as texts of their own.
+    /// True where an added token that is found whatever surrounds it begins, apart from all others: tokenizers of all kinds
+    /// treat the text between such tokens as texts of their own.
     fn begins_added(&self, text: &str, at: usize) -> bool {
-        if !text[at..].starts_with(|c| self.first.contains(&c)) {
-            return false;
-        }
         let mark = |c: char| !c.is_alphanumeric() && !c.is_whitespace() && c != '_';
-        let Some(token) = self.added.iter().find(|token| {
+        let Some(token) = self.added_at(text, at).find(|token| {
             !token.normalized
                 && !token.single_word
                 && !token.lstrip
                 && !token.rstrip
-                && text[at..].starts_with(&token.content)
                 && token.content.starts_with(mark)
                 && token.content.ends_with(mark)
         }) else {
             return false;
         };
         let end = at + token.content.len();
-        let mut found =
-            self.occurrences(text, at.saturating_sub(self.span), end).filter(|&(start, stop)| start < end && stop > at);
+        let mut found = self.occurrences(text, at, end).filter(|&(start, stop)| start < end && stop > at);
         found.next() == Some((at, end)) && found.next().is_none()
     }
 
     /// True where no added token touches `text[from..to]`.
     pub(crate) fn is_plain(&self, text: &str, from: usize, to: usize) -> bool {
-        !self.occurrences(text, from.saturating_sub(self.span), to).any(|(start, stop)| start <= to && stop >= from)
+        !self.occurrences(text, from, to).any(|(start, stop)| start <= to && stop >= from)
     }
 
-    /// Where added tokens are spelt in `text`, as far as they begin in `from..=to`.
+    /// Ranges of the added tokens spelled in `text` that may touch `from..=to`.
     fn occurrences<'a>(&'a self, text: &'a str, from: usize, to: usize) -> impl Iterator<Item = (usize, usize)> + 'a {
-        let from = text.ceil_char_boundary(from);
-        let starts = text[from..].char_indices().map(move |(i, c)| (from + i, c)).take_while(move |&(i, _)| i <= to);
-        starts.filter(|(_, c)| self.first.contains(c)).flat_map(move |(i, _)| {
-            let here = self.added.iter().filter(move |token| text[i..].starts_with(&token.content));
-            here.map(move |token| (i, i + token.content.len()))
-        })
+        let longest = self.lengths.last().copied().unwrap_or(0);
+        let from = text.ceil_char_boundary(from.saturating_sub(longest));
+        let starts = text[from..].char_indices().map(move |(i, _)| from + i).take_while(move |&i| i <= to);
+        starts.flat_map(move |i| self.added_at(text, i).map(move |token| (i, i + token.content.len())))
+    }
+
+    /// Added tokens spelled at byte `at`. One look for each length: there may be thousands, all with the same beginning.
+    fn added_at<'a>(&'a self, text: &'a str, at: usize) -> impl Iterator<Item = &'a AddedToken> + 'a {
+        let begins = text[at..].starts_with(|c| self.first.contains(&c));
+        let lengths = if begins { &self.lengths[..] } else { &[] };
+        lengths.iter().filter_map(move |&length| self.added.get(text.get(at..at + length)?))
     }
 
     /// True where all of `text[from..]` up to two characters behind `to` is certain to be inside one word.
@@ -165,6 +182,18 @@ impl Cuts {
         }
         false
     }
+}
+
+/// The ways in which a token that is looked for in composed text may begin, end and go on: a text that is composed to it
+/// consists, around every place at which it may be cut, of characters of one of these.
+fn spellings(content: &str, composed: bool) -> Vec<String> {
+    let normalized = |normalizer: &dyn Fn(&mut NormalizedString) -> tokenizers::Result<()>| {
+        let mut text = NormalizedString::from(content);
+        normalizer(&mut text).ok().map(|()| text.get().to_owned())
+    };
+    let forms = [normalized(&|text| NFC.normalize(text)), normalized(&|text| NFD.normalize(text))];
+    let forms = forms.into_iter().flatten().filter(|_| composed);
+    std::iter::once(content.to_owned()).chain(forms).collect()
 }
 
 /// NFC leaves a fourth of a text's bytes at least: of three for the Kelvin sign one, of seven for U+1FBE U+0308 U+0301 two.
@@ -203,8 +232,8 @@ impl Run {
     }
 }
 
-/// The alternatives of the expressions in use (GPT-2, GPT-4 and 4o, Llama 3, Qwen, Tekken, DeepSeek). None looks back, only `(?!\S)`
-/// ahead, and then behind spaces; [`parts`] and [`Run`] hold for each.
+/// The alternatives of the expressions in use (GPT-2, GPT-4 and 4o, Llama 3, Qwen, Tekken, DeepSeek). None looks back, only
+/// `(?!\S)` ahead, and then behind spaces; [`parts`] and [`Run`] hold for each.
 #[rustfmt::skip]
 const ALTERNATIVES: [&str; 33] = [
     r"'s", r"'t", r"'re", r"'ve", r"'m", r"'ll", r"'d", r"(?i:'s|'t|'re|'ve|'m|'ll|'d)", r"'(?i:[sdmt]|ll|ve|re)",
@@ -221,7 +250,7 @@ const ALTERNATIVES: [&str; 33] = [
 ];
 /// DeepSeek's, after which letters are divided at the first that is not Latin.
 const MARK_AND_LETTERS: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"##;
-/// What `ByteLevel` splits by where it is told to.
+/// The expression by which `ByteLevel` splits where it is told to.
 const GPT_2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 
 /// True if no expression matches across, and one always matches from `behind` on.
@@ -307,7 +336,8 @@ fn stream(normalizer: &[Value], splits: &[Value]) -> Option<Stream> {
         match step["type"].as_str()? {
             "Prepend" if stream.prepend.is_empty() => stream.prepend = step["prepend"].as_str()?.to_owned(),
             "Replace" if step["pattern"]["String"] == " " && stream.space == " " => {
-                stream.space = step["content"].as_str().filter(|content| !content.is_empty())?.to_owned();
+                let fits = |content: &&str| (1..=MAX_SPACE).contains(&content.len());
+                stream.space = step["content"].as_str().filter(fits)?.to_owned();
             }
             _ => return None,
         }
@@ -362,8 +392,6 @@ fn alternatives(expression: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokenizers::normalizers::{NFC, NFD};
-    use tokenizers::{NormalizedString, Normalizer};
 
     fn normalized(normalizer: &impl Normalizer, text: &str) -> String {
         let mut text = NormalizedString::from(text);

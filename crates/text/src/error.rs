@@ -1,4 +1,4 @@
-//! What can go wrong, in words for the person who has to mend it.
+//! Errors, in words for the person who has to act on them.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ pub enum TextError {
     Missing {
         /// The file that was looked for.
         path: PathBuf,
-        /// What to do about it.
+        /// The remedy.
         hint: &'static str,
     },
     /// The file is there and cannot be read.
@@ -26,7 +26,7 @@ pub enum TextError {
     Json {
         /// The file.
         path: PathBuf,
-        /// Where and why.
+        /// The place and the reason.
         source: serde_json::Error,
     },
     /// The file is JSON, and a value in it is not what it must be.
@@ -36,7 +36,7 @@ pub enum TextError {
         path: PathBuf,
         /// Dotted path of the value.
         key: String,
-        /// What would have been accepted.
+        /// Values that would have been accepted.
         expected: &'static str,
         /// The start of what is there.
         found: String,
@@ -76,7 +76,7 @@ pub enum TextError {
     TooLong {
         /// It has no fewer, those at its beginning and end included.
         tokens: usize,
-        /// What was wanted.
+        /// Tokens that were wanted at most.
         limit: usize,
     },
     /// Whoever wanted the ids does not any more.
@@ -87,7 +87,7 @@ pub enum TextError {
         "the text goes on for more than {kib} KiB without a place where the model's tokenizer can divide it: put spaces or line breaks into it, or send less"
     )]
     Undivided {
-        /// What can be tokenized in one go.
+        /// Size that can be tokenized in one go.
         kib: usize,
     },
     /// The tokenizer failed on some ids.
@@ -112,14 +112,14 @@ pub enum TemplateError {
     File(#[from] TextError),
     /// The template itself is not valid Jinja: the model is broken, whatever the messages.
     #[error(
-        "the chat template in {origin} is broken at line {line}: {reason}; mend the file, or use the model without a chat template"
+        "the chat template in {origin} is broken at line {line}: {reason}; correct the file, or use the model without a chat template"
     )]
     Broken {
         /// The file it comes from.
         origin: String,
         /// Line of the template, from 1.
         line: usize,
-        /// What is wrong there.
+        /// The fault there.
         reason: String,
     },
     /// The template called `raise_exception`: it does not accept these messages.
@@ -135,7 +135,7 @@ pub enum TemplateError {
     Failed {
         /// Line of the template, from 1.
         line: usize,
-        /// What failed there.
+        /// The failure there.
         reason: String,
     },
     /// A variable that cannot be given from outside.

@@ -3,7 +3,7 @@
 use crate::TextError;
 use std::collections::VecDeque;
 
-/// What one [`StopMatcher::push`] releases.
+/// Text that one [`StopMatcher::push`] releases.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct StopStep {
     /// Text that may go to the client now. Never holds any part of the stop string that matched.

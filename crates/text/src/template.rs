@@ -23,7 +23,7 @@ const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_p
 /// The template for conversations with tools, where a model has one of its own.
 const TOOL_USE: &str = "tool_use";
 
-/// What a template is rendered with.
+/// Variables that a template is rendered with.
 #[derive(Debug, Clone, Copy)]
 pub struct ChatInput<'a> {
     /// Objects with `role` and `content`, and whatever else the template knows.
@@ -32,7 +32,7 @@ pub struct ChatInput<'a> {
     pub tools: Option<&'a [Json]>,
     /// Documents for retrieval templates: objects with `title` and `text`.
     pub documents: Option<&'a [Json]>,
-    /// Whether to end with the beginning of an assistant's answer.
+    /// True to end with the beginning of an assistant's answer.
     pub add_generation_prompt: bool,
     /// Further variables, such as `enable_thinking`.
     pub kwargs: Option<&'a Map<String, Json>>,
@@ -153,7 +153,7 @@ fn compile<'s>(name: &'s str, source: &'s str) -> Result<CompiledTemplate<'s>, (
     Ok(template)
 }
 
-/// What Hugging Face's own environment offers to a template, bounded.
+/// The environment that Hugging Face's own library offers to a template, bounded.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_fuel(Some(FUEL));

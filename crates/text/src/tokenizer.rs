@@ -26,7 +26,7 @@ struct Inner {
     eos: Option<String>,
 }
 
-/// Where a vocabulary keeps bytes that are no characters of their own.
+/// A vocabulary's place for bytes that are no characters of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bytes {
     /// Every token is a string of bytes, each written as one printable character (GPT-2, Llama 3, Qwen).
@@ -181,12 +181,12 @@ impl Tokenizer {
         self.inner.bytes
     }
 
-    /// Whether decoding looks at this id at all.
+    /// True if decoding looks at this id at all.
     pub(crate) fn is_visible(&self, id: u32, skip_special: bool) -> bool {
         self.inner.tokenizer.id_to_token(id).is_some() && !(skip_special && self.is_special(id))
     }
 
-    /// What `id` adds to a text whose last tokens are `context`: leading-space rules depend on them.
+    /// The text that `id` adds to one whose last tokens are `context`: leading-space rules depend on them.
     pub(crate) fn text_after(&self, context: &[u32], id: u32) -> Result<String, TextError> {
         let before = self.decode(context, false)?;
         let mut after = self.decode(&[context, &[id]].concat(), false)?;

@@ -2,26 +2,42 @@
 //!
 //! `tokenizers` takes some two hundred bytes for each byte of text that it is given at once.
 //!
-//! Where a text cannot be cut between words, pieces overlap and are joined inside the overlap. That is exact because of how merges
-//! work: the one of the lowest rank comes first, wherever it is. Tokens `t1 … tn` are those of a text if and only if each two
-//! neighbors are those of their own text: as long as no merge has crossed a boundary, what happens in `ti ti+1` is what would
-//! happen there alone, and the first that crossed one would cross it alone, too. So tokens of one piece up to some boundary, and
-//! tokens of the next from there on, are those of both pieces if both have the same token behind the boundary.
+//! A text that cannot be cut between words is divided into pieces that overlap and are joined inside the overlap. That is exact
+//! because of the order of merges: the one of the lowest rank comes first, wherever it is. Tokens `t1 … tn` are those of a text
+//! if and only if each two neighbors are those of their own text: as long as no merge has crossed a boundary, what happens in
+//! `ti ti+1` is what would happen there alone, and the first that crossed one would cross it alone, too. So tokens of one piece
+//! up to some boundary, and tokens of the next from there on, are those of both pieces if both have the same token behind the
+//! boundary.
 
 use crate::TextError;
 use crate::byte_level::byte_level;
-use crate::cuts::Rule;
+use crate::cuts::{MAX_SPACE, Rule};
 use crate::tokenizer::{Bytes, Tokenizer, fallback_byte};
 
 /// Bytes of text.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
-    /// What is encoded at once.
+    /// Text encoded at once.
     piece: usize,
-    /// What pieces share where they are joined.
+    /// Text that two pieces share where they are joined.
     overlap: usize,
-    /// What is encoded at once where there is no other way.
+    /// Text encoded at once where there is no other way.
     whole: usize,
+}
+
+/// Limits of one encoding.
+struct Bounds<'a> {
+    sizes: Sizes,
+    /// Ids wanted at most.
+    limit: usize,
+    /// Asked between pieces; no ends the encoding.
+    go_on: &'a mut dyn FnMut() -> bool,
+}
+
+impl Bounds<'_> {
+    fn check(&self, tokens: usize) -> Result<(), TextError> {
+        if tokens > self.limit { Err(TextError::TooLong { tokens, limit: self.limit }) } else { Ok(()) }
+    }
 }
 
 /// Pieces after which `tokenizers` forgets the words that it remembers: up to thirty times their text.
@@ -37,7 +53,7 @@ impl Sizes {
     }
 }
 
-/// How a piece meets the next.
+/// The way in which a piece meets the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Joint {
     /// Neither depends on the other.
@@ -47,8 +63,8 @@ enum Joint {
 }
 
 impl Tokenizer {
-    /// What [`encode`](Self::encode) gives if that is at most `limit` ids, in a few MiB of memory however long the text is. `go_on` is
-    /// asked between pieces of some 16 KiB.
+    /// The ids that [`encode`](Self::encode) gives if these are at most `limit`, in a few MiB of memory however long the text
+    /// is. `go_on` is asked between pieces of some 16 KiB.
     ///
     /// # Errors
     /// - [`TextError::TooLong`] as soon as it is certain that there are more, often without looking at the text at all;
@@ -63,39 +79,32 @@ impl Tokenizer {
         limit: usize,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<u32>, TextError> {
-        self.encode_in(self.sizes(), text, add_special_tokens, limit, go_on)
+        self.encode_in(text, add_special_tokens, Bounds { sizes: self.sizes(), limit, go_on })
     }
 
-    fn encode_in(
-        &self,
-        sizes: Sizes,
-        text: &str,
-        add_special_tokens: bool,
-        limit: usize,
-        go_on: &mut dyn FnMut() -> bool,
-    ) -> Result<Vec<u32>, TextError> {
-        let ids = match self.encode_pieces(sizes, text, add_special_tokens, limit, go_on) {
-            Err(TextError::Undivided { .. }) if text.len() <= sizes.whole => self.encode(text, add_special_tokens)?,
+    fn encode_in(&self, text: &str, add_special_tokens: bool, mut bounds: Bounds<'_>) -> Result<Vec<u32>, TextError> {
+        let ids = match self.encode_pieces(text, add_special_tokens, &mut bounds) {
+            Err(TextError::Undivided { .. }) if text.len() <= bounds.sizes.whole => {
+                self.encode(text, add_special_tokens)?
+            }
             result => result?,
         };
-        if ids.len() > limit { Err(TextError::TooLong { tokens: ids.len(), limit }) } else { Ok(ids) }
+        bounds.check(ids.len()).map(|()| ids)
     }
 
     fn encode_pieces(
         &self,
-        sizes: Sizes,
         text: &str,
         add_special_tokens: bool,
-        limit: usize,
-        go_on: &mut dyn FnMut() -> bool,
+        bounds: &mut Bounds<'_>,
     ) -> Result<Vec<u32>, TextError> {
+        let sizes = bounds.sizes;
         let (mut ids, end) = self.frame(add_special_tokens)?;
         let framed = ids.len() + end.len();
-        let check = |tokens: usize| if tokens > limit { Err(TextError::TooLong { tokens, limit }) } else { Ok(()) };
-        check(framed + self.cuts().longest.map_or(0, |longest| text.len().div_ceil(longest.max(1))))?;
+        bounds.check(framed + self.cuts().longest.map_or(0, |longest| text.len().div_ceil(longest.max(1))))?;
         let (mut at, mut joint, mut pieces) = (0, Joint::Free, 0);
         while at < text.len() {
-            if !go_on() {
+            if !(bounds.go_on)() {
                 return Err(TextError::Canceled);
             }
             let (stop, next) = self.next_piece(sizes, text, at)?;
@@ -104,9 +113,9 @@ impl Tokenizer {
                 Joint::Overlap => self.join(sizes, text, at, stop, &mut ids)?,
             }
             (at, joint, pieces) = (stop, next, pieces + 1);
-            // Tokens in the overlap may go again, at most one for each byte, or for three where there was a space.
-            let unsure = if joint == Joint::Overlap { 3 * sizes.overlap } else { 0 };
-            check((ids.len() + end.len()).saturating_sub(unsure))?;
+            // Tokens in the overlap may be replaced by fewer: they are one for each byte at most, of which a space has several.
+            let unsure = if joint == Joint::Overlap { MAX_SPACE * sizes.overlap } else { 0 };
+            bounds.check((ids.len() + end.len()).saturating_sub(unsure))?;
             if pieces % FORGET == 0 {
                 self.forget_words();
             }
@@ -115,7 +124,7 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// Where the piece that begins at byte `at` ends, and how.
+    /// End of the piece that begins at byte `at`, and how it meets the next.
     fn next_piece(&self, sizes: Sizes, text: &str, at: usize) -> Result<(usize, Joint), TextError> {
         let left = text.len() - at;
         if left <= sizes.piece {
@@ -173,8 +182,8 @@ impl Tokenizer {
         Err(undivided(sizes))
     }
 
-    /// The first boundary inside `overlap` behind which both have the same token: `left` ends with the tokens of a text that ends with
-    /// the overlap, `right` are those of one that begins with it. How many tokens are before it, in each.
+    /// The first boundary inside `overlap` behind which both have the same token: `left` ends with the tokens of a text that
+    /// ends with the overlap, `right` are those of one that begins with it. How many tokens are before it, in each.
     fn meet(&self, overlap: &str, left: &[u32], right: &[u32]) -> Option<(usize, usize)> {
         let (width, prefix) = match &self.cuts().rule {
             Rule::Stream(stream) => (stream.width(overlap), stream.prefix(overlap)),

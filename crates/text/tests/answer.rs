@@ -1,4 +1,4 @@
-//! What a client gets of an answer's tokens: text, where each token's begins, and where the answer ends.
+//! A client's view of an answer's tokens: text, the place where each token's begins, and the end of the answer.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;

@@ -1,4 +1,4 @@
-//! What the detokenizer emits, joined, is the text of the whole sequence, and no piece breaks a character.
+//! The pieces that the detokenizer emits, joined, are the text of the whole sequence, and no piece breaks a character.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;

@@ -192,6 +192,18 @@ fn added_tokens_json_must_agree() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_device_in_the_place_of_a_file_is_refused_and_never_read() {
+    for name in ["tokenizer.json", "tokenizer_config.json", "added_tokens.json"] {
+        let dir = with_file(name, "");
+        std::fs::remove_file(dir.path().join(name)).unwrap();
+        std::os::unix::fs::symlink("/dev/null", dir.path().join(name)).unwrap();
+        let error = error_of(dir.path());
+        assert!(error.contains(name) && error.contains("no regular file"), "{error}");
+    }
+}
+
 #[test]
 fn long_text_is_tokenized_as_in_one_go() {
     for tokenizer in [bundled(), metaspace()] {

@@ -1,4 +1,5 @@
-//! What every backend must show with whole models: logits and greedy answers that are mlx-lm's, with each optimization on and off.
+//! Proof that every backend must give with whole models: logits and greedy answers that are mlx-lm's, with each optimization on
+//! and off.
 //!
 //! The functions fail by panicking, for tests. They open the devices that they are given a function for, one after the other.
 #![forbid(unsafe_code)]

@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// Large enough to show.
 const EPS: f32 = 0.05;
 
-/// What a case is drawn from.
+/// Description that a case is drawn from.
 #[derive(Debug, Clone)]
 struct Shape {
     rows: usize,
@@ -37,7 +37,7 @@ struct Case {
     norm: Option<Vec<f32>>,
     weights: Vec<Source>,
     biases: Vec<Option<Vec<f32>>>,
-    /// What the output holds before.
+    /// Contents of the output before.
     out: Vec<f32>,
 }
 

@@ -1,7 +1,7 @@
 //! The suite that every backend runs: memory, order, and every op against the oracle.
 //!
 //! A backend's test file calls [`crate::conformance!`] with a function that makes devices; every case becomes a `#[test]` that
-//! runs on each of them. Shapes are drawn from a seeded generator, so that a failure comes back.
+//! runs on each of them. Shapes are drawn from a seeded generator, so that a failure can be repeated.
 //!
 //! Results may differ from the oracle's by a relative L2 error that depends on [`Arithmetic`]; sampled tokens may not differ at
 //! all, and neither may a row's bits when the rows around it change.

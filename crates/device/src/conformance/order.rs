@@ -199,7 +199,7 @@ pub fn memory_of_others_is_refused(device: &Arc<dyn Device>) {
     }
 }
 
-/// Memory is let go before a submission's end shows, so that whoever saw it may count on the bytes.
+/// Memory is released before a submission's end shows, so that whoever saw it may count on the bytes.
 pub fn an_ended_submission_holds_no_memory(device: &Arc<dyn Device>) {
     for _ in 0..100 {
         let (a, b) = (room(device, 5000), room(device, 5000));

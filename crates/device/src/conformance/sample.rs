@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 const GREEDY: SampleParams = SampleParams { seed_low: 1, seed_high: 2, position: 3, ..SampleParams::GREEDY };
 
-/// What sampling takes.
+/// Inputs of sampling.
 #[derive(Debug, Clone)]
 struct Rows {
     vocab: usize,
@@ -208,7 +208,7 @@ pub fn rows_without_a_finite_value_have_no_token(device: &Arc<dyn Device>) {
     }
 }
 
-/// What params refer to and is not there.
+/// Things that params refer to and that are not there.
 pub fn slots_and_biases_outside_are_refused(device: &Arc<dyn Device>) {
     let biases = vec![LogitBias { token: 0, bias: 1.0 }; 2];
     let good = Rows { vocab: 4, logits: vec![0.0; 4], params: vec![GREEDY], biases, history: vec![0; 8] };

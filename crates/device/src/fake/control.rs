@@ -3,7 +3,7 @@ use super::state::{Settings, State};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Which of a device's queues.
+/// One of a device's queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QueueKind {
     /// [`crate::Device::compute_queue`].
@@ -12,7 +12,7 @@ pub enum QueueKind {
     Transfer,
 }
 
-/// How long things take beyond the work itself. All zero by default.
+/// Time that things take beyond the work itself. All zero by default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Latency {
     /// The host, for recording an op.
@@ -27,7 +27,7 @@ pub struct Latency {
     pub copy_bytes_per_second: Option<u64>,
 }
 
-/// Which of the coming events a fault strikes.
+/// Those of the coming events that a fault strikes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fault {
     /// Events that it lets pass first.
@@ -122,7 +122,7 @@ impl FakeControl {
         self.set(|s| s.lost = Some(reason.to_owned()));
     }
 
-    /// What has happened so far, oldest first; the oldest of very many are forgotten.
+    /// The events so far, oldest first; the oldest of very many are forgotten.
     pub fn log(&self) -> Vec<Event> {
         self.state.events()
     }

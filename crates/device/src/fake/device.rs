@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How to make a [`FakeDevice`].
+/// Options of a [`FakeDevice`].
 #[derive(Debug, Clone, Copy)]
 pub struct FakeOptions {
     /// Host and device share memory; on a discrete device the host does not reach [`Storage::Private`].
@@ -70,7 +70,7 @@ impl FakeDevice {
         Ok(Arc::new(Self { info, state, compute, transfer }))
     }
 
-    /// What steers it.
+    /// Its control.
     pub fn control(&self) -> FakeControl {
         FakeControl { state: self.state.clone() }
     }

@@ -1,4 +1,4 @@
-//! How the device stores weights and KV blocks: a weight's rows one after the other, each as values, scales and biases of the
+//! The device's storage of weights and KV blocks: a weight's rows one after the other, each as values, scales and biases of the
 //! source, in blocks of four with padding; a KV block as the oracle has it.
 
 use super::run::load;

@@ -43,7 +43,7 @@ pub enum Event {
     },
     /// A command buffer was submitted.
     Submitted {
-        /// Where.
+        /// Its place.
         queue: QueueKind,
         /// Number of the submission, over both queues.
         submission: u64,
@@ -51,16 +51,16 @@ pub enum Event {
         ops: Vec<&'static str>,
         /// Bytes that its copies copy.
         copied: u64,
-        /// What it waits for: the submission's points, then the encoder's.
+        /// Points that it waits for: the submission's points, then the encoder's.
         waits: Vec<Mark>,
-        /// What it signals.
+        /// The point that it signals.
         signal: Option<Mark>,
     },
     /// A submission ended; said before anybody else learns of it.
     Ended {
         /// Number of the submission.
         submission: u64,
-        /// Whether it completed.
+        /// True if it completed.
         completed: bool,
     },
     /// The host signaled a timeline.

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// What a command buffer does.
+/// Command of a buffer.
 enum Command {
     Wait(Point),
     Run(Box<Op>),
@@ -164,14 +164,14 @@ struct Runner {
 }
 
 impl Runner {
-    /// How often a wait looks up to see whether the device is lost or dropped.
+    /// Interval at which a wait looks whether the device is lost or dropped.
     const LOOK_UP: Duration = Duration::from_millis(2);
 
     fn serve(&self, entries: Receiver<Entry>) {
         for entry in entries {
             let Entry { number, commands, waits, signal, submission } = entry;
             let (outcome, times) = self.run(&commands, &waits);
-            // Memory is let go before anybody learns that its use is over.
+            // Memory is released before anybody learns that its use is over.
             drop(commands);
             self.state.note(Event::Ended { submission: number, completed: outcome.is_ok() });
             submission.end(outcome, Some(times));

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 /// Events kept.
 const LOG_LIMIT: usize = 1 << 16;
 
-/// What all parts of a device share.
+/// State that all parts of a device share.
 #[derive(Debug)]
 pub(super) struct State {
     epoch: Instant,
-    /// Whether ops compute, or cost only their latency.
+    /// True if ops compute; else they cost only their latency.
     pub(super) compute: bool,
-    /// Whether the host reaches private memory.
+    /// True if the host reaches private memory.
     pub(super) unified_memory: bool,
     /// Bytes that may be allocated at a time.
     pub(super) memory_budget: u64,
@@ -33,14 +33,14 @@ pub(super) struct State {
     pub(super) busy: AtomicU64,
 }
 
-/// What a control sets.
+/// Settings of a control.
 #[derive(Debug, Default)]
 pub(super) struct Settings {
     pub(super) latency: Latency,
     pub(super) allocations: Fault,
     pub(super) compute: QueueFaults,
     pub(super) transfer: QueueFaults,
-    /// How often a control has released what hangs.
+    /// Times that a control has released what hangs.
     pub(super) releases: u64,
     /// Why the device is lost, if it is.
     pub(super) lost: Option<String>,
@@ -108,7 +108,7 @@ impl State {
         self.changed.notify_all();
     }
 
-    /// Whether a fault strikes now.
+    /// True if a fault strikes now.
     pub(super) fn struck(&self, fault: impl FnOnce(&mut Settings) -> &mut Fault) -> bool {
         fault(&mut self.settings()).strikes()
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// How often a waiter looks whether the device is lost.
+/// Interval at which a waiter looks whether the device is lost.
 const LOOK_UP: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]

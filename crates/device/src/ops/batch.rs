@@ -14,7 +14,7 @@ pub struct Span {
     pub rows: u32,
     /// Position of its first row: how many of its tokens are in the KV cache already.
     pub start: u32,
-    /// Where its block table begins in [`Batch::block_tables`].
+    /// Start of its block table in [`Batch::block_tables`].
     pub table: u32,
 }
 

@@ -26,7 +26,7 @@ pub enum Activation {
     Silu,
 }
 
-/// Where the products go.
+/// Destination of the products.
 #[derive(Debug, Clone)]
 pub enum Epilogue {
     /// `out[r]` = the projections' results side by side; f32 `[rows][Σ features]`.
@@ -50,7 +50,7 @@ pub struct Linear {
     pub norm: Option<Norm>,
     /// At least one; all with the same number of features in.
     pub projections: Vec<Projection>,
-    /// What becomes of the results.
+    /// Treatment of the results.
     pub epilogue: Epilogue,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A transformer layer is five of them: [`Linear`] (norm → q, k, v), [`Attend`], [`Linear`] (→ residual), [`Linear`]
 //! (norm → gate · up), [`Linear`] (→ residual). All activations are `f32`; matrices are row-major, one row a token.
-//! What each computes, exactly, is in [`crate::oracle`].
+//! The exact definition of each is in [`crate::oracle`].
 
 mod attend;
 mod batch;

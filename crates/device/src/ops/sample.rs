@@ -1,7 +1,7 @@
 use super::{holds, require};
 use crate::{Buffer, Result};
 
-/// How one sequence's next token is chosen. The order: repetition, presence and frequency penalties, logit biases,
+/// Choice of one sequence's next token. The order: repetition, presence and frequency penalties, logit biases,
 /// temperature; then a token survives if it passes top-k, top-p and min-p, each taken over the whole tempered distribution;
 /// among the survivors the Gumbel-max trick draws with a counter-based generator (Threefry-2x32, Salmon et al. 2011).
 #[repr(C)]
@@ -91,7 +91,7 @@ pub struct Observe {
     pub tokens: Buffer,
     /// Tokens.
     pub count: usize,
-    /// How many of them are the prompt's.
+    /// Of these, the prompt's.
     pub prompt: usize,
 }
 

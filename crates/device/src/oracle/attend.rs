@@ -96,7 +96,7 @@ impl Attend<'_> {
         head
     }
 
-    /// Where the cache holds the key (`half` 0) or value (1) of a position.
+    /// Place in the cache of the key (`half` 0) or value (1) of a position.
     fn place(&self, span: &Span, position: usize, head: usize, half: usize) -> Range<usize> {
         let KvSpec { heads, head_dim, block_tokens } = self.kv;
         let block = self.block_tables[span.table as usize + position / block_tokens] as usize;

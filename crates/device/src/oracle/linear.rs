@@ -11,7 +11,7 @@ pub struct Projection<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-/// What becomes of a row's products, the projections' side by side.
+/// Treatment of a row's products, the projections' side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
     /// They replace the row of `out`.
@@ -35,7 +35,7 @@ pub struct Linear<'a> {
     pub norm: Option<Norm<'a>>,
     /// At least one.
     pub projections: &'a [Projection<'a>],
-    /// What becomes of the products.
+    /// Treatment of the products.
     pub finish: Finish,
 }
 

@@ -5,7 +5,7 @@ use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
 use mlx_serving_device::Device;
 use mlx_serving_device::fake::scripted_token;
-use mlx_serving_device::ops::{NO_SLOT, SampleParams};
+use mlx_serving_device::ops::SampleParams;
 use mlx_serving_engine::{Engine, EngineError, Event, Finish, FinishReason, Options, Parts, Request, Sampling, Stream};
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_metal_layer::{MetalLayer, RingStats, Switched};
@@ -13,6 +13,7 @@ use mlx_serving_model::{Model, Source};
 use mlx_serving_text::Tokenizer;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Tokens that end an answer of the bundled model.
 const EOS: [u32; 2] = [0, 2];
@@ -56,7 +57,7 @@ pub fn start_on(device: Arc<dyn Device>, layer: MetalLayer, options: &Options) -
     Engine::start(parts, options)
 }
 
-/// What came of a request.
+/// Outcome of a request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {
     pub tokens: Vec<u32>,
@@ -134,6 +135,15 @@ pub fn answers(engine: &Engine, requests: Vec<Request>) -> Vec<Answer> {
     streams.into_iter().map(|stream| read(stream).unwrap()).collect()
 }
 
+/// Waits until `condition` holds.
+pub fn until(what: &str, condition: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// With the blit queue on.
 pub fn blit() -> MetalOptimizations {
     let mut config = MetalOptimizations::default();
@@ -149,20 +159,15 @@ pub fn endless(seed: u64, max_tokens: usize) -> Request {
     request
 }
 
-/// What a fake device that computes nothing answers to [`endless`].
+/// Answer of a fake device that computes nothing to [`endless`].
 pub fn scripted(engine: &Engine, seed: u64, max_tokens: usize) -> Vec<u32> {
     let params = |position| SampleParams {
         seed_low: seed as u32,
         seed_high: (seed >> 32) as u32,
         position,
-        slot: NO_SLOT,
-        ..zeroed()
+        ..SampleParams::GREEDY
     };
     (3..3 + max_tokens as u32).map(|position| scripted_token(&params(position), engine.info().vocab)).collect()
-}
-
-fn zeroed() -> SampleParams {
-    bytemuck::Zeroable::zeroed()
 }
 
 /// The ring's counters, whether it still runs or has fallen back.

@@ -5,7 +5,7 @@ use offset_allocator::Allocator;
 
 const MIB: u64 = 1 << 20;
 
-/// What an engine holds while it runs, weights excepted.
+/// Memory that an engine holds while it runs, weights excepted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WorkingSet {
     /// Layers of the KV cache.
@@ -75,7 +75,7 @@ impl MemoryPoolConfig {
         (heaps * MIB).saturating_add(self.place(device, set).outside_bytes)
     }
 
-    /// Where the buffers would lie: what the heaps' sub-allocators say when they are asked in the same order.
+    /// Placement of the buffers: what the heaps' sub-allocators say when they are asked in the same order.
     fn place(&self, device: &DeviceInfo, set: &WorkingSet) -> Placed {
         let asked = |storage| if device.unified_memory { Storage::Shared } else { storage };
         let working = (0..self.num_heaps).map(|i| (working_storage(i), self.heap_size_mb));

@@ -37,7 +37,7 @@ struct Slot {
     lent: bool,
 }
 
-/// What a heap is there for.
+/// Purpose of a heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// One of the configured number.
@@ -89,20 +89,21 @@ impl Slot {
     }
 }
 
-/// The smallest heap in which a range of `units` is sure to be found: the sub-allocator sorts free ranges by their four highest bits.
+/// The smallest heap in which a range of `units` is sure to be found: the sub-allocator sorts free ranges by their four highest
+/// bits.
 pub(super) fn heap_units(units: u64) -> u64 {
     let step = 1 << (u64::BITS - units.leading_zeros()).saturating_sub(4);
     units.next_multiple_of(step)
 }
 
-/// Where the `i`-th working heap lies on a device without unified memory: the second is for what passes between host and device.
+/// Storage of the `i`-th working heap on a device without unified memory: the second is for what passes between host and device.
 pub(super) fn working_storage(i: usize) -> Storage {
     if i == 1 { Storage::Shared } else { Storage::Private }
 }
 
 impl Heaps {
-    /// Takes the configured heaps from the device: all of them, or where it refuses, at least `min_heaps`. On unified memory all are
-    /// shared.
+    /// Takes the configured heaps from the device: all of them, or where it refuses, at least `min_heaps`. On unified memory
+    /// all are shared.
     pub(super) fn new(device: &dyn Device, config: &MemoryPoolConfig) -> Result<Self> {
         let mut heaps = Self {
             slots: Slab::new(),
@@ -125,7 +126,7 @@ impl Heaps {
         Ok(heaps)
     }
 
-    /// Where a request's memory lies: on unified memory the host reaches all of it.
+    /// Storage of a request's memory: on unified memory the host reaches all of it.
     pub(super) fn storage(&self, asked: Storage) -> Storage {
         if self.unified { Storage::Shared } else { asked }
     }

@@ -1,4 +1,4 @@
-//! What the pool writes to the log, and how often.
+//! Log lines of the pool, and how often they are written.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use super::test_device::TestDevice;

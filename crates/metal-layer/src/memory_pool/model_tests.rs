@@ -6,7 +6,7 @@ use super::*;
 use mlx_serving_device::Buffer;
 use proptest::prelude::*;
 
-/// What happens.
+/// An event.
 #[derive(Debug, Clone)]
 enum Act {
     Allocate {
