@@ -2,6 +2,7 @@
 
 use crate::args::{Arithmetic, Common, LogFormat};
 use garde::Validate;
+use mlx_serving_device::DeviceInfo;
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -107,10 +108,10 @@ pub struct Limits {
     /// Seconds between two requests of a connection.
     #[garde(range(min = 1, max = 86_400))]
     pub idle_s: u64,
-    /// Seconds in which a client may take nothing of its answer.
+    /// Seconds in which a client has to take 64 KiB of its answer, or what is left of it.
     #[garde(range(min = 1, max = 86_400))]
     pub write_s: u64,
-    /// All bodies that are being read or worked on, MiB; more are refused with 429.
+    /// All bodies that are being read or worked on, the first 16 KiB of each not counted, MiB; more are refused with 429.
     #[garde(range(min = 1, max = 1_048_576))]
     pub bodies_mb: usize,
     /// One answer that is not streamed, or the unread part of one that is, MiB; what would be longer is refused or ended.
@@ -174,9 +175,9 @@ pub struct Engine {
     /// Sequences that run at once.
     #[garde(range(min = 1, max = 256))]
     pub max_sequences: usize,
-    /// Rows of one step: decoding sequences plus chunks of prompts.
-    #[garde(range(min = 16, max = 8192))]
-    pub max_batch_rows: usize,
+    /// Rows of one step: decoding sequences plus chunks of prompts. Null takes 128 on a CPU and 512 on a GPU.
+    #[garde(inner(range(min = 16, max = 8192)))]
+    pub max_batch_rows: Option<usize>,
     /// Tokens that the KV cache holds.
     #[garde(range(min = 256, max = 16_777_216))]
     pub kv_cache_tokens: usize,
@@ -214,7 +215,7 @@ impl Default for Engine {
             arithmetic: ArithmeticMode::Fast,
             threads: 0,
             max_sequences: options.max_sequences,
-            max_batch_rows: options.max_batch_rows,
+            max_batch_rows: None,
             kv_cache_tokens: options.kv_tokens,
             max_waiting: options.max_waiting,
             step_limit_s: options.step_limit.as_secs(),
@@ -222,6 +223,14 @@ impl Default for Engine {
             kv_spill_file: options.spill.file,
             kv_spill_file_mb: 4096,
         }
+    }
+}
+
+impl Engine {
+    /// Rows of one step on a device. More rows make running answers wait longer for each token; on a CPU more than 128 hardly make a prompt
+    /// faster (docs/SERVING.md has the measurement), while a GPU reads all weights once for any number of rows.
+    pub fn batch_rows(&self, device: &DeviceInfo) -> usize {
+        self.max_batch_rows.unwrap_or(if device.backend == "cpu" { 128 } else { 512 })
     }
 }
 

@@ -1,5 +1,7 @@
 use super::*;
 use clap::Parser as _;
+use mlx_serving_cpu::{CpuDevice, CpuOptions};
+use mlx_serving_device::Device;
 
 fn refused(text: &str) -> String {
     parse(text, Path::new("runtime.yaml")).expect_err(text).to_string()
@@ -97,4 +99,18 @@ fn an_unknown_optimization_is_refused_with_the_known_ones() {
 #[test]
 fn an_empty_file_is_the_default() {
     assert_eq!(parse("# nothing\n\n", Path::new("r.yaml")).unwrap().config, Config::default());
+}
+
+#[test]
+fn rows_of_a_step_are_the_devices_unless_they_are_given() {
+    let on = |text: &str, backend| {
+        let info = DeviceInfo { backend, ..cpu() };
+        parse(text, Path::new("r.yaml")).unwrap().config.engine.batch_rows(&info)
+    };
+    assert_eq!([on("", "cpu"), on("", "vulkan"), on("engine: { max_batch_rows: 64 }", "vulkan")], [128, 512, 64]);
+    assert!(refused("engine: { max_batch_rows: 8 }").contains("max_batch_rows"));
+}
+
+fn cpu() -> DeviceInfo {
+    CpuDevice::new(&CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap().info().clone()
 }

@@ -89,7 +89,7 @@ pub(crate) fn check_configured(context: &Context) -> Result<Vec<(String, Vec<Str
 /// Memory that an engine holds while it runs, weights excepted.
 fn set(config: &Config, checkpoint: &Checkpoint, device: &dyn Device) -> WorkingSet {
     let e = &config.engine;
-    let (blocks, rows) = (e.kv_cache_tokens.div_ceil(BLOCK_TOKENS), e.max_batch_rows.max(e.max_sequences));
+    let (blocks, rows) = (e.kv_cache_tokens.div_ceil(BLOCK_TOKENS), e.batch_rows(device.info()).max(e.max_sequences));
     let mut set = working_set(&checkpoint.config, device, blocks, rows, e.max_sequences);
     // Token counts, taken when the first request with penalties comes.
     set.others.push((4 * (e.max_sequences * checkpoint.config.vocab_size) as u64, Storage::Private));

@@ -112,7 +112,7 @@ pub(crate) fn start(
         let model = load_weights(checkpoint.clone(), device, &layer, &id)?;
         let options = Options {
             max_sequences: e.max_sequences,
-            max_batch_rows: e.max_batch_rows,
+            max_batch_rows: e.batch_rows(device.info()),
             kv_tokens: e.kv_cache_tokens,
             max_waiting: e.max_waiting,
             step_limit: Duration::from_secs(e.step_limit_s),
