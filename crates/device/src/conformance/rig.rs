@@ -1,4 +1,4 @@
-//! What every case does with a device: memory with something in it, and ops run to their end.
+//! Steps that every case takes with a device: memory with something in it, and ops run to their end.
 
 use crate::{Buffer, Device, Op, Point, Queue, Result, Storage, Submission};
 use std::sync::Arc;
