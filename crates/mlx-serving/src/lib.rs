@@ -19,7 +19,7 @@ pub use failure::Failure;
 
 use args::Cli;
 use config::{LogLevel, LogLines};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use tracing_subscriber::EnvFilter;
 
 /// Runs one command line.
@@ -57,7 +57,10 @@ fn start_log(telemetry: &config::Telemetry, verbose: u8) {
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     // A second start in one process (tests) keeps the first log.
     let _ = match telemetry.log_format {
-        LogLines::Text => builder.with_ansi(std::io::stderr().is_terminal()).compact().try_init(),
+        LogLines::Text => builder
+            .with_ansi(anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never)
+            .compact()
+            .try_init(),
         LogLines::Json => builder.json().try_init(),
     };
 }

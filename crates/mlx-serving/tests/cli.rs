@@ -66,12 +66,21 @@ fn every_flag_has_its_environment_twin() {
 }
 
 #[test]
-fn a_pipe_gets_no_colour_and_no_progress_bar() {
+fn a_pipe_gets_no_color_and_no_progress_bar() {
     let output = run(&["doctor"]);
     assert!(output.status.success());
     for bytes in [&output.stdout, &output.stderr] {
         assert!(!bytes.contains(&0x1b), "{}", String::from_utf8_lossy(bytes));
     }
+}
+
+#[test]
+#[cfg(not(target_vendor = "apple"))]
+fn the_doctor_reports_where_the_configured_device_is_missing() {
+    let output = run(&["doctor", "--device", "metal"]);
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    assert!(report.contains("machine") && report.contains("! this system has no Metal"), "{report}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use objc2_metal::{
 };
 use std::any::Any;
 use std::fmt;
+use std::hint::black_box;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -257,8 +258,9 @@ impl Heap for MetalHeap {
         // Private memory is backed from the start.
         let Some(start) = *self.memory.contents else { return Ok(()) };
         for offset in (range.start..range.end).step_by(PAGE as usize) {
-            // SAFETY: within the buffer; an atomic OR with 0 is a write that changes nothing, whoever else writes.
-            unsafe { AtomicU8::from_ptr(start.wrapping_add(offset as usize)) }.fetch_or(0, Relaxed);
+            // SAFETY: within the buffer; an atomic OR with 0 is a write that changes nothing, whoever else writes. A 0 that the compiler
+            // sees would let it drop the write.
+            unsafe { AtomicU8::from_ptr(start.wrapping_add(offset as usize)) }.fetch_or(black_box(0), Relaxed);
         }
         Ok(())
     }

@@ -11,9 +11,9 @@ use serde_json::json;
 use std::io::Write;
 
 pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(), Failure> {
-    let device = device::open(&context.config.engine)?;
-    let info = device.info();
     let mut problems = Vec::new();
+    let opened = device::open(&context.config.engine).map_err(|error| problems.push(error.to_string())).ok();
+    let info = opened.as_ref().map(|device| device.info());
     if let Err(error) = load::here(None) {
         problems.push(error.to_string());
     }
@@ -23,6 +23,8 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
                 .into_iter()
                 .flat_map(|(name, warnings)| warnings.into_iter().map(move |warning| format!("{name}: {warning}"))),
         ),
+        // The same that opening it said.
+        Err(_) if info.is_none() => {}
         Err(error) => problems.push(error.to_string()),
     }
     if cfg!(debug_assertions) {
@@ -41,7 +43,7 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
     let mut missing = Vec::new();
     if !mlx_serving_metal::available() {
         missing.push(("metal", "this system has no Metal".to_owned()));
-    } else if info.backend != "metal" {
+    } else if info.is_none_or(|info| info.backend != "metal") {
         missing.push(("metal", "there is a Metal device, but another one is chosen with --device".to_owned()));
     }
     if let Err(error) = &gpus {
@@ -52,9 +54,9 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
     if args.json {
         let report = json!({
             "version": env!("CARGO_PKG_VERSION"), "machine": machine, "config": config,
-            "devices": [{ "backend": info.backend, "name": info.name, "features": info.features, "units": info.units,
+            "devices": info.map(|info| json!({ "backend": info.backend, "name": info.name, "features": info.features, "units": info.units,
                           "unified_memory": info.unified_memory, "memory_budget": device::budget(info),
-                          "arithmetic": format!("{:?}", info.arithmetic).to_lowercase() }],
+                          "arithmetic": format!("{:?}", info.arithmetic).to_lowercase() })).into_iter().collect::<Vec<_>>(),
             "vulkan": gpus.iter().map(|gpu| json!({
                 "device": format!("vulkan:{}", gpu.index), "name": gpu.name, "driver": gpu.driver, "api": gpu.api,
                 "kind": format!("{:?}", gpu.kind).to_lowercase(), "memory": gpu.memory, "uses": gpu.used,
@@ -76,11 +78,15 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
         format!("{bold}mlx-serving {}{bold:#}", env!("CARGO_PKG_VERSION")),
         format!("machine   {}, {} cores, {}", text(&machine["cpu"]), machine["cores"], text(&machine["memory"])),
         format!("config    {config}"),
-        format!("{green}✓{green:#} {:7} {}", info.backend, info.name),
-        format!("          {}, {:?} arithmetic", units(info), info.arithmetic),
-        format!("          uses {}", info.features.join(", ")),
-        format!("          memory budget {}", budget(info)),
     ];
+    if let Some(info) = info {
+        lines.extend([
+            format!("{green}✓{green:#} {:7} {}", info.backend, info.name),
+            format!("          {}, {} arithmetic", units(info), format!("{:?}", info.arithmetic).to_lowercase()),
+            format!("          uses {}", info.features.join(", ")),
+            format!("          memory budget {}", budget(info)),
+        ]);
+    }
     for gpu in &gpus {
         let mark = if gpu.missing.is_empty() { "-" } else { "!" };
         lines.push(format!("{mark} {:7} {} ({:?})", format!("vulkan:{}", gpu.index), gpu.name, gpu.kind));

@@ -103,6 +103,7 @@ async fn serve(
     let mut stop = Some(stop);
     let shutdown = async { drop(stopped.await) };
     let mut server = tokio::spawn(mlx_serving_server::serve(listener, state.clone(), shutdown, grace));
+    let first = models.first().and_then(|(_, model)| model.clone());
     let named: Arc<HashMap<String, Option<String>>> = Arc::new(models.iter().cloned().collect());
     let mut loading = load_all(context, &state, models)?;
     let mut loaded = false;
@@ -125,7 +126,7 @@ async fn serve(
                 if let Err(failure) = outcome.unwrap_or_else(|_| Err(Failure::failed("the thread that loads has ended early"))) {
                     break Err(failure);
                 }
-                announce(context, &state, address);
+                announce(context, &state, address, first.as_deref());
                 let (again, named) = (context.clone(), named.clone());
                 tokio::spawn(mlx_serving_server::revive(state.clone(), move |id: &str| {
                     again.load(named.get(id).cloned().flatten().as_deref())
@@ -145,9 +146,9 @@ async fn serve(
     outcome
 }
 
-fn announce(context: &Context, state: &AppState, address: SocketAddr) {
+fn announce(context: &Context, state: &AppState, address: SocketAddr, first: Option<&str>) {
     let names = state.ids();
-    tracing::info!("{}", optimizations(&context.config.metal_optimizations, &names));
+    tracing::info!("{}", optimizations(&context.config.metal_optimizations, first));
     if !address.ip().to_canonical().is_loopback() {
         tracing::warn!("{address} is not only this machine's: anybody who reaches this port may use the server");
     }
@@ -176,11 +177,11 @@ fn named(models: Vec<Option<String>>) -> Result<Vec<Named>, Failure> {
     Ok(named)
 }
 
-/// The optimizations that are on, and the command that measures them on this machine.
-fn optimizations(config: &MetalOptimizations, models: &[String]) -> String {
+/// The optimizations that are on, and the command that measures them on this machine with `model`, the bundled one if none was named.
+fn optimizations(config: &MetalOptimizations, model: Option<&str>) -> String {
     let active = config.active().join(",");
-    let model = models.first().map_or("MODEL", String::as_str);
-    let measure = |list| format!("mlx-serving bench compare -m {model} --optimizations {list} -o compare.json");
+    let model = model.map_or(String::new(), |model| format!("-m {model} "));
+    let measure = |list| format!("mlx-serving bench compare {model}--optimizations {list} -o compare.json");
     match active.is_empty() {
         true => format!("optimizations: none (--metal-opts); to measure them on this machine: {}", measure("all")),
         false => format!("optimizations: {active}; to measure them on this machine: {}", measure(&active)),
@@ -228,14 +229,12 @@ mod tests {
     #[test]
     fn the_line_at_start_says_what_is_on_and_how_to_measure_it() {
         let mut config = MetalOptimizations::default();
-        assert!(
-            optimizations(&config, &["m".into()]).ends_with("bench compare -m m --optimizations all -o compare.json")
-        );
+        assert!(optimizations(&config, Some("m")).ends_with("bench compare -m m --optimizations all -o compare.json"));
         config.select("memory_pool,command_buffer_ring").unwrap();
-        let line = optimizations(&config, &["m".into()]);
+        let line = optimizations(&config, Some("m"));
         assert!(line.starts_with("optimizations: memory_pool,command_buffer_ring;"), "{line}");
         assert!(line.contains("-m m --optimizations memory_pool,command_buffer_ring "), "{line}");
         config.enabled = false;
-        assert!(optimizations(&config, &[]).starts_with("optimizations: none"), "the master switch rules");
+        assert!(optimizations(&config, None).starts_with("optimizations: none"), "the master switch rules");
     }
 }
