@@ -1,4 +1,4 @@
-//! How fast one `Linear` is, by instruction set: weights read per second for one token, products per second for many.
+//! Speed of one `Linear` by instruction set: weights read (GB/s) for one token, products (GMAC/s) for many.
 //!
 //!     cargo bench -p mlx-serving-cpu --bench linear [-- ISA...]
 //!

@@ -1,4 +1,4 @@
-//! What the CPU backend's queues do beyond the contract.
+//! Behavior of the CPU backend's queues beyond the contract.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use mlx_serving_cpu::{CpuDevice, CpuOptions};

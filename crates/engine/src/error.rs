@@ -1,4 +1,4 @@
-/// Why the engine refused or lost a request.
+/// Reason for which the engine refused or lost a request.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum EngineError {
     /// The request cannot be served as it is: the client must change it.

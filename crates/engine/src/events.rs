@@ -184,7 +184,7 @@ impl Sender {
         self.0.lock().ended
     }
 
-    /// Why the stream was cut off, if it was.
+    /// Error with which the stream was cut off, if it was.
     pub(crate) fn slow(&self) -> Option<EngineError> {
         self.0.lock().slow.clone()
     }

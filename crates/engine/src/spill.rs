@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct SpillOptions {
     /// Bytes of host memory.
     pub memory_bytes: u64,
-    /// A file for what host memory has no room for; made anew, removed at the end.
+    /// A file for what host memory has no room for; created at the start, removed at the end.
     pub file: Option<PathBuf>,
     /// Bytes of the file.
     pub file_bytes: u64,

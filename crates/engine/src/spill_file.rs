@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// The beginning of a spill file, so that no other file is overwritten.
 const MAGIC: &[u8; 16] = b"mlx-serving-kv\0\x01";
 
-/// A file of slots of one length, made anew by every engine and removed with it.
+/// A file of slots of one length, created by each engine and removed with it.
 #[derive(Debug)]
 pub(crate) struct SpillFile {
     path: PathBuf,
@@ -154,7 +154,7 @@ fn lock(file: &File) -> io::Result<()> {
     })
 }
 
-/// Makes the file anew where a killed engine's lies, and says so; or takes a device that stands in for a file as it is.
+/// Recreates the file of a killed engine and returns true; opens a character device in its place as it is and returns false.
 fn take_place(path: &Path) -> io::Result<(File, bool)> {
     let kind = std::fs::symlink_metadata(path)?.file_type();
     #[cfg(unix)]
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_engine_left_is_made_anew() {
+    fn the_file_of_a_killed_engine_is_recreated() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kv");
         std::fs::write(&path, [&MAGIC[..], &[7; 100]].concat()).unwrap();

@@ -38,7 +38,7 @@ pub(crate) struct Stepper {
 /// An abandoned copy, and the blocks that it may still write.
 pub(crate) type Quarantined = (Ticket, Vec<u32>);
 
-/// Why a step was not submitted.
+/// Failure to submit a step.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub error: DeviceError,
@@ -52,7 +52,7 @@ impl From<DeviceError> for Refusal {
     }
 }
 
-/// Why a submitted step has no tokens.
+/// Failure of a submitted step, which then has no tokens.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub error: DeviceError,

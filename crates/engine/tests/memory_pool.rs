@@ -83,11 +83,7 @@ impl Rig {
         assert_eq!(self.pool.leaks(), []);
         let start = Instant::now();
         while self.pool.stats().available_count < 2 {
-            assert!(
-                start.elapsed() < Duration::from_secs(60),
-                "memory that nobody gives back: {:?}",
-                self.pool.stats()
-            );
+            assert!(start.elapsed() < Duration::from_secs(60), "memory that nobody releases: {:?}", self.pool.stats());
             std::thread::sleep(Duration::from_millis(1));
         }
         self.pool.stats()

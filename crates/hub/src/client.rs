@@ -9,7 +9,7 @@ use ureq::{Agent, Body};
 
 /// Bytes of the answer that lists a repository's files, at most.
 const MAX_LISTING: u64 = 16 << 20;
-/// After this long, a body is asked for anew from where it stands: a connection may have died in silence.
+/// Time limit of a body, after which the rest of it is requested again: a connection may have died in silence.
 const BODY_LIMIT: Duration = Duration::from_secs(600);
 
 /// A connection to the hub.

@@ -1,10 +1,10 @@
-//! Failures between here and the hub, in words for the person who has to mend them.
+//! Failures between here and the hub, in words for the person who has to fix them.
 
 use crate::ModelId;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-/// Why a model cannot be found, downloaded, listed or removed.
+/// Failure to find, download, list or remove a model.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
     /// No name of a model.
@@ -68,7 +68,7 @@ pub enum HubError {
     Network {
         /// Address that was asked.
         url: String,
-        /// Why it failed.
+        /// Cause of the failure.
         reason: String,
     },
     /// An answer that cannot be understood.
@@ -112,7 +112,7 @@ pub enum HubError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
 }

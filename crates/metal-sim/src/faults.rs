@@ -1,5 +1,5 @@
-//! Faults on demand, and what else a test decides about the device. They hold for the whole process: a test that asks for one runs in a process of its own (nextest does
-//! that), or calls [`reset`] at its end.
+//! Faults on demand, and what else a test decides about the device. They hold for the whole process: a test that asks
+//! for one runs in a process of its own (nextest does that), or calls [`reset`] at its end.
 
 use crate::runtime::lock;
 use std::sync::Mutex;
@@ -61,22 +61,22 @@ pub fn withhold_signals(withheld: bool) {
     lock(&SETTINGS).signals_withheld = withheld;
 }
 
-/// How much longer each command buffer takes, so that several can be seen in flight.
+/// Makes each command buffer take longer by `delay`, so that several can be seen in flight.
 pub fn slow_down(delay: Duration) {
     lock(&SETTINGS).delay = delay;
 }
 
-/// Whether matrices of a simd-group add up in half, however wide their sums are said to be.
+/// While `coarse`, products of simd-group matrices round each sum to half, however wide the type of the sums is.
 pub fn set_coarse_matrices(coarse: bool) {
     lock(&SETTINGS).coarse_matrices = coarse;
 }
 
-/// What `recommendedMaxWorkingSetSize` says, bytes.
+/// Sets `recommendedMaxWorkingSetSize`, bytes.
 pub fn set_working_set(bytes: u64) {
     lock(&SETTINGS).working_set = bytes;
 }
 
-/// What `hasUnifiedMemory` says.
+/// Sets `hasUnifiedMemory`.
 pub fn set_unified_memory(unified: bool) {
     lock(&SETTINGS).unified = unified;
 }
@@ -129,7 +129,7 @@ pub(crate) fn delay() -> Duration {
     lock(&SETTINGS).delay
 }
 
-/// How long a command buffer is held up to mix the queues: up to 100 µs, nothing for seed 0.
+/// Delay of the next command buffer, to mix the queues: less than 100 µs, none for seed 0.
 pub(crate) fn jitter() -> Duration {
     static TURN: AtomicU64 = AtomicU64::new(0);
     match seed() {
@@ -141,7 +141,7 @@ pub(crate) fn jitter() -> Duration {
     }
 }
 
-/// What a generator of random numbers by splitmix64 adds to its state.
+/// Increment of the state of splitmix64, a generator of random numbers.
 pub(crate) const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// The random number of a state, by splitmix64.

@@ -1,4 +1,4 @@
-//! What the backend does beyond the contract's suite: blits that depend on each other, and kernels kept from run to run.
+//! Behavior of the backend beyond the contract's suite, such as dependent blits and kernels kept from run to run.
 mod rig;
 
 use metal_sim::faults;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[test]
-fn a_blit_reaches_a_placed_buffer_and_comes_back() {
+fn a_placed_buffer_is_filled_and_copied_to_the_host() {
     keeps_the_rules(|| {
         let device = device();
         assert_eq!(device.name().to_string(), "metal-sim");
@@ -79,7 +79,7 @@ fn the_host_and_a_listener_follow_an_event() {
 }
 
 #[test]
-fn memory_without_a_copy_is_the_hosts_and_is_given_back() {
+fn memory_without_a_copy_is_the_hosts_and_is_deallocated_by_it() {
     keeps_the_rules(|| {
         let device = device();
         let layout = std::alloc::Layout::from_size_align(8192, 4096).expect("a layout");
@@ -89,7 +89,7 @@ fn memory_without_a_copy_is_the_hosts_and_is_given_back() {
         let counter = calls.clone();
         let deallocator = RcBlock::new(move |start: NonNull<std::ffi::c_void>, len| {
             counter.fetch_add(len, Ordering::SeqCst);
-            // SAFETY: allocated above, and given back once.
+            // SAFETY: allocated above, and deallocated once.
             unsafe { std::alloc::dealloc(start.as_ptr().cast(), layout) };
         });
         // SAFETY: the memory lives until the deallocator is called.

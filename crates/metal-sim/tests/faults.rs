@@ -1,4 +1,4 @@
-//! What the backend makes of a device that refuses, fails, is lost, or never signals.
+//! Behavior of the backend on a device that refuses, fails, is lost, or never signals.
 mod rig;
 
 use metal_sim::faults;
@@ -66,13 +66,13 @@ fn a_lost_device_ends_what_runs_and_refuses_the_rest() {
     faults::reset();
     let again = open();
     let (a, b) = (filled(&again, 1, 64), filled(&again, 2, 64));
-    submit(&again.compute_queue(), [copy(&a, &b)], &[], None).wait(LIMIT).expect("a device opened anew works");
+    submit(&again.compute_queue(), [copy(&a, &b)], &[], None).wait(LIMIT).expect("a reopened device works");
     drop((a, b));
     close(again);
 }
 
 #[test]
-fn an_event_that_the_device_does_not_signal_is_signalled_by_hand() {
+fn an_event_that_the_device_does_not_signal_is_signaled_by_hand() {
     faults::reset();
     let device = open();
     let [a, b] = [1, 2].map(|byte| filled(&device, byte, 64));

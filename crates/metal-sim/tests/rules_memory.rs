@@ -180,7 +180,7 @@ fn memory_without_a_copy_is_the_hosts() {
     });
 }
 
-/// A command buffer that keeps nothing alive and fills a buffer, which is given back.
+/// An uncommitted command buffer that retains nothing and fills `buffer`.
 fn unretained_fill(queue: &Queue, buffer: &Buffer) -> CommandBuffer {
     let command_buffer = queue.commandBufferWithUnretainedReferences().expect("a command buffer");
     fill(&command_buffer, buffer, 0);
@@ -246,7 +246,7 @@ fn a_retained_command_buffer_keeps_memory_alive_and_its_place_taken() {
 }
 
 #[test]
-fn a_residency_set_gives_back_what_it_was_given() {
+fn only_what_was_added_to_a_residency_set_can_be_removed() {
     let device = device();
     let set = device.newResidencySetWithDescriptor_error(&MTLResidencySetDescriptor::new()).expect("a set");
     let buffer = shared(&device, 64);

@@ -2,7 +2,7 @@ use mlx_serving_checkpoint::CheckpointError;
 use mlx_serving_device::DeviceError;
 use std::path::PathBuf;
 
-/// Why a model cannot be loaded or run.
+/// Failure to load or run a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// The files.
@@ -78,7 +78,7 @@ pub enum ModelError {
         tensor: String,
         /// Their file.
         path: PathBuf,
-        /// Why.
+        /// Cause of the failure.
         why: String,
     },
 }

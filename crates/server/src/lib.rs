@@ -3,8 +3,8 @@
 //! The way of a request: `connection` accepts it, `middleware` refuses foreign pages and observes, `admission` takes its body, then the
 //! routes, whose answers go out through `connection`, within its limits.
 //!
-//! Every parameter is honored, asks for nothing, or is refused with 400; every error is `{"error": {message, type, param, code}}`. A client that
-//! hangs up drops its body stream, which drops the engine's [`mlx_serving_engine::Stream`], which cancels the request.
+//! Every parameter is honored, asks for nothing, or is refused with 400; every error is `{"error": {message, type, param, code}}`. A client
+//! that hangs up drops its body stream, which drops the engine's [`mlx_serving_engine::Stream`], which cancels the request.
 #![forbid(unsafe_code)]
 
 mod admission;

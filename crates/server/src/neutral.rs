@@ -40,7 +40,7 @@ enum Plain {
     List(&'static str),
 }
 
-/// Why a field is refused that asks for something, in words that go on after its name.
+/// Refusal of an unsupported field, in words that follow its name.
 fn refusal(field: &str) -> &'static str {
     match field {
         "tools"

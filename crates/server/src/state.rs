@@ -97,13 +97,13 @@ impl Slot {
 /// A model that was taken out of its slot to be loaded again.
 pub(crate) struct LostModel {
     pub id: String,
-    /// Why, as a clause.
+    /// Reason for its loss, as a clause.
     pub reason: String,
     /// The dead model itself, if there was one; requests that have not ended may hold it too.
     pub dead: Option<Arc<ServedModel>>,
 }
 
-/// Why an engine has died.
+/// Reason for an engine's death, as a clause.
 fn death(health: Health) -> String {
     health.reason.unwrap_or_else(|| "its thread has ended".into())
 }

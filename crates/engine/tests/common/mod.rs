@@ -175,7 +175,7 @@ pub fn ring_stats(engine: &Engine) -> RingStats {
     engine.stats().command_buffer_ring.counters().expect("the ring was switched on").clone()
 }
 
-/// Why the ring fell back, if it did.
+/// Reason for which the ring fell back, if it did.
 pub fn fallback(engine: &Engine) -> Option<String> {
     match engine.stats().command_buffer_ring {
         Switched::Off { reason, .. } => reason,

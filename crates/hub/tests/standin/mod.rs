@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 pub const ID: &str = "someone/tiny-4bit";
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What the next answers are like.
+/// Faults of the next answers.
 #[derive(Debug, Default, Clone)]
 pub struct Faults {
     /// Status and `x-error-code` of every answer.
@@ -35,7 +35,7 @@ struct State {
     requests: Vec<Request>,
 }
 
-/// What a client asked for.
+/// A client's request, as far as tests look at it.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
     pub path: String,

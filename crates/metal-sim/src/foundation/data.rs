@@ -8,7 +8,7 @@ use objc2::{DefinedClass, define_class};
 use std::ffi::c_void;
 use std::slice;
 
-/// What stands for the head of a compiled library.
+/// Magic word at the start of a compiled library; the simulator's has MSL behind it.
 pub(crate) const MAGIC: &[u8] = b"MTLB";
 
 define_class!(
@@ -44,12 +44,12 @@ extern "C-unwind" fn dispatch_data_create(
 
 #[unsafe(no_mangle)]
 extern "C-unwind" fn dispatch_retain(object: *mut AnyObject) {
-    // SAFETY: an object of this module; the reference is the caller's to give back.
+    // SAFETY: an object of this module; the reference is the caller's to release.
     std::mem::forget(unsafe { Retained::retain(object) });
 }
 
 #[unsafe(no_mangle)]
 extern "C-unwind" fn dispatch_release(object: *mut AnyObject) {
-    // SAFETY: the caller gives back a reference that it holds.
+    // SAFETY: the caller releases a reference that it holds.
     drop(unsafe { Retained::from_raw(object) });
 }

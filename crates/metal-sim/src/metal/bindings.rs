@@ -1,4 +1,4 @@
-//! What a compute encoder has bound, and whether it is what a kernel needs.
+//! Bindings of a compute encoder, checked against the arguments of its kernel.
 
 use super::buffer::SimBuffer;
 use super::command::{Binding, Dispatch, Groups};

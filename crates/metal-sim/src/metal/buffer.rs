@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-/// What the bits of `MTLResourceOptions` say.
+/// Modes that the bits of `MTLResourceOptions` encode.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mode {
     pub(crate) storage: MTLStorageMode,
@@ -73,7 +73,7 @@ impl Bytes {
     }
 }
 
-/// What runs when a buffer over the caller's memory goes.
+/// Block called with the address and bytes of the caller's memory when the buffer over it is deallocated.
 pub(crate) type Deallocator = RcBlock<dyn Fn(NonNull<c_void>, usize)>;
 
 /// Instance variables of a buffer.

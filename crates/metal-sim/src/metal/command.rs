@@ -1,4 +1,4 @@
-//! What a command buffer does when it runs.
+//! Steps of a command buffer, and their execution.
 
 use super::buffer::{Bytes, Slice};
 use super::confine::{Bound, Copies};
@@ -17,7 +17,7 @@ pub(crate) enum Step {
     Pass(Pass),
 }
 
-/// How the commands of a pass relate.
+/// Order among the commands of a pass.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PassKind {
     /// Dispatches run one after another.
@@ -29,7 +29,7 @@ pub(crate) enum PassKind {
     Blit,
 }
 
-/// What one encoder recorded.
+/// Commands that one encoder recorded.
 pub(crate) struct Pass {
     /// For messages.
     pub(crate) name: String,
@@ -49,7 +49,7 @@ pub(crate) enum Command {
     WaitForFence(Arc<FenceClock>),
 }
 
-/// What is bound at an index.
+/// Buffer or bytes bound at an index.
 #[derive(Clone)]
 pub(crate) enum Binding {
     Buffer(Slice),
@@ -57,7 +57,7 @@ pub(crate) enum Binding {
     Bytes(Arc<[u128]>, usize),
 }
 
-/// How many threadgroups run.
+/// Number of threadgroups along x, y and z.
 pub(crate) enum Groups {
     Fixed([u32; 3]),
     /// Three 32-bit numbers that the device reads.

@@ -43,7 +43,7 @@ struct Record {
     times: (f64, f64),
     /// The completion handlers have returned.
     finished: bool,
-    /// What is complete once this is.
+    /// Steps that are complete once this command buffer is.
     clock: Clock,
 }
 

@@ -268,7 +268,7 @@ unsafe impl Send for SimDevice {}
 unsafe impl Sync for SimDevice {}
 
 impl SimDevice {
-    /// What the options of a buffer outside heaps say.
+    /// Decodes the options of a buffer outside heaps; breaks a rule if its storage mode is not simulated.
     fn mode(&self, options: MTLResourceOptions, call: &str) -> Mode {
         let mode = Mode::of(options).with_default_hazards(MTLHazardTrackingMode::Tracked);
         rules::require(matches!(mode.storage, MTLStorageMode::Private | MTLStorageMode::Shared), call, || {

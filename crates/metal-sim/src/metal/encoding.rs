@@ -1,4 +1,4 @@
-//! What blit and compute encoders have in common.
+//! Recording of a pass, which blit and compute encoders have in common.
 
 use super::command::{Command, Pass, PassKind};
 use super::command_buffer::SimCommandBuffer;

@@ -16,9 +16,9 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// How many past signals are told apart; a wait for an older one is taken as a wait for the oldest of these.
+/// Number of past signals that are told apart; a wait for an older one is taken as a wait for the oldest of these.
 const REMEMBERED: usize = 1024;
-/// How often a waiting queue looks whether the device is lost.
+/// Interval at which a waiting queue checks whether the device is lost.
 const POLL: Duration = Duration::from_millis(5);
 
 #[derive(Default)]
@@ -99,7 +99,7 @@ impl EventCounter {
     }
 }
 
-/// What was complete when the counter reached `value`.
+/// Steps that were complete when the counter reached `value`.
 fn complete_at(counter: &Counter, value: u64) -> Clock {
     let first = counter.signals.iter().find(|(at, _)| *at >= value);
     first.map(|(_, clock)| clock.clone()).unwrap_or_default()

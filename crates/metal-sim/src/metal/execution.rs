@@ -8,7 +8,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-/// Why a command buffer ended in error.
+/// Error with which a command buffer ended.
 pub(crate) struct Fault {
     pub(crate) code: MTLCommandBufferError,
     pub(crate) description: String,

@@ -10,7 +10,7 @@ use objc2::runtime::{NSObject, NSObjectProtocol};
 use objc2_metal::MTLFence;
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// What the last update carried, shared with the commands that use the fence.
+/// Clock of a fence's last update and the fence's queue, shared with the commands that use the fence.
 #[derive(Default)]
 pub(crate) struct FenceClock {
     clock: Mutex<Clock>,

@@ -1,4 +1,4 @@
-//! Which work is ordered after which: every access of untracked memory is checked against earlier ones that conflict.
+//! Order of the device's work: every access of untracked memory is checked against earlier ones that conflict.
 //!
 //! Each command that touches memory is a *step*, numbered within its queue in the order of execution. Steps of a queue are
 //! not ordered by their numbers: passes may overlap on a real device. What orders them is a [`Clock`]: the steps known to be
@@ -161,7 +161,7 @@ impl PassOrder<'_> {
         self.clock.add_below(self.queue.id, self.start);
     }
 
-    /// What a fence updated now carries.
+    /// Clock that a fence updated now carries.
     pub(crate) fn fence(&self) -> Clock {
         let mut clock = self.clock.clone();
         clock.add_run(self.queue.id, self.start..self.queue.next);
@@ -249,7 +249,7 @@ fn address(mapping: &Mapping) -> usize {
 
 static HOST: Mutex<Clock> = Mutex::new(Clock { below: BTreeMap::new(), runs: Vec::new() });
 
-/// What the host has seen complete: work that it commits from now on comes after it.
+/// Steps that the host has seen complete: work that it commits from now on comes after them.
 pub(crate) fn host() -> Clock {
     lock(&HOST).clone()
 }

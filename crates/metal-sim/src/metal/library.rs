@@ -81,7 +81,7 @@ unsafe impl Send for SimFunction {}
 // SAFETY: as above.
 unsafe impl Sync for SimFunction {}
 
-/// What a caller set; the compiler of the simulator is precise whatever it says.
+/// Options as a caller set them; the simulator's compiler is precise whatever they say.
 pub(crate) struct CompileOptions {
     math: AtomicUsize,
     language: AtomicUsize,

@@ -7,7 +7,7 @@ use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What new memory holds, so that a read of it shows.
+/// Byte that fills new memory, so that a read of uninitialized memory shows.
 pub(crate) const POISON: u8 = 0xA5;
 /// Address space kept inaccessible behind each mapping: a stray index of up to 32 bits faults.
 const GUARD_BEHIND: usize = 4 << 30;

@@ -1,4 +1,4 @@
-//! What all Metal objects have: a device and a label.
+//! Device and label, which all Metal objects have.
 
 use super::device::SimDevice;
 use crate::foundation::string::SimString;

@@ -17,7 +17,7 @@ use std::slice;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, Once};
 
-/// How many uncompleted command buffers a queue may have unless its maker says otherwise.
+/// Uncompleted command buffers that a queue may have unless its maker says otherwise.
 pub(crate) const DEFAULT_LIMIT: usize = 64;
 
 /// Residency sets that a queue takes.
@@ -29,7 +29,7 @@ struct Pending {
     closed: bool,
 }
 
-/// What a queue shares with its thread.
+/// State that a queue shares with its thread.
 pub(crate) struct QueueCore {
     pub(crate) id: QueueId,
     limit: usize,

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// A committed command buffer.
 pub(crate) struct Work {
     pub(crate) command_buffer: Retained<SimCommandBuffer>,
-    /// What the host had seen complete when it committed.
+    /// Steps that the host had seen complete when it committed the command buffer.
     pub(crate) after: Clock,
     pub(crate) busy: Busy,
 }

@@ -45,7 +45,7 @@ struct Block {
 /// Addresses of heap blocks that are alive.
 static LIVE: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
 
-/// How many heap blocks are alive.
+/// Number of live heap blocks.
 pub(crate) fn live() -> usize {
     lock(&LIVE).len()
 }

@@ -1,7 +1,7 @@
 //! Instances: a hidden prefix with the retain count, the isa, then the instance variables.
 //!
-//! Memory of a released object is never given back while the process runs: it becomes a zombie, so that a later use is
-//! named instead of undefined.
+//! Memory of a released object is never freed while the process runs: the object becomes a zombie, so that a later use
+//! is named instead of undefined.
 
 use super::classes::Class;
 use super::lock;
@@ -14,7 +14,7 @@ use std::ptr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
-/// What lies before the isa. Its size keeps objects aligned to 16 bytes.
+/// Header before the isa. Its size keeps objects aligned to 16 bytes.
 #[repr(C, align(16))]
 struct Prefix {
     count: AtomicUsize,
@@ -118,7 +118,7 @@ pub(crate) fn live() -> Vec<String> {
     lock(&LIVE).iter().map(|(serial, class)| format!("{class} #{serial}")).collect()
 }
 
-/// What lives now, lives for ever: the string constants.
+/// Exempts the objects that are live now from [`live`]: the string constants, which are never released.
 pub(super) fn forget_live() {
     lock(&LIVE).clear();
 }

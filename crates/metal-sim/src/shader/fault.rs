@@ -5,11 +5,11 @@ use libc::{c_int, c_void, sigaction, siginfo_t, ucontext_t};
 use std::fmt;
 use std::sync::OnceLock;
 
-/// What the processor refused.
+/// Operation that the processor refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     signal: c_int,
-    /// Where, for a memory access.
+    /// Address of a memory access; 0 if it is not known.
     pub(super) address: usize,
     write: bool,
 }

@@ -17,7 +17,7 @@ const PAGE: usize = 4096;
 /// Bytes by which one stack's top lies deeper in its page than the one before: a few cache lines, no divisor of a page.
 const STAGGER: usize = 9 * 64;
 
-/// Why a fiber has stopped.
+/// Reason for which a fiber has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
     /// Its threads have ended.
@@ -30,7 +30,7 @@ pub(super) enum Wait {
     Fault(Fault),
 }
 
-/// What the fibers of a threadgroup run.
+/// Kernel that the fibers of a threadgroup run, with its arguments.
 pub(super) struct Call {
     pub(super) entry: Entry,
     pub(super) buffers: *const *mut u8,
@@ -43,11 +43,11 @@ pub(super) struct Call {
 type Switch = Yielder<*const Call, ()>;
 type Strand = Coroutine<*const Call, (), Fault, Staggered>;
 
-/// What the callbacks and the signal handler need to know of the fiber that runs.
+/// State of the running fiber, for the callbacks and the signal handler.
 pub(super) struct Running {
     switch: Cell<*const Switch>,
     pub(super) trap: CoroutineTrapHandler<Fault>,
-    /// Why it stopped last.
+    /// Reason for its last stop.
     wait: Cell<Wait>,
     /// The threads that it runs, by index in the threadgroup, and the one that it is at.
     first: Cell<u32>,
@@ -57,7 +57,7 @@ pub(super) struct Running {
     slots: Cell<*mut Slots>,
     lane: Cell<u32>,
     count: Cell<u32>,
-    /// Which of the two sets of slots the next simd operation fills.
+    /// Index of the set of slots, 0 or 1, that the next simd operation fills.
     turn: Cell<usize>,
 }
 
@@ -173,7 +173,7 @@ impl Fiber {
         self.running.thread.get() as usize
     }
 
-    /// Why it stopped last.
+    /// Reason for its last stop.
     #[inline(always)]
     pub(super) fn wait(&self) -> Wait {
         self.running.wait.get()

@@ -7,7 +7,8 @@ use super::order::Random;
 use super::{Function, SIMD_WIDTH};
 use std::ops::Range;
 
-/// Where a threadgroup stands in its grid. Same layout in sim_entry.h.
+/// Position of a threadgroup in its grid, and the numbers of threadgroups and of threads in each. Same layout in
+/// sim_entry.h.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(super) struct Group {
@@ -21,7 +22,7 @@ impl Group {
         self.threads.iter().map(|n| *n as usize).product()
     }
 
-    /// How an error calls one thread, by its index in the threadgroup.
+    /// Description of one thread in errors, by its index in the threadgroup.
     fn thread(&self, index: usize) -> String {
         let [x, y, _] = self.threads.map(|n| n as usize);
         let position = [index % x, index / x % y, index / x / y];
@@ -30,7 +31,7 @@ impl Group {
     }
 }
 
-/// Why a threadgroup did not run to its end.
+/// Reason for which a threadgroup did not run to its end.
 pub(super) enum Failure {
     /// A bad access or operation: by whom, and what.
     Fault(String, super::fault::Fault),

@@ -1,4 +1,4 @@
-//! What compiled kernels call. Same layouts in sim_sync.h.
+//! Functions of the host that compiled kernels call. Same layouts in sim_sync.h.
 
 use super::{SIMD_WIDTH, fiber};
 use crate::faults;
@@ -36,7 +36,7 @@ impl Slots {
     }
 }
 
-/// What a simd operation gives to each of its lanes.
+/// Result of a simd operation, for each lane: all lanes' values, its own index, the number of lanes.
 #[repr(C)]
 pub(super) struct Lanes {
     pub(super) slots: *const u8,

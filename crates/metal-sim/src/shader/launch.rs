@@ -83,7 +83,7 @@ struct Launch<'a> {
     buffers: Vec<*mut u8>,
     total: u64,
     order: Permutation,
-    /// How many threadgroups have been begun.
+    /// Position in `order` of the next threadgroup to begin; `total` or more once none may begin.
     next: AtomicU64,
     /// The first failure.
     failed: Mutex<Option<String>>,

@@ -2,7 +2,7 @@
 
 use std::ptr;
 
-/// What fresh memory holds: a NaN, a large integer, nothing that passes for zero.
+/// Byte that fills fresh memory: a large `uint`, as `float` -2.9e-16, as `half` -0.022; nothing that is zero.
 const POISON: u8 = 0xA5;
 const PAGE: usize = 4096;
 /// Bytes that one argument may have, and before which a page is inaccessible.

@@ -90,7 +90,7 @@ impl Library {
     }
 }
 
-/// What a kernel does with a buffer, by its signature.
+/// Access of a kernel to a buffer, by its signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
     /// It only reads.
@@ -106,7 +106,7 @@ pub enum Argument {
     Buffer {
         /// Its index in the argument table.
         index: usize,
-        /// What the kernel does with it.
+        /// The kernel's access to it.
         access: Access,
         /// The parameter's name.
         name: String,
@@ -130,9 +130,9 @@ pub struct Function {
     /// Bytes, one for each argument.
     alignments: Vec<usize>,
     entry: object::Entry,
-    /// Whether threads may wait for each other.
+    /// True if threads may wait for each other.
     meets: bool,
-    /// Whether threadgroups share atomics and so run one after another, for a result that the seed alone decides.
+    /// True if threadgroups share atomics and so run one after another, for a result that the seed alone decides.
     serial: bool,
     max_threads: usize,
 }
@@ -143,7 +143,7 @@ impl Function {
         &self.name
     }
 
-    /// What a dispatch must bind.
+    /// Arguments that a dispatch must bind.
     pub fn arguments(&self) -> &[Argument] {
         &self.arguments
     }
@@ -156,7 +156,7 @@ impl Function {
     /// Runs every thread of `dispatch`.
     ///
     /// # Errors
-    /// What was bound does not serve the kernel (nothing has run then), or a thread broke a rule (the other threads have
+    /// The dispatch does not serve the kernel (nothing has run then), or a thread broke a rule (the other threads have
     /// run in part).
     pub fn run(&self, dispatch: &Dispatch) -> Result<(), String> {
         launch::run(self, dispatch).map_err(|e| format!("kernel {}: {e}", self.name))

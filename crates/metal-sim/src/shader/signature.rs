@@ -27,7 +27,7 @@ pub(super) enum Parameter {
 }
 
 impl Parameter {
-    /// What must be bound for it: nothing for a position.
+    /// Argument that must be bound for it: none for a position.
     pub(super) fn argument(&self, layout: &Layout) -> Option<Argument> {
         match self {
             Parameter::Buffer { index, access, name } => {
@@ -99,7 +99,7 @@ fn max_threads(before: &str) -> usize {
     number.unwrap_or(MAX_THREADS)
 }
 
-/// What stands before the parenthesis that closes the list, and what after.
+/// Splits at the parenthesis that closes the list; `None` if there is none.
 fn parameter_list(text: &str) -> Option<(&str, &str)> {
     let mut depth = 1;
     for (at, c) in text.char_indices() {

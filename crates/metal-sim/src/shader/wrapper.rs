@@ -3,7 +3,7 @@
 use super::signature::{Kernel, Parameter};
 use std::fmt::Write;
 
-/// What a text must mention for one of its threads to wait for another.
+/// Parts of the names of calls at which threads wait for each other: MSL without any of them has no such call.
 pub(super) const MEETINGS: [&str; 4] = ["_barrier", "simd_", "simdgroup_", "quad_"];
 
 /// The symbol that takes the host's table of callbacks.

@@ -1,4 +1,4 @@
-//! What the tests share: objects of the simulated device, and how a broken rule is caught.
+//! Helpers of the tests: objects of the simulated device, and assertions about its rules.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 // The bindings link to the simulator's symbols only if the crate is named.

@@ -179,7 +179,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn rows_come_back(spec in specs(), seed: u32) {
+    fn packed_rows_are_restored(spec in specs(), seed: u32) {
         let weight = Weight::random(spec, seed);
         for isa in Isa::available() {
             let (layout, lines) = weight.pack(isa);

@@ -12,7 +12,7 @@ use naga::back::msl;
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use std::sync::Arc;
 
-/// Where `var<immediate>` and the sizes of runtime-sized arrays are bound.
+/// Buffer indices of `var<immediate>` and of the sizes of runtime-sized arrays.
 const IMMEDIATES: u8 = 10;
 const SIZES: u8 = 11;
 
