@@ -48,9 +48,10 @@ impl Sampling {
     /// Refuses values outside their ranges.
     pub fn validate(&self, vocab: usize) -> Result<(), EngineError> {
         check("temperature", self.temperature, 0.0, 2.0)?;
-        check("top_p", self.top_p, f32::MIN_POSITIVE, 1.0)?;
+        check("top_p", self.top_p, LEAST, 1.0)?;
         check("min_p", self.min_p, 0.0, 1.0)?;
-        check("repetition_penalty", self.repetition_penalty, f32::MIN_POSITIVE, 10.0)?;
+        // Logits are divided by it: much smaller ones make them infinite.
+        check("repetition_penalty", self.repetition_penalty, 0.01, 10.0)?;
         check("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
         check("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
         for &(token, bias) in &self.logit_bias {
@@ -64,11 +65,14 @@ impl Sampling {
     }
 }
 
+/// Smallest number above 0.
+const LEAST: f32 = f32::from_bits(1);
+
 fn check(param: &'static str, value: f32, low: f32, high: f32) -> Result<(), EngineError> {
     if value >= low && value <= high {
         return Ok(());
     }
-    let low = if low == f32::MIN_POSITIVE { "above 0".to_owned() } else { format!("at least {low}") };
+    let low = if low == LEAST { "above 0".to_owned() } else { format!("at least {low}") };
     Err(EngineError::invalid(param, format!("{param} is {value}; it must be {low} and at most {high}")))
 }
 

@@ -54,7 +54,12 @@ fn start_log(telemetry: &config::Telemetry, verbose: u8) {
     let filter = EnvFilter::new(format!(
         "warn,mlx_serving={level},mlx_serving_engine={level},mlx_serving_server={level},mlx_serving_metal_layer={level},mlx_serving_model={level},mlx_serving_hub={level},mlx_serving_cpu={level}"
     ));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // Whoever reads the log may go away; the library would report that on standard error too, and panic.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .log_internal_errors(false);
     // A second start in one process (tests) keeps the first log.
     let _ = match telemetry.log_format {
         LogLines::Text => builder

@@ -94,9 +94,11 @@ impl Serving {
         let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let shutdown = async { drop(stopped.await) };
-        let grace = Duration::from_secs(1);
-        let server = runtime.spawn(mlx_serving_server::serve(listener, state.clone(), shutdown, grace));
+        let shutdown = async {
+            drop(stopped.await);
+            Duration::from_secs(1)
+        };
+        let server = runtime.spawn(mlx_serving_server::serve(listener, state.clone(), shutdown));
         Self { state, runtime, address, stop, server }
     }
 

@@ -163,8 +163,13 @@ impl ApiError {
 
     /// 403 for a web page of another origin.
     pub(crate) fn foreign_origin(origin: &str) -> Self {
-        let origin = shorten(origin);
-        let message = format!("pages of {origin} may not use this server; add it to server.cors_origins if they may");
+        let message = match origin.starts_with("http") {
+            true => format!(
+                "pages of {} may not use this server; add it to server.cors_origins if they may",
+                shorten(origin)
+            ),
+            false => "a page that does not tell its origin may not use this server; server.cors_origins: [\"*\"] lets all pages do so".to_owned(),
+        };
         Self::new(StatusCode::FORBIDDEN, "invalid_request_error", message).coded("foreign_origin")
     }
 

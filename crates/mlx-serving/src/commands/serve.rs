@@ -99,21 +99,22 @@ async fn serve(
     })?;
     let address = listener.local_addr().map_err(Failure::failed)?;
     let grace = Duration::from_secs(context.config.server.shutdown_grace_s);
-    let (stop, stopped) = oneshot::channel::<()>();
+    let (stop, stopped) = oneshot::channel::<Duration>();
     let mut stop = Some(stop);
-    let shutdown = async { drop(stopped.await) };
-    let mut server = tokio::spawn(mlx_serving_server::serve(listener, state.clone(), shutdown, grace));
+    let shutdown = async { stopped.await.unwrap_or_default() };
+    let mut server = tokio::spawn(mlx_serving_server::serve(listener, state.clone(), shutdown));
     let first = models.first().and_then(|(_, model)| model.clone());
     let named: Arc<HashMap<String, Option<String>>> = Arc::new(models.iter().cloned().collect());
     let mut loading = load_all(context, &state, models)?;
     let mut loaded = false;
+    let mut refused = Ok(());
     let outcome = loop {
         tokio::select! {
             Some(signal) = signals.recv() => match stop.take() {
                 Some(stop) => {
                     tracing::info!("{signal}: stopping; accepted requests have {grace:?} to end, another signal ends them at once");
                     // It is gone only if the server has ended.
-                    let _ = stop.send(());
+                    let _ = stop.send(grace);
                 }
                 None => {
                     let live = state.live();
@@ -123,8 +124,11 @@ async fn serve(
             },
             outcome = &mut loading, if !loaded && stop.is_some() => {
                 loaded = true;
-                if let Err(failure) = outcome.unwrap_or_else(|_| Err(Failure::failed("the thread that loads has ended early"))) {
-                    break Err(failure);
+                refused = outcome.unwrap_or_else(|_| Err(Failure::failed("the thread that loads has ended early")));
+                if let (Err(_), Some(stop)) = (&refused, stop.take()) {
+                    // Answers of the models that were loaded before end with an error instead of a closed connection.
+                    let _ = stop.send(Duration::ZERO);
+                    continue;
                 }
                 announce(context, &state, address, first.as_deref());
                 let (again, named) = (context.clone(), named.clone());
@@ -134,7 +138,7 @@ async fn serve(
             },
             ended = &mut server => {
                 let ended = ended.map_err(Failure::failed).and_then(|ended| ended.map_err(Failure::failed));
-                break ended.map_err(|e| Failure::failed(format!("the server ended: {e}")));
+                break ended.map_err(|e| Failure::failed(format!("the server ended: {e}"))).and(refused);
             }
         }
     };

@@ -35,16 +35,15 @@ struct Server {
     api: Handle,
 }
 
-/// Serves until `shutdown` resolves; then refuses new requests and gives those accepted `grace` until the last byte of their answers
-/// is out. The rest is cut off: streams get an error event, whole answers 503.
+/// Serves until `shutdown` resolves; then refuses new requests and gives those accepted the time that it says until the last byte of
+/// their answers is out. The rest is cut off: streams get an error event, whole answers 503.
 ///
 /// # Errors
 /// The listener cannot be used, or the thread that accepts cannot be started.
 pub async fn serve(
     listener: TcpListener,
     state: Arc<AppState>,
-    shutdown: impl Future<Output = ()>,
-    grace: Duration,
+    shutdown: impl Future<Output = Duration>,
 ) -> io::Result<()> {
     state.origins.bound_to(listener.local_addr()?.ip());
     let registry = Registry::new(state.limits.connections);
@@ -61,12 +60,12 @@ pub async fn serve(
         // Nobody listens any more if the server has ended meanwhile.
         let _ = outcome.map(|error| fail.send(error));
     })?;
-    tokio::select! {
-        () = shutdown => {}
+    let grace = tokio::select! {
+        grace = shutdown => grace,
         error = &mut failed => {
             return Err(error.unwrap_or_else(|_| io::Error::other("the thread that accepts connections has ended early")));
         }
-    }
+    };
     drain(&server.state, grace).await;
     server.registry.close_all();
     Ok(())

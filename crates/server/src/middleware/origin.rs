@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
 /// Time that a browser may keep the answer to its preflight.
 const PREFLIGHT: Duration = Duration::from_secs(600);
@@ -43,7 +43,11 @@ impl Origins {
         if self.cors.is_empty() {
             return None;
         }
-        let layer = CorsLayer::new().allow_methods([Method::GET, Method::POST]).allow_headers(Any).max_age(PREFLIGHT);
+        let layer = CorsLayer::new()
+            .allow_methods([Method::GET, Method::POST])
+            // A `*` would leave out `Authorization`, which clients send.
+            .allow_headers(AllowHeaders::mirror_request())
+            .max_age(PREFLIGHT);
         Some(match self.cors.iter().any(|origin| origin == "*") {
             true => layer.allow_origin(Any),
             false => {
@@ -76,12 +80,13 @@ impl Origins {
     }
 
     fn check_origin(&self, headers: &HeaderMap, host: Option<&str>) -> Result<(), ApiError> {
+        let everyone = self.cors.iter().any(|allowed| allowed == "*");
         let Some(origin) = headers.get(ORIGIN) else {
-            let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
-            return if site == Some(b"cross-site") { Err(ApiError::foreign_origin("another site")) } else { Ok(()) };
+            let cross = headers.get("sec-fetch-site").is_some_and(|site| site.as_bytes() == b"cross-site");
+            return if cross && !everyone { Err(ApiError::foreign_origin("null")) } else { Ok(()) };
         };
         let origin = String::from_utf8_lossy(origin.as_bytes()).to_ascii_lowercase();
-        let allowed = self.cors.iter().any(|allowed| allowed == "*" || *allowed == origin);
+        let allowed = everyone || self.cors.contains(&origin);
         if allowed || host.is_some_and(|host| same_origin(&origin, host)) {
             return Ok(());
         }
@@ -211,6 +216,8 @@ mod tests {
             assert_eq!(status(&origins, "GET", Version::HTTP_11, &headers), 200, "a link: {headers:?}");
         }
         let all = Origins::new(&["*".into()], &["*".into()]);
-        assert_eq!(status(&all, "POST", Version::HTTP_11, &[("host", "x"), ("origin", "http://y")]), 200);
+        for foreign in [("origin", "http://y"), ("origin", "null"), ("sec-fetch-site", "cross-site")] {
+            assert_eq!(status(&all, "POST", Version::HTTP_11, &[("host", "x"), foreign]), 200, "{foreign:?}");
+        }
     }
 }
