@@ -10,7 +10,8 @@ use common::Server;
 use common::raw::{exchange, post, read_all, send, status};
 use serde_json::json;
 use standin::{Faults, ID, StandIn};
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A stream of a second or so.
@@ -49,6 +50,22 @@ fn a_download_ends_with_the_first_signal() {
         assert_eq!(server.wait().code(), Some(0), "{signal}");
         assert!(start.elapsed() < Duration::from_secs(10), "{signal}: {:?}", start.elapsed());
     }
+}
+
+#[test]
+fn a_log_reader_that_goes_away_changes_nothing() {
+    let mut command = common::binary();
+    command.args(["serve", "--port", "0", "--device", "cpu", "-vv"]);
+    let mut server = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines();
+    let address = lines.find_map(|line| Some(line.unwrap().split_once(" on http://")?.1.split(' ').next()?.to_owned()));
+    drop(lines);
+    for _ in 0..3 {
+        let answer = ureq::get(format!("http://{}/v1/models", address.as_ref().unwrap())).call().unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+    let sent = Command::new("kill").args(["-s", "TERM", &server.id().to_string()]).status().unwrap();
+    assert!(sent.success() && server.wait().unwrap().success());
 }
 
 #[test]
