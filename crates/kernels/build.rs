@@ -8,13 +8,16 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
-use variants::Variant;
+use variant::Variant;
 
 mod memory_model;
+#[path = "src/variant.rs"]
+mod variant;
 mod variants;
 
 fn main() {
     println!("cargo::rerun-if-changed=src/wgsl");
+    println!("cargo::rerun-if-changed=src/variant.rs");
     println!("cargo::rerun-if-changed=variants.rs");
     println!("cargo::rerun-if-changed=memory_model.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -22,20 +25,23 @@ fn main() {
     templates.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
     templates.set_loader(|name| Ok(fs::read_to_string(Path::new("src/wgsl").join(name)).ok()));
     let mut table = String::from("pub(crate) static KERNELS: &[Kernel] = &[\n");
-    let mut all = variants::all();
-    all.sort_by_key(variants::Variant::name);
-    for variant in all {
-        let template = templates.get_template(&format!("{}.wgsl", variant.stem)).expect("every stem has a template");
-        let context: BTreeMap<&str, Value> = variant.constants.iter().map(|(k, v)| (*k, Value::from(*v))).collect();
+    let mut arms = String::new();
+    for (index, variant) in Variant::all().into_iter().enumerate() {
+        let template = templates.get_template(&format!("{}.wgsl", variant.stem())).expect("every stem has a template");
+        let context: BTreeMap<&str, Value> = variant.constants().into_iter().map(|(k, v)| (k, v.into())).collect();
         let wgsl = template.render(context).unwrap_or_else(|e| panic!("{}: {e:#}", variant.name()));
-        table.push_str(&translate(&variant, &wgsl, &out));
+        table.push_str(&translate(index, variant, &wgsl, &out));
+        // A key's debug form is its pattern.
+        writeln!(arms, "{variant:?} => {index},").expect("a String can be written");
     }
-    table.push_str("];\n");
+    let names = "use crate::variant::{Bits::*, Code::*, Items::*, Kv::*, Queries::*, Side::*, Tile::*, Variant::*};";
+    write!(table, "];\nfn index(variant: Variant) -> usize {{ {names} match variant {{ {arms} }} }}")
+        .expect("a String can be written");
     fs::write(out.join("kernels.rs"), table).expect("OUT_DIR can be written");
 }
 
 /// Writes `{name}.spv` and `{name}.metal`; returns the kernel's line of the table.
-fn translate(variant: &Variant, wgsl: &str, out: &Path) -> String {
+fn translate(index: usize, variant: Variant, wgsl: &str, out: &Path) -> String {
     let name = &variant.name();
     let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(wgsl)));
     let mut capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
@@ -79,7 +85,7 @@ fn translate(variant: &Variant, wgsl: &str, out: &Path) -> String {
         .map(|(_, variable)| format!("{},", layouter[variable.ty].size))
         .collect();
     format!(
-        "Kernel {{ name: {name:?}, spirv: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.spv\")), \
+        "Kernel {{ index: {index}, name: {name:?}, spirv: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.spv\")), \
          spirv_entry: {:?}, \
          #[cfg(feature = \"msl\")] msl: include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.metal\")), \
          #[cfg(feature = \"msl\")] msl_entry: {msl_entry:?}, \

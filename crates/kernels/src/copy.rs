@@ -1,4 +1,5 @@
-use crate::{Kernel, Launch};
+use crate::Launch;
+use crate::variant::Variant;
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{DeviceError, Result};
 
@@ -14,7 +15,7 @@ pub(crate) fn lower(op: &Copy) -> Result<Vec<Launch>> {
         .map_err(|_| DeviceError::Unsupported(format!("a copy of {} bytes in one piece", op.to.len())))?;
     let words = op.to.len().div_ceil(4) + 1;
     Ok(vec![Launch {
-        kernel: Kernel::named("copy"),
+        kernel: Variant::Copy.kernel(),
         bindings: vec![op.from.clone(), op.to.clone()],
         groups: [words.div_ceil(LANES).min(MAX_GROUPS) as u32, 1, 1],
         work: words,

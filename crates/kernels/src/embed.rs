@@ -1,5 +1,6 @@
+use crate::Launch;
 use crate::layout::Packed;
-use crate::{Kernel, Launch};
+use crate::variant::Variant;
 use mlx_serving_device::Result;
 use mlx_serving_device::ops::Embed;
 
@@ -12,7 +13,7 @@ pub(crate) fn lower(op: &Embed) -> Result<Vec<Launch>> {
     for part in &op.table {
         let packed = Packed::new(&part.spec)?;
         launches.push(Launch {
-            kernel: Kernel::named(&format!("embed_bits{}", packed.bits)),
+            kernel: Variant::Embed { bits: packed.bits }.kernel(),
             bindings: vec![
                 part.buffer.clone(),
                 op.tokens.clone(),

@@ -1,3 +1,4 @@
+use crate::variant::Variant;
 use mlx_serving_device::Buffer;
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
@@ -16,6 +17,8 @@ pub enum Access {
 /// of its bound range, and each workgroup variable is a threadgroup argument.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kernel {
+    /// Its place in [`Kernel::all`].
+    pub index: usize,
     /// Stem and constants.
     pub name: &'static str,
     /// SPIR-V 1.3, little-endian words.
@@ -48,11 +51,12 @@ impl Kernel {
     pub fn usable(matrix_side: Option<u32>) -> impl Iterator<Item = &'static Kernel> {
         KERNELS.iter().filter(move |kernel| kernel.matrix_side.is_none() || kernel.matrix_side == matrix_side)
     }
+}
 
-    /// The kernel of that name, which must be one of those in variants.rs.
-    pub(crate) fn named(name: &str) -> &'static Kernel {
-        let found = KERNELS.binary_search_by(|kernel| kernel.name.cmp(name));
-        &KERNELS[found.unwrap_or_else(|_| panic!("no kernel is called {name}"))]
+impl Variant {
+    /// The kernel of that key.
+    pub(crate) fn kernel(self) -> &'static Kernel {
+        &KERNELS[index(self)]
     }
 }
 

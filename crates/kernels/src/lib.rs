@@ -18,6 +18,7 @@ mod observe;
 mod rope;
 mod sample;
 mod scratch;
+mod variant;
 
 pub use exactness::assemble_exact;
 pub use hazards::{Hazards, Use};

@@ -1,4 +1,5 @@
-use crate::{Kernel, Launch};
+use crate::Launch;
+use crate::variant::Variant;
 use mlx_serving_device::ops::Observe;
 use mlx_serving_device::{DeviceError, Result};
 
@@ -16,14 +17,14 @@ pub(crate) fn lower(op: &Observe) -> Result<Vec<Launch>> {
     };
     let (vocab, count, prompt) = (word(op.vocab)?, word(op.count)?, word(op.prompt)?);
     let clear = Launch {
-        kernel: Kernel::named("observe_clear"),
+        kernel: Variant::ObserveClear.kernel(),
         bindings: vec![row.clone()],
         groups: groups(op.vocab),
         work: op.vocab as u64,
         params: vec![vocab],
     };
     let mark = Launch {
-        kernel: Kernel::named("observe_mark"),
+        kernel: Variant::ObserveMark.kernel(),
         bindings: vec![row, op.tokens.clone()],
         groups: groups(op.count),
         work: op.count as u64,

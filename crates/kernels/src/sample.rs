@@ -1,4 +1,5 @@
-use crate::{Kernel, Launch};
+use crate::Launch;
+use crate::variant::Variant;
 use mlx_serving_device::ops::{LogitBias, Sample};
 use mlx_serving_device::{Buffer, DeviceError, Result};
 
@@ -29,7 +30,7 @@ pub(crate) fn lower(op: &Sample, scratch: &mut dyn FnMut(u64) -> Result<Buffer>)
     let work = 16 * u64::from(rows) * u64::from(vocab);
     Ok(vec![
         Launch {
-            kernel: Kernel::named("sample_adjust"),
+            kernel: Variant::SampleAdjust.kernel(),
             bindings: vec![
                 op.params.clone(),
                 op.logits.clone(),
@@ -44,7 +45,7 @@ pub(crate) fn lower(op: &Sample, scratch: &mut dyn FnMut(u64) -> Result<Buffer>)
             params: vec![vocab, tiles, slots, biases, 0],
         },
         Launch {
-            kernel: Kernel::named("sample_choose"),
+            kernel: Variant::SampleChoose.kernel(),
             bindings: vec![op.params.clone(), keys, bests, written.clone(), op.out.clone()],
             groups: [rows, 1, 1],
             work,
