@@ -49,6 +49,24 @@ impl Variant {
         }
     }
 
+    /// The struct of params.rs that it takes.
+    pub(crate) fn params(self) -> &'static str {
+        match self {
+            Self::Copy => "CopyParams",
+            Self::RopeAngles => "RopeAnglesParams",
+            Self::Embed { .. } => "EmbedParams",
+            Self::GatherCheck => "GatherCheckParams",
+            Self::LinearRows | Self::LinearFew { .. } | Self::LinearMany { .. } | Self::LinearMatrix { .. } => {
+                "LinearParams"
+            }
+            Self::AttendWrite { .. } | Self::Attend { .. } | Self::AttendMerge => "AttendParams",
+            Self::ObserveClear => "ObserveClearParams",
+            Self::ObserveMark => "ObserveMarkParams",
+            Self::SampleAdjust => "SampleAdjustParams",
+            Self::SampleChoose => "SampleChooseParams",
+        }
+    }
+
     /// Values of the template's variables.
     pub(crate) fn constants(self) -> Vec<(&'static str, u32)> {
         match self {

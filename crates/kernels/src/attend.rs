@@ -1,5 +1,7 @@
 use crate::Launch;
+use crate::params::AttendParams;
 use crate::variant::{Items, Kv, Queries, Variant};
+use bytemuck::bytes_of;
 use mlx_serving_device::ops::{Attend, Norm};
 use mlx_serving_device::{Arithmetic, Buffer, DeviceError, KvSpec, Result};
 
@@ -75,6 +77,7 @@ pub(crate) fn lower(
     let apart = 4 * rows * op.heads * stretches * (padded(dim) + 2);
     let splits = if groups < ENOUGH_GROUPS && apart <= MOST_APART { stretches } else { 1 };
     let params = params(op, arithmetic, &tiles, splits);
+    let params = bytes_of(&params);
     let kv = kv(arithmetic);
     let norm = |norm: &Option<Norm>| norm.as_ref().map_or_else(|| op.qkv.clone(), |norm| norm.weight.clone());
     let batch = [op.batch.spans.clone(), op.batch.block_tables.clone(), op.cache.clone()];
@@ -84,7 +87,7 @@ pub(crate) fn lower(
         bindings: [vec![op.qkv.clone(), angles.clone(), norm(&op.k_norm)], batch.to_vec()].concat(),
         groups: [rows as u32, op.kv.heads as u32, 1],
         work: (rows * op.kv.heads * dim) as u64,
-        params: params.clone(),
+        params: params.into(),
     };
     let result = if splits > 1 { scratch(apart as u64)? } else { op.out.clone() };
     let seen = op.window.map_or(op.batch.max_context, |window| window.min(op.batch.max_context));
@@ -93,7 +96,7 @@ pub(crate) fn lower(
         bindings: [vec![op.qkv.clone(), angles, norm(&op.q_norm)], batch.to_vec(), vec![result.clone()]].concat(),
         groups: [row_tiles as u32, (groups / row_tiles) as u32, splits as u32],
         work: (2 * rows * op.heads * dim * seen) as u64,
-        params: params.clone(),
+        params: params.into(),
     };
     let mut launches = vec![write, attend];
     if splits > 1 {
@@ -102,35 +105,36 @@ pub(crate) fn lower(
             bindings: vec![result, op.out.clone()],
             groups: [rows as u32, op.heads as u32, 1],
             work: (rows * op.heads * dim * splits) as u64,
-            params,
+            params: params.into(),
         });
     }
     Ok(launches)
 }
 
-/// The words of `Params` in attention.wgsl.
-fn params(op: &Attend, arithmetic: Arithmetic, tiles: &Tiles, splits: usize) -> Vec<u32> {
+fn params(op: &Attend, arithmetic: Arithmetic, tiles: &Tiles, splits: usize) -> AttendParams {
     let flag = |flag, on: bool| if on { flag } else { 0 };
-    let eps = |norm: &Option<Norm>| norm.as_ref().map_or(0.0, |norm| norm.eps).to_bits();
+    let eps = |norm: &Option<Norm>| norm.as_ref().map_or(0.0, |norm| norm.eps);
     let blocks = op.cache.len() as usize / kv_block_bytes(arithmetic, &op.kv);
-    vec![
-        op.batch.rows as u32,
-        op.batch.sequences as u32,
-        op.heads as u32,
-        op.kv.heads as u32,
-        op.kv.head_dim as u32,
-        op.pairs as u32,
-        op.kv.block_tokens as u32,
-        (op.batch.block_tables.len() / 4) as u32,
-        blocks as u32,
-        op.batch.max_context as u32,
-        op.window.map_or(u32::MAX, |window| window.min(u32::MAX as usize) as u32),
-        flag(INTERLEAVED, op.interleaved) | flag(Q_NORM, op.q_norm.is_some()) | flag(K_NORM, op.k_norm.is_some()),
-        op.scale.to_bits(),
-        eps(&op.q_norm),
-        eps(&op.k_norm),
-        tiles.rows as u32,
-        tiles.heads as u32,
-        splits as u32,
-    ]
+    AttendParams {
+        rows: op.batch.rows as u32,
+        sequences: op.batch.sequences as u32,
+        heads: op.heads as u32,
+        kv_heads: op.kv.heads as u32,
+        head_dim: op.kv.head_dim as u32,
+        pairs: op.pairs as u32,
+        block_tokens: op.kv.block_tokens as u32,
+        table_len: (op.batch.block_tables.len() / 4) as u32,
+        blocks: blocks as u32,
+        max_context: op.batch.max_context as u32,
+        window: op.window.map_or(u32::MAX, |window| window.min(u32::MAX as usize) as u32),
+        flags: flag(INTERLEAVED, op.interleaved)
+            | flag(Q_NORM, op.q_norm.is_some())
+            | flag(K_NORM, op.k_norm.is_some()),
+        scale: op.scale,
+        q_eps: eps(&op.q_norm),
+        k_eps: eps(&op.k_norm),
+        tile_rows: tiles.rows as u32,
+        tile_heads: tiles.heads as u32,
+        splits: splits as u32,
+    }
 }

@@ -15,6 +15,7 @@ mod layout;
 mod linear;
 mod lowering;
 mod observe;
+mod params;
 mod rope;
 mod sample;
 mod scratch;

@@ -1,6 +1,8 @@
 use crate::Launch;
 use crate::layout::Packed;
+use crate::params::{GatherCheckParams, LinearParams};
 use crate::variant::{Bits, Side, Tile, Variant};
+use bytemuck::bytes_of;
 use mlx_serving_device::ops::{Epilogue, Linear, Projection};
 use mlx_serving_device::{Buffer, Result, WeightFormat};
 
@@ -25,12 +27,13 @@ pub(crate) fn lower(
     let rounds = matrix_side.is_some();
     let mut launches = Vec::new();
     if let Some(gather) = &op.gather {
+        let input_rows = (op.input.len() / 4 / op.cols() as u64) as u32;
         launches.push(Launch {
             kernel: Variant::GatherCheck.kernel(),
             bindings: vec![gather.clone()],
             groups: [op.rows.div_ceil(64) as u32, 1, 1],
             work: op.rows as u64,
-            params: vec![op.rows as u32, (op.input.len() / 4 / op.cols() as u64) as u32],
+            params: bytes_of(&GatherCheckParams { rows: op.rows as u32, input_rows }).into(),
         });
     }
     let prepared = if op.rows > FEW { Some(prepare(op, rounds, scratch, &mut launches)?) } else { None };
@@ -136,8 +139,7 @@ fn work(op: &Linear, part: &[Projection]) -> u64 {
     op.rows as u64 * part.iter().map(|p| (p.weight.spec.rows * p.weight.spec.cols) as u64).sum::<u64>()
 }
 
-/// The words of `Params` in linear.wgsl.
-fn params(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Result<Vec<u32>> {
+fn params(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Result<Vec<u8>> {
     let spec = &part[0].weight.spec;
     let packed = Packed::new(spec)?;
     let stride = match op.epilogue {
@@ -150,17 +152,18 @@ fn params(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Resul
         | flag(HAS_GATHER, op.gather.is_some())
         | flag(ADDS, matches!(op.epilogue, Epilogue::Add(_)))
         | flag(ROUNDS, rounds);
-    Ok(vec![
-        op.rows as u32,
-        spec.rows as u32,
-        spec.cols as u32,
-        packed.chunks,
-        packed.block_words,
-        packed.group_shift,
-        packed.kind,
-        stride as u32,
-        first as u32,
+    let params = LinearParams {
+        rows: op.rows as u32,
+        features: spec.rows as u32,
+        cols: spec.cols as u32,
+        chunks: packed.chunks,
+        block_words: packed.block_words,
+        group_shift: packed.group_shift,
+        kind: packed.kind,
+        out_stride: stride as u32,
+        out_first: first as u32,
         flags,
-        op.norm.as_ref().map_or(0.0, |norm| norm.eps).to_bits(),
-    ])
+        eps: op.norm.as_ref().map_or(0.0, |norm| norm.eps),
+    };
+    Ok(bytes_of(&params).into())
 }

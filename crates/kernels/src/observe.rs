@@ -1,5 +1,7 @@
 use crate::Launch;
+use crate::params::{ObserveClearParams, ObserveMarkParams};
 use crate::variant::Variant;
+use bytemuck::bytes_of;
 use mlx_serving_device::ops::Observe;
 use mlx_serving_device::{DeviceError, Result};
 
@@ -21,14 +23,14 @@ pub(crate) fn lower(op: &Observe) -> Result<Vec<Launch>> {
         bindings: vec![row.clone()],
         groups: groups(op.vocab),
         work: op.vocab as u64,
-        params: vec![vocab],
+        params: bytes_of(&ObserveClearParams { vocab }).into(),
     };
     let mark = Launch {
         kernel: Variant::ObserveMark.kernel(),
         bindings: vec![row, op.tokens.clone()],
         groups: groups(op.count),
         work: op.count as u64,
-        params: vec![vocab, count, prompt],
+        params: bytes_of(&ObserveMarkParams { vocab, count, prompt }).into(),
     };
     Ok([clear, mark].into_iter().filter(|launch| launch.work > 0).collect())
 }
