@@ -4,7 +4,7 @@ use crate::params::{GatherCheckParams, LinearParams};
 use crate::variant::{Bits, Side, Tile, Variant};
 use bytemuck::bytes_of;
 use mlx_serving_device::ops::{Epilogue, Linear, Projection};
-use mlx_serving_device::{Buffer, Result, WeightFormat};
+use mlx_serving_device::{Buffer, DeviceError, Result, WeightFormat};
 
 /// Up to so many rows, half a tile, take the kernel through which the weights stream once for eight rows (four of a gate); more go
 /// through tiles, which cost the same however few of their rows there are.
@@ -22,6 +22,14 @@ pub(crate) fn lower(
     matrix_side: Option<Side>,
     scratch: &mut dyn FnMut(u64) -> Result<Buffer>,
 ) -> Result<Vec<Launch>> {
+    if let (Epilogue::Gated(..), [gate, up]) = (&op.epilogue, &op.projections[..])
+        && gate.weight.spec != up.weight.spec
+    {
+        let (gate, up) = (gate.weight.spec.format, up.weight.spec.format);
+        return Err(DeviceError::Unsupported(format!(
+            "a gate of {gate:?} beside {up:?}: GPUs need both in one format"
+        )));
+    }
     let quantized = |p: &Projection| matches!(p.weight.spec.format, WeightFormat::Affine { .. });
     let matrix_side = matrix_side.filter(|_| op.projections.iter().all(quantized));
     let rounds = matrix_side.is_some();
