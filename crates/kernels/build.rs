@@ -1,20 +1,24 @@
-//! Renders each kernel's template for every variant, validates it with naga, and writes SPIR-V, MSL and a table of both.
+//! Renders each kernel's template for every variant, validates it with naga, and writes SPIR-V, MSL and a table of both, with checks of
+//! the immediates' layout.
 
 use minijinja::{Environment, Value};
 use naga::back::{msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
-use naga::{AddressSpace, Module, StorageAccess};
-use std::collections::BTreeMap;
+use naga::{AddressSpace, Handle, Module, Scalar, StorageAccess, StructMember, Type, TypeInner};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
-use variants::Variant;
+use variant::Variant;
 
 mod memory_model;
+#[path = "src/variant.rs"]
+mod variant;
 mod variants;
 
 fn main() {
     println!("cargo::rerun-if-changed=src/wgsl");
+    println!("cargo::rerun-if-changed=src/variant.rs");
     println!("cargo::rerun-if-changed=variants.rs");
     println!("cargo::rerun-if-changed=memory_model.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
@@ -22,20 +26,26 @@ fn main() {
     templates.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
     templates.set_loader(|name| Ok(fs::read_to_string(Path::new("src/wgsl").join(name)).ok()));
     let mut table = String::from("pub(crate) static KERNELS: &[Kernel] = &[\n");
-    let mut all = variants::all();
-    all.sort_by_key(variants::Variant::name);
-    for variant in all {
-        let template = templates.get_template(&format!("{}.wgsl", variant.stem)).expect("every stem has a template");
-        let context: BTreeMap<&str, Value> = variant.constants.iter().map(|(k, v)| (*k, Value::from(*v))).collect();
+    let (mut arms, mut checks) = (String::new(), BTreeSet::new());
+    for (index, variant) in Variant::all().into_iter().enumerate() {
+        let template = templates.get_template(&format!("{}.wgsl", variant.stem())).expect("every stem has a template");
+        let context: BTreeMap<&str, Value> = variant.constants().into_iter().map(|(k, v)| (k, v.into())).collect();
         let wgsl = template.render(context).unwrap_or_else(|e| panic!("{}: {e:#}", variant.name()));
-        table.push_str(&translate(&variant, &wgsl, &out));
+        let (kernel, check) = translate(index, variant, &wgsl, &out);
+        table.push_str(&kernel);
+        checks.insert(check);
+        // A key's debug form is its pattern.
+        writeln!(arms, "{variant:?} => {index},").expect("a String can be written");
     }
-    table.push_str("];\n");
+    let names = "use crate::variant::{Bits::*, Code::*, Items::*, Kv::*, Queries::*, Side::*, Tile::*, Variant::*};";
+    let checks: String = checks.into_iter().collect();
+    write!(table, "];\nfn index(variant: Variant) -> usize {{ {names} match variant {{ {arms} }} }}\n{checks}")
+        .expect("a String can be written");
     fs::write(out.join("kernels.rs"), table).expect("OUT_DIR can be written");
 }
 
-/// Writes `{name}.spv` and `{name}.metal`; returns the kernel's line of the table.
-fn translate(variant: &Variant, wgsl: &str, out: &Path) -> String {
+/// Writes `{name}.spv` and `{name}.metal`; returns the kernel's line of the table, and the check of its immediates.
+fn translate(index: usize, variant: Variant, wgsl: &str, out: &Path) -> (String, String) {
     let name = &variant.name();
     let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(wgsl)));
     let mut capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
@@ -78,15 +88,53 @@ fn translate(variant: &Variant, wgsl: &str, out: &Path) -> String {
         .filter(|(handle, variable)| variable.space == AddressSpace::WorkGroup && !used[*handle].is_empty())
         .map(|(_, variable)| format!("{},", layouter[variable.ty].size))
         .collect();
-    format!(
-        "Kernel {{ name: {name:?}, spirv: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.spv\")), \
+    let kernel = format!(
+        "Kernel {{ index: {index}, name: {name:?}, spirv: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.spv\")), \
          spirv_entry: {:?}, \
          #[cfg(feature = \"msl\")] msl: include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.metal\")), \
          #[cfg(feature = \"msl\")] msl_entry: {msl_entry:?}, \
          bindings: &[{accesses}], workgroup: [{x}, {y}, {z}], workgroup_memory: &[{memory}], matrix_side: {:?} }},\n",
         entry.name,
         variant.matrix_side()
+    );
+    (kernel, immediates_check(variant.params(), &module))
+}
+
+/// Rust that compiles only if the head and that struct of params.rs have the names, types and places of the module's immediates.
+fn immediates_check(params: &str, module: &Module) -> String {
+    let mut variables = module.global_variables.iter().map(|(_, variable)| variable);
+    let immediates = variables.find(|v| v.space == AddressSpace::Immediate).expect("every kernel has immediates");
+    let (fields, span) = members(module, immediates.ty);
+    let (head_fields, head) = members(module, fields[0].ty);
+    let name = |field: &StructMember| field.name.clone().expect("WGSL names every member");
+    let place =
+        |of: &str, field: &StructMember, offset| format!("assert!(offset_of!({of}, {}) == {offset});", name(field));
+    let (mut names, mut types) = (String::new(), String::new());
+    let mut places: String = head_fields.iter().map(|field| place("Head", field, field.offset)).collect();
+    for field in &fields[1..] {
+        names += &format!("{},", name(field));
+        let ty = match module.types[field.ty].inner {
+            TypeInner::Scalar(Scalar::U32) => "u32",
+            TypeInner::Scalar(Scalar::F32) => "f32",
+            ref other => panic!("{params} cannot have a {other:?} yet: add it to the build script"),
+        };
+        types += &format!("let _: {ty} = {};", name(field));
+        places += &place(params, field, field.offset - head);
+    }
+    format!(
+        "const _: () = {{ use {{crate::params::{params}, core::mem::offset_of}}; \
+         let _ = |{params} {{ {names} }}: {params}| {{ {types} }}; \
+         assert!(size_of::<Head>() == {head}); {places} \
+         assert!((size_of::<Head>() + size_of::<{params}>()).next_multiple_of(16) == {span}); }};\n"
     )
+}
+
+/// Members of a struct, and its size.
+fn members(module: &Module, ty: Handle<Type>) -> (&[StructMember], u32) {
+    match &module.types[ty].inner {
+        TypeInner::Struct { members, span } => (members, *span),
+        other => panic!("{other:?} is no struct"),
+    }
 }
 
 /// MSL with binding i at buffer(i), then the immediates, then the sizes of the bound ranges.

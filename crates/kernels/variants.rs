@@ -1,58 +1,103 @@
-//! Every variant of every kernel: what the build script renders, and what lowering may ask for.
+//! Every key of a kernel, and what each is rendered from.
 
-/// One kernel to be rendered from `wgsl/{stem}.wgsl`.
-pub(crate) struct Variant {
-    /// The template's name.
-    pub(crate) stem: &'static str,
-    /// Values of the template's variables.
-    pub(crate) constants: Vec<(&'static str, u32)>,
-}
+use crate::variant::{Bits, Code, Items, Kv, Queries, Side, Tile, Variant};
+
+const CODES: [Code; 6] = [Code::B2, Code::B3, Code::B4, Code::B5, Code::B6, Code::B8];
 
 impl Variant {
+    /// All of them. The crate does not compile without one of them: the function that finds a key's kernel matches on every key.
+    pub(crate) fn all() -> Vec<Self> {
+        let mut all = vec![Self::Copy, Self::RopeAngles, Self::GatherCheck, Self::LinearRows, Self::AttendMerge];
+        all.extend([Self::ObserveClear, Self::ObserveMark, Self::SampleAdjust, Self::SampleChoose]);
+        for bits in CODES.map(Bits::Code).into_iter().chain([Bits::B16, Bits::B32]) {
+            all.push(Self::Embed { bits });
+            for gated in [false, true] {
+                all.push(Self::LinearMany { bits, gated });
+                all.extend([Tile::One, Tile::Most].map(|tile| Self::LinearFew { bits, gated, tile }));
+                if let Bits::Code(bits) = bits {
+                    all.extend([Side::S8, Side::S16].map(|side| Self::LinearMatrix { bits, gated, side }));
+                }
+            }
+        }
+        for kv in [Kv::F16, Kv::F32] {
+            all.push(Self::AttendWrite { kv });
+            for queries in [Queries::Q8, Queries::Q16] {
+                all.extend([Items::I1, Items::I2].map(|items| Self::Attend { kv, queries, items }));
+            }
+        }
+        all
+    }
+
+    /// The template's name: the kernel is rendered from `wgsl/{stem}.wgsl`.
+    pub(crate) fn stem(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::RopeAngles => "rope_angles",
+            Self::Embed { .. } => "embed",
+            Self::GatherCheck => "gather_check",
+            Self::LinearRows => "linear_rows",
+            Self::LinearFew { .. } => "linear_few",
+            Self::LinearMany { .. } => "linear_many",
+            Self::LinearMatrix { .. } => "linear_matrix",
+            Self::AttendWrite { .. } => "attend_write",
+            Self::Attend { .. } => "attend",
+            Self::AttendMerge => "attend_merge",
+            Self::ObserveClear => "observe_clear",
+            Self::ObserveMark => "observe_mark",
+            Self::SampleAdjust => "sample_adjust",
+            Self::SampleChoose => "sample_choose",
+        }
+    }
+
+    /// The struct of params.rs that it takes.
+    pub(crate) fn params(self) -> &'static str {
+        match self {
+            Self::Copy => "CopyParams",
+            Self::RopeAngles => "RopeAnglesParams",
+            Self::Embed { .. } => "EmbedParams",
+            Self::GatherCheck => "GatherCheckParams",
+            Self::LinearRows | Self::LinearFew { .. } | Self::LinearMany { .. } | Self::LinearMatrix { .. } => {
+                "LinearParams"
+            }
+            Self::AttendWrite { .. } | Self::Attend { .. } | Self::AttendMerge => "AttendParams",
+            Self::ObserveClear => "ObserveClearParams",
+            Self::ObserveMark => "ObserveMarkParams",
+            Self::SampleAdjust => "SampleAdjustParams",
+            Self::SampleChoose => "SampleChooseParams",
+        }
+    }
+
+    /// Values of the template's variables.
+    pub(crate) fn constants(self) -> Vec<(&'static str, u32)> {
+        match self {
+            Self::Embed { bits } => vec![("BITS", bits.count())],
+            Self::LinearFew { bits, gated, tile } => {
+                vec![("BITS", bits.count()), ("GATED", gated.into()), ("TILE", tile.rows(gated))]
+            }
+            Self::LinearMany { bits, gated } => vec![("BITS", bits.count()), ("GATED", gated.into())],
+            Self::LinearMatrix { bits, gated, side } => {
+                vec![("BITS", bits as u32), ("GATED", gated.into()), ("SIDE", side as u32)]
+            }
+            Self::AttendWrite { kv } => vec![("KV", kv as u32)],
+            Self::Attend { kv, queries, items } => {
+                vec![("KV", kv as u32), ("QUERIES", queries as u32), ("ITEMS", items as u32)]
+            }
+            _ => vec![],
+        }
+    }
+
     /// The kernel's name: the stem and its constants.
-    pub(crate) fn name(&self) -> String {
-        let suffix: String =
-            self.constants.iter().map(|(key, value)| format!("_{}{value}", key.to_lowercase())).collect();
-        format!("{}{suffix}", self.stem)
+    pub(crate) fn name(self) -> String {
+        let constants = self.constants();
+        let suffix: String = constants.iter().map(|(key, value)| format!("_{}{value}", key.to_lowercase())).collect();
+        format!("{}{suffix}", self.stem())
     }
 
     /// Side of the matrices that a device's matrix units must multiply for it, if they must.
-    pub(crate) fn matrix_side(&self) -> Option<u32> {
-        self.constants.iter().find(|(key, _)| *key == "SIDE").map(|(_, side)| *side)
-    }
-}
-
-/// Bits of a weight: codes of affine weights, 16 for f16 and bf16, 32 for f32.
-const BITS: [u32; 8] = [2, 3, 4, 5, 6, 8, 16, 32];
-
-/// All of them.
-pub(crate) fn all() -> Vec<Variant> {
-    let plain = |stem| Variant { stem, constants: vec![] };
-    let mut all: Vec<Variant> =
-        ["copy", "rope_angles", "gather_check", "linear_rows", "attend_merge"].map(plain).into();
-    all.extend(["observe_clear", "observe_mark", "sample_adjust", "sample_choose"].map(plain));
-    for bits in BITS {
-        all.push(Variant { stem: "embed", constants: vec![("BITS", bits)] });
-        for gated in [0, 1] {
-            all.push(Variant { stem: "linear_many", constants: vec![("BITS", bits), ("GATED", gated)] });
-            // Two weights' sums are twice the workgroup memory.
-            for tile in [1, if gated == 1 { 4 } else { 8 }] {
-                let constants = vec![("BITS", bits), ("GATED", gated), ("TILE", tile)];
-                all.push(Variant { stem: "linear_few", constants });
-            }
-            if bits <= 8 {
-                all.extend([8, 16].map(|side| Variant {
-                    stem: "linear_matrix",
-                    constants: vec![("BITS", bits), ("GATED", gated), ("SIDE", side)],
-                }));
-            }
+    pub(crate) fn matrix_side(self) -> Option<u32> {
+        match self {
+            Self::LinearMatrix { side, .. } => Some(side as u32),
+            _ => None,
         }
     }
-    for kv in [16, 32] {
-        all.push(Variant { stem: "attend_write", constants: vec![("KV", kv)] });
-        for (queries, items) in [(8, 1), (8, 2), (16, 1), (16, 2)] {
-            all.push(Variant { stem: "attend", constants: vec![("KV", kv), ("QUERIES", queries), ("ITEMS", items)] });
-        }
-    }
-    all
 }

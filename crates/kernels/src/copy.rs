@@ -1,4 +1,7 @@
-use crate::{Kernel, Launch};
+use crate::Launch;
+use crate::params::CopyParams;
+use crate::variant::Variant;
+use bytemuck::bytes_of;
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{DeviceError, Result};
 
@@ -12,12 +15,14 @@ pub(crate) fn lower(op: &Copy) -> Result<Vec<Launch>> {
     }
     let length = u32::try_from(op.to.len())
         .map_err(|_| DeviceError::Unsupported(format!("a copy of {} bytes in one piece", op.to.len())))?;
+    let params =
+        CopyParams { skip_source: (op.from.offset() % 4) as u32, skip_target: (op.to.offset() % 4) as u32, length };
     let words = op.to.len().div_ceil(4) + 1;
     Ok(vec![Launch {
-        kernel: Kernel::named("copy"),
+        kernel: Variant::Copy.kernel(),
         bindings: vec![op.from.clone(), op.to.clone()],
         groups: [words.div_ceil(LANES).min(MAX_GROUPS) as u32, 1, 1],
         work: words,
-        params: vec![(op.from.offset() % 4) as u32, (op.to.offset() % 4) as u32, length],
+        params: bytes_of(&params).into(),
     }])
 }

@@ -1,5 +1,8 @@
+use crate::Launch;
 use crate::layout::Packed;
-use crate::{Kernel, Launch};
+use crate::params::EmbedParams;
+use crate::variant::Variant;
+use bytemuck::bytes_of;
 use mlx_serving_device::Result;
 use mlx_serving_device::ops::Embed;
 
@@ -11,8 +14,19 @@ pub(crate) fn lower(op: &Embed) -> Result<Vec<Launch>> {
     let mut launches = Vec::with_capacity(op.table.len());
     for part in &op.table {
         let packed = Packed::new(&part.spec)?;
+        let params = EmbedParams {
+            cols: part.spec.cols as u32,
+            chunks: packed.chunks,
+            block_words: packed.block_words,
+            group_shift: packed.group_shift,
+            kind: packed.kind,
+            first,
+            count: part.spec.rows as u32,
+            vocabulary: vocabulary as u32,
+            sampled_count: sampled as u32,
+        };
         launches.push(Launch {
-            kernel: Kernel::named(&format!("embed_bits{}", packed.bits)),
+            kernel: Variant::Embed { bits: packed.bits }.kernel(),
             bindings: vec![
                 part.buffer.clone(),
                 op.tokens.clone(),
@@ -21,17 +35,7 @@ pub(crate) fn lower(op: &Embed) -> Result<Vec<Launch>> {
             ],
             groups: [packed.chunks.div_ceil(64), op.rows as u32, 1],
             work: (op.rows * part.spec.cols) as u64,
-            params: vec![
-                part.spec.cols as u32,
-                packed.chunks,
-                packed.block_words,
-                packed.group_shift,
-                packed.kind,
-                first,
-                part.spec.rows as u32,
-                vocabulary as u32,
-                sampled as u32,
-            ],
+            params: bytes_of(&params).into(),
         });
         first += part.spec.rows as u32;
     }

@@ -1,3 +1,5 @@
+use crate::params::Head;
+use crate::variant::Variant;
 use mlx_serving_device::Buffer;
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
@@ -16,6 +18,8 @@ pub enum Access {
 /// of its bound range, and each workgroup variable is a threadgroup argument.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kernel {
+    /// Its place in [`Kernel::all`].
+    pub index: usize,
     /// Stem and constants.
     pub name: &'static str,
     /// SPIR-V 1.3, little-endian words.
@@ -48,11 +52,12 @@ impl Kernel {
     pub fn usable(matrix_side: Option<u32>) -> impl Iterator<Item = &'static Kernel> {
         KERNELS.iter().filter(move |kernel| kernel.matrix_side.is_none() || kernel.matrix_side == matrix_side)
     }
+}
 
-    /// The kernel of that name, which must be one of those in variants.rs.
-    pub(crate) fn named(name: &str) -> &'static Kernel {
-        let found = KERNELS.binary_search_by(|kernel| kernel.name.cmp(name));
-        &KERNELS[found.unwrap_or_else(|_| panic!("no kernel is called {name}"))]
+impl Variant {
+    /// The kernel of that key.
+    pub(crate) fn kernel(self) -> &'static Kernel {
+        &KERNELS[index(self)]
     }
 }
 
@@ -67,23 +72,19 @@ pub struct Launch {
     pub groups: [u32; 3],
     /// About how much work it is, in multiply-adds: for cutting long submissions.
     pub work: u64,
-    /// The kernel's own immediates, after the head.
-    pub(crate) params: Vec<u32>,
+    /// The kernel's own immediates, after the head: bytes of its struct of params.rs.
+    pub(crate) params: Vec<u8>,
 }
-
-/// Bytes of the head of the immediates: 16 base bytes, the op's number, three words of padding.
-const HEAD: usize = 32;
 
 impl Launch {
     /// The bytes of the immediates (push constants), a multiple of 16 and at most 128. `align` is the multiple of bytes at which the device binds
     /// buffers, at most 256 ([`Self::bound`] says where); `op` is the number that a fault reports.
     pub fn immediates(&self, align: u64, op: u32) -> Vec<u8> {
-        let mut bytes = vec![0; HEAD];
-        for (base, buffer) in bytes.iter_mut().zip(&self.bindings) {
+        let mut head = Head { op, ..Head::default() };
+        for (base, buffer) in head.base.iter_mut().zip(&self.bindings) {
             *base = (buffer.offset() % align / 4) as u8;
         }
-        bytes[16..20].copy_from_slice(&op.to_le_bytes());
-        bytes.extend(self.params.iter().flat_map(|word| word.to_le_bytes()));
+        let mut bytes = [bytemuck::bytes_of(&head), &self.params].concat();
         bytes.resize(bytes.len().next_multiple_of(16), 0);
         bytes
     }

@@ -3,6 +3,7 @@
 //! each group of columns the four rows' scale and bias: one word a row where they are 16 bits wide (scale below bias), otherwise four
 //! scales and four biases. So a lane loads a chunk of four rows in 16-byte pieces, and neighboring lanes load neighboring chunks.
 
+use crate::variant::{Bits, Code};
 use mlx_serving_device::{DeviceError, Float, Result, WeightFormat, WeightLayout, WeightSource, WeightSpec};
 use std::ops::Range;
 
@@ -15,7 +16,7 @@ pub(crate) const CHUNK: usize = 32;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packed {
     /// Words of a chunk of one row: the bits of a weight.
-    pub(crate) bits: u32,
+    pub(crate) bits: Bits,
     /// Chunks of a row.
     pub(crate) chunks: u32,
     /// Words of a block.
@@ -32,14 +33,27 @@ impl Packed {
         let chunks = spec.cols.div_ceil(CHUNK) as u32;
         let (bits, group, side, kind) = match spec.format {
             WeightFormat::Affine { bits, group, scale } => {
-                (u32::from(bits), u32::from(group), side(scale), kind(scale))
+                (Bits::Code(code(bits)?), u32::from(group), side(scale), kind(scale))
             }
-            WeightFormat::Dense(float) => (8 * float.size() as u32, CHUNK as u32, 0, kind(float)),
+            WeightFormat::Dense(Float::F32) => (Bits::B32, CHUNK as u32, 0, kind(Float::F32)),
+            WeightFormat::Dense(float) => (Bits::B16, CHUNK as u32, 0, kind(float)),
         };
         let groups = chunks * CHUNK as u32 / group;
-        let block_words = ROWS as u32 * (chunks * bits + groups * side);
+        let block_words = ROWS as u32 * (chunks * bits.count() + groups * side);
         Ok(Self { bits, chunks, block_words, group_shift: (group / CHUNK as u32).ilog2(), kind })
     }
+}
+
+fn code(bits: u8) -> Result<Code> {
+    Ok(match bits {
+        2 => Code::B2,
+        3 => Code::B3,
+        4 => Code::B4,
+        5 => Code::B5,
+        6 => Code::B6,
+        8 => Code::B8,
+        _ => return Err(DeviceError::Unsupported(format!("weights of {bits} bits a code; 2 to 6 and 8 are"))),
+    })
 }
 
 /// Words of a scale with its bias.
@@ -126,7 +140,7 @@ mod tests {
     /// A value of a packed weight, found bit by bit as this file's docs say.
     fn value(spec: &WeightSpec, packed: &[u8], row: usize, col: usize) -> f32 {
         let p = Packed::new(spec).unwrap();
-        let (bits, r) = (p.bits as usize, row % ROWS);
+        let (bits, r) = (p.bits.count() as usize, row % ROWS);
         let block = &packed[row / ROWS * p.block_words as usize * 4..];
         let code = bits_at(block, 32 * bits * (col / CHUNK * ROWS + r) + col % CHUNK * bits, bits);
         let sides = &block[ROWS * 4 * bits * p.chunks as usize..];

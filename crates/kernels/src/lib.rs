@@ -15,9 +15,11 @@ mod layout;
 mod linear;
 mod lowering;
 mod observe;
+mod params;
 mod rope;
 mod sample;
 mod scratch;
+mod variant;
 
 pub use exactness::assemble_exact;
 pub use hazards::{Hazards, Use};

@@ -1,7 +1,10 @@
+use crate::Launch;
 use crate::layout::Packed;
-use crate::{Kernel, Launch};
+use crate::params::{GatherCheckParams, LinearParams};
+use crate::variant::{Bits, Side, Tile, Variant};
+use bytemuck::bytes_of;
 use mlx_serving_device::ops::{Epilogue, Linear, Projection};
-use mlx_serving_device::{Buffer, Result, WeightFormat};
+use mlx_serving_device::{Buffer, DeviceError, Result, WeightFormat};
 
 /// Up to so many rows, half a tile, take the kernel through which the weights stream once for eight rows (four of a gate); more go
 /// through tiles, which cost the same however few of their rows there are.
@@ -16,20 +19,29 @@ const ROUNDS: u32 = 16;
 /// All paths give a row the same bits: sums are taken in one order, or, rounded for matrix units, are exact in any.
 pub(crate) fn lower(
     op: &Linear,
-    matrix_side: Option<u32>,
+    matrix_side: Option<Side>,
     scratch: &mut dyn FnMut(u64) -> Result<Buffer>,
 ) -> Result<Vec<Launch>> {
-    let quantized = matches!(op.projections[0].weight.spec.format, WeightFormat::Affine { .. });
-    let matrix_side = matrix_side.filter(|_| quantized);
+    if let (Epilogue::Gated(..), [gate, up]) = (&op.epilogue, &op.projections[..])
+        && gate.weight.spec != up.weight.spec
+    {
+        let (gate, up) = (gate.weight.spec.format, up.weight.spec.format);
+        return Err(DeviceError::Unsupported(format!(
+            "a gate of {gate:?} beside {up:?}: GPUs need both in one format"
+        )));
+    }
+    let quantized = |p: &Projection| matches!(p.weight.spec.format, WeightFormat::Affine { .. });
+    let matrix_side = matrix_side.filter(|_| op.projections.iter().all(quantized));
     let rounds = matrix_side.is_some();
     let mut launches = Vec::new();
     if let Some(gather) = &op.gather {
+        let input_rows = (op.input.len() / 4 / op.cols() as u64) as u32;
         launches.push(Launch {
-            kernel: Kernel::named("gather_check"),
+            kernel: Variant::GatherCheck.kernel(),
             bindings: vec![gather.clone()],
             groups: [op.rows.div_ceil(64) as u32, 1, 1],
             work: op.rows as u64,
-            params: vec![op.rows as u32, (op.input.len() / 4 / op.cols() as u64) as u32],
+            params: bytes_of(&GatherCheckParams { rows: op.rows as u32, input_rows }).into(),
         });
     }
     let prepared = if op.rows > FEW { Some(prepare(op, rounds, scratch, &mut launches)?) } else { None };
@@ -61,7 +73,7 @@ fn prepare(
     let words_of_chunk = if rounds { 16 + 2 } else { 32 + 1 };
     let prepared = scratch(4 * rows * (words_of_chunk * chunks + 1))?;
     launches.push(Launch {
-        kernel: Kernel::named("linear_rows"),
+        kernel: Variant::LinearRows.kernel(),
         bindings: vec![
             op.input.clone(),
             op.norm.as_ref().map_or_else(|| op.input.clone(), |norm| norm.weight.clone()),
@@ -77,11 +89,8 @@ fn prepare(
 
 fn few(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Result<Launch> {
     let gated = part.len() == 2;
-    // A gate's workgroup has two weights' results to keep.
-    let most = if gated { 4 } else { 8 };
-    let tile = if op.rows == 1 { 1 } else { most };
-    let packed = Packed::new(&part[0].weight.spec)?;
-    let name = format!("linear_few_bits{}_gated{}_tile{tile}", packed.bits, u32::from(gated));
+    let tile = if op.rows == 1 { Tile::One } else { Tile::Most };
+    let bits = Packed::new(&part[0].weight.spec)?.bits;
     let mut bindings = vec![
         op.input.clone(),
         op.norm.as_ref().map_or_else(|| op.input.clone(), |norm| norm.weight.clone()),
@@ -91,27 +100,32 @@ fn few(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Result<L
     bindings.extend(part.iter().flat_map(|p| weight_and_bias(op, p)));
     let features = part[0].weight.spec.rows;
     Ok(Launch {
-        kernel: Kernel::named(&name),
+        kernel: Variant::LinearFew { bits, gated, tile }.kernel(),
         bindings,
         // Those that share weights side by side, so that a cache may hold them.
-        groups: [op.rows.div_ceil(tile) as u32, features.div_ceil(16) as u32, 1],
+        groups: [(op.rows as u32).div_ceil(tile.rows(gated)), features.div_ceil(16) as u32, 1],
         work: work(op, part),
         params: params(op, part, first, rounds)?,
     })
 }
 
-fn many(op: &Linear, part: &[Projection], first: usize, matrix_side: Option<u32>, prepared: &Buffer) -> Result<Launch> {
-    let packed = Packed::new(&part[0].weight.spec)?;
-    let (bits, gated) = (packed.bits, part.len() - 1);
-    let name = match matrix_side {
-        Some(side) => format!("linear_matrix_bits{bits}_gated{gated}_side{side}"),
-        None => format!("linear_many_bits{bits}_gated{gated}"),
+fn many(
+    op: &Linear,
+    part: &[Projection],
+    first: usize,
+    matrix_side: Option<Side>,
+    prepared: &Buffer,
+) -> Result<Launch> {
+    let gated = part.len() == 2;
+    let variant = match (matrix_side, Packed::new(&part[0].weight.spec)?.bits) {
+        (Some(side), Bits::Code(bits)) => Variant::LinearMatrix { bits, gated, side },
+        (_, bits) => Variant::LinearMany { bits, gated },
     };
     let mut bindings = vec![prepared.clone(), out(op).clone()];
     bindings.extend(part.iter().flat_map(|p| weight_and_bias(op, p)));
     let features = part[0].weight.spec.rows;
     Ok(Launch {
-        kernel: Kernel::named(&name),
+        kernel: variant.kernel(),
         bindings,
         groups: [features.div_ceil(64) as u32, op.rows.div_ceil(64) as u32, 1],
         work: work(op, part),
@@ -133,8 +147,7 @@ fn work(op: &Linear, part: &[Projection]) -> u64 {
     op.rows as u64 * part.iter().map(|p| (p.weight.spec.rows * p.weight.spec.cols) as u64).sum::<u64>()
 }
 
-/// The words of `Params` in linear.wgsl.
-fn params(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Result<Vec<u32>> {
+fn params(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Result<Vec<u8>> {
     let spec = &part[0].weight.spec;
     let packed = Packed::new(spec)?;
     let stride = match op.epilogue {
@@ -147,17 +160,18 @@ fn params(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Resul
         | flag(HAS_GATHER, op.gather.is_some())
         | flag(ADDS, matches!(op.epilogue, Epilogue::Add(_)))
         | flag(ROUNDS, rounds);
-    Ok(vec![
-        op.rows as u32,
-        spec.rows as u32,
-        spec.cols as u32,
-        packed.chunks,
-        packed.block_words,
-        packed.group_shift,
-        packed.kind,
-        stride as u32,
-        first as u32,
+    let params = LinearParams {
+        rows: op.rows as u32,
+        features: spec.rows as u32,
+        cols: spec.cols as u32,
+        chunks: packed.chunks,
+        block_words: packed.block_words,
+        group_shift: packed.group_shift,
+        kind: packed.kind,
+        out_stride: stride as u32,
+        out_first: first as u32,
         flags,
-        op.norm.as_ref().map_or(0.0, |norm| norm.eps).to_bits(),
-    ])
+        eps: op.norm.as_ref().map_or(0.0, |norm| norm.eps),
+    };
+    Ok(bytes_of(&params).into())
 }

@@ -1,3 +1,4 @@
+use crate::variant::Side;
 use crate::{Launch, attend, copy, embed, layout, linear, observe, rope, sample};
 use mlx_serving_device::{Arithmetic, Buffer, KvSpec, Op, Result, WeightLayout, WeightSource, WeightSpec};
 use std::ops::Range;
@@ -6,20 +7,24 @@ use std::ops::Range;
 #[derive(Debug, Clone)]
 pub struct Lowering {
     arithmetic: Arithmetic,
-    matrix_side: Option<u32>,
+    matrix_side: Option<Side>,
 }
 
 impl Lowering {
     /// For a device in that mode of arithmetic, whose matrix units, if it has any, multiply f16 squares of that side, 8 or 16, into
     /// f32. Only fast arithmetic uses them: it rounds the inputs of quantized weights for them.
     pub fn new(arithmetic: Arithmetic, matrix_side: Option<u32>) -> Self {
-        let matrix_side = matrix_side.filter(|side| arithmetic == Arithmetic::Fast && [8, 16].contains(side));
+        let matrix_side = match (arithmetic, matrix_side) {
+            (Arithmetic::Fast, Some(8)) => Some(Side::S8),
+            (Arithmetic::Fast, Some(16)) => Some(Side::S16),
+            _ => None,
+        };
         Self { arithmetic, matrix_side }
     }
 
     /// Side of the squares that the kernels multiply with matrix units, if they use any.
     pub fn matrix_side(&self) -> Option<u32> {
-        self.matrix_side
+        self.matrix_side.map(|side| side as u32)
     }
 
     /// The launches of one op, to be run in order, each after the writes that it reads. The op is valid ([`Op::validate`]).

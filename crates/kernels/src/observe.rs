@@ -1,4 +1,7 @@
-use crate::{Kernel, Launch};
+use crate::Launch;
+use crate::params::{ObserveClearParams, ObserveMarkParams};
+use crate::variant::Variant;
+use bytemuck::bytes_of;
 use mlx_serving_device::ops::Observe;
 use mlx_serving_device::{DeviceError, Result};
 
@@ -16,18 +19,18 @@ pub(crate) fn lower(op: &Observe) -> Result<Vec<Launch>> {
     };
     let (vocab, count, prompt) = (word(op.vocab)?, word(op.count)?, word(op.prompt)?);
     let clear = Launch {
-        kernel: Kernel::named("observe_clear"),
+        kernel: Variant::ObserveClear.kernel(),
         bindings: vec![row.clone()],
         groups: groups(op.vocab),
         work: op.vocab as u64,
-        params: vec![vocab],
+        params: bytes_of(&ObserveClearParams { vocab }).into(),
     };
     let mark = Launch {
-        kernel: Kernel::named("observe_mark"),
+        kernel: Variant::ObserveMark.kernel(),
         bindings: vec![row, op.tokens.clone()],
         groups: groups(op.count),
         work: op.count as u64,
-        params: vec![vocab, count, prompt],
+        params: bytes_of(&ObserveMarkParams { vocab, count, prompt }).into(),
     };
     Ok([clear, mark].into_iter().filter(|launch| launch.work > 0).collect())
 }

@@ -1,4 +1,7 @@
-use crate::{Kernel, Launch};
+use crate::Launch;
+use crate::params::RopeAnglesParams;
+use crate::variant::Variant;
+use bytemuck::bytes_of;
 use mlx_serving_device::ops::RopeAngles;
 
 /// Nothing where nothing is rotated.
@@ -7,10 +10,10 @@ pub(crate) fn lower(op: &RopeAngles) -> Vec<Launch> {
         return Vec::new();
     }
     vec![Launch {
-        kernel: Kernel::named("rope_angles"),
+        kernel: Variant::RopeAngles.kernel(),
         bindings: vec![op.positions.clone(), op.inv_freq.clone(), op.out.clone()],
         groups: [op.pairs.div_ceil(64) as u32, op.rows as u32, 1],
         work: (op.rows * op.pairs * 32) as u64,
-        params: vec![op.pairs as u32, op.scale.to_bits()],
+        params: bytes_of(&RopeAnglesParams { pairs: op.pairs as u32, scale: op.scale }).into(),
     }]
 }

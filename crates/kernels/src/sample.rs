@@ -1,4 +1,7 @@
-use crate::{Kernel, Launch};
+use crate::Launch;
+use crate::params::{SampleAdjustParams, SampleChooseParams};
+use crate::variant::Variant;
+use bytemuck::bytes_of;
 use mlx_serving_device::ops::{LogitBias, Sample};
 use mlx_serving_device::{Buffer, DeviceError, Result};
 
@@ -29,7 +32,7 @@ pub(crate) fn lower(op: &Sample, scratch: &mut dyn FnMut(u64) -> Result<Buffer>)
     let work = 16 * u64::from(rows) * u64::from(vocab);
     Ok(vec![
         Launch {
-            kernel: Kernel::named("sample_adjust"),
+            kernel: Variant::SampleAdjust.kernel(),
             bindings: vec![
                 op.params.clone(),
                 op.logits.clone(),
@@ -41,14 +44,14 @@ pub(crate) fn lower(op: &Sample, scratch: &mut dyn FnMut(u64) -> Result<Buffer>)
             ],
             groups: [tiles, rows, 1],
             work,
-            params: vec![vocab, tiles, slots, biases, 0],
+            params: bytes_of(&SampleAdjustParams { vocab, tiles, slots, biases, zero: 0 }).into(),
         },
         Launch {
-            kernel: Kernel::named("sample_choose"),
+            kernel: Variant::SampleChoose.kernel(),
             bindings: vec![op.params.clone(), keys, bests, written.clone(), op.out.clone()],
             groups: [rows, 1, 1],
             work,
-            params: vec![vocab, tiles],
+            params: bytes_of(&SampleChooseParams { vocab, tiles }).into(),
         },
     ])
 }

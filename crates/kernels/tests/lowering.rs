@@ -200,6 +200,28 @@ fn matrix_units_are_used_where_they_are() {
     assert_eq!(Kernel::usable(Some(8)).count(), (without + Kernel::all().len()) / 2);
 }
 
+/// Rows that are rounded for matrix units are no dense weight's inputs.
+#[test]
+fn a_dense_weight_beside_quantized_ones_keeps_all_from_matrix_units() {
+    let mut rig = Rig::new(Arithmetic::Fast, Some(16));
+    let mut op = linear(&rig, 33, &[8, 8], formats()[0], Epilogue::Store);
+    let Op::Linear(both) = &mut op else { panic!("{op:?}") };
+    both.projections[1].weight = rig.weight(8, 128, WeightFormat::Dense(Float::F16));
+    let names: Vec<_> = rig.check(op).iter().map(|launch| launch.kernel.name).collect();
+    assert_eq!(names, ["gather_check", "linear_rows", "linear_many_bits2_gated0", "linear_many_bits16_gated0"]);
+}
+
+/// One kernel reads both weights in the gate's format.
+#[test]
+fn a_gate_of_another_format_is_unsupported() {
+    let rig = Rig::new(Arithmetic::Fast, None);
+    let mut op = linear(&rig, 1, &[8, 8], formats()[0], |out| Epilogue::Gated(Activation::Silu, out));
+    let Op::Linear(both) = &mut op else { panic!("{op:?}") };
+    both.projections[1].weight = rig.weight(8, 128, WeightFormat::Affine { bits: 8, group: 64, scale: Float::F32 });
+    let refused = rig.lowering.lower(&op, &mut |_| panic!("nothing to compute"));
+    assert!(refused.unwrap_err().to_string().contains("gate"));
+}
+
 /// Contexts of several stretches are computed apart where rows alone do not fill a GPU, and not where they do.
 #[test]
 fn long_contexts_are_split_for_few_rows_only() {

@@ -5,11 +5,10 @@ use crate::select::IMMEDIATES;
 use ash::vk;
 use mlx_serving_device::{DeviceError, Result};
 use mlx_serving_kernels::Kernel;
-use std::collections::HashMap;
 use std::ffi::CString;
 use std::io::Cursor;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// New pipelines wait so long until they are saved.
@@ -29,7 +28,8 @@ pub(crate) struct Pipelines {
     file: Option<CacheFile>,
     /// By number of bindings.
     layouts: Vec<Layout>,
-    made: RwLock<HashMap<&'static str, vk::Pipeline>>,
+    /// By a kernel's index.
+    made: Vec<OnceLock<vk::Pipeline>>,
     /// Since when there is something to save.
     unsaved: Mutex<Option<Instant>>,
 }
@@ -43,7 +43,7 @@ impl Pipelines {
         // SAFETY: the device is alive; the data is what this driver wrote, or empty.
         let cache = unsafe { gpu.raw.create_pipeline_cache(&info, None) }.map_err(|e| driver("a pipeline cache", e))?;
         // From here on its drop gives back what it has.
-        let (made, unsaved) = (RwLock::default(), Mutex::default());
+        let (made, unsaved) = (Kernel::all().iter().map(|_| OnceLock::new()).collect(), Mutex::default());
         let mut this = Self { gpu: gpu.clone(), cache, file, layouts: Vec::new(), made, unsaved };
         let most = Kernel::all().iter().map(|kernel| kernel.bindings.len()).max().unwrap_or(0);
         for bindings in 0..=most {
@@ -60,13 +60,12 @@ impl Pipelines {
 
     /// The kernel's pipeline, compiled if this is its first use.
     pub(crate) fn get(&self, kernel: &'static Kernel) -> Result<vk::Pipeline> {
-        if let Some(pipeline) = self.made.read().unwrap_or_else(PoisonError::into_inner).get(kernel.name) {
+        let made = &self.made[kernel.index];
+        if let Some(pipeline) = made.get() {
             return Ok(*pipeline);
         }
         let pipeline = self.compile(kernel)?;
-        let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
-        let kept = *made.entry(kernel.name).or_insert(pipeline);
-        drop(made);
+        let kept = *made.get_or_init(|| pipeline);
         if kept != pipeline {
             // SAFETY: another thread was faster; this one is in nobody's use.
             unsafe { self.gpu.raw.destroy_pipeline(pipeline, None) };
@@ -121,10 +120,12 @@ impl Pipelines {
 impl Drop for Pipelines {
     fn drop(&mut self) {
         self.save();
-        let made = self.made.get_mut().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: encoders and submissions hold an `Arc` of the pipelines, so none is in use.
         unsafe {
-            made.values().for_each(|pipeline| self.gpu.raw.destroy_pipeline(*pipeline, None));
+            self.made
+                .iter()
+                .filter_map(OnceLock::get)
+                .for_each(|pipeline| self.gpu.raw.destroy_pipeline(*pipeline, None));
             for layout in &self.layouts {
                 self.gpu.raw.destroy_pipeline_layout(layout.pipeline, None);
                 self.gpu.raw.destroy_descriptor_set_layout(layout.set, None);

@@ -8,10 +8,9 @@ use objc2_metal::{
     MTLBinaryArchive, MTLBinaryArchiveDescriptor, MTLCompileOptions, MTLComputePipelineDescriptor,
     MTLComputePipelineState, MTLDevice, MTLLanguageVersion, MTLLibrary, MTLPipelineOption,
 };
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Name of the file that keeps compiled code: Metal looks kernels up in it by their contents.
 const FILE: &str = "metal.binarchive";
@@ -19,7 +18,8 @@ const FILE: &str = "metal.binarchive";
 /// Compute pipelines, made from MSL at first use and kept; compiled code is kept in a file if there is a folder for it.
 pub(crate) struct Pipelines {
     device: Object<dyn MTLDevice>,
-    states: Mutex<HashMap<&'static str, Object<dyn MTLComputePipelineState>>>,
+    /// By a kernel's index.
+    states: Vec<OnceLock<Object<dyn MTLComputePipelineState>>>,
     archive: Option<Mutex<Archive>>,
 }
 
@@ -28,19 +28,19 @@ impl Pipelines {
     pub(crate) fn new(device: &Object<dyn MTLDevice>, folder: Option<&Path>) -> Self {
         let file = folder.map(|folder| folder.join(FILE));
         let archive = file.and_then(|path| autoreleasepool(|_| Archive::open(device, path)));
-        Self { device: device.clone(), states: Mutex::default(), archive: archive.map(Mutex::new) }
+        let states = Kernel::all().iter().map(|_| OnceLock::new()).collect();
+        Self { device: device.clone(), states, archive: archive.map(Mutex::new) }
     }
 
     /// The pipeline of a kernel.
     pub(crate) fn get(&self, kernel: &'static Kernel) -> Result<Object<dyn MTLComputePipelineState>> {
-        let states = || self.states.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = states().get(kernel.name).cloned();
-        if let Some(state) = known {
-            return Ok(state);
+        let known = &self.states[kernel.index];
+        if let Some(state) = known.get() {
+            return Ok(state.clone());
         }
-        // Unlocked, since it takes long and others may be wanted meanwhile; of two that are made at once, the first stays.
+        // Outside of the lock, since it may fail; of two that are made at once, the first stays.
         let state = autoreleasepool(|_| self.make(kernel))?;
-        Ok(states().entry(kernel.name).or_insert(state).clone())
+        Ok(known.get_or_init(|| state).clone())
     }
 
     fn make(&self, kernel: &Kernel) -> Result<Object<dyn MTLComputePipelineState>> {
