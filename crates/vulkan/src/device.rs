@@ -1,18 +1,10 @@
-use crate::bundle::Bundles;
-use crate::counter::Lane;
-use crate::encoder::Recorder;
-use crate::executor::Executor;
-use crate::gpu::Gpu;
+use crate::find::{DeviceKind, Gpu, Instance, Survey, ValidationLog, no_driver, show_version};
 use crate::heap::{Tally, VulkanHeap, VulkanMemory};
-use crate::instance::{Instance, no_driver, show_version};
-use crate::messages::ValidationLog;
-use crate::pipeline::Pipelines;
-use crate::profile::KernelTime;
+use crate::pipelines::{Pipelines, WarmUp};
 use crate::queue::VulkanQueue;
-use crate::select::DeviceKind;
-use crate::survey::Survey;
-use crate::timeline::VulkanTimeline;
-use crate::warm::WarmUp;
+use crate::queue_kind::QueueKind;
+use crate::record::{Bundles, Recorder};
+use crate::run::{Executor, KernelTime, VulkanTimeline};
 use mlx_serving_device::{
     Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
     Timeline, WeightLayout, WeightSource, WeightSpec,
@@ -138,18 +130,18 @@ impl VulkanDevice {
             lowering,
             pipelines: pipelines.clone(),
             scratch: scratch(gpu, &own),
-            bundles: Lane::ALL.map(|lane| Bundles::new(gpu, lane, &own)),
+            bundles: QueueKind::ALL.map(|kind| Bundles::new(gpu, kind, &own)),
             // The first is short, so that the device begins while the rest is still handed over.
             piece_work: [work / 16, work],
             profile: options.profile,
         });
         let executor = Executor::new(gpu, pipelines)?;
-        let queue = |lane| Arc::new(VulkanQueue { lane, recorder: recorder.clone(), executor: executor.clone() });
+        let open = |kind| Arc::new(VulkanQueue { kind, recorder: recorder.clone(), executor: executor.clone() });
         Ok(Arc::new(Self {
             info,
             warm: WarmUp::default(),
             tally: tally(),
-            queues: Lane::ALL.map(queue),
+            queues: QueueKind::ALL.map(open),
             recorder,
             executor,
             gpu: gpu.clone(),
@@ -267,11 +259,11 @@ impl Device for VulkanDevice {
     }
 
     fn compute_queue(&self) -> Arc<dyn Queue> {
-        self.queues[Lane::Compute as usize].clone()
+        self.queues[QueueKind::Compute as usize].clone()
     }
 
     fn transfer_queue(&self) -> Arc<dyn Queue> {
-        self.queues[Lane::Transfer as usize].clone()
+        self.queues[QueueKind::Transfer as usize].clone()
     }
 
     fn new_timeline(&self) -> Result<Arc<dyn Timeline>> {

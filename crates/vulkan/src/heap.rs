@@ -1,4 +1,4 @@
-use crate::gpu::Gpu;
+use crate::find::Gpu;
 use ash::vk;
 use mlx_serving_device::{Buffer, DeviceError, Heap, Memory, Result, Storage};
 use std::any::Any;

@@ -1,7 +1,6 @@
-use crate::cache_file::CacheFile;
+use super::cache_file::CacheFile;
 use crate::error::driver;
-use crate::gpu::Gpu;
-use crate::select::IMMEDIATES;
+use crate::find::{Gpu, IMMEDIATES};
 use ash::vk;
 use mlx_serving_device::{DeviceError, Result};
 use mlx_serving_kernels::Kernel;

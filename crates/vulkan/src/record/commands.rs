@@ -1,16 +1,15 @@
 //! The commands that are recorded: each function is one Vulkan call or two.
 
-use crate::bundle::{FaultSlot, Tape};
+use super::bundle::{FaultSlot, Tape};
+use super::touch::Touch;
 use crate::error::driver;
-use crate::gpu::Gpu;
-use crate::select::IMMEDIATES;
-use crate::touch::Touch;
+use crate::find::{Gpu, IMMEDIATES};
 use ash::vk;
 use mlx_serving_device::Result;
 use mlx_serving_kernels::fault;
 
 /// Notes the time of now (`at` 0) or of when everything before is done (`at` 1).
-pub(crate) fn timestamp(gpu: &Gpu, tape: &Tape, at: u32) {
+pub(super) fn timestamp(gpu: &Gpu, tape: &Tape, at: u32) {
     let stage = match at {
         0 => vk::PipelineStageFlags::TOP_OF_PIPE,
         _ => vk::PipelineStageFlags::BOTTOM_OF_PIPE,
@@ -22,13 +21,13 @@ pub(crate) fn timestamp(gpu: &Gpu, tape: &Tape, at: u32) {
 }
 
 /// Everything after sees what everything before wrote, on this queue.
-pub(crate) fn barrier(gpu: &Gpu, tape: &Tape) {
+pub(super) fn barrier(gpu: &Gpu, tape: &Tape) {
     let access = vk::AccessFlags::MEMORY_READ | vk::AccessFlags::MEMORY_WRITE;
     memory_barrier(gpu, tape, tape.stages, access);
 }
 
 /// The host sees what everything before wrote, once it knows that this was run.
-pub(crate) fn host_barrier(gpu: &Gpu, tape: &Tape) {
+pub(super) fn host_barrier(gpu: &Gpu, tape: &Tape) {
     memory_barrier(gpu, tape, vk::PipelineStageFlags::HOST, vk::AccessFlags::HOST_READ);
 }
 
@@ -40,31 +39,31 @@ fn memory_barrier(gpu: &Gpu, tape: &Tape, stages: vk::PipelineStageFlags, access
 }
 
 /// Clears the fault words.
-pub(crate) fn clear_fault(gpu: &Gpu, tape: &Tape, slot: &FaultSlot) {
+pub(super) fn clear_fault(gpu: &Gpu, tape: &Tape, slot: &FaultSlot) {
     // SAFETY: as above; the slot is this submission's alone.
     unsafe { gpu.raw.cmd_fill_buffer(tape.commands, slot.words.raw, slot.offset, fault::BYTES, 0) };
 }
 
 /// Copies the fault words to where the host reads them.
-pub(crate) fn read_fault(gpu: &Gpu, tape: &Tape, slot: &FaultSlot) {
+pub(super) fn read_fault(gpu: &Gpu, tape: &Tape, slot: &FaultSlot) {
     copy(gpu, tape, (slot.words.raw, slot.offset), (slot.readback.raw, slot.offset), fault::BYTES);
 }
 
 /// Copies `len` bytes between (buffer, offset) pairs.
-pub(crate) fn copy(gpu: &Gpu, tape: &Tape, from: (vk::Buffer, u64), to: (vk::Buffer, u64), len: u64) {
+pub(super) fn copy(gpu: &Gpu, tape: &Tape, from: (vk::Buffer, u64), to: (vk::Buffer, u64), len: u64) {
     let region = [vk::BufferCopy { src_offset: from.1, dst_offset: to.1, size: len }];
     // SAFETY: as above; the encoder keeps both buffers, and the op's validation the ranges.
     unsafe { gpu.raw.cmd_copy_buffer(tape.commands, from.0, to.0, &region) };
 }
 
 /// Selects the pipeline of the launches to come.
-pub(crate) fn bind(gpu: &Gpu, tape: &Tape, pipeline: vk::Pipeline) {
+pub(super) fn bind(gpu: &Gpu, tape: &Tape, pipeline: vk::Pipeline) {
     // SAFETY: as above; pipelines live as long as the recorder.
     unsafe { gpu.raw.cmd_bind_pipeline(tape.commands, vk::PipelineBindPoint::COMPUTE, pipeline) };
 }
 
 /// Lets binding i of the set be the i-th range.
-pub(crate) fn fill_set(gpu: &Gpu, set: vk::DescriptorSet, ranges: &[Touch]) {
+pub(super) fn fill_set(gpu: &Gpu, set: vk::DescriptorSet, ranges: &[Touch]) {
     let info = |touch: &Touch| {
         [vk::DescriptorBufferInfo { buffer: touch.buffer, offset: touch.start, range: touch.end - touch.start }]
     };
@@ -83,7 +82,7 @@ pub(crate) fn fill_set(gpu: &Gpu, set: vk::DescriptorSet, ranges: &[Touch]) {
 }
 
 /// One launch of the selected pipeline.
-pub(crate) fn dispatch(
+pub(super) fn dispatch(
     gpu: &Gpu,
     tape: &Tape,
     layout: vk::PipelineLayout,
@@ -104,7 +103,7 @@ pub(crate) fn dispatch(
 }
 
 /// Ends the command buffer.
-pub(crate) fn end(gpu: &Gpu, tape: &Tape) -> Result<()> {
+pub(super) fn end(gpu: &Gpu, tape: &Tape) -> Result<()> {
     timestamp(gpu, tape, 1);
     // SAFETY: as above.
     unsafe { gpu.raw.end_command_buffer(tape.commands) }.map_err(|e| driver("a recorded command buffer", e))
@@ -114,12 +113,11 @@ pub(crate) fn end(gpu: &Gpu, tape: &Tape) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::{Bundles, Lease};
-    use crate::counter::Lane;
+    use crate::find::{Instance, Survey};
     use crate::heap::{Tally, VulkanMemory};
-    use crate::instance::Instance;
-    use crate::pipeline::Pipelines;
-    use crate::survey::Survey;
+    use crate::pipelines::Pipelines;
+    use crate::queue_kind::QueueKind;
+    use crate::record::{Bundles, Lease};
     use mlx_serving_device::{Arithmetic, Buffer, Op, Storage, ops};
     use mlx_serving_kernels::{Access, Launch, Lowering};
     use std::sync::Arc;
@@ -133,7 +131,7 @@ mod tests {
         let (gpu, tally) = (Gpu::open(instance.clone(), survey).unwrap(), Arc::<Tally>::default());
         let memory = || VulkanMemory::new(&gpu, 256, Storage::Private, "test", &tally).unwrap();
         let (a, b, c) = (memory(), memory(), memory());
-        let mut lease = Bundles::new(&gpu, Lane::Compute, &tally).take().unwrap();
+        let mut lease = Bundles::new(&gpu, QueueKind::Compute, &tally).take().unwrap();
         let tape = lease.begin().unwrap();
         let pipelines = Pipelines::new(&gpu, None).unwrap();
         f(&gpu, &pipelines, &mut lease, &tape, [&a, &b, &c]);

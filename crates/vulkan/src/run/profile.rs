@@ -1,4 +1,4 @@
-use mlx_serving_kernels::Launch;
+use crate::record::Label;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -15,25 +15,12 @@ pub struct KernelTime {
     pub work: u64,
 }
 
-/// The one launch of a piece, in a profile.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Label {
-    kernel: &'static str,
-    work: u64,
-}
-
-impl Label {
-    pub(crate) fn of(launch: &Launch) -> Self {
-        Self { kernel: launch.kernel.name, work: launch.work }
-    }
-}
-
 /// Times by kernel.
 #[derive(Debug, Default)]
-pub(crate) struct Profile(HashMap<&'static str, KernelTime>);
+pub(super) struct Profile(HashMap<&'static str, KernelTime>);
 
 impl Profile {
-    pub(crate) fn add(&mut self, label: Label, time: Duration) {
+    pub(super) fn add(&mut self, label: Label, time: Duration) {
         let Label { kernel, work } = label;
         let new = KernelTime { kernel, launches: 0, time: Duration::ZERO, work: 0 };
         let entry = self.0.entry(kernel).or_insert(new);
@@ -41,7 +28,7 @@ impl Profile {
     }
 
     /// The kernels, those that took most first.
-    pub(crate) fn all(&self) -> Vec<KernelTime> {
+    pub(super) fn all(&self) -> Vec<KernelTime> {
         let mut all: Vec<KernelTime> = self.0.values().copied().collect();
         all.sort_by_key(|entry| (std::cmp::Reverse(entry.time), entry.kernel));
         all

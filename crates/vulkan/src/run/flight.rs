@@ -1,47 +1,54 @@
 //! What the driver was handed, and how it ends.
 
-use crate::bundle::{Lease, Tape};
-use crate::clock::{Busy, Clock};
-use crate::encoder::{Held, Recorder};
-use crate::gpu::Gpu;
-use crate::profile::Profile;
-use crate::schedule::Mark;
-use crate::submission::VulkanSubmission;
+use super::clock::{Busy, Clock};
+use super::counter::Counter;
+use super::profile::Profile;
+use super::schedule::Mark;
+use crate::find::Gpu;
+use crate::record::{Held, Lease, Recorder, Tape};
 use ash::vk;
 use mlx_serving_device::{DeviceError, Result, Times};
 use mlx_serving_kernels::fault;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-/// What a submission needs until it has ended.
-pub(crate) struct Load {
-    pub(crate) submission: Arc<VulkanSubmission>,
-    pub(crate) lease: Lease,
-    pub(crate) held: Held,
-    /// Keeps the pipelines.
-    pub(crate) recorder: Arc<Recorder>,
-    /// There are fault words to read.
-    pub(crate) launched: bool,
-    /// Command buffers that the driver has, and since when.
-    pub(crate) running: Vec<(Tape, Duration)>,
-    /// Value of the other lane's semaphore that it depends on, 0 if it does not.
-    pub(crate) after: u64,
-    /// The driver refused a piece.
-    pub(crate) refused: Option<DeviceError>,
+/// End of a submission, for whoever asks.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    /// 1 when it has ended.
+    pub(super) done: Arc<Counter>,
+    pub(super) outcome: OnceLock<(Result<()>, Option<Times>)>,
 }
 
-/// A submission of which the driver has everything: it has ended when its lane's semaphore reaches `ticket`.
-pub(crate) struct Flight {
-    pub(crate) ticket: u64,
-    /// How many went before, on both lanes: none depends on one that went later.
-    pub(crate) number: u64,
-    pub(crate) signals: Vec<Mark>,
-    pub(crate) load: Load,
+/// What a submission needs until it has ended.
+pub(super) struct Load {
+    pub(super) ending: Arc<Ending>,
+    pub(super) lease: Lease,
+    pub(super) held: Held,
+    /// Keeps the pipelines.
+    pub(super) recorder: Arc<Recorder>,
+    /// There are fault words to read.
+    pub(super) launched: bool,
+    /// Command buffers that the driver has, and since when.
+    pub(super) running: Vec<(Tape, Duration)>,
+    /// Value of the other queue's semaphore that it depends on, 0 if it does not.
+    pub(super) after: u64,
+    /// The driver refused a piece.
+    pub(super) refused: Option<DeviceError>,
+}
+
+/// A submission of which the driver has everything: it has ended when its queue's semaphore reaches `ticket`.
+pub(super) struct Flight {
+    pub(super) ticket: u64,
+    /// How many went before, on both queues: none depends on one that went later.
+    pub(super) number: u64,
+    pub(super) signals: Vec<Mark>,
+    pub(super) load: Load,
 }
 
 impl Load {
     /// How it ended, once the device is through with it.
-    pub(crate) fn outcome(&self) -> Result<()> {
+    pub(super) fn outcome(&self) -> Result<()> {
         if let Some(error) = &self.refused {
             return Err(error.clone());
         }
@@ -50,26 +57,26 @@ impl Load {
     }
 
     /// Ends it: the memory is let go, then the end shows, then its points are reached.
-    pub(crate) fn end(self, signals: &[Mark], outcome: Result<()>, times: Option<Times>) {
-        let Self { submission, lease, held, recorder, .. } = self;
+    pub(super) fn end(self, signals: &[Mark], outcome: Result<()>, times: Option<Times>) {
+        let Self { ending, lease, held, recorder, .. } = self;
         drop((lease, held, recorder));
         // A submission ends once, so that nothing is there yet.
-        let _ = submission.outcome.set((outcome, times));
+        let _ = ending.outcome.set((outcome, times));
         signals.iter().for_each(|mark| mark.counter.raise(mark.value));
     }
 }
 
-/// Times of one lane.
-pub(crate) struct Stopwatch {
+/// Times of one queue.
+pub(super) struct Stopwatch {
     /// Bits of a timestamp that count; 0 without timestamps.
-    pub(crate) bits: u32,
-    pub(crate) busy: Busy,
-    pub(crate) profile: Profile,
+    pub(super) bits: u32,
+    pub(super) busy: Busy,
+    pub(super) profile: Profile,
 }
 
 impl Stopwatch {
     /// The times of everything that ran for `load`, which ended at `ended`: (began, ended) where the queue has timestamps.
-    pub(crate) fn stop(&mut self, gpu: &Gpu, clock: &mut Clock, load: &Load, ended: Duration) -> Option<Times> {
+    pub(super) fn stop(&mut self, gpu: &Gpu, clock: &mut Clock, load: &Load, ended: Duration) -> Option<Times> {
         let mut whole: Option<Times> = None;
         for (tape, handed) in &load.running {
             let within = (*handed, ended);
@@ -87,7 +94,7 @@ impl Stopwatch {
     }
 
     /// Adds to `busy` what has run of `load` up to `now`.
-    pub(crate) fn look(&self, gpu: &Gpu, clock: &Clock, load: &Load, now: Duration, busy: &mut Busy) {
+    pub(super) fn look(&self, gpu: &Gpu, clock: &Clock, load: &Load, now: Duration, busy: &mut Busy) {
         for (tape, handed) in &load.running {
             if let [Some(began), stopped] = ticks(gpu, tape) {
                 let time = |ticks| clock.time(ticks, self.bits).map_or(now, |time| time.clamp(*handed, now));

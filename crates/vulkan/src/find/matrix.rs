@@ -1,17 +1,17 @@
 //! What a device's matrix units multiply.
 
-use crate::instance::Instance;
+use super::instance::Instance;
 use ash::{khr, vk};
 use std::ffi::CStr;
 
 /// The extension.
-pub(crate) const EXTENSION: &CStr = khr::cooperative_matrix::NAME;
-/// Lanes of the kernels that use matrix units: whole subgroups.
-const LANES: u32 = 256;
+pub(super) const EXTENSION: &CStr = khr::cooperative_matrix::NAME;
+/// Threads of a workgroup of the kernels that use matrix units: whole subgroups.
+const THREADS: u32 = 256;
 
 /// Side of the squares, 16 or 8, whose f16 products a subgroup of the device adds up in f32; none if it cannot, or if another thing that
 /// the kernels need for it is missing. The device has the extension.
-pub(crate) fn side(instance: &Instance, physical: vk::PhysicalDevice, subgroup: u32) -> Option<u32> {
+pub(super) fn side(instance: &Instance, physical: vk::PhysicalDevice, subgroup: u32) -> Option<u32> {
     let mut matrix = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR::default();
     let mut v11 = vk::PhysicalDeviceVulkan11Features::default();
     let mut v12 = vk::PhysicalDeviceVulkan12Features::default();
@@ -28,7 +28,7 @@ pub(crate) fn side(instance: &Instance, physical: vk::PhysicalDevice, subgroup: 
         // With that model, the atomics of the other kernels need this.
         v12.vulkan_memory_model_device_scope,
     ];
-    if needed.contains(&vk::FALSE) || subgroup == 0 || !LANES.is_multiple_of(subgroup) {
+    if needed.contains(&vk::FALSE) || subgroup == 0 || !THREADS.is_multiple_of(subgroup) {
         return None;
     }
     // SAFETY: as above.
@@ -37,7 +37,7 @@ pub(crate) fn side(instance: &Instance, physical: vk::PhysicalDevice, subgroup: 
 }
 
 /// Asks for the features that [`side`] needs.
-pub(crate) fn enable(
+pub(super) fn enable(
     v11: &mut vk::PhysicalDeviceVulkan11Features<'_>,
     v12: &mut vk::PhysicalDeviceVulkan12Features<'_>,
 ) {

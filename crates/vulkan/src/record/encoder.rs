@@ -1,11 +1,11 @@
-use crate::bundle::{Bundles, Lease, Tape};
-use crate::counter::Lane;
-use crate::gpu::Gpu;
+use super::bundle::{Bundles, Label, Lease, Tape};
+use crate::find::Gpu;
 use crate::heap::VulkanMemory;
-use crate::pipeline::Pipelines;
-use crate::profile::Label;
-use crate::record;
-use crate::touch::Touch;
+use crate::pipelines::Pipelines;
+use crate::queue_kind::QueueKind;
+
+use super::commands;
+use super::touch::Touch;
 use ash::vk;
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Buffer, CommandBuffer, DeviceError, Encoder, Memory, Op, Point, Result};
@@ -50,7 +50,7 @@ pub(crate) struct Recorded {
 
 /// Records straight into Vulkan's command buffers: one for each piece of work.
 pub(crate) struct VulkanEncoder {
-    lane: Lane,
+    queue: QueueKind,
     recorder: Arc<Recorder>,
     lease: Lease,
     held: Held,
@@ -68,11 +68,11 @@ pub(crate) struct VulkanEncoder {
 }
 
 impl VulkanEncoder {
-    pub(crate) fn new(lane: Lane, recorder: &Arc<Recorder>) -> Result<Self> {
+    pub(crate) fn new(queue: QueueKind, recorder: &Arc<Recorder>) -> Result<Self> {
         recorder.gpu.alive()?;
-        let lease = recorder.bundles[lane as usize].take()?;
+        let lease = recorder.bundles[queue as usize].take()?;
         Ok(Self {
-            lane,
+            queue,
             recorder: recorder.clone(),
             lease,
             held: Held::new(),
@@ -95,11 +95,11 @@ impl VulkanEncoder {
         }
         let (first, tape) = (self.is_first(), self.lease.begin()?);
         let gpu = &self.recorder.gpu;
-        record::timestamp(gpu, &tape, 0);
-        if first && self.lane == Lane::Compute {
-            record::clear_fault(gpu, &tape, &self.lease.fault);
+        commands::timestamp(gpu, &tape, 0);
+        if first && self.queue == QueueKind::Compute {
+            commands::clear_fault(gpu, &tape, &self.lease.fault);
         }
-        record::barrier(gpu, &tape);
+        commands::barrier(gpu, &tape);
         self.hazards.clear();
         (self.bound, self.work) = (vk::Pipeline::null(), 0);
         Ok(*self.open.insert(tape))
@@ -113,7 +113,7 @@ impl VulkanEncoder {
     fn cut(&mut self) -> Result<()> {
         let tape = self.open.take();
         if let Some(tape) = tape {
-            record::end(&self.recorder.gpu, &tape).inspect_err(|error| self.broken = Some(error.clone()))?;
+            commands::end(&self.recorder.gpu, &tape).inspect_err(|error| self.broken = Some(error.clone()))?;
         }
         self.pieces.push(Recorded { waits: std::mem::take(&mut self.waits), tape });
         Ok(())
@@ -152,18 +152,18 @@ impl VulkanEncoder {
         }
         let (tape, bindings) = (self.tape()?, self.bindings(launch)?);
         if self.hazards.admit(bindings.iter().map(Use::from)) {
-            record::barrier(&self.recorder.gpu, &tape);
+            commands::barrier(&self.recorder.gpu, &tape);
         }
         let layout = self.recorder.pipelines.layout(launch.kernel);
         let set = self.lease.set(layout.set)?;
         let gpu = &self.recorder.gpu;
         if self.bound != pipeline {
-            record::bind(gpu, &tape, pipeline);
+            commands::bind(gpu, &tape, pipeline);
             self.bound = pipeline;
         }
-        record::fill_set(gpu, set, &bindings);
+        commands::fill_set(gpu, set, &bindings);
         let immediates = launch.immediates(self.recorder.align(), self.ops);
-        record::dispatch(gpu, &tape, layout.pipeline, set, &immediates, launch.groups);
+        commands::dispatch(gpu, &tape, layout.pipeline, set, &immediates, launch.groups);
         self.work = self.work.saturating_add(launch.work);
         self.launched = true;
         if self.recorder.profile {
@@ -204,18 +204,18 @@ impl VulkanEncoder {
         let tape = self.tape()?;
         let touches = [touch(&copy.from, from, Access::Read), touch(&copy.to, to, Access::Write)];
         if self.hazards.admit(touches.iter().map(Use::from)) {
-            record::barrier(&self.recorder.gpu, &tape);
+            commands::barrier(&self.recorder.gpu, &tape);
         }
-        record::copy(&self.recorder.gpu, &tape, (from, copy.from.offset()), (to, copy.to.offset()), copy.to.len());
+        commands::copy(&self.recorder.gpu, &tape, (from, copy.from.offset()), (to, copy.to.offset()), copy.to.len());
         Ok(())
     }
 
     fn try_record(&mut self, op: &Op) -> Result<()> {
         op.buffers().into_iter().try_for_each(|buffer| self.hold(buffer).map(drop))?;
-        match (self.lane, op) {
-            (Lane::Compute, op) => self.compute(op)?,
-            (Lane::Transfer, Op::Copy(copy)) => self.transfer(copy)?,
-            (Lane::Transfer, op) => {
+        match (self.queue, op) {
+            (QueueKind::Compute, op) => self.compute(op)?,
+            (QueueKind::Transfer, Op::Copy(copy)) => self.transfer(copy)?,
+            (QueueKind::Transfer, op) => {
                 return Err(DeviceError::Contract(format!("the transfer queue runs copies only, not {}", op.name())));
             }
         }
@@ -234,10 +234,10 @@ impl VulkanEncoder {
         let tape = self.tape()?;
         let gpu = &self.recorder.gpu;
         if self.launched {
-            record::barrier(gpu, &tape);
-            record::read_fault(gpu, &tape, &self.lease.fault);
+            commands::barrier(gpu, &tape);
+            commands::read_fault(gpu, &tape, &self.lease.fault);
         }
-        record::host_barrier(gpu, &tape);
+        commands::host_barrier(gpu, &tape);
         Ok(())
     }
 }
@@ -265,7 +265,7 @@ impl Encoder for VulkanEncoder {
             self.cut()?;
         }
         Ok(Box::new(VulkanCommands {
-            lane: self.lane,
+            queue: self.queue,
             recorder: self.recorder,
             lease: self.lease,
             held: self.held,
@@ -277,7 +277,7 @@ impl Encoder for VulkanEncoder {
 
 /// A recorded command buffer.
 pub(crate) struct VulkanCommands {
-    pub(crate) lane: Lane,
+    pub(crate) queue: QueueKind,
     /// Keeps the pipelines.
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) lease: Lease,

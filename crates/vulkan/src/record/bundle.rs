@@ -1,10 +1,10 @@
-use crate::counter::Lane;
 use crate::error::driver;
-use crate::gpu::Gpu;
+use crate::find::Gpu;
 use crate::heap::{Tally, VulkanMemory};
-use crate::profile::Label;
+use crate::queue_kind::QueueKind;
 use ash::vk;
 use mlx_serving_device::{Memory, Result, Storage};
+use mlx_serving_kernels::Launch;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,17 +24,30 @@ pub(crate) struct Tape {
     pub(crate) commands: vk::CommandBuffer,
     pub(crate) queries: Option<vk::QueryPool>,
     /// Where the queue works: what barriers stand between.
-    pub(crate) stages: vk::PipelineStageFlags,
+    pub(super) stages: vk::PipelineStageFlags,
     /// In a profile, the launch that it was recorded for.
     pub(crate) label: Option<Label>,
+}
+
+/// The one launch of a piece, in a profile.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Label {
+    pub(crate) kernel: &'static str,
+    pub(crate) work: u64,
+}
+
+impl Label {
+    pub(super) fn of(launch: &Launch) -> Self {
+        Self { kernel: launch.kernel.name, work: launch.work }
+    }
 }
 
 /// Where the kernels of one submission report a fault, and where the host reads it.
 #[derive(Debug, Clone)]
 pub(crate) struct FaultSlot {
-    pub(crate) words: Arc<VulkanMemory>,
-    pub(crate) readback: Arc<VulkanMemory>,
-    pub(crate) offset: u64,
+    pub(super) words: Arc<VulkanMemory>,
+    pub(super) readback: Arc<VulkanMemory>,
+    pub(super) offset: u64,
 }
 
 impl FaultSlot {
@@ -62,8 +75,8 @@ pub(crate) struct Bundle {
 }
 
 impl Bundle {
-    fn new(gpu: &Arc<Gpu>, lane: Lane, fault: FaultSlot) -> Result<Self> {
-        let compute = lane == Lane::Compute;
+    fn new(gpu: &Arc<Gpu>, queue: QueueKind, fault: FaultSlot) -> Result<Self> {
+        let compute = queue == QueueKind::Compute;
         let family = if compute { gpu.queues.compute.family } else { gpu.queues.transfer.family };
         let info = vk::CommandPoolCreateInfo::default()
             .queue_family_index(family)
@@ -81,7 +94,7 @@ impl Bundle {
     }
 
     /// A command buffer that records, its timestamps reset.
-    pub(crate) fn begin(&mut self) -> Result<Tape> {
+    pub(super) fn begin(&mut self) -> Result<Tape> {
         if self.used == self.tapes.len() {
             let tape = self.new_tape()?;
             self.tapes.push(tape);
@@ -111,7 +124,7 @@ impl Bundle {
     }
 
     /// A descriptor set that lasts until the bundle is reset.
-    pub(crate) fn set(&mut self, layout: vk::DescriptorSetLayout) -> Result<vk::DescriptorSet> {
+    pub(super) fn set(&mut self, layout: vk::DescriptorSetLayout) -> Result<vk::DescriptorSet> {
         let filling = self.sets / SETS as usize;
         if filling == self.descriptors.len() {
             let pool = self.new_descriptors()?;
@@ -157,10 +170,10 @@ impl Drop for Bundle {
     }
 }
 
-/// The bundles of one lane.
+/// The bundles of one queue.
 pub(crate) struct Bundles {
     gpu: Arc<Gpu>,
-    lane: Lane,
+    queue: QueueKind,
     tally: Arc<Tally>,
     free: Mutex<Vec<Bundle>>,
     /// The last group of fault words, and how many of them are given away.
@@ -170,18 +183,18 @@ pub(crate) struct Bundles {
 
 impl Bundles {
     /// `tally` counts what fault words take; it is not the device's.
-    pub(crate) fn new(gpu: &Arc<Gpu>, lane: Lane, tally: &Arc<Tally>) -> Arc<Self> {
+    pub(crate) fn new(gpu: &Arc<Gpu>, queue: QueueKind, tally: &Arc<Tally>) -> Arc<Self> {
         let (free, slots, made) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
-        Arc::new(Self { gpu: gpu.clone(), lane, tally: tally.clone(), free, slots, made })
+        Arc::new(Self { gpu: gpu.clone(), queue, tally: tally.clone(), free, slots, made })
     }
 
     /// A bundle for one submission; it comes back when the lease drops.
-    pub(crate) fn take(self: &Arc<Self>) -> Result<Lease> {
+    pub(super) fn take(self: &Arc<Self>) -> Result<Lease> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let bundle = match free {
             Some(bundle) => bundle,
             None => {
-                let bundle = Bundle::new(&self.gpu, self.lane, self.slot()?)?;
+                let bundle = Bundle::new(&self.gpu, self.queue, self.slot()?)?;
                 self.made.fetch_add(1, Relaxed);
                 bundle
             }

@@ -1,4 +1,4 @@
-use crate::pipeline::Pipelines;
+use super::pipeline::Pipelines;
 use mlx_serving_kernels::Kernel;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};

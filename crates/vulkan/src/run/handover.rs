@@ -1,25 +1,25 @@
-use crate::bundle::Tape;
-use crate::counter::Ticket;
+use super::counter::Ticket;
+use super::flight::{Flight, Load};
+use super::schedule::{Driver, Entry, Handed};
+use super::shared::{Shared, State};
 use crate::error::driver;
-use crate::executor::{Shared, State};
-use crate::flight::{Flight, Load};
-use crate::schedule::{Driver, Entry, Handed};
+use crate::record::Tape;
 use ash::vk;
 use mlx_serving_device::DeviceError;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Gives pieces to the driver, under the executor's lock.
-pub(crate) struct Handover<'a> {
-    pub(crate) shared: &'a Shared,
-    pub(crate) state: &'a mut State,
+pub(super) struct Handover<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) state: &'a mut State,
 }
 
 impl Handover<'_> {
-    /// The value of the other lane's semaphore to wait for. Also for what the host knows to have ended: only the semaphore makes
+    /// The value of the other queue's semaphore to wait for. Also for what the host knows to have ended: only the semaphore makes
     /// visible what another queue wrote.
     fn after(&mut self, ticket: Ticket, after: Option<u64>) -> Option<u64> {
-        let after = after.unwrap_or(0).max(self.state.reached[ticket.lane.other() as usize]);
-        let waited = &mut self.state.waited[ticket.lane as usize];
+        let after = after.unwrap_or(0).max(self.state.reached[ticket.queue.other() as usize]);
+        let waited = &mut self.state.waited[ticket.queue as usize];
         (after > *waited).then(|| {
             *waited = after;
             after
@@ -30,7 +30,7 @@ impl Handover<'_> {
         if self.shared.refuse.swap(false, Relaxed) {
             return Err(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY);
         }
-        let (own, other) = (ticket.lane as usize, ticket.lane.other() as usize);
+        let (own, other) = (ticket.queue as usize, ticket.queue.other() as usize);
         let (signals, signal_values) = ([self.shared.semaphores[own]], [ticket.value]);
         let (waits, stages) = ([self.shared.semaphores[other]], [vk::PipelineStageFlags::ALL_COMMANDS]);
         let mut values = vk::TimelineSemaphoreSubmitInfo::default().signal_semaphore_values(&signal_values);
@@ -75,7 +75,7 @@ impl Driver<Option<Tape>, Load> for Handover<'_> {
         let number = self.state.sent;
         self.state.sent += 1;
         let flight = Flight { ticket: ticket.value, number, signals: entry.signals, load: entry.rest };
-        self.state.flights[ticket.lane as usize].push_back(flight);
-        self.shared.arrived[ticket.lane as usize].notify_all();
+        self.state.flights[ticket.queue as usize].push_back(flight);
+        self.shared.arrived[ticket.queue as usize].notify_all();
     }
 }

@@ -1,5 +1,5 @@
+use super::messages::{Messages, messenger};
 use crate::error::driver;
-use crate::messages::{Messages, messenger};
 use ash::{Entry, ext, khr, vk};
 use mlx_serving_device::{DeviceError, Result};
 use std::ffi::CStr;
@@ -9,10 +9,10 @@ const VALIDATION: &CStr = c"VK_LAYER_KHRONOS_validation";
 
 /// The loader and an instance, alive as long as anything made from them.
 pub(crate) struct Instance {
-    pub(crate) raw: ash::Instance,
+    pub(super) raw: ash::Instance,
     /// Functions of extensions that some of the devices have.
-    pub(crate) calibrated: ext::calibrated_timestamps::Instance,
-    pub(crate) matrices: khr::cooperative_matrix::Instance,
+    pub(super) calibrated: ext::calibrated_timestamps::Instance,
+    pub(super) matrices: khr::cooperative_matrix::Instance,
     pub(crate) messages: Arc<Messages>,
     debug: Option<(ext::debug_utils::Instance, vk::DebugUtilsMessengerEXT)>,
     _entry: Entry,
@@ -43,7 +43,7 @@ impl Instance {
     }
 
     /// The physical devices, in the driver's order.
-    pub(crate) fn physical_devices(&self) -> Result<Vec<vk::PhysicalDevice>> {
+    pub(super) fn physical_devices(&self) -> Result<Vec<vk::PhysicalDevice>> {
         // SAFETY: the instance is alive.
         unsafe { self.raw.enumerate_physical_devices() }.map_err(|e| match e {
             vk::Result::ERROR_INITIALIZATION_FAILED | vk::Result::ERROR_INCOMPATIBLE_DRIVER => no_driver(),

@@ -22,7 +22,7 @@ pub enum DeviceKind {
 }
 
 impl DeviceKind {
-    pub(crate) fn of(kind: vk::PhysicalDeviceType) -> Self {
+    pub(super) fn of(kind: vk::PhysicalDeviceType) -> Self {
         match kind {
             vk::PhysicalDeviceType::DISCRETE_GPU => Self::Discrete,
             vk::PhysicalDeviceType::INTEGRATED_GPU => Self::Integrated,
@@ -37,7 +37,7 @@ impl DeviceKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct QueueAt {
     pub(crate) family: u32,
-    pub(crate) index: u32,
+    pub(super) index: u32,
 }
 
 /// The queues of compute and of transfers; both the same where the device has one.
@@ -49,7 +49,7 @@ pub(crate) struct Queues {
 
 impl Queues {
     /// Compute beside graphics rather than with it; transfers in a family of their own, else on a second queue of the same.
-    pub(crate) fn choose(families: &[vk::QueueFamilyProperties]) -> Option<Self> {
+    pub(super) fn choose(families: &[vk::QueueFamilyProperties]) -> Option<Self> {
         use vk::QueueFlags as Flags;
         let find = |wanted: Flags, unwanted: Flags| {
             let fits = |f: &vk::QueueFamilyProperties| {
@@ -66,23 +66,23 @@ impl Queues {
     }
 
     /// True if both are views of one queue.
-    pub(crate) fn shared(&self) -> bool {
+    pub(super) fn shared(&self) -> bool {
         self.compute == self.transfer
     }
 }
 
 /// What decides whether a device can be used.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Abilities<'a> {
-    pub(crate) api: u32,
-    pub(crate) timelines: bool,
-    pub(crate) limits: &'a vk::PhysicalDeviceLimits,
-    pub(crate) queues: Option<Queues>,
+pub(super) struct Abilities<'a> {
+    pub(super) api: u32,
+    pub(super) timelines: bool,
+    pub(super) limits: &'a vk::PhysicalDeviceLimits,
+    pub(super) queues: Option<Queues>,
 }
 
 impl Abilities<'_> {
     /// Everything that the backend needs and the device lacks, in words.
-    pub(crate) fn missing(&self) -> Vec<String> {
+    pub(super) fn missing(&self) -> Vec<String> {
         let limits = self.limits;
         let mut missing = Vec::new();
         let mut need = |there: bool, what: &dyn Fn() -> String| {
@@ -91,7 +91,7 @@ impl Abilities<'_> {
             }
         };
         need(self.api >= vk::API_VERSION_1_2, &|| {
-            format!("Vulkan 1.2 (the driver has {}; update it)", crate::instance::show_version(self.api))
+            format!("Vulkan 1.2 (the driver has {}; update it)", super::instance::show_version(self.api))
         });
         need(self.timelines, &|| "timeline semaphores".into());
         need(self.queues.is_some(), &|| "a compute queue".into());
@@ -101,8 +101,8 @@ impl Abilities<'_> {
         need(limits.max_per_stage_descriptor_storage_buffers >= bindings, &|| {
             format!("{bindings} storage buffers a shader")
         });
-        let lanes = kernels.iter().map(|k| k.workgroup.iter().product::<u32>()).max().unwrap_or(0);
-        need(limits.max_compute_work_group_invocations >= lanes, &|| format!("workgroups of {lanes}"));
+        let threads = kernels.iter().map(|k| k.workgroup.iter().product::<u32>()).max().unwrap_or(0);
+        need(limits.max_compute_work_group_invocations >= threads, &|| format!("workgroups of {threads}"));
         let memory = kernels.iter().map(|k| k.workgroup_memory.iter().sum::<u32>()).max().unwrap_or(0);
         need(limits.max_compute_shared_memory_size >= memory, &|| format!("{memory} bytes of workgroup memory"));
         missing

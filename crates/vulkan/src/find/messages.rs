@@ -53,7 +53,7 @@ impl ValidationLog {
 }
 
 /// A messenger that collects warnings and errors in `messages`, which must outlive it.
-pub(crate) fn messenger(messages: &Messages) -> vk::DebugUtilsMessengerCreateInfoEXT<'_> {
+pub(super) fn messenger(messages: &Messages) -> vk::DebugUtilsMessengerCreateInfoEXT<'_> {
     use vk::{DebugUtilsMessageSeverityFlagsEXT as Severity, DebugUtilsMessageTypeFlagsEXT as Type};
     vk::DebugUtilsMessengerCreateInfoEXT::default()
         .message_severity(Severity::WARNING | Severity::ERROR)

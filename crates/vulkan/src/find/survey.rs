@@ -1,6 +1,6 @@
-use crate::instance::{Instance, show_version};
-use crate::matrix;
-use crate::select::{Abilities, DeviceKind, Queues};
+use super::instance::{Instance, show_version};
+use super::matrix;
+use super::select::{Abilities, DeviceKind, Queues};
 use ash::{ext, vk};
 use mlx_serving_device::Result;
 use std::ffi::CStr;
@@ -8,7 +8,7 @@ use std::ffi::CStr;
 /// Everything asked of a physical device before it is opened.
 #[derive(Clone)]
 pub(crate) struct Survey {
-    pub(crate) physical: vk::PhysicalDevice,
+    pub(super) physical: vk::PhysicalDevice,
     pub(crate) name: String,
     pub(crate) driver: String,
     pub(crate) kind: DeviceKind,
@@ -18,12 +18,12 @@ pub(crate) struct Survey {
     /// Bytes of one allocation at most.
     pub(crate) max_allocation: u64,
     pub(crate) families: Vec<vk::QueueFamilyProperties>,
-    pub(crate) queues: Option<Queues>,
-    pub(crate) subgroup: u32,
-    pub(crate) timelines: bool,
-    pub(crate) host_query_reset: bool,
-    pub(crate) calibrated: bool,
-    pub(crate) budget: bool,
+    pub(super) queues: Option<Queues>,
+    pub(super) subgroup: u32,
+    pub(super) timelines: bool,
+    pub(super) host_query_reset: bool,
+    pub(super) calibrated: bool,
+    pub(super) budget: bool,
     /// See [`matrix::side`].
     pub(crate) matrix_side: Option<u32>,
     /// Names the files of the pipeline cache.
@@ -150,7 +150,7 @@ impl Survey {
     }
 
     /// The largest heap that is the device's own.
-    pub(crate) fn local_heap(&self) -> usize {
+    pub(super) fn local_heap(&self) -> usize {
         let heaps = self.memory.memory_heaps_as_slice().iter().enumerate();
         let local = heaps.filter(|(_, heap)| heap.flags.contains(vk::MemoryHeapFlags::DEVICE_LOCAL));
         local.max_by_key(|(_, heap)| heap.size).map_or(0, |(index, _)| index)

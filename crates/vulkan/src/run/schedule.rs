@@ -1,9 +1,10 @@
 //! The hold-back: work waits on the host until each of its points is reached, or the signal of it has been handed to the driver.
 //!
-//! Lanes may be views of one queue of the hardware, which runs in order: were a wait handed over before its signal, the queue
+//! The two queues may be views of one queue of the hardware, which runs in order: were a wait handed over before its signal, that queue
 //! would wait for ever.
 
-use crate::counter::{Counter, Lane, Progress, Ticket};
+use super::counter::{Counter, Progress, Ticket};
+use crate::queue_kind::QueueKind;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -16,22 +17,22 @@ pub(crate) struct Mark {
 
 /// Work handed to the driver as one piece.
 #[derive(Debug)]
-pub(crate) struct Piece<P> {
-    pub(crate) waits: Vec<Mark>,
-    pub(crate) work: P,
+pub(super) struct Piece<P> {
+    pub(super) waits: Vec<Mark>,
+    pub(super) work: P,
 }
 
 /// One submission: at least one piece.
 #[derive(Debug)]
-pub(crate) struct Entry<P, T> {
-    pub(crate) pieces: VecDeque<Piece<P>>,
+pub(super) struct Entry<P, T> {
+    pub(super) pieces: VecDeque<Piece<P>>,
     /// Raised when the last piece is done.
-    pub(crate) signals: Vec<Mark>,
-    pub(crate) rest: T,
+    pub(super) signals: Vec<Mark>,
+    pub(super) rest: T,
 }
 
-/// What the driver is given: a piece, what it must wait for on the other lane, and its own ticket.
-pub(crate) trait Driver<P, T> {
+/// What the driver is given: a piece, what it must wait for on the other queue, and its own ticket.
+pub(super) trait Driver<P, T> {
     /// Hands one piece over.
     fn hand(&mut self, piece: &P, rest: &mut T, ticket: Ticket, after: Option<u64>) -> Handed;
     /// Everything of `entry` has been handed over; `ticket` is its last piece's.
@@ -40,82 +41,82 @@ pub(crate) trait Driver<P, T> {
 
 /// What came of handing over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Handed {
+pub(super) enum Handed {
     /// The driver has it.
     Done,
     /// The driver refused it: the entry ends with what was handed over before.
     Refused,
 }
 
-/// Two lanes of entries, each in order.
+/// Two queues of entries, each in order.
 #[derive(Debug)]
-pub(crate) struct Schedule<P, T> {
-    lanes: [VecDeque<Entry<P, T>>; 2],
+pub(super) struct Schedule<P, T> {
+    queues: [VecDeque<Entry<P, T>>; 2],
     handed: [u64; 2],
 }
 
 impl<P, T> Default for Schedule<P, T> {
     fn default() -> Self {
-        Self { lanes: [VecDeque::new(), VecDeque::new()], handed: [0, 0] }
+        Self { queues: [VecDeque::new(), VecDeque::new()], handed: [0, 0] }
     }
 }
 
 impl<P, T> Schedule<P, T> {
-    pub(crate) fn push(&mut self, lane: Lane, entry: Entry<P, T>) {
-        self.lanes[lane as usize].push_back(entry);
+    pub(super) fn push(&mut self, queue: QueueKind, entry: Entry<P, T>) {
+        self.queues[queue as usize].push_back(entry);
     }
 
-    /// What comes next on a lane, of which the driver may have a part.
-    pub(crate) fn front(&self, lane: Lane) -> Option<&T> {
-        self.lanes[lane as usize].front().map(|entry| &entry.rest)
+    /// What comes next on a queue, of which the driver may have a part.
+    pub(super) fn front(&self, queue: QueueKind) -> Option<&T> {
+        self.queues[queue as usize].front().map(|entry| &entry.rest)
     }
 
-    /// Hands over what is ready; what one lane hands over may make the other's ready.
-    pub(crate) fn pump(&mut self, driver: &mut impl Driver<P, T>) {
-        while Lane::ALL.map(|lane| self.pump_lane(lane, driver)).contains(&true) {}
+    /// Hands over what is ready; what one queue hands over may make the other's ready.
+    pub(super) fn pump(&mut self, driver: &mut impl Driver<P, T>) {
+        while QueueKind::ALL.map(|queue| self.pump_queue(queue, driver)).contains(&true) {}
     }
 
     /// True if anything was handed over.
-    fn pump_lane(&mut self, lane: Lane, driver: &mut impl Driver<P, T>) -> bool {
+    fn pump_queue(&mut self, queue: QueueKind, driver: &mut impl Driver<P, T>) -> bool {
         let mut moved = false;
-        while let Some(entry) = self.lanes[lane as usize].front_mut() {
-            let Some(after) = entry.pieces.front().and_then(|piece| ready(lane, &piece.waits)) else { break };
+        while let Some(entry) = self.queues[queue as usize].front_mut() {
+            let Some(after) = entry.pieces.front().and_then(|piece| ready(queue, &piece.waits)) else { break };
             let Some(piece) = entry.pieces.pop_front() else { break };
             moved = true;
-            let ticket = Ticket { lane, value: self.handed[lane as usize] + 1 };
+            let ticket = Ticket { queue, value: self.handed[queue as usize] + 1 };
             match driver.hand(&piece.work, &mut entry.rest, ticket, after) {
-                Handed::Done => self.handed[lane as usize] += 1,
+                Handed::Done => self.handed[queue as usize] += 1,
                 Handed::Refused => entry.pieces.clear(),
             }
             if entry.pieces.is_empty() {
-                self.finish_front(lane, driver);
+                self.finish_front(queue, driver);
             }
         }
         moved
     }
 
-    fn finish_front(&mut self, lane: Lane, driver: &mut impl Driver<P, T>) {
-        let ticket = Ticket { lane, value: self.handed[lane as usize] };
-        if let Some(entry) = self.lanes[lane as usize].pop_front() {
+    fn finish_front(&mut self, queue: QueueKind, driver: &mut impl Driver<P, T>) {
+        let ticket = Ticket { queue, value: self.handed[queue as usize] };
+        if let Some(entry) = self.queues[queue as usize].pop_front() {
             entry.signals.iter().for_each(|mark| mark.counter.hand(mark.value, ticket));
             driver.sent(entry, ticket);
         }
     }
 
     /// Takes everything that is held back, in order.
-    pub(crate) fn drain(&mut self) -> Vec<Entry<P, T>> {
-        self.lanes.iter_mut().flat_map(|lane| lane.drain(..)).collect()
+    pub(super) fn drain(&mut self) -> Vec<Entry<P, T>> {
+        self.queues.iter_mut().flat_map(|queue| queue.drain(..)).collect()
     }
 }
 
-/// `None` while any mark is open; else the value of the other lane's semaphore that all of them need, if they need one.
-fn ready(lane: Lane, waits: &[Mark]) -> Option<Option<u64>> {
+/// `None` while any mark is open; else the value of the other queue's semaphore that all of them need, if they need one.
+fn ready(queue: QueueKind, waits: &[Mark]) -> Option<Option<u64>> {
     let mut after = None;
     for mark in waits {
         match mark.counter.progress(mark.value) {
             Progress::Reached => {}
-            // The lane itself runs in order.
-            Progress::Handed(ticket) if ticket.lane == lane => {}
+            // The queue itself runs in order.
+            Progress::Handed(ticket) if ticket.queue == queue => {}
             Progress::Handed(ticket) => after = after.max(Some(ticket.value)),
             Progress::Open => return None,
         }
@@ -127,10 +128,10 @@ fn ready(lane: Lane, waits: &[Mark]) -> Option<Option<u64>> {
 mod tests {
     use super::*;
 
-    /// What was handed over: (lane, work, after), and the entries that were sent.
+    /// What was handed over: (queue, work, after), and the entries that were sent.
     #[derive(Default)]
     struct Log {
-        handed: Vec<(Lane, u32, Option<u64>)>,
+        handed: Vec<(QueueKind, u32, Option<u64>)>,
         sent: Vec<(u32, Ticket)>,
         refuse: Option<u32>,
     }
@@ -140,7 +141,7 @@ mod tests {
             if self.refuse == Some(*piece) {
                 return Handed::Refused;
             }
-            self.handed.push((ticket.lane, *piece, after));
+            self.handed.push((ticket.queue, *piece, after));
             Handed::Done
         }
         fn sent(&mut self, entry: Entry<u32, u32>, ticket: Ticket) {
@@ -157,7 +158,7 @@ mod tests {
         Entry { pieces, signals, rest: name }
     }
 
-    use Lane::{Compute, Transfer};
+    use QueueKind::{Compute, Transfer};
 
     #[test]
     fn a_wait_is_handed_over_after_its_signal_only() {
@@ -165,7 +166,7 @@ mod tests {
         schedule.push(Transfer, entry(1, vec![vec![mark(&counter, 3)]], vec![mark(&counter, 4)]));
         schedule.push(Transfer, entry(2, vec![vec![]], vec![]));
         schedule.pump(&mut log);
-        assert!(log.handed.is_empty(), "the lane holds what is behind, too");
+        assert!(log.handed.is_empty(), "the queue holds what is behind, too");
         schedule.push(Compute, entry(3, vec![vec![mark(&counter, 1)]], vec![mark(&counter, 3)]));
         schedule.push(Compute, entry(4, vec![vec![mark(&counter, 4)]], vec![]));
         schedule.pump(&mut log);
@@ -189,7 +190,7 @@ mod tests {
         gate.raise(1);
         schedule.pump(&mut log);
         assert_eq!(log.handed[1..], [(Compute, 11, None), (Compute, 12, None), (Compute, 20, None)]);
-        assert_eq!(done.progress(9), Progress::Handed(Ticket { lane: Compute, value: 3 }));
+        assert_eq!(done.progress(9), Progress::Handed(Ticket { queue: Compute, value: 3 }));
         assert_eq!(schedule.handed, [4, 0]);
     }
 
@@ -201,7 +202,7 @@ mod tests {
         schedule.push(Transfer, entry(2, vec![vec![mark(&done, 1)]], vec![]));
         schedule.pump(&mut log);
         assert_eq!(log.handed, [(Compute, 10, None), (Transfer, 20, Some(1))]);
-        assert_eq!(log.sent[0], (1, Ticket { lane: Compute, value: 1 }));
+        assert_eq!(log.sent[0], (1, Ticket { queue: Compute, value: 1 }));
     }
 
     #[test]
@@ -227,13 +228,13 @@ mod tests {
             for mark in &self.waits[*piece] {
                 match mark.counter.progress(mark.value) {
                     Progress::Open => panic!("piece {piece} waits for what the driver does not have"),
-                    Progress::Handed(other) if other.lane != ticket.lane => assert!(after >= Some(other.value)),
+                    Progress::Handed(other) if other.queue != ticket.queue => assert!(after >= Some(other.value)),
                     Progress::Handed(_) | Progress::Reached => {}
                 }
             }
-            assert!(after.unwrap_or(0) as usize <= self.handed[ticket.lane.other() as usize].len());
-            self.handed[ticket.lane as usize].push(*piece);
-            assert_eq!(self.handed[ticket.lane as usize].len() as u64, ticket.value);
+            assert!(after.unwrap_or(0) as usize <= self.handed[ticket.queue.other() as usize].len());
+            self.handed[ticket.queue as usize].push(*piece);
+            assert_eq!(self.handed[ticket.queue as usize].len() as u64, ticket.value);
             Handed::Done
         }
         fn sent(&mut self, _: Entry<usize, ()>, _: Ticket) {}
@@ -250,18 +251,18 @@ mod tests {
             let (mut schedule, mut driver) = (Schedule::default(), OneQueue { waits, handed: Default::default() });
             for (i, (on_compute, _)) in entries.iter().enumerate() {
                 let pieces = [Piece { waits: driver.waits[i].clone(), work: i }].into();
-                let lane = if *on_compute { Compute } else { Transfer };
-                schedule.push(lane, Entry { pieces, signals: vec![mark(&counters[i], 1)], rest: () });
+                let queue = if *on_compute { Compute } else { Transfer };
+                schedule.push(queue, Entry { pieces, signals: vec![mark(&counters[i], 1)], rest: () });
                 schedule.pump(&mut driver);
             }
             for counter in &counters {
                 counter.raise(1);
                 schedule.pump(&mut driver);
             }
-            for (lane, compute) in [(Compute, true), (Transfer, false)] {
-                let of_lane = |i: &usize| entries[*i].0 == compute;
-                let expected: Vec<usize> = (0..entries.len()).filter(of_lane).collect();
-                proptest::prop_assert_eq!(&driver.handed[lane as usize], &expected);
+            for (queue, compute) in [(Compute, true), (Transfer, false)] {
+                let of_queue = |i: &usize| entries[*i].0 == compute;
+                let expected: Vec<usize> = (0..entries.len()).filter(of_queue).collect();
+                proptest::prop_assert_eq!(&driver.handed[queue as usize], &expected);
             }
         }
     }

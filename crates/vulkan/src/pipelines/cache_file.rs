@@ -1,4 +1,4 @@
-use crate::survey::Survey;
+use crate::find::Survey;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -9,7 +9,7 @@ const HEADER: usize = 32;
 
 /// A driver's pipeline cache on disk.
 #[derive(Debug)]
-pub(crate) struct CacheFile {
+pub(super) struct CacheFile {
     path: PathBuf,
     /// Vendor, device and UUID as the driver's header has them.
     identity: Vec<u8>,
@@ -17,7 +17,7 @@ pub(crate) struct CacheFile {
 
 impl CacheFile {
     /// The file of this driver and device in `folder`.
-    pub(crate) fn new(folder: &Path, survey: &Survey) -> Self {
+    pub(super) fn new(folder: &Path, survey: &Survey) -> Self {
         Self::of(folder, survey.vendor, survey.device, &survey.cache_uuid)
     }
 
@@ -28,7 +28,7 @@ impl CacheFile {
     }
 
     /// What this driver saved; nothing if there is none or it is damaged, which costs time and no more.
-    pub(crate) fn load(&self) -> Option<Vec<u8>> {
+    pub(super) fn load(&self) -> Option<Vec<u8>> {
         match fs::read(&self.path) {
             Ok(bytes) => {
                 let data = self.check(bytes);
@@ -52,7 +52,7 @@ impl CacheFile {
     }
 
     /// Replaces the file at once: readers see the old one or the new one.
-    pub(crate) fn save(&self, data: &[u8]) {
+    pub(super) fn save(&self, data: &[u8]) {
         if let Err(error) = self.replace(data) {
             tracing::debug!(target: "vulkan", path = %self.path.display(), %error, "the pipeline cache was not saved");
         }

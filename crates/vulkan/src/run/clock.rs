@@ -5,29 +5,29 @@ use std::time::Duration;
 
 /// Maps ticks: one moment that is known on both clocks, and the length of a tick.
 #[derive(Debug, Clone)]
-pub(crate) struct Clock {
+pub(super) struct Clock {
     /// Nanoseconds of a tick.
     period: f64,
     anchor: Option<(u64, Duration)>,
 }
 
 impl Clock {
-    pub(crate) fn new(period: f32) -> Self {
+    pub(super) fn new(period: f32) -> Self {
         Self { period: period.into(), anchor: None }
     }
 
     /// The device's clock showed `ticks` at `time`.
-    pub(crate) fn set(&mut self, ticks: u64, time: Duration) {
+    pub(super) fn set(&mut self, ticks: u64, time: Duration) {
         self.anchor = Some((ticks, time));
     }
 
     /// When the clock was set last.
-    pub(crate) fn set_at(&self) -> Option<Duration> {
+    pub(super) fn set_at(&self) -> Option<Duration> {
         self.anchor.map(|(_, time)| time)
     }
 
     /// The time of `ticks`, of which `bits` count.
-    pub(crate) fn time(&self, ticks: u64, bits: u32) -> Option<Duration> {
+    pub(super) fn time(&self, ticks: u64, bits: u32) -> Option<Duration> {
         let (at, time) = self.anchor?;
         let unused = 64 - bits.clamp(1, 64);
         // Sign extension: the ticks may lie on either side of the anchor, and of an overflow.
@@ -37,7 +37,7 @@ impl Clock {
     }
 
     /// The times of a run that lies within (`handed`, `ended`) for certain. A clock that says otherwise is set right.
-    pub(crate) fn run(&mut self, ticks: [u64; 2], bits: u32, within: Times) -> Times {
+    pub(super) fn run(&mut self, ticks: [u64; 2], bits: u32, within: Times) -> Times {
         let (handed, ended) = within;
         let [began, stopped] = ticks;
         match self.time(stopped, bits) {
@@ -54,14 +54,14 @@ impl Clock {
 
 /// The union of a queue's runs.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Busy {
-    pub(crate) total: Duration,
+pub(super) struct Busy {
+    pub(super) total: Duration,
     until: Duration,
 }
 
 impl Busy {
     /// Adds a run, which began no earlier than the ones before; its times without what they cover.
-    pub(crate) fn add(&mut self, (began, ended): Times) -> Times {
+    pub(super) fn add(&mut self, (began, ended): Times) -> Times {
         let began = began.max(self.until);
         let ended = ended.max(began);
         self.total += ended - began;

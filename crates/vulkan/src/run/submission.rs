@@ -1,21 +1,20 @@
-use crate::counter::Counter;
-use crate::executor::{Shared, wait};
+use super::executor::wait;
+use super::flight::Ending;
+use super::shared::Shared;
 use mlx_serving_device::{Result, Status, Submission, Times};
 use std::fmt;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// How a submission ended, for whoever asks.
+/// The contract's view of a submission.
 pub(crate) struct VulkanSubmission {
-    /// 1 when it has ended.
-    pub(crate) done: Arc<Counter>,
-    pub(crate) outcome: OnceLock<(Result<()>, Option<Times>)>,
+    pub(crate) ending: Arc<Ending>,
     pub(crate) executor: Weak<Shared>,
 }
 
 impl Submission for VulkanSubmission {
     fn status(&self) -> Status {
-        match self.outcome.get() {
+        match self.ending.outcome.get() {
             None => Status::Pending,
             Some((Ok(()), _)) => Status::Completed,
             Some((Err(error), _)) => Status::Failed(error.clone()),
@@ -23,14 +22,14 @@ impl Submission for VulkanSubmission {
     }
 
     fn wait(&self, limit: Duration) -> Result<()> {
-        if self.outcome.get().is_none() {
-            wait(&self.executor, &self.done, 1, limit)?;
+        if self.ending.outcome.get().is_none() {
+            wait(&self.executor, &self.ending.done, 1, limit)?;
         }
-        self.outcome.get().map_or(Ok(()), |(outcome, _)| outcome.clone())
+        self.ending.outcome.get().map_or(Ok(()), |(outcome, _)| outcome.clone())
     }
 
     fn times(&self) -> Option<Times> {
-        self.outcome.get().and_then(|(_, times)| *times)
+        self.ending.outcome.get().and_then(|(_, times)| *times)
     }
 }
 

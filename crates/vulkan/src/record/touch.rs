@@ -3,11 +3,11 @@ use mlx_serving_kernels::{Access, Use};
 
 /// Bytes that a launch or a copy touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Touch {
-    pub(crate) buffer: vk::Buffer,
-    pub(crate) start: u64,
-    pub(crate) end: u64,
-    pub(crate) access: Access,
+pub(super) struct Touch {
+    pub(super) buffer: vk::Buffer,
+    pub(super) start: u64,
+    pub(super) end: u64,
+    pub(super) access: Access,
 }
 
 impl From<&Touch> for Use {

@@ -1,8 +1,8 @@
+use super::instance::Instance;
+use super::matrix;
+use super::select::Queues;
+use super::survey::Survey;
 use crate::error::driver;
-use crate::instance::Instance;
-use crate::matrix;
-use crate::select::Queues;
-use crate::survey::Survey;
 use ash::{ext, vk};
 use mlx_serving_device::{DeviceError, Result};
 use std::sync::{Arc, OnceLock};

@@ -1,35 +1,18 @@
+use crate::queue_kind::QueueKind;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Which of a device's queues something belongs to.
+/// A place in the work handed to the driver: a value of the queue's semaphore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lane {
-    Compute,
-    Transfer,
-}
-
-impl Lane {
-    pub(crate) const ALL: [Lane; 2] = [Lane::Compute, Lane::Transfer];
-
-    pub(crate) fn other(self) -> Lane {
-        match self {
-            Lane::Compute => Lane::Transfer,
-            Lane::Transfer => Lane::Compute,
-        }
-    }
-}
-
-/// A place in the work handed to the driver: a value of the lane's semaphore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    pub(crate) lane: Lane,
-    pub(crate) value: u64,
+pub(super) struct Ticket {
+    pub(super) queue: QueueKind,
+    pub(super) value: u64,
 }
 
 /// How near a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Progress {
+pub(super) enum Progress {
     /// It is reached.
     Reached,
     /// It will be when the driver comes to the ticket.
@@ -47,11 +30,11 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
-    pub(crate) fn value(&self) -> u64 {
+    pub(super) fn value(&self) -> u64 {
         self.value.load(SeqCst)
     }
 
-    pub(crate) fn progress(&self, value: u64) -> Progress {
+    pub(super) fn progress(&self, value: u64) -> Progress {
         if self.value() >= value {
             return Progress::Reached;
         }
@@ -65,13 +48,13 @@ impl Counter {
     }
 
     /// Notes that the driver's coming to `ticket` will raise the counter to `value`.
-    pub(crate) fn hand(&self, value: u64, ticket: Ticket) {
+    pub(super) fn hand(&self, value: u64, ticket: Ticket) {
         self.lock().push((value, ticket));
         self.changed.notify_all();
     }
 
     /// Raises the counter; a lower value changes nothing.
-    pub(crate) fn raise(&self, value: u64) {
+    pub(super) fn raise(&self, value: u64) {
         let mut handed = self.lock();
         let value = self.value.fetch_max(value, SeqCst).max(value);
         handed.retain(|(raised, _)| *raised > value);
@@ -80,7 +63,7 @@ impl Counter {
     }
 
     /// Sleeps while `value` is open, at most for `limit`.
-    pub(crate) fn sleep(&self, value: u64, limit: Duration) {
+    pub(super) fn sleep(&self, value: u64, limit: Duration) {
         let handed = self.lock();
         let open =
             |handed: &mut Vec<(u64, Ticket)>| self.value() < value && handed.iter().all(|(raised, _)| *raised < value);
@@ -100,7 +83,7 @@ mod tests {
     #[test]
     fn says_what_will_raise_it() {
         let counter = Counter::default();
-        let ticket = |value| Ticket { lane: Lane::Compute, value };
+        let ticket = |value| Ticket { queue: QueueKind::Compute, value };
         assert_eq!(counter.progress(0), Progress::Reached);
         counter.hand(2, ticket(7));
         counter.hand(4, ticket(8));
@@ -125,7 +108,7 @@ mod tests {
                     })
                 })
                 .collect();
-            counter.hand(4, Ticket { lane: Lane::Transfer, value: 1 });
+            counter.hand(4, Ticket { queue: QueueKind::Transfer, value: 1 });
             sleepers.into_iter().for_each(|s| s.join().unwrap());
         });
         counter.sleep(5, Duration::from_millis(1));

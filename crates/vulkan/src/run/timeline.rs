@@ -1,5 +1,6 @@
-use crate::counter::Counter;
-use crate::executor::{Shared, wait};
+use super::counter::Counter;
+use super::executor::wait;
+use super::shared::Shared;
 use mlx_serving_device::{Result, Timeline};
 use std::any::Any;
 use std::fmt;
