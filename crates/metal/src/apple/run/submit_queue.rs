@@ -1,9 +1,8 @@
-use crate::apple::encoder::Step;
-use crate::apple::flights::{Flight, Flights, LIMIT, PIECES};
+use super::flights::{Flight, Flights, LIMIT, PIECES};
 use crate::apple::heap::{Allocator, BIND, MetalMemory};
 use crate::apple::objects::{AnyThread, Object, refused};
-use crate::apple::pass::Pass;
-use crate::apple::queue::Kind;
+use crate::apple::queue_kind::QueueKind;
+use crate::apple::record::{Pass, Step};
 use block2::RcBlock;
 use mlx_serving_device::{Buffer, DeviceError, Result, Storage, Times};
 use mlx_serving_kernels::fault;
@@ -19,8 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// A command queue with what its command buffers share.
-pub(crate) struct Lane {
-    kind: Kind,
+pub(crate) struct SubmitQueue {
+    kind: QueueKind,
     queue: Object<dyn MTLCommandQueue>,
     /// Orders the queue's encoders.
     fence: Object<dyn MTLFence>,
@@ -35,9 +34,9 @@ pub(crate) struct Lane {
     waiting: AtomicUsize,
 }
 
-impl Lane {
+impl SubmitQueue {
     pub(crate) fn new(
-        kind: Kind,
+        kind: QueueKind,
         queue: Object<dyn MTLCommandQueue>,
         device: &ProtocolObject<dyn MTLDevice>,
         allocator: &Allocator,
@@ -87,16 +86,16 @@ impl Lane {
         first.iter().for_each(|piece| piece.commit());
         // SAFETY: they have been committed, and all that is done from now on is to ask how they ended.
         let first = unsafe { AnyThread::new(first.to_vec()) };
-        let lane = self.clone();
+        let queue = self.clone();
         let landed = on_completion(move |last| {
             // In order: when the last piece has ended, so have the others.
             let mut pieces = first.iter().map(|piece| &**piece).chain([last]);
             let began = pieces.clone().next().and_then(times);
             let times = began.zip(times(last)).map(|((began, _), (_, ended))| (began, ended));
             let outcome = pieces.try_for_each(outcome).and_then(|()| raised(&fault));
-            lane.flights.land(lane.kind, number, outcome, times);
-            if lane.waiting.load(SeqCst) > 0 {
-                lane.advance();
+            queue.flights.land(queue.kind, number, outcome, times);
+            if queue.waiting.load(SeqCst) > 0 {
+                queue.advance();
             }
         });
         // SAFETY: a block of the type that Metal calls, which copies it.
@@ -112,7 +111,7 @@ impl Lane {
     }
 
     /// Writes a flight's command buffers, one unless it is long. They retain nothing: the flight keeps memory, pipelines and
-    /// events, the lane the rest, until it has landed.
+    /// events, the queue the rest, until it has landed.
     fn write(&self, flight: &Flight, fault: &Buffer) -> Result<Vec<Object<dyn MTLCommandBuffer>>> {
         let mut pieces = vec![self.commands()?];
         for point in flight.waits.iter().filter(|point| !point.reached()) {
@@ -167,7 +166,7 @@ fn on_completion(f: impl Fn(&Commands) + Send + Sync + 'static) -> RcBlock<dyn F
     })
 }
 
-/// How the device ended a command buffer.
+/// Result of a command buffer.
 fn outcome(commands: &Commands) -> Result<()> {
     if commands.status() == MTLCommandBufferStatus::Completed {
         return Ok(());
@@ -184,14 +183,14 @@ fn outcome(commands: &Commands) -> Result<()> {
     })
 }
 
-/// What kernels found wrong with their input.
+/// Fault that kernels found in their input.
 fn raised(fault: &Buffer) -> Result<()> {
     let mut words = [0u32; 2];
     fault.read(0, &mut words)?;
     fault::error(words).map_or(Ok(()), Err)
 }
 
-/// When the device ran a command buffer; nothing if it gives no times, as for one without commands.
+/// Times at which the device ran a command buffer; nothing if it gives none, as for one without commands.
 fn times(commands: &Commands) -> Option<Times> {
     let [began, ended] =
         [commands.GPUStartTime(), commands.GPUEndTime()].map(|seconds| Duration::try_from_secs_f64(seconds).ok());

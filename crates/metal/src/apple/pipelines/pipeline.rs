@@ -1,20 +1,16 @@
-use crate::apple::objects::{AnyThread, Object};
+use super::archive::{Archive, FILE};
+use crate::apple::objects::{Object, text};
 use mlx_serving_device::{DeviceError, Result};
 use mlx_serving_kernels::Kernel;
 use objc2::rc::{Retained, autoreleasepool};
-use objc2::runtime::ProtocolObject;
-use objc2_foundation::{NSArray, NSError, NSString, NSURL};
+use objc2_foundation::{NSArray, NSError, NSString};
 use objc2_metal::{
-    MTLBinaryArchive, MTLBinaryArchiveDescriptor, MTLCompileOptions, MTLComputePipelineDescriptor,
-    MTLComputePipelineState, MTLDevice, MTLLanguageVersion, MTLLibrary, MTLPipelineOption,
+    MTLCompileOptions, MTLComputePipelineDescriptor, MTLComputePipelineState, MTLDevice, MTLLanguageVersion,
+    MTLLibrary, MTLPipelineOption,
 };
 use std::collections::HashMap;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
-
-/// Name of the file that keeps compiled code: Metal looks kernels up in it by their contents.
-const FILE: &str = "metal.binarchive";
 
 /// Compute pipelines, made from MSL at first use and kept; compiled code is kept in a file if there is a folder for it.
 pub(crate) struct Pipelines {
@@ -26,8 +22,7 @@ pub(crate) struct Pipelines {
 impl Pipelines {
     /// `folder` keeps compiled code; a file of it that is missing, broken or another system's is made anew.
     pub(crate) fn new(device: &Object<dyn MTLDevice>, folder: Option<&Path>) -> Self {
-        let file = folder.map(|folder| folder.join(FILE));
-        let archive = file.and_then(|path| autoreleasepool(|_| Archive::open(device, path)));
+        let archive = folder.and_then(|folder| autoreleasepool(|_| Archive::open(device, folder.join(FILE))));
         Self { device: device.clone(), states: Mutex::default(), archive: archive.map(Mutex::new) }
     }
 
@@ -63,7 +58,7 @@ impl Pipelines {
             None => self.state(&descriptor),
             Some(archive) => {
                 let mut archive = archive.lock().unwrap_or_else(PoisonError::into_inner);
-                descriptor.setBinaryArchives(Some(&NSArray::from_slice(&[&**archive.archive])));
+                descriptor.setBinaryArchives(Some(&NSArray::from_slice(&[archive.raw()])));
                 self.state(&descriptor).inspect(|_| archive.add(&descriptor))
             }
         };
@@ -91,60 +86,4 @@ impl Drop for Pipelines {
             autoreleasepool(|_| archive.save());
         }
     }
-}
-
-/// Compiled code in a file. It only saves time, so that whatever goes wrong with it is a line in the log.
-struct Archive {
-    archive: AnyThread<Object<dyn MTLBinaryArchive>>,
-    path: PathBuf,
-    grown: bool,
-}
-
-impl Archive {
-    fn open(device: &ProtocolObject<dyn MTLDevice>, path: PathBuf) -> Option<Self> {
-        let descriptor = MTLBinaryArchiveDescriptor::new();
-        if path.exists() {
-            descriptor.setUrl(Some(&url(&path)));
-        }
-        let archive = device.newBinaryArchiveWithDescriptor_error(&descriptor).or_else(|error| {
-            tracing::info!(path = %path.display(), error = text(&error), "compiled kernels cannot be used and are made anew");
-            descriptor.setUrl(None);
-            device.newBinaryArchiveWithDescriptor_error(&descriptor)
-        });
-        let archive = archive.inspect_err(|e| tracing::info!(error = text(e), "compiled kernels are not kept")).ok()?;
-        // SAFETY: used under the lock of `Pipelines` only.
-        Some(Self { archive: unsafe { AnyThread::new(archive) }, path, grown: false })
-    }
-
-    fn add(&mut self, descriptor: &MTLComputePipelineDescriptor) {
-        match self.archive.addComputePipelineFunctionsWithDescriptor_error(descriptor) {
-            Ok(()) => self.grown = true,
-            Err(error) => tracing::debug!(error = text(&error), "a compiled kernel is not kept"),
-        }
-    }
-
-    /// Writes the file, whole or not at all.
-    fn save(&self) {
-        if !self.grown {
-            return;
-        }
-        let draft = self.path.with_extension(format!("{}.draft", std::process::id()));
-        let folder = self.path.parent().map_or(Ok(()), fs::create_dir_all);
-        let saved = folder.map_err(|e| e.to_string()).and_then(|()| {
-            self.archive.serializeToURL_error(&url(&draft)).map_err(|e| text(&e))?;
-            fs::rename(&draft, &self.path).map_err(|e| e.to_string())
-        });
-        if let Err(error) = saved {
-            drop(fs::remove_file(&draft));
-            tracing::info!(path = %self.path.display(), error, "compiled kernels could not be kept");
-        }
-    }
-}
-
-fn url(path: &Path) -> Retained<NSURL> {
-    NSURL::fileURLWithPath(&NSString::from_str(&path.to_string_lossy()))
-}
-
-fn text(error: &NSError) -> String {
-    error.localizedDescription().to_string()
 }

@@ -1,7 +1,7 @@
 use crate::apple::heap::MetalMemory;
 use crate::apple::objects::Object;
 use crate::apple::pipelines::Pipelines;
-use crate::apple::queue::Kind;
+use crate::apple::queue_kind::QueueKind;
 use crate::apple::timeline::MetalPoint;
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Op, Point, Result};
@@ -10,7 +10,7 @@ use objc2_metal::MTLComputePipelineState;
 use std::any::Any;
 use std::sync::Arc;
 
-/// What turns ops into steps, shared by a device's encoders.
+/// Means of turning ops into steps, shared by a device's encoders.
 pub(crate) struct Recorder {
     pub(crate) lowering: Lowering,
     pub(crate) pipelines: Arc<Pipelines>,
@@ -31,14 +31,14 @@ pub(crate) enum Step {
 /// Records: every op is checked and lowered at once. Metal's command buffer is written on submission, since the points that it
 /// must wait for before its first command are known only then, and so that no more than Metal's limit of them exist.
 pub(crate) struct MetalEncoder {
-    kind: Kind,
+    kind: QueueKind,
     recorder: Arc<Recorder>,
     steps: Vec<Step>,
     ops: u32,
 }
 
 impl MetalEncoder {
-    pub(crate) fn new(kind: Kind, recorder: Arc<Recorder>) -> Self {
+    pub(crate) fn new(kind: QueueKind, recorder: Arc<Recorder>) -> Self {
         Self { kind, recorder, steps: Vec::new(), ops: 0 }
     }
 }
@@ -61,8 +61,8 @@ impl Encoder for MetalEncoder {
             }
         }
         match (self.kind, op) {
-            (Kind::Transfer, Op::Copy(copy)) if blits(&copy) => self.steps.push(Step::Blit(copy)),
-            (Kind::Transfer, op) if !matches!(op, Op::Copy(_)) => {
+            (QueueKind::Transfer, Op::Copy(copy)) if blits(&copy) => self.steps.push(Step::Blit(copy)),
+            (QueueKind::Transfer, op) if !matches!(op, Op::Copy(_)) => {
                 return Err(DeviceError::Contract(format!("the transfer queue runs copies only, not {op:?}")));
             }
             (_, op) => {
@@ -91,7 +91,7 @@ impl Encoder for MetalEncoder {
 
 /// A recorded command buffer.
 pub(crate) struct MetalCommands {
-    pub(crate) kind: Kind,
+    pub(crate) kind: QueueKind,
     pub(crate) steps: Vec<Step>,
 }
 

@@ -1,4 +1,4 @@
-use crate::apple::encoder::Step;
+use super::encoder::Step;
 use crate::apple::heap::{BIND, MetalMemory};
 use crate::apple::objects::{Object, refused};
 use mlx_serving_device::ops::Copy;
@@ -60,7 +60,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Ends the open encoder.
-    pub(crate) fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         match std::mem::replace(&mut self.open, Open::Nothing) {
             Open::Nothing => {}
             Open::Compute(encoder) => {
@@ -139,7 +139,7 @@ impl<'a> Pass<'a> {
 }
 
 impl Drop for Pass<'_> {
-    /// An encoder that is let go before it has ended would take the process down.
+    /// Closes the open encoder: one that is released before it has ended would take the process down.
     fn drop(&mut self) {
         self.close();
     }

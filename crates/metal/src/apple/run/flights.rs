@@ -1,5 +1,5 @@
-use crate::apple::encoder::Step;
-use crate::apple::queue::Kind;
+use crate::apple::queue_kind::QueueKind;
+use crate::apple::record::Step;
 use crate::apple::timeline::MetalPoint;
 use mlx_serving_device::{Completion, DeviceError, Result, Timeline as _, Times};
 use std::collections::VecDeque;
@@ -8,22 +8,22 @@ use std::time::{Duration, Instant};
 
 /// Command buffers that one queue has in flight. Metal's own limit is 64, at which making another blocks; one counts until its
 /// completion handler has returned, so that a handler which makes others must stay below.
-pub(crate) const LIMIT: usize = 60;
+pub(super) const LIMIT: usize = 60;
 /// Command buffers of one submission at most.
-pub(crate) const PIECES: usize = 8;
+pub(super) const PIECES: usize = 8;
 
 /// A submission: what keeps its memory alive, what it waits for, and who is told of its end.
 pub(crate) struct Flight {
     /// Points that must be reached before the first step.
-    pub(crate) waits: Vec<MetalPoint>,
-    pub(crate) steps: Vec<Step>,
-    pub(crate) signal: Option<MetalPoint>,
+    pub(super) waits: Vec<MetalPoint>,
+    pub(super) steps: Vec<Step>,
+    pub(super) signal: Option<MetalPoint>,
     pub(crate) submission: Arc<Completion>,
     /// Command buffers that it takes.
-    pub(crate) pieces: usize,
-    /// How the device ended it.
+    pub(super) pieces: usize,
+    /// Result that the device gave it.
     landed: Option<(Result<()>, Option<Times>)>,
-    /// Nobody will reach what it waits for.
+    /// True if nobody will reach what it waits for.
     abandoned: bool,
 }
 
@@ -42,7 +42,7 @@ impl Flight {
     }
 
     /// The device has ended it, and the host has seen all that came before: the completion handlers of two queues run in any order.
-    /// What failed may have waited in vain.
+    /// What failed may have waited for points that are never reached.
     fn may_retire(&self) -> bool {
         match &self.landed {
             None => false,
@@ -51,7 +51,7 @@ impl Flight {
         }
     }
 
-    /// In the order that the contract asks for: memory, end, point.
+    /// Ends it in the order that the contract asks for: memory, end, point.
     fn retire(self) {
         let Some((outcome, times)) = self.landed else { return };
         drop(self.steps);
@@ -62,7 +62,7 @@ impl Flight {
     }
 }
 
-/// All submissions on their way through both queues, and what they leave behind.
+/// All submissions in flight on both queues, and what they leave behind.
 #[derive(Default)]
 pub(crate) struct Flights {
     state: Mutex<State>,
@@ -71,7 +71,7 @@ pub(crate) struct Flights {
 
 #[derive(Default)]
 struct State {
-    lanes: [Lane; 2],
+    queues: [QueueFlights; 2],
     submissions: u64,
     busy: Duration,
     /// End of the latest run that `busy` counts.
@@ -81,13 +81,13 @@ struct State {
 
 /// A queue's flights, in order.
 #[derive(Default)]
-struct Lane {
+struct QueueFlights {
     flights: VecDeque<Flight>,
     /// Number of the next one to depart.
     next: u64,
 }
 
-impl Lane {
+impl QueueFlights {
     /// Command buffers from the first flight on that the device has not ended.
     fn airborne(&self) -> usize {
         self.flights.iter().skip_while(|flight| flight.landed.is_some()).map(|flight| flight.pieces).sum()
@@ -97,7 +97,8 @@ impl Lane {
 impl State {
     /// Retires what may be, each queue in order. Under the lock, so that ends show in order too.
     fn retire(&mut self) {
-        while let Some(flight) = self.lanes.iter_mut().find_map(|lane| lane.flights.pop_front_if(|f| f.may_retire())) {
+        while let Some(flight) = self.queues.iter_mut().find_map(|queue| queue.flights.pop_front_if(|f| f.may_retire()))
+        {
             flight.retire();
         }
     }
@@ -130,31 +131,31 @@ impl Flights {
     }
 
     /// The number of the queue's next flight, if it may depart now: no two airborne ones are `LIMIT` or more apart.
-    pub(crate) fn clearance(&self, kind: Kind) -> Option<u64> {
-        let lane = &self.lock().lanes[kind as usize];
-        (lane.airborne() + PIECES <= LIMIT).then_some(lane.next)
+    pub(super) fn clearance(&self, kind: QueueKind) -> Option<u64> {
+        let queue = &self.lock().queues[kind as usize];
+        (queue.airborne() + PIECES <= LIMIT).then_some(queue.next)
     }
 
     /// Notes the queue's next flight: before its command buffer is committed.
-    pub(crate) fn depart(&self, kind: Kind, flight: Flight) {
-        let lane = &mut self.lock().lanes[kind as usize];
-        lane.flights.push_back(flight);
-        lane.next += 1;
+    pub(super) fn depart(&self, kind: QueueKind, flight: Flight) {
+        let queue = &mut self.lock().queues[kind as usize];
+        queue.flights.push_back(flight);
+        queue.next += 1;
     }
 
     /// The device has ended a flight.
-    pub(crate) fn land(&self, kind: Kind, number: u64, outcome: Result<()>, times: Option<Times>) {
+    pub(super) fn land(&self, kind: QueueKind, number: u64, outcome: Result<()>, times: Option<Times>) {
         let state = &mut *self.lock();
-        if let (Kind::Compute, Some((began, ended))) = (kind, times) {
+        if let (QueueKind::Compute, Some((began, ended))) = (kind, times) {
             state.busy += ended.saturating_sub(began.max(state.counted));
             state.counted = ended.max(state.counted);
         }
         if let Err(error @ DeviceError::Lost(_)) = &outcome {
             state.lost.get_or_insert_with(|| error.clone());
         }
-        let lane = &mut state.lanes[kind as usize];
-        let first = lane.next - lane.flights.len() as u64;
-        if let Some(flight) = lane.flights.get_mut((number - first) as usize) {
+        let queue = &mut state.queues[kind as usize];
+        let first = queue.next - queue.flights.len() as u64;
+        if let Some(flight) = queue.flights.get_mut((number - first) as usize) {
             flight.landed = Some((if flight.abandoned { Err(deserted()) } else { outcome }, times));
         }
         state.retire();
@@ -162,12 +163,12 @@ impl Flights {
     }
 
     /// Waits until a queue is empty. What waits for a point that nobody has reached fails after a moment.
-    pub(crate) fn drain(&self, kind: Kind, waiting: impl Fn() -> bool) {
+    pub(super) fn drain(&self, kind: QueueKind, waiting: impl Fn() -> bool) {
         const LOOK_UP: Duration = Duration::from_millis(50);
         const GIVE_UP: Duration = Duration::from_secs(10);
         let began = Instant::now();
         let mut state = self.lock();
-        while !state.lanes[kind as usize].flights.is_empty() || waiting() {
+        while !state.queues[kind as usize].flights.is_empty() || waiting() {
             if began.elapsed() > GIVE_UP {
                 tracing::error!(?kind, "a queue was dropped while the device went on running");
                 return;
@@ -175,7 +176,7 @@ impl Flights {
             let (next, timeout) = self.changed.wait_timeout(state, LOOK_UP).unwrap_or_else(PoisonError::into_inner);
             state = next;
             if timeout.timed_out() {
-                state.lanes[kind as usize].flights.iter_mut().for_each(abandon);
+                state.queues[kind as usize].flights.iter_mut().for_each(abandon);
                 state.retire();
             }
         }
