@@ -21,14 +21,14 @@ use std::time::Duration;
 /// seconds (Windows after 2, amdgpu after 10).
 const PIECE_WORK: u64 = 20_000_000_000;
 
-/// How to make a [`VulkanDevice`].
+/// Options for opening a [`VulkanDevice`].
 #[derive(Debug, Clone, Default)]
 pub struct VulkanOptions {
-    /// Which of [`VulkanDevice::available`]; the first that can be used without a number.
+    /// Index into [`VulkanDevice::available`]; the first that can be used without a number.
     pub index: Option<usize>,
     /// Arithmetic mode.
     pub arithmetic: Arithmetic,
-    /// Whether fast arithmetic uses matrix units, where the device offers some; without, if they are hardware: a software driver's
+    /// Use of matrix units by fast arithmetic, where the device offers some; without a value, if they are hardware: a software driver's
     /// are slower than its plain arithmetic.
     pub matrix_units: Option<bool>,
     /// Loads the validation layer; [`VulkanDevice::validation_messages`] says what it found.
@@ -46,25 +46,25 @@ pub struct VulkanOptions {
 /// A device of this machine, as [`VulkanDevice::available`] found it.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// For [`VulkanOptions::index`].
+    /// Value for [`VulkanOptions::index`].
     pub index: usize,
     /// The device's own name.
     pub name: String,
     /// Name and version of its driver.
     pub driver: String,
-    /// What kind of thing it is.
+    /// Kind of device.
     pub kind: DeviceKind,
     /// Version of Vulkan that the driver has.
     pub api: String,
     /// Bytes of its own memory.
     pub memory: u64,
-    /// What is used of it.
+    /// Things that are used of it.
     pub used: Vec<String>,
-    /// What it lacks; it can be used if nothing.
+    /// Things that it lacks; it can be used if nothing.
     pub missing: Vec<String>,
 }
 
-/// A GPU, or a driver that plays one, through Vulkan.
+/// A GPU, or a driver that emulates one, through Vulkan.
 pub struct VulkanDevice {
     info: DeviceInfo,
     warm: WarmUp,
@@ -148,7 +148,7 @@ impl VulkanDevice {
         }))
     }
 
-    /// What the validation layer has said since the device was opened: warnings and errors.
+    /// Warnings and errors of the validation layer since the device was opened.
     pub fn validation_messages(&self) -> Vec<String> {
         self.gpu.instance.messages.all()
     }

@@ -37,7 +37,7 @@ impl Gpu {
         self.lost.get().map_or(Ok(()), |why| Err(DeviceError::Lost(why.clone())))
     }
 
-    /// From now on the device is lost, if it was not before.
+    /// Marks the device as lost, if it was not before.
     pub(crate) fn mark_lost(&self, why: &str) {
         if self.lost.set(why.to_owned()).is_ok() {
             tracing::error!(target: "vulkan", device = self.survey.name, why, "device lost");

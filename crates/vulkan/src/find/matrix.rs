@@ -1,4 +1,4 @@
-//! What a device's matrix units multiply.
+//! Shapes that a device's matrix units multiply.
 
 use super::instance::Instance;
 use ash::{khr, vk};

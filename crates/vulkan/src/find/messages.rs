@@ -23,7 +23,7 @@ const EXPECTED: [&str; 9] = [
     "BestPractices-vkBindBufferMemory-small-dedicated-allocation",
 ];
 
-/// What the layers said, warnings and errors.
+/// Warnings and errors of the layers.
 #[derive(Debug, Default)]
 pub(crate) struct Messages(Mutex<Vec<String>>);
 
@@ -41,7 +41,7 @@ impl Messages {
     }
 }
 
-/// What the validation layer says, also while the device goes.
+/// Log of the validation layer, also of what it says while the device is dropped.
 #[derive(Debug, Clone)]
 pub struct ValidationLog(pub(crate) Arc<Messages>);
 

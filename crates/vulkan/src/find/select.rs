@@ -1,4 +1,4 @@
-//! Which device, and which of its queues: pure functions over descriptions.
+//! Choice of a device and of its queues: pure functions over descriptions.
 
 use ash::vk;
 use mlx_serving_kernels::Kernel;
@@ -6,7 +6,7 @@ use mlx_serving_kernels::Kernel;
 /// Bytes of push constants of every pipeline: the longest of the kernels' immediates.
 pub(crate) const IMMEDIATES: u32 = 128;
 
-/// What kind of thing a device is; the better ones are less.
+/// Kind of a device; the better ones are less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DeviceKind {
     /// A GPU with memory of its own.
@@ -71,7 +71,7 @@ impl Queues {
     }
 }
 
-/// What decides whether a device can be used.
+/// Properties that decide whether a device can be used.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Abilities<'a> {
     pub(super) api: u32,

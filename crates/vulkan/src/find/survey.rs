@@ -110,7 +110,7 @@ impl Survey {
         domains.is_ok_and(|domains| domains.contains(&vk::TimeDomainEXT::DEVICE))
     }
 
-    /// What the backend needs and this device lacks.
+    /// Things that the backend needs and this device lacks.
     pub(crate) fn missing(&self) -> Vec<String> {
         let (api, timelines, limits, queues) = (self.api, self.timelines, &self.limits, self.queues);
         Abilities { api, timelines, limits, queues }.missing()
@@ -121,7 +121,7 @@ impl Survey {
         self.matrix_side.filter(|_| self.kind != DeviceKind::Software)
     }
 
-    /// What the backend uses of it, in words.
+    /// Things that the backend uses of it, in words.
     pub(crate) fn used(&self, matrix_side: Option<u32>) -> Vec<String> {
         let mut used = Vec::new();
         match self.queues {

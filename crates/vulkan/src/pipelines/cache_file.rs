@@ -27,7 +27,7 @@ impl CacheFile {
         Self { path: folder.join(format!("{vendor:x}-{device:x}-{name}.bin")), identity }
     }
 
-    /// What this driver saved; nothing if there is none or it is damaged, which costs time and no more.
+    /// Data that this driver saved; nothing if there is none or it is damaged, which costs time and no more.
     pub(super) fn load(&self) -> Option<Vec<u8>> {
         match fs::read(&self.path) {
             Ok(bytes) => {

@@ -26,10 +26,10 @@ pub(crate) struct Pipelines {
     gpu: Arc<Gpu>,
     cache: vk::PipelineCache,
     file: Option<CacheFile>,
-    /// By number of bindings.
+    /// Indexed by number of bindings.
     layouts: Vec<Layout>,
     made: RwLock<HashMap<&'static str, vk::Pipeline>>,
-    /// Since when there is something to save.
+    /// Time since which there is something to save.
     unsaved: Mutex<Option<Instant>>,
 }
 

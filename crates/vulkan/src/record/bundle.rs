@@ -23,9 +23,9 @@ const STRIDE: u64 = 256;
 pub(crate) struct Tape {
     pub(crate) commands: vk::CommandBuffer,
     pub(crate) queries: Option<vk::QueryPool>,
-    /// Where the queue works: what barriers stand between.
+    /// Stages in which the queue works, and between which barriers stand.
     pub(super) stages: vk::PipelineStageFlags,
-    /// In a profile, the launch that it was recorded for.
+    /// Launch that it was recorded for, in a profile.
     pub(crate) label: Option<Label>,
 }
 
@@ -42,7 +42,7 @@ impl Label {
     }
 }
 
-/// Where the kernels of one submission report a fault, and where the host reads it.
+/// Words in which the kernels of one submission report a fault, and a copy that the host reads.
 #[derive(Debug, Clone)]
 pub(crate) struct FaultSlot {
     pub(super) words: Arc<VulkanMemory>,
@@ -60,7 +60,7 @@ impl FaultSlot {
     }
 }
 
-/// Everything that recording one submission takes, used again after it has run.
+/// Objects that recording one submission takes, used again after it has run.
 pub(crate) struct Bundle {
     gpu: Arc<Gpu>,
     pool: vk::CommandPool,
@@ -188,7 +188,7 @@ impl Bundles {
         Arc::new(Self { gpu: gpu.clone(), queue, tally: tally.clone(), free, slots, made })
     }
 
-    /// A bundle for one submission; it comes back when the lease drops.
+    /// A bundle for one submission; it is returned when the lease drops.
     pub(super) fn take(self: &Arc<Self>) -> Result<Lease> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let bundle = match free {

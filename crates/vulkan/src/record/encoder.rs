@@ -14,7 +14,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// What all encoders of a device share.
+/// State that all encoders of a device share.
 pub(crate) struct Recorder {
     pub(crate) gpu: Arc<Gpu>,
     pub(crate) lowering: Lowering,

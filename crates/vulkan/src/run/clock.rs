@@ -21,7 +21,7 @@ impl Clock {
         self.anchor = Some((ticks, time));
     }
 
-    /// When the clock was set last.
+    /// Time at which the clock was set last.
     pub(super) fn set_at(&self) -> Option<Duration> {
         self.anchor.map(|(_, time)| time)
     }

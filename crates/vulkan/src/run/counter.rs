@@ -10,14 +10,14 @@ pub(super) struct Ticket {
     pub(super) value: u64,
 }
 
-/// How near a value is.
+/// Distance of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
     /// It is reached.
     Reached,
     /// It will be when the driver comes to the ticket.
     Handed(Ticket),
-    /// Nobody knows who will raise it.
+    /// It is not known who will raise it.
     Open,
 }
 

@@ -85,7 +85,7 @@ impl Shared {
         }
     }
 
-    /// Ends everything that the device is through with.
+    /// Ends everything that the device has finished.
     pub(super) fn retire(&self) {
         self.retire_locked(&mut self.state());
     }
@@ -96,7 +96,7 @@ impl Shared {
         }
     }
 
-    /// In the order of handing over, so that what a submission waited for on the other queue has ended before it.
+    /// Ends submissions in the order of handing over, so that what a submission waited for on the other queue has ended before it.
     fn try_retire(&self, state: &mut State) -> Result<(), String> {
         for queue in QueueKind::ALL {
             state.reached[queue as usize] = self.reached(queue)?;
@@ -119,7 +119,7 @@ impl Shared {
         Ok(())
     }
 
-    /// How far the device has come with a queue.
+    /// Value that the device has reached on a queue.
     fn reached(&self, queue: QueueKind) -> Result<u64, String> {
         // SAFETY: the semaphore lives as long as `self`.
         let reached = unsafe { self.gpu.raw.get_semaphore_counter_value(self.semaphores[queue as usize]) };
@@ -148,7 +148,7 @@ impl Shared {
         self.end_all(state);
     }
 
-    /// Ends everything in order: what the device was through with as it ended, the rest as lost.
+    /// Ends everything in order: what the device had finished as it ended, the rest as lost.
     fn end_all(&self, state: &mut State) {
         // SAFETY: the lock keeps others from the queues. A lost device refuses, and is idle.
         let _ = unsafe { self.gpu.raw.device_wait_idle() };
@@ -164,7 +164,7 @@ impl Shared {
         }
     }
 
-    /// A thread's work: ends the submissions of a queue as the device gets through with them.
+    /// A thread's work: ends the submissions of a queue as the device finishes them.
     fn serve(&self, queue: QueueKind, pipelines: &Weak<Pipelines>) {
         loop {
             let state = self.state();
@@ -232,7 +232,7 @@ impl Drop for Executor {
     fn drop(&mut self) {
         let mut state = self.shared.state();
         state.closing = true;
-        // What the driver has is let run to its end; what is held back, nobody can let go any more.
+        // What the driver has runs to its end; what is held back, nobody can release any more.
         // SAFETY: the lock keeps others from the queues. A lost device refuses, and is idle.
         let _ = unsafe { self.shared.gpu.raw.device_wait_idle() };
         self.shared.retire_locked(&mut state);

@@ -1,4 +1,4 @@
-//! What the driver was handed, and how it ends.
+//! Submissions that the driver was handed, and their end.
 
 use super::clock::{Busy, Clock};
 use super::counter::Counter;
@@ -20,7 +20,7 @@ pub(crate) struct Ending {
     pub(super) outcome: OnceLock<(Result<()>, Option<Times>)>,
 }
 
-/// What a submission needs until it has ended.
+/// Everything that a submission needs until it has ended.
 pub(super) struct Load {
     pub(super) ending: Arc<Ending>,
     pub(super) lease: Lease,
@@ -40,14 +40,14 @@ pub(super) struct Load {
 /// A submission of which the driver has everything: it has ended when its queue's semaphore reaches `ticket`.
 pub(super) struct Flight {
     pub(super) ticket: u64,
-    /// How many went before, on both queues: none depends on one that went later.
+    /// Count of those that went before, on both queues: none depends on one that went later.
     pub(super) number: u64,
     pub(super) signals: Vec<Mark>,
     pub(super) load: Load,
 }
 
 impl Load {
-    /// How it ended, once the device is through with it.
+    /// Result of it, once the device has finished it.
     pub(super) fn outcome(&self) -> Result<()> {
         if let Some(error) = &self.refused {
             return Err(error.clone());
@@ -56,7 +56,7 @@ impl Load {
         fault::error(words).map_or(Ok(()), Err)
     }
 
-    /// Ends it: the memory is let go, then the end shows, then its points are reached.
+    /// Ends it: the memory is released, then the end shows, then its points are reached.
     pub(super) fn end(self, signals: &[Mark], outcome: Result<()>, times: Option<Times>) {
         let Self { ending, lease, held, recorder, .. } = self;
         drop((lease, held, recorder));

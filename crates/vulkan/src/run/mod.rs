@@ -1,4 +1,4 @@
-//! Running submissions: they are held until their points allow them, handed to the driver, and ended as the device gets through with them.
+//! Running submissions: they are held until their points allow them, handed to the driver, and ended as the device finishes them.
 
 mod clock;
 mod counter;

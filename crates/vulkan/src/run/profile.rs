@@ -2,7 +2,7 @@ use crate::record::Label;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What a kernel has taken since the device was opened with [`crate::VulkanOptions::profile`].
+/// Time that a kernel has taken since the device was opened with [`crate::VulkanOptions::profile`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelTime {
     /// Its name.

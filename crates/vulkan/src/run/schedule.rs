@@ -1,7 +1,7 @@
 //! The hold-back: work waits on the host until each of its points is reached, or the signal of it has been handed to the driver.
 //!
 //! The two queues may be views of one queue of the hardware, which runs in order: were a wait handed over before its signal, that queue
-//! would wait for ever.
+//! would wait forever.
 
 use super::counter::{Counter, Progress, Ticket};
 use crate::queue_kind::QueueKind;
@@ -31,7 +31,7 @@ pub(super) struct Entry<P, T> {
     pub(super) rest: T,
 }
 
-/// What the driver is given: a piece, what it must wait for on the other queue, and its own ticket.
+/// Receiver of pieces: each comes with what it must wait for on the other queue, and its own ticket.
 pub(super) trait Driver<P, T> {
     /// Hands one piece over.
     fn hand(&mut self, piece: &P, rest: &mut T, ticket: Ticket, after: Option<u64>) -> Handed;
@@ -39,7 +39,7 @@ pub(super) trait Driver<P, T> {
     fn sent(&mut self, entry: Entry<P, T>, ticket: Ticket);
 }
 
-/// What came of handing over.
+/// Result of handing over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Handed {
     /// The driver has it.
@@ -66,7 +66,7 @@ impl<P, T> Schedule<P, T> {
         self.queues[queue as usize].push_back(entry);
     }
 
-    /// What comes next on a queue, of which the driver may have a part.
+    /// Entry that comes next on a queue, of which the driver may have a part.
     pub(super) fn front(&self, queue: QueueKind) -> Option<&T> {
         self.queues[queue as usize].front().map(|entry| &entry.rest)
     }
@@ -128,7 +128,7 @@ fn ready(queue: QueueKind, waits: &[Mark]) -> Option<Option<u64>> {
 mod tests {
     use super::*;
 
-    /// What was handed over: (queue, work, after), and the entries that were sent.
+    /// Pieces that were handed over: (queue, work, after), and the entries that were sent.
     #[derive(Default)]
     struct Log {
         handed: Vec<(QueueKind, u32, Option<u64>)>,

@@ -19,9 +19,9 @@ pub(super) struct State {
     pub(super) flights: [VecDeque<Flight>; 2],
     /// Submissions of which the driver has had everything.
     pub(super) sent: u64,
-    /// By queue: the value that its semaphore is known to have reached.
+    /// Value that the semaphore of each queue is known to have reached.
     pub(super) reached: [u64; 2],
-    /// By queue: the value of the other's semaphore that it has waited for.
+    /// Value of the other's semaphore that each queue has waited for.
     pub(super) waited: [u64; 2],
     pub(super) clock: Clock,
     pub(super) watches: [Stopwatch; 2],
@@ -29,7 +29,7 @@ pub(super) struct State {
 }
 
 impl State {
-    /// The queue of the next submission to end: of those that the device is through with, the one handed over first.
+    /// The queue of the next submission to end: of those that the device has finished, the one handed over first.
     pub(super) fn next_ended(&self) -> Option<QueueKind> {
         let front = |queue: QueueKind| self.flights[queue as usize].front().map(|flight| (flight, queue));
         let fronts = QueueKind::ALL.into_iter().filter_map(front);
@@ -103,7 +103,7 @@ impl Shared {
         self.submissions.load(Relaxed)
     }
 
-    /// For how long the compute queue ran ops, up to now.
+    /// Time for which the compute queue ran ops, up to now.
     pub(crate) fn busy(&self) -> Duration {
         let state = self.state();
         let (now, watch) = (self.now(), &state.watches[QueueKind::Compute as usize]);
@@ -115,7 +115,7 @@ impl Shared {
         busy.total
     }
 
-    /// What the kernels have taken, in a profile.
+    /// Times of the kernels, in a profile.
     pub(crate) fn profile(&self) -> Vec<KernelTime> {
         self.state().watches[QueueKind::Compute as usize].profile.all()
     }
