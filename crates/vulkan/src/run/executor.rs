@@ -23,7 +23,7 @@ const CALIBRATED: Duration = Duration::from_secs(1);
 impl Shared {
     /// Takes a command buffer; the driver gets it when its points allow.
     pub(crate) fn submit(
-        self: &Arc<Self>,
+        &self,
         commands: VulkanCommands,
         mut waits: Vec<Mark>,
         pieces: Vec<(Vec<Mark>, Option<Tape>)>,
