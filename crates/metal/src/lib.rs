@@ -1,8 +1,10 @@
 //! The Metal backend: one `MTLDevice`, placement heaps, a command queue for ops and one for copies, shared events as timelines.
 //!
-//! From the outside in: `MetalDevice` hands out memory (`heap`), timelines and two queues (`queue`). An encoder (`encoder`) turns
-//! ops into launches of the kernels crate; on submission a `lane` writes them into a single-use command buffer (`pass`, with
-//! barriers where the kernels crate's `Hazards` say so) and commits it; its completion handler retires it (`flights`). All of that is in `apple`.
+//! From the outside in, all in `apple`: `MetalDevice` takes the system's GPU (`find`) and hands out memory (`heap`, `residency`), timelines
+//! (`timeline`) and two queues (`queue`). An encoder turns ops into launches of kernels (`pipelines` compiles these) and records them as
+//! steps (`record`). On submission these are written into a single-use command buffer, with barriers where the kernels crate's `Hazards`
+//! say so, which is committed when its queue has room and retired by its completion handler (`run`). Each folder uses those before it:
+//! `find`, `pipelines`, `record`, `run`.
 //!
 //! On systems other than Apple's there is no device to be had, except where the feature `simulated` builds the backend for the simulator.
 //!

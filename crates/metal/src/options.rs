@@ -1,7 +1,7 @@
 use mlx_serving_device::Arithmetic;
 use std::path::PathBuf;
 
-/// How to open a device.
+/// Options for opening a device.
 #[derive(Debug, Clone, Default)]
 pub struct MetalOptions {
     /// Arithmetic mode.

@@ -1,18 +1,10 @@
-use crate::bundle::Bundles;
-use crate::counter::Lane;
-use crate::encoder::Recorder;
-use crate::executor::Executor;
-use crate::gpu::Gpu;
+use crate::find::{DeviceKind, Gpu, Instance, Survey, ValidationLog, no_driver, show_version};
 use crate::heap::{Tally, VulkanHeap, VulkanMemory};
-use crate::instance::{Instance, no_driver, show_version};
-use crate::messages::ValidationLog;
-use crate::pipeline::Pipelines;
-use crate::profile::KernelTime;
+use crate::pipelines::{Pipelines, WarmUp};
 use crate::queue::VulkanQueue;
-use crate::select::DeviceKind;
-use crate::survey::Survey;
-use crate::timeline::VulkanTimeline;
-use crate::warm::WarmUp;
+use crate::queue_kind::QueueKind;
+use crate::record::{Bundles, Recorder};
+use crate::run::{Executor, KernelTime, VulkanTimeline};
 use mlx_serving_device::{
     Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
     Timeline, WeightLayout, WeightSource, WeightSpec,
@@ -29,14 +21,14 @@ use std::time::Duration;
 /// seconds (Windows after 2, amdgpu after 10).
 const PIECE_WORK: u64 = 20_000_000_000;
 
-/// How to make a [`VulkanDevice`].
+/// Options for opening a [`VulkanDevice`].
 #[derive(Debug, Clone, Default)]
 pub struct VulkanOptions {
-    /// Which of [`VulkanDevice::available`]; the first that can be used without a number.
+    /// Index into [`VulkanDevice::available`]; the first that can be used without a number.
     pub index: Option<usize>,
     /// Arithmetic mode.
     pub arithmetic: Arithmetic,
-    /// Whether fast arithmetic uses matrix units, where the device offers some; without, if they are hardware: a software driver's
+    /// Use of matrix units by fast arithmetic, where the device offers some; without a value, if they are hardware: a software driver's
     /// are slower than its plain arithmetic.
     pub matrix_units: Option<bool>,
     /// Loads the validation layer; [`VulkanDevice::validation_messages`] says what it found.
@@ -54,25 +46,25 @@ pub struct VulkanOptions {
 /// A device of this machine, as [`VulkanDevice::available`] found it.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// For [`VulkanOptions::index`].
+    /// Value for [`VulkanOptions::index`].
     pub index: usize,
     /// The device's own name.
     pub name: String,
     /// Name and version of its driver.
     pub driver: String,
-    /// What kind of thing it is.
+    /// Kind of device.
     pub kind: DeviceKind,
     /// Version of Vulkan that the driver has.
     pub api: String,
     /// Bytes of its own memory.
     pub memory: u64,
-    /// What is used of it.
+    /// Things that are used of it.
     pub used: Vec<String>,
-    /// What it lacks; it can be used if nothing.
+    /// Things that it lacks; it can be used if nothing.
     pub missing: Vec<String>,
 }
 
-/// A GPU, or a driver that plays one, through Vulkan.
+/// A GPU, or a driver that emulates one, through Vulkan.
 pub struct VulkanDevice {
     info: DeviceInfo,
     warm: WarmUp,
@@ -138,25 +130,25 @@ impl VulkanDevice {
             lowering,
             pipelines: pipelines.clone(),
             scratch: scratch(gpu, &own),
-            bundles: Lane::ALL.map(|lane| Bundles::new(gpu, lane, &own)),
+            bundles: QueueKind::ALL.map(|kind| Bundles::new(gpu, kind, &own)),
             // The first is short, so that the device begins while the rest is still handed over.
             piece_work: [work / 16, work],
             profile: options.profile,
         });
         let executor = Executor::new(gpu, pipelines)?;
-        let queue = |lane| Arc::new(VulkanQueue { lane, recorder: recorder.clone(), executor: executor.clone() });
+        let open = |kind| Arc::new(VulkanQueue { kind, recorder: recorder.clone(), executor: executor.clone() });
         Ok(Arc::new(Self {
             info,
             warm: WarmUp::default(),
             tally: tally(),
-            queues: Lane::ALL.map(queue),
+            queues: QueueKind::ALL.map(open),
             recorder,
             executor,
             gpu: gpu.clone(),
         }))
     }
 
-    /// What the validation layer has said since the device was opened: warnings and errors.
+    /// Warnings and errors of the validation layer since the device was opened.
     pub fn validation_messages(&self) -> Vec<String> {
         self.gpu.instance.messages.all()
     }
@@ -267,11 +259,11 @@ impl Device for VulkanDevice {
     }
 
     fn compute_queue(&self) -> Arc<dyn Queue> {
-        self.queues[Lane::Compute as usize].clone()
+        self.queues[QueueKind::Compute as usize].clone()
     }
 
     fn transfer_queue(&self) -> Arc<dyn Queue> {
-        self.queues[Lane::Transfer as usize].clone()
+        self.queues[QueueKind::Transfer as usize].clone()
     }
 
     fn new_timeline(&self) -> Result<Arc<dyn Timeline>> {

@@ -1,4 +1,4 @@
-use crate::gpu::Gpu;
+use crate::find::Gpu;
 use ash::vk;
 use mlx_serving_device::{Buffer, DeviceError, Heap, Memory, Result, Storage};
 use std::any::Any;
@@ -12,7 +12,7 @@ const WHOLE: u64 = 16;
 /// Pages that touching writes to.
 const PAGE: usize = 4096;
 
-/// What the device has allocated, shared by all its memory.
+/// Count of what the device has allocated, shared by all its memory.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) allocations: AtomicU64,
@@ -32,7 +32,7 @@ pub(crate) struct VulkanMemory {
     gpu: Arc<Gpu>,
 }
 
-/// Where the host sees the memory, for as long as it lives.
+/// Address at which the host sees the memory, for as long as it lives.
 struct Mapped(*mut u8);
 
 // SAFETY: plain bytes that belong to no thread; ordering rule 5 of the contract keeps accesses apart.

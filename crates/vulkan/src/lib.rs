@@ -1,39 +1,21 @@
 //! The Vulkan backend: command buffers of Vulkan, recorded as ops come and handed to the driver as their points allow.
 //!
-//! From the outside in: [`VulkanDevice`] chooses a GPU (`instance`, `survey`, `matrix`, `select`, `gpu`) and hands out memory (`heap`),
-//! timelines and two queues (`queue`). An `encoder` turns ops into launches of kernels and records them (`record`,
-//! `pipeline`, `warm`) into command buffers of a `bundle`, which is used again. The `executor` keeps submissions until their
-//! points allow them (`schedule`, `counter`), gives them to the driver (`handover`) and ends them (`flight`, `clock`, `profile`).
+//! From the outside in: [`VulkanDevice`] chooses a GPU (`find`) and hands out memory (`heap`), timelines and two queues (`queue`). An
+//! encoder turns ops into launches of kernels (`pipelines` compiles these) and records them into command buffers (`record`). An executor
+//! keeps submissions until their points allow them, gives them to the driver and ends them (`run`). Each folder uses those before it:
+//! `find`, `pipelines`, `record`, `run`.
 
-mod bundle;
-mod cache_file;
-mod clock;
-mod counter;
 mod device;
-mod encoder;
 mod error;
-mod executor;
-mod flight;
-mod gpu;
-mod handover;
+mod find;
 mod heap;
-mod instance;
-mod matrix;
-mod messages;
-mod pipeline;
-mod profile;
+mod pipelines;
 mod queue;
+mod queue_kind;
 mod record;
-mod schedule;
-mod select;
-mod submission;
-mod survey;
+mod run;
 mod testing;
-mod timeline;
-mod touch;
-mod warm;
 
 pub use device::{Found, VulkanDevice, VulkanOptions};
-pub use messages::ValidationLog;
-pub use profile::KernelTime;
-pub use select::DeviceKind;
+pub use find::{DeviceKind, ValidationLog};
+pub use run::KernelTime;

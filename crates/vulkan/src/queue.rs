@@ -1,15 +1,13 @@
-use crate::counter::Lane;
-use crate::encoder::{Recorder, VulkanCommands, VulkanEncoder};
-use crate::executor::Executor;
-use crate::schedule::Mark;
-use crate::timeline::VulkanTimeline;
+use crate::queue_kind::QueueKind;
+use crate::record::{Recorder, VulkanCommands, VulkanEncoder};
+use crate::run::{Executor, Mark, VulkanSubmission, VulkanTimeline};
 use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Point, Queue, Result, Submission};
 use std::fmt;
 use std::sync::Arc;
 
 /// One of the two queues.
 pub(crate) struct VulkanQueue {
-    pub(crate) lane: Lane,
+    pub(crate) kind: QueueKind,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) executor: Arc<Executor>,
 }
@@ -27,7 +25,7 @@ impl VulkanQueue {
 
 impl Queue for VulkanQueue {
     fn encoder(&self) -> Result<Box<dyn Encoder>> {
-        Ok(Box::new(VulkanEncoder::new(self.lane, &self.recorder)?))
+        Ok(Box::new(VulkanEncoder::new(self.kind, &self.recorder)?))
     }
 
     fn submit(
@@ -40,19 +38,21 @@ impl Queue for VulkanQueue {
         let commands = commands.filter(|commands| Arc::ptr_eq(&commands.recorder, &self.recorder));
         let mut commands =
             *commands.ok_or_else(|| DeviceError::Contract("a command buffer of another device".into()))?;
-        if commands.lane != self.lane {
-            return Err(DeviceError::Contract(format!("a command buffer for {:?} on {:?}", commands.lane, self.lane)));
+        if commands.queue != self.kind {
+            return Err(DeviceError::Contract(format!("a command buffer for {:?} on {:?}", commands.queue, self.kind)));
         }
         let marks = |points: &[Point]| points.iter().map(|point| self.mark(point)).collect::<Result<Vec<_>>>();
         let (waits, signal) = (marks(waits)?, signal.map(|point| self.mark(&point)).transpose()?);
         let pieces = std::mem::take(&mut commands.pieces).into_iter();
         let pieces = pieces.map(|piece| Ok((marks(&piece.waits)?, piece.tape))).collect::<Result<Vec<_>>>()?;
-        Ok(self.executor.shared.submit(commands, waits, pieces, signal)?)
+        let shared = &self.executor.shared;
+        let ending = shared.submit(commands, waits, pieces, signal)?;
+        Ok(Arc::new(VulkanSubmission { ending, executor: Arc::downgrade(shared) }))
     }
 }
 
 impl fmt::Debug for VulkanQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VulkanQueue({:?})", self.lane)
+        write!(f, "VulkanQueue({:?})", self.kind)
     }
 }

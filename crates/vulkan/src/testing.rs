@@ -1,4 +1,4 @@
-//! What tests need to break a device, and to count what it does.
+//! Means for tests to break a device, and to count what it does.
 
 use crate::VulkanDevice;
 use std::sync::atomic::Ordering::Relaxed;

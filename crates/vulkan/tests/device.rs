@@ -114,7 +114,7 @@ fn warming_ends_with_the_device() {
 /// Set in a process that says what opening a device comes to, and does nothing else.
 const ASKED: &str = "TEST_ASKS_FOR_A_DEVICE";
 
-/// What opening a device comes to in a process of its own, with a variable set.
+/// Result of opening a device in a process of its own, with a variable set.
 fn opened_with(test: &str, variable: &str, value: &Path) -> String {
     let program = std::env::current_exe().unwrap();
     let output = Command::new(program)

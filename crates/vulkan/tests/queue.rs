@@ -1,4 +1,4 @@
-//! What the Vulkan backend's queues do beyond the contract.
+//! Behavior of the Vulkan backend's queues beyond the contract.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
@@ -95,7 +95,7 @@ fn recording_objects_are_used_again() {
     timeline.wait(10_000, LIMIT).unwrap();
     assert!(device.get().bundles() <= 5, "{} for four in flight", device.get().bundles());
     drop(queue.encoder().unwrap());
-    assert!(device.get().bundles() <= 5, "what is not submitted comes back, too");
+    assert!(device.get().bundles() <= 5, "what is not submitted is returned, too");
 }
 
 #[test]

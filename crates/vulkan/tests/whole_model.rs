@@ -8,7 +8,7 @@ use mlx_serving_vulkan::VulkanOptions;
 use mlx_serving_whole_model::{SELECTIONS, company_changes_no_answer, greedy_answers, logits};
 use std::sync::Arc;
 
-/// Whether there is a device at all; each case opens its own.
+/// True if there is a device at all; each case opens its own.
 fn there_is_vulkan() -> bool {
     Watched::open(VulkanOptions::default()).is_some()
 }

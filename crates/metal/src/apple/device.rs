@@ -1,43 +1,31 @@
 use crate::MetalOptions;
-use crate::apple::clock;
-use crate::apple::encoder::Recorder;
-use crate::apple::flights::Flights;
+use crate::apple::find::{info, matrix_side, system_default};
 use crate::apple::heap::{ALIGN, Allocator, MetalHeap, Tally};
-use crate::apple::lane::Lane;
 use crate::apple::objects::{Object, refused};
 use crate::apple::pipelines::Pipelines;
-use crate::apple::queue::{Kind, MetalQueue};
+use crate::apple::queue::MetalQueue;
+use crate::apple::queue_kind::QueueKind;
+use crate::apple::record::Recorder;
 use crate::apple::residency::Residency;
+use crate::apple::run::{Flights, SubmitQueue, now};
 use crate::apple::timeline::MetalTimeline;
 use mlx_serving_device::{
-    Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
-    Timeline, WeightLayout, WeightSource, WeightSpec,
+    Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage, Timeline,
+    WeightLayout, WeightSource, WeightSpec,
 };
 use mlx_serving_kernels::{Kernel, Lowering, Scratch, assemble_exact};
 use objc2::rc::autoreleasepool;
-use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice, MTLGPUFamily};
+use objc2_metal::MTLDevice;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-// `MTLCreateSystemDefaultDevice` answers nil on macOS unless this is linked.
-#[cfg(target_os = "macos")]
-#[link(name = "CoreGraphics", kind = "framework")]
-unsafe extern "C" {}
-
 /// Metal's own limit of command buffers that exist in a queue.
 const COMMAND_BUFFERS: usize = 64;
-/// The longest buffer that an op may refer to: kernels are told the length of what is bound in a u32.
-const MAX_BUFFER_LEN: u64 = (1 << 32) - ALIGN;
-
 /// Multiply-adds of a tenth of a second on a GPU of 1 TFLOPS.
 const PIECE_WORK: u64 = 50_000_000_000;
-
-/// The first GPUs that have matrices of a simd-group: the language has them as squares of 8, f16 into f32 among them.
-const MATRIX_UNITS: MTLGPUFamily = MTLGPUFamily::Apple7;
-const MATRIX_SIDE: u32 = 8;
 
 /// The system's default GPU.
 pub struct MetalDevice {
@@ -53,7 +41,7 @@ pub struct MetalDevice {
 impl MetalDevice {
     /// True if this system has a Metal device.
     pub fn available() -> bool {
-        autoreleasepool(|_| MTLCreateSystemDefaultDevice().is_some())
+        autoreleasepool(|_| system_default().is_some())
     }
 
     /// Opens the system's default device.
@@ -82,14 +70,14 @@ impl MetalDevice {
 
     fn open_in_pool(options: &MetalOptions) -> Result<Arc<Self>> {
         let none = || DeviceError::Unsupported("this system has no Metal device; use another with --device".into());
-        let device = MTLCreateSystemDefaultDevice().ok_or_else(none)?;
+        let device = system_default().ok_or_else(none)?;
         let pipelines = Arc::new(Pipelines::new(&device, options.pipeline_cache.as_deref()));
-        let matrix_side = match options.matrix_side {
-            None => device.supportsFamily(MATRIX_UNITS).then_some(MATRIX_SIDE),
+        let side = match options.matrix_side {
+            None => matrix_side(&device),
             side => side,
         };
         let assemble = |lowering| Self::assemble(&device, &pipelines, options, lowering);
-        assemble_exact(options.arithmetic, matrix_side, assemble)
+        assemble_exact(options.arithmetic, side, assemble)
     }
 
     fn assemble(
@@ -117,46 +105,12 @@ impl MetalDevice {
         let flights = Arc::new(Flights::default());
         let piece_work = options.piece_work.unwrap_or(PIECE_WORK);
         let open = |kind, queue| {
-            let lane = Lane::new(kind, queue, device, &allocator, flights.clone(), piece_work)?;
-            Ok(MetalQueue::new(kind, lane, recorder.clone(), flights.clone()))
+            let submit_queue = SubmitQueue::new(kind, queue, device, &allocator, flights.clone(), piece_work)?;
+            Ok(MetalQueue::new(kind, submit_queue, recorder.clone(), flights.clone()))
         };
         let [compute, transfer] = queues;
-        let (compute, transfer) = (open(Kind::Compute, compute)?, open(Kind::Transfer, transfer)?);
+        let (compute, transfer) = (open(QueueKind::Compute, compute)?, open(QueueKind::Transfer, transfer)?);
         Ok(Arc::new(Self { info, device: device.clone(), allocator, flights, recorder, compute, transfer }))
-    }
-}
-
-fn info(
-    device: &Object<dyn MTLDevice>,
-    arithmetic: Arithmetic,
-    matrix_side: Option<u32>,
-    residency_sets: bool,
-) -> DeviceInfo {
-    let families = [
-        (MTLGPUFamily::Metal3, "Metal 3"),
-        (MTLGPUFamily::Apple7, "Apple 7"),
-        (MTLGPUFamily::Apple8, "Apple 8"),
-        (MTLGPUFamily::Apple9, "Apple 9"),
-    ];
-    let mut features: Vec<String> = families
-        .into_iter()
-        .filter(|(family, _)| device.supportsFamily(*family))
-        .map(|(_, name)| name.into())
-        .collect();
-    features.extend(matrix_side.map(|side| format!("{side}x{side} matrix units")));
-    if residency_sets {
-        features.push("residency sets".into());
-    }
-    DeviceInfo {
-        backend: "metal",
-        name: device.name().to_string(),
-        features,
-        unified_memory: device.hasUnifiedMemory(),
-        memory_budget: device.recommendedMaxWorkingSetSize(),
-        max_buffer_len: MAX_BUFFER_LEN.min(device.maxBufferLength() as u64),
-        arithmetic,
-        // Metal does not tell how many cores a GPU has.
-        units: 1,
     }
 }
 
@@ -177,7 +131,7 @@ impl Device for MetalDevice {
     }
 
     fn now(&self) -> Duration {
-        clock::now()
+        now()
     }
 
     fn new_heap(&self, len: u64, storage: Storage) -> Result<Arc<dyn Heap>> {

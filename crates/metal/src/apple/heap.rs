@@ -21,7 +21,7 @@ pub(crate) const ALIGN: u64 = 256;
 /// Distance of the bytes that [`Heap::touch`] writes: no system that has Metal has smaller pages.
 const PAGE: u64 = 4096;
 
-/// What the device has allocated, shared by all its memory.
+/// Count of what the device has allocated, shared by all its memory.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) allocations: AtomicU64,
@@ -128,7 +128,7 @@ type Parts = (Object<dyn MTLBuffer>, Option<Object<dyn MTLHeap>>);
 pub(crate) struct MetalMemory {
     buffer: AnyThread<Object<dyn MTLBuffer>>,
     heap: AnyThread<Option<Object<dyn MTLHeap>>>,
-    /// Where the host sees the buffer, if it does.
+    /// Address at which the host sees the buffer, if it does.
     contents: AnyThread<Option<*mut u8>>,
     len: u64,
     storage: Storage,
@@ -144,7 +144,7 @@ impl MetalMemory {
         buffer.memory().as_any().downcast_ref().ok_or_else(foreign)
     }
 
-    /// For binding.
+    /// Buffer for binding.
     pub(crate) fn buffer(&self) -> &ProtocolObject<dyn MTLBuffer> {
         &self.buffer
     }

@@ -1,16 +1,15 @@
 //! The backend itself.
 
-mod clock;
 mod device;
-mod encoder;
-mod flights;
+mod find;
 mod heap;
-mod lane;
 mod objects;
-mod pass;
 mod pipelines;
 mod queue;
+mod queue_kind;
+mod record;
 mod residency;
+mod run;
 mod timeline;
 
 pub use device::MetalDevice;

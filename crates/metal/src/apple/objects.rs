@@ -1,6 +1,7 @@
 use mlx_serving_device::DeviceError;
 use objc2::rc::Retained;
 use objc2::runtime::ProtocolObject;
+use objc2_foundation::NSError;
 
 /// A retained Metal object that is known by its protocol.
 pub(crate) type Object<P> = Retained<ProtocolObject<P>>;
@@ -31,4 +32,9 @@ impl<T> std::ops::Deref for AnyThread<T> {
 /// The error of a call that answers nil without saying why.
 pub(crate) fn refused(what: &str) -> DeviceError {
     DeviceError::Lost(format!("Metal gave no {what}"))
+}
+
+/// Text of a framework's error.
+pub(crate) fn text(error: &NSError) -> String {
+    error.localizedDescription().to_string()
 }

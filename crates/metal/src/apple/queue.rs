@@ -1,29 +1,27 @@
-use crate::apple::encoder::{MetalCommands, MetalEncoder, Recorder};
-use crate::apple::flights::{Flight, Flights};
-use crate::apple::lane::Lane;
+use crate::apple::queue_kind::QueueKind;
+use crate::apple::record::{MetalCommands, MetalEncoder, Recorder};
+use crate::apple::run::{Flight, Flights, SubmitQueue};
 use crate::apple::timeline::MetalPoint;
 use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Point, Queue, Result, Submission};
 use std::fmt;
 use std::sync::Arc;
 
-/// Which of a device's queues something belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Compute,
-    Transfer,
-}
-
 /// The contract's queue over an `MTLCommandQueue`.
 pub(crate) struct MetalQueue {
-    kind: Kind,
-    lane: Arc<Lane>,
+    kind: QueueKind,
+    submit_queue: Arc<SubmitQueue>,
     recorder: Arc<Recorder>,
     flights: Arc<Flights>,
 }
 
 impl MetalQueue {
-    pub(crate) fn new(kind: Kind, lane: Arc<Lane>, recorder: Arc<Recorder>, flights: Arc<Flights>) -> Arc<Self> {
-        Arc::new(Self { kind, lane, recorder, flights })
+    pub(crate) fn new(
+        kind: QueueKind,
+        submit_queue: Arc<SubmitQueue>,
+        recorder: Arc<Recorder>,
+        flights: Arc<Flights>,
+    ) -> Arc<Self> {
+        Arc::new(Self { kind, submit_queue, recorder, flights })
     }
 }
 
@@ -48,7 +46,7 @@ impl Queue for MetalQueue {
         let flight = Flight::new(waits, commands.steps, signal.map(MetalPoint::new).transpose()?);
         let submission = flight.submission.clone();
         self.flights.admit()?;
-        self.lane.submit(flight);
+        self.submit_queue.submit(flight);
         Ok(submission)
     }
 }
@@ -56,7 +54,7 @@ impl Queue for MetalQueue {
 impl Drop for MetalQueue {
     /// Runs what has been submitted; what waits for a point that nobody has reached fails.
     fn drop(&mut self) {
-        self.lane.drain();
+        self.submit_queue.drain();
     }
 }
 

@@ -10,7 +10,7 @@ const MEMBERS: usize = 64;
 /// Sets that Metal lets a queue have.
 const SETS: usize = 32;
 
-/// What keeps memory resident: residency sets, attached to both queues, where the system has them.
+/// Keeps memory resident: residency sets, attached to both queues, where the system has them.
 pub(crate) struct Residency {
     device: Object<dyn MTLDevice>,
     queues: [Object<dyn MTLCommandQueue>; 2],

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// A timeline: a shared event that command buffers wait for and signal on the device, and beside it the value that the host sees.
 ///
 /// The host's value follows the event's. The device signals the event with a command buffer's last op, and other queues go on at once;
-/// the host's value rises when the submission has been retired, because its memory must be let go and its end show first. What
+/// the host's value rises when the submission has been retired, because its memory must be released and its end show first. What
 /// the host signals, and what a failed command buffer leaves unsignaled, raises both.
 #[derive(Debug)]
 pub(crate) struct MetalTimeline {
@@ -24,7 +24,7 @@ impl MetalTimeline {
         Ok(Self { event, reached: Mutex::new(0), raised: Condvar::new() })
     }
 
-    /// For encoding waits and signals.
+    /// Event for encoding waits and signals.
     pub(crate) fn event(&self) -> &ProtocolObject<dyn MTLEvent> {
         ProtocolObject::from_ref(&*self.event)
     }
