@@ -1,18 +1,18 @@
 use crate::allocate::Allocate;
-use crate::blit_coordinator::BlitCoordinator;
-use crate::caching_allocator::CachingAllocator;
-use crate::command_buffer_ring::CommandBufferRing;
+use crate::allocate::caching::CachingAllocator;
+use crate::allocate::pool::MemoryPool;
 use crate::config::{FallbackPolicy, MetalOptimizations};
 use crate::error::MetalLayerError;
 use crate::frontier::Frontier;
-use crate::inline_transfer::InlineTransfer;
-use crate::memory_pool::MemoryPool;
-use crate::metrics::LayerMetrics;
-use crate::single_submission::SingleSubmission;
-use crate::stats::{DeviceStats, LayerStats, Switched};
+use crate::observe::metrics::LayerMetrics;
+use crate::observe::stats::{DeviceStats, LayerStats, Switched};
+use crate::observe::utilization::Utilization;
 use crate::submit::Submit;
+use crate::submit::ring::CommandBufferRing;
+use crate::submit::single::SingleSubmission;
 use crate::transfer::Transfer;
-use crate::utilization::Utilization;
+use crate::transfer::blit::BlitCoordinator;
+use crate::transfer::inline::InlineTransfer;
 use mlx_serving_device::{Device, Result};
 use std::sync::Arc;
 

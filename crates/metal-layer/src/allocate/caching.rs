@@ -1,6 +1,6 @@
 use crate::allocate::{Allocate, Allocation, Leak, Reclaim};
 use crate::frontier::Frontier;
-use crate::stats::PoolStats;
+use crate::observe::stats::PoolStats;
 use crate::sync::{Mutex, MutexGuard};
 use mlx_serving_device::{Buffer, Device, Point, Result, Storage};
 use std::collections::{BTreeMap, HashMap};

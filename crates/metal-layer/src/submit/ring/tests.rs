@@ -1,7 +1,7 @@
 use super::*;
 use crate::CachingAllocator;
 use crate::frontier::Frontier;
-use crate::metrics::LayerMetrics;
+use crate::observe::metrics::LayerMetrics;
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
 use mlx_serving_device::Timeline;
 use proptest::prelude::*;

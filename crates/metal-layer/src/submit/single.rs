@@ -1,6 +1,6 @@
 use crate::allocate::{Allocate, Allocation};
 use crate::frontier::Lane;
-use crate::stats::RingStats;
+use crate::observe::stats::RingStats;
 use crate::submit::{InFlight, Lease, Slot, Submit};
 use mlx_serving_device::{Device, DeviceError, Point, Result, Storage};
 use std::sync::Arc;

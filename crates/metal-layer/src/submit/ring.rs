@@ -1,7 +1,7 @@
 use crate::allocate::{Allocate, Allocation};
 use crate::config::{CommandBufferRingConfig, FallbackPolicy};
 use crate::frontier::Lane;
-use crate::stats::RingStats;
+use crate::observe::stats::RingStats;
 use crate::submit::{InFlight, Lease, Slot, Submit};
 use mlx_serving_device::{Device, DeviceError, Point, Result, Status, Storage, Submission};
 use mlx_serving_metrics::Histogram;
@@ -253,5 +253,4 @@ impl Submit for CommandBufferRing {
 }
 
 #[cfg(test)]
-#[path = "command_buffer_ring_tests.rs"]
 mod tests;

@@ -4,11 +4,11 @@ mod fit;
 mod heaps;
 mod whole_heap;
 
+use crate::allocate::caching::CachingAllocator;
 use crate::allocate::{Allocate, Allocation, Leak, Reclaim, WEIGHTS};
-use crate::caching_allocator::CachingAllocator;
 use crate::config::MemoryPoolConfig;
 use crate::frontier::Frontier;
-use crate::stats::PoolStats;
+use crate::observe::stats::PoolStats;
 use crate::sync::{Mutex, MutexGuard};
 pub use fit::WorkingSet;
 use garde::Validate;
@@ -187,7 +187,7 @@ impl MemoryPool {
     /// # Errors
     /// The heap is another pool's, to which it has now gone back.
     pub fn release_heap(&self, heap: WholeHeap) -> Result<()> {
-        if heap.is_of(&self.shared) {
+        if heap.is_of(self.shared.as_ref()) {
             return Ok(());
         }
         Err(DeviceError::Contract("the heap is of another memory pool; it went back to that one".into()))

@@ -1,12 +1,18 @@
+//! Copies on the transfer queue beside the compute queue: one thread fills staging memory and submits copies, a second one ends them.
+
+pub(crate) mod gate;
+pub(crate) mod overlap;
+pub(crate) mod worker;
+
 use crate::allocate::{Allocate, Allocation};
-use crate::blit_worker::{Filler, Finisher, Job, Work};
 use crate::config::{BlitQueueConfig, FallbackPolicy};
 use crate::frontier::{Frontier, Lane};
-use crate::inline_transfer::{InlineTransfer, within_reach};
-use crate::metrics::LayerMetrics;
-use crate::overlap::Overlap;
-use crate::staging::Gate;
-use crate::stats::BlitStats;
+use crate::observe::metrics::LayerMetrics;
+use crate::observe::stats::BlitStats;
+use crate::transfer::blit::gate::Gate;
+use crate::transfer::blit::overlap::Overlap;
+use crate::transfer::blit::worker::{Filler, Finisher, Job, Work};
+use crate::transfer::inline::{InlineTransfer, within_reach};
 use crate::transfer::{Fill, Outcome, Sink, Ticket, Transfer};
 use mlx_serving_device::{Buffer, Device, DeviceError, Patience, Point, Result, Storage};
 use mlx_serving_metrics::Histogram;

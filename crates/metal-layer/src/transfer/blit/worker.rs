@@ -1,9 +1,9 @@
 //! The two threads of the [`crate::BlitCoordinator`].
 
 use crate::allocate::Allocation;
-use crate::blit_coordinator::Shared;
-use crate::inline_transfer::{drain_directly, fill_directly, record_copies, total, within_reach};
-use crate::staging::{Room, Taken};
+use crate::transfer::blit::Shared;
+use crate::transfer::blit::gate::{Room, Taken};
+use crate::transfer::inline::{drain_directly, fill_directly, record_copies, total, within_reach};
 use crate::transfer::{Fill, Outcome, Sink};
 use mlx_serving_device::{Buffer, DeviceError, Point, Result, Status, Storage, Submission};
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,6 +1,6 @@
 use crate::allocate::Allocate;
 use crate::frontier::Lane;
-use crate::stats::BlitStats;
+use crate::observe::stats::BlitStats;
 use crate::transfer::{Fill, Sink, Ticket, Transfer};
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Buffer, Device, DeviceError, Encoder, Op, Point, Result, Storage, Submission};
