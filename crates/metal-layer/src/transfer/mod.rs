@@ -2,6 +2,7 @@
 //! queue. Each reports its end through a ticket.
 
 pub(crate) mod blit;
+mod bytes;
 pub(crate) mod inline;
 
 use crate::observe::stats::BlitStats;
