@@ -1,5 +1,6 @@
 //! Runs of bytes over several buffers: moved by the host where it reaches them, else by copies that are recorded.
 
+use crate::transfer::direction::Direction;
 use crate::transfer::{Fill, Sink};
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Buffer, DeviceError, Encoder, Op, Result, Storage};
@@ -49,13 +50,21 @@ pub(crate) fn drain_directly(from: &[Buffer], sink: Sink) -> Result<()> {
     sink(&bytes).map_err(DeviceError::CommandFailed)
 }
 
-/// Records copies between `parts` and `whole`, which holds them one behind the other.
-pub(crate) fn record_copies(encoder: &mut dyn Encoder, parts: &[Buffer], whole: &Buffer, to_parts: bool) -> Result<()> {
+/// Records copies between `whole`, which holds the bytes one behind the other, and `parts`, which an upload fills.
+pub(crate) fn record_copies(
+    encoder: &mut dyn Encoder,
+    parts: &[Buffer],
+    whole: &Buffer,
+    direction: Direction,
+) -> Result<()> {
     let mut at = 0;
     for part in parts {
         let piece = whole.slice(at..at + part.len())?;
         at += part.len();
-        let (from, to) = if to_parts { (piece, part.clone()) } else { (part.clone(), piece) };
+        let (from, to) = match direction {
+            Direction::Upload => (piece, part.clone()),
+            Direction::Download => (part.clone(), piece),
+        };
         encoder.record(Op::Copy(Copy { from, to }))?;
     }
     Ok(())

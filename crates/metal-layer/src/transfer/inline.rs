@@ -2,6 +2,7 @@ use crate::allocate::Allocate;
 use crate::frontier::Lane;
 use crate::observe::stats::BlitStats;
 use crate::transfer::bytes::{drain_directly, fill_directly, record_copies, total, within_reach};
+use crate::transfer::direction::Direction;
 use crate::transfer::{Fill, Sink, Ticket, Transfer};
 use mlx_serving_device::{Buffer, Device, Point, Result, Storage, Submission};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,12 +34,12 @@ impl InlineTransfer {
         &self,
         parts: &[Buffer],
         staging: &Buffer,
-        to_parts: bool,
+        direction: Direction,
         after: &[Point],
     ) -> Result<(Point, Arc<dyn Submission>)> {
         let queue = self.device.compute_queue();
         let mut encoder = queue.encoder()?;
-        record_copies(encoder.as_mut(), parts, staging, to_parts)?;
+        record_copies(encoder.as_mut(), parts, staging, direction)?;
         let point = self.compute.issue();
         let submission = queue.submit(encoder.finish()?, after, Some(point.clone()))?;
         Ok((point, submission))
@@ -59,7 +60,7 @@ impl InlineTransfer {
             match fill_directly(std::slice::from_ref(&*staging), fill) {
                 Err(error) => Ticket::done(Err(error)),
                 Ok(()) => {
-                    let (point, submission) = self.copy(to, &staging, true, after)?;
+                    let (point, submission) = self.copy(to, &staging, Direction::Upload, after)?;
                     Ticket::submitted(point, submission)
                 }
             }
@@ -76,7 +77,7 @@ impl InlineTransfer {
             drain_directly(from, sink)
         } else {
             let staging = self.allocate.allocate(total(from), Storage::Shared, "staging")?;
-            let (_, submission) = self.copy(from, &staging, false, after)?;
+            let (_, submission) = self.copy(from, &staging, Direction::Download, after)?;
             submission.wait(LIMIT)?;
             drain_directly(std::slice::from_ref(&*staging), sink)
         };

@@ -3,6 +3,7 @@
 
 pub(crate) mod blit;
 mod bytes;
+mod direction;
 pub(crate) mod inline;
 
 use crate::observe::stats::BlitStats;

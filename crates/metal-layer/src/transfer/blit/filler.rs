@@ -2,6 +2,7 @@ use crate::transfer::Fill;
 use crate::transfer::blit::gate::{Room, Taken};
 use crate::transfer::blit::shared::{Begun, Copying, End, Job, Shared, Stage, Staging, Work};
 use crate::transfer::bytes::{fill_directly, within_reach};
+use crate::transfer::direction::Direction;
 use mlx_serving_device::{Buffer, DeviceError, Point, Result, Storage};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -25,7 +26,7 @@ impl Filler {
                 Taken::End => return,
             };
             let end = End {
-                uploads: job.work.uploads(),
+                direction: job.work.direction(),
                 bytes: job.work.bytes(),
                 since: Instant::now(),
                 point: job.point,
@@ -80,11 +81,11 @@ impl Filler {
             Work::Upload { to, fill } => {
                 let whole = staging.buffer.slice(0..end.bytes)?;
                 let sent = shared.overlap.during(|| self.fill(&whole, fill))?;
-                let copying = self.submit(&to, staging, true, after, end)?;
+                let copying = self.submit(&to, staging, Direction::Upload, after, end)?;
                 Ok(Stage::In(copying, to, sent))
             }
             Work::Download { from, sink } => {
-                let copying = self.submit(&from, staging, false, after, end)?;
+                let copying = self.submit(&from, staging, Direction::Download, after, end)?;
                 Ok(Stage::Out(copying, from, sink))
             }
         }
@@ -112,7 +113,7 @@ impl Filler {
         &self,
         parts: &[Buffer],
         staging: Staging,
-        to_parts: bool,
+        direction: Direction,
         after: &[Point],
         end: &End,
     ) -> Result<Copying> {
@@ -124,7 +125,7 @@ impl Filler {
         let counted = after.iter().all(Point::reached);
         let signal = (!config.verify_checksums).then(|| end.point.clone());
         let whole = staging.buffer.slice(0..end.bytes)?;
-        let submission = self.shared.copy(parts, &whole, to_parts, after, signal)?;
+        let submission = self.shared.copy(parts, &whole, direction, after, signal)?;
         if counted {
             self.shared.overlap.begin();
         }

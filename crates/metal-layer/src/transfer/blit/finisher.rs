@@ -2,6 +2,7 @@ use crate::transfer::Sink;
 use crate::transfer::blit::gate::Room;
 use crate::transfer::blit::shared::{Begun, Copying, Shared, Stage};
 use crate::transfer::bytes::{drain_directly, total};
+use crate::transfer::direction::Direction;
 use mlx_serving_device::{Buffer, DeviceError, Point, Result, Status};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -117,11 +118,11 @@ impl Finisher {
         let (source, back) = (staging.slice(0..bytes)?, staging.slice(bytes..2 * bytes)?);
         for again in [true, false] {
             landed = landed.and_then(|()| {
-                self.copy_now(to, &back, false)?;
+                self.copy_now(to, &back, Direction::Download)?;
                 self.compare(sent, checksum(&back)?)
             });
             match &landed {
-                Err(DeviceError::CommandFailed(_)) if again => landed = self.copy_now(to, &source, true),
+                Err(DeviceError::CommandFailed(_)) if again => landed = self.copy_now(to, &source, Direction::Upload),
                 _ => break,
             }
         }
@@ -142,11 +143,13 @@ impl Finisher {
             let second = staging.slice(bytes..2 * bytes)?;
             for again in [true, false] {
                 landed = landed.and_then(|()| {
-                    self.copy_now(from, &second, false)?;
+                    self.copy_now(from, &second, Direction::Download)?;
                     self.compare(checksum(&first)?, checksum(&second)?)
                 });
                 match &landed {
-                    Err(DeviceError::CommandFailed(_)) if again => landed = self.copy_now(from, &first, false),
+                    Err(DeviceError::CommandFailed(_)) if again => {
+                        landed = self.copy_now(from, &first, Direction::Download)
+                    }
                     _ => break,
                 }
             }
@@ -167,8 +170,8 @@ impl Finisher {
         Err(DeviceError::CommandFailed(message))
     }
 
-    fn copy_now(&self, parts: &[Buffer], whole: &Buffer, to_parts: bool) -> Result<()> {
-        self.shared.copy(parts, whole, to_parts, &[], None)?.wait(self.shared.limit())
+    fn copy_now(&self, parts: &[Buffer], whole: &Buffer, direction: Direction) -> Result<()> {
+        self.shared.copy(parts, whole, direction, &[], None)?.wait(self.shared.limit())
     }
 }
 

@@ -82,7 +82,7 @@ impl BlitCoordinator {
         let shared = &self.shared;
         // While it is stalled, one transfer after the other must not wait for as long again.
         let limit = if self.fallen_back().is_some() { Duration::ZERO } else { shared.limit() };
-        let lane = if work.uploads() { &shared.lanes.uploads } else { &shared.lanes.downloads };
+        let lane = shared.lanes.due(work.direction());
         let admit = |work| shared.admit(work, lane, shared.lanes.before());
         let put = shared.gate.put(shared.room_for(&work), limit, work, admit);
         shared.note_room(put.is_ok());
@@ -136,14 +136,13 @@ impl BlitCoordinator {
             let reason = self.fallen_back().unwrap_or_else(|| "no room in the staging ring".into());
             return Err(DeviceError::CommandFailed(format!("{reason}, and graceful_fallback is off")));
         }
-        let (uploads, bytes) = (work.uploads(), work.bytes());
+        let (direction, bytes) = (work.direction(), work.bytes());
         let (after, began) = (self.shared.lanes.before(), Instant::now());
         let ticket = match work {
             Work::Upload { to, fill } => self.inline.scatter_after(&to, fill, &after),
             Work::Download { from, sink } => self.inline.gather_after(&from, sink, &after),
         }?;
-        self.shared
-            .note(|s| if uploads { s.upload(bytes, began.elapsed()) } else { s.download(bytes, began.elapsed()) });
+        self.shared.note(|s| direction.count(s, bytes, began.elapsed()));
         Ok(ticket)
     }
 }

@@ -8,9 +8,9 @@ use crate::observe::stats::BlitStats;
 use crate::transfer::blit::gate::{Gate, Room};
 use crate::transfer::blit::overlap::Overlap;
 use crate::transfer::bytes::{record_copies, total, within_reach};
+use crate::transfer::direction::Direction;
 use crate::transfer::{Fill, Outcome, Sink, Ticket};
 use mlx_serving_device::{Buffer, Device, DeviceError, Patience, Point, Result, Storage, Submission};
-use mlx_serving_metrics::Histogram;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -33,8 +33,7 @@ pub(crate) struct Shared {
     staging: Mutex<Option<Allocation>>,
     pending: AtomicUsize,
     stats: Mutex<BlitStats>,
-    /// Seconds of uploads and of downloads.
-    durations: [Histogram; 2],
+    metrics: LayerMetrics,
     pub policy: OnceLock<FallbackPolicy>,
     /// Reason for synchronous transfers: there was no room in time, and none since.
     stalled: Mutex<Option<String>>,
@@ -50,6 +49,14 @@ pub(crate) struct Lanes {
 }
 
 impl Lanes {
+    /// The lane of uploads or of downloads.
+    pub(crate) fn due(&self, direction: Direction) -> &Lane {
+        match direction {
+            Direction::Upload => &self.uploads,
+            Direction::Download => &self.downloads,
+        }
+    }
+
     /// Points that a transfer which is asked for now comes after.
     pub(crate) fn before(&self) -> Vec<Point> {
         let lanes = [&self.compute, &self.uploads, &self.downloads];
@@ -80,7 +87,7 @@ impl Shared {
             device,
             allocate,
             config: config.clone(),
-            durations: [metrics.blit_upload.clone(), metrics.blit_download.clone()],
+            metrics: metrics.clone(),
         }
     }
 
@@ -171,20 +178,15 @@ impl Shared {
     }
 
     /// Notes the end of a transfer.
-    pub(crate) fn end(&self, uploads: bool, bytes: u64, took: Duration) {
+    fn end(&self, direction: Direction, bytes: u64, took: Duration) {
         self.pending.fetch_sub(1, Ordering::Relaxed);
-        self.note_end(uploads, bytes, took);
-    }
-
-    fn note_end(&self, uploads: bool, bytes: u64, took: Duration) {
-        let [upload, download] = &self.durations;
         self.note(|s| {
-            if uploads {
-                s.upload(bytes, took)
-            } else {
-                s.download(bytes, took)
-            }
-            if uploads { upload } else { download }.observe(took.as_secs_f64());
+            direction.count(s, bytes, took);
+            let seconds = match direction {
+                Direction::Upload => &self.metrics.blit_upload,
+                Direction::Download => &self.metrics.blit_download,
+            };
+            seconds.observe(took.as_secs_f64());
         });
     }
 
@@ -200,13 +202,13 @@ impl Shared {
         &self,
         parts: &[Buffer],
         whole: &Buffer,
-        to_parts: bool,
+        direction: Direction,
         after: &[Point],
         signal: Option<Point>,
     ) -> Result<Arc<dyn Submission>> {
         let queue = self.device.transfer_queue();
         let mut encoder = queue.encoder()?;
-        record_copies(encoder.as_mut(), parts, whole, to_parts)?;
+        record_copies(encoder.as_mut(), parts, whole, direction)?;
         queue.submit(encoder.finish()?, after, signal)
     }
 }
@@ -223,8 +225,11 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    pub(crate) fn uploads(&self) -> bool {
-        matches!(self, Work::Upload { .. })
+    pub(crate) fn direction(&self) -> Direction {
+        match self {
+            Work::Upload { .. } => Direction::Upload,
+            Work::Download { .. } => Direction::Download,
+        }
     }
 
     pub(crate) fn buffers(&self) -> &[Buffer] {
@@ -292,7 +297,7 @@ pub(crate) struct Begun {
 /// Reporter of a transfer's end.
 #[derive(Clone)]
 pub(crate) struct End {
-    pub uploads: bool,
+    pub direction: Direction,
     pub bytes: u64,
     pub since: Instant,
     pub point: Point,
@@ -302,7 +307,7 @@ pub(crate) struct End {
 impl End {
     /// The result first: who sees the point must not find the transfer pending for long.
     pub(crate) fn tell(&self, shared: &Shared, result: Result<()>) {
-        shared.end(self.uploads, self.bytes, self.since.elapsed());
+        shared.end(self.direction, self.bytes, self.since.elapsed());
         self.outcome.set(result);
         self.point.timeline.signal(self.point.value);
     }
