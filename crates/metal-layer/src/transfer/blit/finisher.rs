@@ -32,15 +32,12 @@ impl Finisher {
                 Stage::Read(from, sink) => (self.read(&from, sink, &after), None),
                 Stage::In(copying, to, sent) => {
                     let landed = self.land(&copying, &after);
-                    let result = match sent {
-                        None => landed,
-                        Some(sent) => self.compare_in(&copying.staging.buffer, &to, sent, landed),
-                    };
+                    let result = self.end_upload(&copying.staging.buffer, &to, sent, landed);
                     (result, Some(copying))
                 }
                 Stage::Out(copying, from, sink) => {
                     let landed = self.land(&copying, &after);
-                    let result = self.hand_over(&copying.staging.buffer, &from, sink, end.bytes, landed);
+                    let result = self.end_download(&copying.staging.buffer, &from, sink, landed);
                     (result, Some(copying))
                 }
             };
@@ -96,9 +93,7 @@ impl Finisher {
 
     fn read(&self, from: &[Buffer], sink: Sink, after: &[Point]) -> Result<()> {
         self.shared.settle(after)?;
-        let read = || self.shared.overlap.during(|| drain_directly(from, sink));
-        catch_unwind(AssertUnwindSafe(read))
-            .unwrap_or_else(|_| Err(DeviceError::CommandFailed("taking the bytes panicked".into())))
+        self.shared.overlap.during(|| hand_over(from, sink))
     }
 
     /// Waits for a copy.
@@ -112,52 +107,46 @@ impl Finisher {
         landed
     }
 
-    /// Reads back what was sent and compares; a copy that failed or arrived different is made once more.
-    fn compare_in(&self, staging: &Buffer, to: &[Buffer], sent: u32, mut landed: Result<()>) -> Result<()> {
-        let bytes = total(to);
-        let (source, back) = (staging.slice(0..bytes)?, staging.slice(bytes..2 * bytes)?);
+    /// Copies out of `parts` once more and compares the checksum with the one `expected` of the first copy's staging memory; a copy
+    /// that failed or arrived different is made once more.
+    fn verify(
+        &self,
+        parts: &[Buffer],
+        staging: &Buffer,
+        direction: Direction,
+        expected: impl Fn(&Buffer) -> Result<u32>,
+        mut landed: Result<()>,
+    ) -> Result<()> {
+        let bytes = total(parts);
+        let (first, second) = (staging.slice(0..bytes)?, staging.slice(bytes..2 * bytes)?);
         for again in [true, false] {
             landed = landed.and_then(|()| {
-                self.copy_now(to, &back, Direction::Download)?;
-                self.compare(sent, checksum(&back)?)
+                self.copy_now(parts, &second, Direction::Download)?;
+                self.compare(expected(&first)?, checksum(&second)?)
             });
             match &landed {
-                Err(DeviceError::CommandFailed(_)) if again => landed = self.copy_now(to, &source, Direction::Upload),
+                Err(DeviceError::CommandFailed(_)) if again => landed = self.copy_now(parts, &first, direction),
                 _ => break,
             }
         }
         landed
     }
 
-    /// Gives the sink what has been read; where checksums are compared, two copies of it are made.
-    fn hand_over(
-        &self,
-        staging: &Buffer,
-        from: &[Buffer],
-        sink: Sink,
-        bytes: u64,
-        mut landed: Result<()>,
-    ) -> Result<()> {
-        let first = staging.slice(0..bytes)?;
+    /// Ends a copy into the device; `sent` is the checksum to compare, if any.
+    fn end_upload(&self, staging: &Buffer, to: &[Buffer], sent: Option<u32>, landed: Result<()>) -> Result<()> {
+        match sent {
+            None => landed,
+            Some(sent) => self.verify(to, staging, Direction::Upload, |_| Ok(sent), landed),
+        }
+    }
+
+    /// Ends a copy out of the device: gives the sink the bytes.
+    fn end_download(&self, staging: &Buffer, from: &[Buffer], sink: Sink, mut landed: Result<()>) -> Result<()> {
         if self.shared.config.verify_checksums {
-            let second = staging.slice(bytes..2 * bytes)?;
-            for again in [true, false] {
-                landed = landed.and_then(|()| {
-                    self.copy_now(from, &second, Direction::Download)?;
-                    self.compare(checksum(&first)?, checksum(&second)?)
-                });
-                match &landed {
-                    Err(DeviceError::CommandFailed(_)) if again => {
-                        landed = self.copy_now(from, &first, Direction::Download)
-                    }
-                    _ => break,
-                }
-            }
+            landed = self.verify(from, staging, Direction::Download, checksum, landed);
         }
         landed?;
-        let hand = || drain_directly(&[first], sink);
-        catch_unwind(AssertUnwindSafe(hand))
-            .unwrap_or_else(|_| Err(DeviceError::CommandFailed("taking the bytes panicked".into())))
+        hand_over(&[staging.slice(0..total(from))?], sink)
     }
 
     fn compare(&self, sent: u32, arrived: u32) -> Result<()> {
@@ -173,6 +162,12 @@ impl Finisher {
     fn copy_now(&self, parts: &[Buffer], whole: &Buffer, direction: Direction) -> Result<()> {
         self.shared.copy(parts, whole, direction, &[], None)?.wait(self.shared.limit())
     }
+}
+
+/// Gives `sink` the bytes of `from`. A panic of the sink fails the transfer, not the thread.
+fn hand_over(from: &[Buffer], sink: Sink) -> Result<()> {
+    catch_unwind(AssertUnwindSafe(|| drain_directly(from, sink)))
+        .unwrap_or_else(|_| Err(DeviceError::CommandFailed("taking the bytes panicked".into())))
 }
 
 fn checksum(buffer: &Buffer) -> Result<u32> {
