@@ -17,6 +17,7 @@ mod observe;
 mod submit;
 mod sync;
 mod transfer;
+mod wiring;
 
 pub use allocate::caching::CachingAllocator;
 pub use allocate::pool::{MemoryPool, WholeHeap, WorkingSet};
@@ -32,3 +33,4 @@ pub use submit::{InFlight, Slot, Submit};
 pub use transfer::blit::BlitCoordinator;
 pub use transfer::inline::InlineTransfer;
 pub use transfer::{Fill, Sink, Ticket, Transfer};
+pub use wiring::Wiring;

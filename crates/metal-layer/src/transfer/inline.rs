@@ -4,6 +4,7 @@ use crate::observe::stats::BlitStats;
 use crate::transfer::bytes::{drain_directly, fill_directly, record_copies, total, within_reach};
 use crate::transfer::direction::Direction;
 use crate::transfer::{Fill, Sink, Ticket, Transfer};
+use crate::wiring::Wiring;
 use mlx_serving_device::{Buffer, Device, Point, Result, Storage, Submission};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,8 +26,8 @@ pub struct InlineTransfer {
 
 impl InlineTransfer {
     /// Copies on the compute queue, whose submissions signal `compute`.
-    pub fn new(device: Arc<dyn Device>, allocate: Arc<dyn Allocate>, compute: Lane) -> Self {
-        Self { device, allocate, compute, stats: Mutex::default() }
+    pub fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, compute: &Lane) -> Self {
+        Self { device: wiring.device.clone(), allocate, compute: compute.clone(), stats: Mutex::default() }
     }
 
     /// Copies on the compute queue, after `after`.

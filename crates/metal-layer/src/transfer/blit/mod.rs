@@ -7,16 +7,16 @@ mod overlap;
 mod shared;
 
 use crate::allocate::Allocate;
-use crate::config::{BlitQueueConfig, FallbackPolicy};
-use crate::frontier::{Frontier, Lane};
-use crate::observe::metrics::LayerMetrics;
+use crate::config::BlitQueueConfig;
+use crate::frontier::Lane;
 use crate::observe::stats::BlitStats;
 use crate::transfer::blit::filler::Filler;
 use crate::transfer::blit::finisher::Finisher;
 use crate::transfer::blit::shared::{Lanes, Shared, Work, ring_bytes};
 use crate::transfer::inline::InlineTransfer;
 use crate::transfer::{Fill, Sink, Ticket, Transfer};
-use mlx_serving_device::{Buffer, Device, DeviceError, Result};
+use crate::wiring::Wiring;
+use mlx_serving_device::{Buffer, DeviceError, Result};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -41,34 +41,21 @@ pub struct BlitCoordinator {
 
 impl BlitCoordinator {
     /// Takes the staging memory, unless host and device share theirs, and starts the threads. `compute` is the lane that
-    /// submissions to the compute queue signal; the transfers' own lanes are added to `frontier`. Durations go to `metrics`.
-    pub fn new(
-        device: Arc<dyn Device>,
-        allocate: Arc<dyn Allocate>,
-        frontier: &Frontier,
-        compute: &Lane,
-        config: &BlitQueueConfig,
-        metrics: &LayerMetrics,
-    ) -> Result<Self> {
-        let lane = || device.new_timeline().map(|timeline| frontier.lane(timeline));
+    /// submissions to the compute queue signal; the transfers' own lanes are added to the frontier.
+    pub fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, compute: &Lane, config: &BlitQueueConfig) -> Result<Self> {
+        let lane = || wiring.device.new_timeline().map(|timeline| wiring.frontier.lane(timeline));
         let lanes = Lanes { compute: compute.clone(), uploads: lane()?, downloads: lane()?, streamed: lane()? };
-        let shared = Arc::new(Shared::new(device.clone(), allocate.clone(), lanes, config, metrics));
-        if !device.info().unified_memory {
+        let shared = Arc::new(Shared::new(wiring, allocate.clone(), lanes, config));
+        if !wiring.device.info().unified_memory {
             shared.staging(true, 0..0)?;
         }
         let (begun, ends) = mpsc::channel();
         let (filler, finisher) = (Filler { shared: shared.clone(), begun }, Finisher::new(shared.clone(), ends));
         let mut coordinator =
-            Self { shared, inline: InlineTransfer::new(device, allocate, compute.clone()), threads: Vec::new() };
+            Self { shared, inline: InlineTransfer::new(wiring, allocate, compute), threads: Vec::new() };
         coordinator.start("blit-fill", move || filler.run())?;
         coordinator.start("blit-finish", move || finisher.run())?;
         Ok(coordinator)
-    }
-
-    /// Sets what happens to a transfer that there is no room for; without this, it is made synchronous and nothing is logged.
-    pub fn set_fallback(&self, policy: FallbackPolicy) {
-        // Whoever comes second changes nothing.
-        let _ = self.shared.policy.set(policy);
     }
 
     fn start(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
@@ -132,7 +119,7 @@ impl Transfer for BlitCoordinator {
 impl BlitCoordinator {
     /// The plain way, after the transfers under way.
     fn run_synchronously(&self, work: Work) -> Result<Ticket> {
-        if self.shared.policy.get().is_some_and(|policy| !policy.graceful) {
+        if !self.shared.policy.graceful {
             let reason = self.fallen_back().unwrap_or_else(|| "no room in the staging ring".into());
             return Err(DeviceError::CommandFailed(format!("{reason}, and graceful_fallback is off")));
         }

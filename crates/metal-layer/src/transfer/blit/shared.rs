@@ -10,10 +10,11 @@ use crate::transfer::blit::overlap::Overlap;
 use crate::transfer::bytes::{record_copies, total, within_reach};
 use crate::transfer::direction::Direction;
 use crate::transfer::{Fill, Outcome, Sink, Ticket};
+use crate::wiring::Wiring;
 use mlx_serving_device::{Buffer, Device, DeviceError, Patience, Point, Result, Storage, Submission};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Time that a transfer waits for the steps that it comes after.
@@ -34,7 +35,7 @@ pub(crate) struct Shared {
     pending: AtomicUsize,
     stats: Mutex<BlitStats>,
     metrics: LayerMetrics,
-    pub policy: OnceLock<FallbackPolicy>,
+    pub policy: FallbackPolicy,
     /// Reason for synchronous transfers: there was no room in time, and none since.
     stalled: Mutex<Option<String>>,
 }
@@ -66,28 +67,22 @@ impl Lanes {
 
 impl Shared {
     /// State without staging memory, which the first transfer takes, or who calls [`Self::staging`] before.
-    pub(crate) fn new(
-        device: Arc<dyn Device>,
-        allocate: Arc<dyn Allocate>,
-        lanes: Lanes,
-        config: &BlitQueueConfig,
-        metrics: &LayerMetrics,
-    ) -> Self {
+    pub(crate) fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, lanes: Lanes, config: &BlitQueueConfig) -> Self {
         let places = config.max_pending_ops.max(1);
         Self {
             gate: Gate::new(ring_bytes(config), places.div_ceil(2)),
-            overlap: Overlap::new(device.clone()),
+            overlap: Overlap::new(wiring.device.clone()),
             closing: AtomicBool::new(false),
             lanes,
             staging: Mutex::default(),
             pending: AtomicUsize::new(0),
             stats: Mutex::default(),
-            policy: OnceLock::new(),
+            policy: wiring.policy,
             stalled: Mutex::default(),
-            device,
+            device: wiring.device.clone(),
             allocate,
             config: config.clone(),
-            metrics: metrics.clone(),
+            metrics: wiring.metrics.clone(),
         }
     }
 
@@ -150,7 +145,7 @@ impl Shared {
         self.note(|s| s.fallback_events += 1);
         if stalled.is_none() {
             let reason = format!("no room in the staging ring within timeout_ms, {} ms", self.config.timeout_ms);
-            if self.policy.get().is_some_and(|policy| policy.log) {
+            if self.policy.log {
                 tracing::warn!(reason, "the blit queue is full; transfers are synchronous until there is room");
             }
             *stalled = Some(reason);

@@ -2,7 +2,7 @@ use super::super::test_device::TestDevice;
 use super::*;
 use crate::Allocate;
 use crate::allocate::pool::MemoryPool;
-use crate::frontier::Frontier;
+use crate::wiring::Wiring;
 use mlx_serving_device::Device;
 
 fn set(kv_layers: usize, kv_layer_mib: u64) -> WorkingSet {
@@ -51,7 +51,7 @@ fn the_pool_does_what_was_told() {
                 MemoryPoolConfig { heap_size_mb: 64, num_heaps: 3, max_heap_size_mb: 256, ..Default::default() };
             let config = MemoryPoolConfig { warmup_buffer_sizes_mb: vec![16, 128], ..config };
             let (device, set) = (TestDevice::new(unified, 64), set(layers, mib));
-            let pool = MemoryPool::new(device.clone(), Frontier::default(), &config).unwrap();
+            let pool = MemoryPool::new(&Wiring::new(device.clone()), &config).unwrap();
             let held: Vec<_> = set.buffers().map(|(bytes, s)| pool.allocate(bytes, s, "test").unwrap()).collect();
             let outside = pool.stats().fallback_events as usize;
             assert_eq!(config.place(device.info(), &set).dedicated, outside, "{layers} layers of {mib} MiB, {unified}");
