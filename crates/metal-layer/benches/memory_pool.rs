@@ -5,7 +5,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
 use mlx_serving_device::{Device, Storage};
 use mlx_serving_metal_layer::config::MemoryPoolConfig;
-use mlx_serving_metal_layer::{Allocate, CachingAllocator, Frontier, MemoryPool};
+use mlx_serving_metal_layer::{Allocate, CachingAllocator, MemoryPool, Wiring};
 use std::sync::Arc;
 
 const SIZES: [u64; 8] = [256, 2048, 7000, 16 << 10, 60_000, 300_000, 1 << 20, 5 << 20];
@@ -14,11 +14,13 @@ fn allocators() -> Vec<(&'static str, Box<dyn Allocate>)> {
     let device: Arc<dyn Device> =
         CpuDevice::new(&CpuOptions { threads: Some(1), ..CpuOptions::default() }).expect("the CPU is a device");
     let config = MemoryPoolConfig { heap_size_mb: 64, warmup_buffer_sizes_mb: vec![32], ..MemoryPoolConfig::default() };
-    let pool = MemoryPool::new(device.clone(), Frontier::default(), &config).expect("256 MiB");
+    // Each has a wiring of its own, so that none waits for another's submissions.
+    let wiring = || Wiring::new(device.clone());
+    let pool = MemoryPool::new(&wiring(), &config).expect("256 MiB");
     vec![
         ("pool", Box::new(pool)),
-        ("caching", Box::new(CachingAllocator::new(device.clone(), Frontier::default()))),
-        ("direct", Box::new(CachingAllocator::direct(device, Frontier::default()))),
+        ("caching", Box::new(CachingAllocator::new(&wiring()))),
+        ("direct", Box::new(CachingAllocator::direct(&wiring()))),
     ]
 }
 

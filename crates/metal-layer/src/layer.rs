@@ -1,18 +1,18 @@
 use crate::allocate::Allocate;
-use crate::blit_coordinator::BlitCoordinator;
-use crate::caching_allocator::CachingAllocator;
-use crate::command_buffer_ring::CommandBufferRing;
+use crate::allocate::caching::CachingAllocator;
+use crate::allocate::pool::MemoryPool;
 use crate::config::{FallbackPolicy, MetalOptimizations};
 use crate::error::MetalLayerError;
-use crate::frontier::Frontier;
-use crate::inline_transfer::InlineTransfer;
-use crate::memory_pool::MemoryPool;
-use crate::metrics::LayerMetrics;
-use crate::single_submission::SingleSubmission;
-use crate::stats::{DeviceStats, LayerStats, Switched};
+use crate::observe::metrics::LayerMetrics;
+use crate::observe::stats::{DeviceStats, LayerStats, Switched};
+use crate::observe::utilization::Utilization;
 use crate::submit::Submit;
+use crate::submit::ring::CommandBufferRing;
+use crate::submit::single::SingleSubmission;
 use crate::transfer::Transfer;
-use crate::utilization::Utilization;
+use crate::transfer::blit::BlitCoordinator;
+use crate::transfer::inline::InlineTransfer;
+use crate::wiring::Wiring;
 use mlx_serving_device::{Device, Result};
 use std::sync::Arc;
 
@@ -99,48 +99,35 @@ impl MetalLayer {
     fn build(
         device: Arc<dyn Device>,
         config: &MetalOptimizations,
-        plain_allocator: fn(Arc<dyn Device>, Frontier) -> CachingAllocator,
+        plain_allocator: fn(&Wiring) -> CachingAllocator,
     ) -> Result<Self, MetalLayerError> {
         let policy = config.fallback_policy();
-        let metrics = LayerMetrics::default();
-        let frontier = Frontier::default();
-        let compute = frontier.lane(device.new_timeline()?);
+        let wiring = Wiring { policy, ..Wiring::new(device.clone()) };
+        let compute = wiring.frontier.lane(device.new_timeline()?);
 
-        let caching = || Arc::new(plain_allocator(device.clone(), frontier.clone())) as Arc<dyn Allocate>;
+        let caching = || Arc::new(plain_allocator(&wiring)) as Arc<dyn Allocate>;
         let wanted = config.enabled && config.memory_pool.enabled;
-        let pool = || {
-            let pool = MemoryPool::new(device.clone(), frontier.clone(), &config.memory_pool)?;
-            pool.note_durations(metrics.pool_acquire.clone());
-            if !policy.graceful {
-                pool.refuse_when_exhausted();
-            }
-            Ok(Arc::new(pool) as Arc<dyn Allocate>)
-        };
+        let pool = || Ok(Arc::new(MemoryPool::new(&wiring, &config.memory_pool)?) as Arc<dyn Allocate>);
         let (allocate, memory_pool) = Switch::start("memory_pool", wanted, policy, pool, caching)?;
 
-        let inline =
-            || Arc::new(InlineTransfer::new(device.clone(), allocate.clone(), compute.clone())) as Arc<dyn Transfer>;
+        let inline = || Arc::new(InlineTransfer::new(&wiring, allocate.clone(), &compute)) as Arc<dyn Transfer>;
         let wanted = config.enabled && config.blit_queue.enabled;
         let blit = || {
-            let (device, config) = (device.clone(), &config.blit_queue);
-            let blit = BlitCoordinator::new(device, allocate.clone(), &frontier, &compute, config, &metrics)?;
-            blit.set_fallback(policy);
+            let blit = BlitCoordinator::new(&wiring, allocate.clone(), &compute, &config.blit_queue)?;
             Ok(Arc::new(blit) as Arc<dyn Transfer>)
         };
         let (transfer, blit_queue) = Switch::start("blit_queue", wanted, policy, blit, inline)?;
 
+        let single = || Box::new(SingleSubmission::new(&wiring, allocate.clone(), &compute)) as Box<dyn Submit>;
+        let wanted = config.enabled && config.command_buffer_ring.enabled;
         let ring = || {
-            let (config, wait) = (&config.command_buffer_ring, metrics.ring_wait.clone());
-            let ring = CommandBufferRing::new(device.clone(), allocate.clone(), compute.clone(), config, policy, wait);
+            let ring = CommandBufferRing::new(&wiring, allocate.clone(), &compute, &config.command_buffer_ring);
             Ok(Box::new(ring) as Box<dyn Submit>)
         };
-        let single =
-            || Box::new(SingleSubmission::new(device.clone(), allocate.clone(), compute.clone())) as Box<dyn Submit>;
-        let wanted = config.enabled && config.command_buffer_ring.enabled;
         let (submit, command_buffer_ring) = Switch::start("command_buffer_ring", wanted, policy, ring, single)?;
 
         let utilization = Utilization::new(device.as_ref());
-        let metrics = config.expose_metrics.then_some(metrics);
+        let metrics = config.expose_metrics.then_some(wiring.metrics);
         let switches = Switches { memory_pool, blit_queue, command_buffer_ring };
         Ok(Self { allocate, transfer, submit, device, switches, metrics, utilization })
     }

@@ -9,37 +9,28 @@
 #![forbid(unsafe_code)]
 
 mod allocate;
-mod blit_coordinator;
-mod blit_worker;
-mod caching_allocator;
-mod command_buffer_ring;
 pub mod config;
 mod error;
 mod frontier;
-mod inline_transfer;
 mod layer;
-mod memory_pool;
-mod metrics;
-mod overlap;
-mod single_submission;
-mod staging;
-mod stats;
+mod observe;
 mod submit;
 mod sync;
 mod transfer;
-mod utilization;
+mod wiring;
 
+pub use allocate::caching::CachingAllocator;
+pub use allocate::pool::{MemoryPool, WholeHeap, WorkingSet};
 pub use allocate::{Allocate, Allocation, Leak, Reclaim, WEIGHTS};
-pub use blit_coordinator::BlitCoordinator;
-pub use caching_allocator::CachingAllocator;
-pub use command_buffer_ring::CommandBufferRing;
 pub use error::MetalLayerError;
 pub use frontier::{Frontier, Lane};
-pub use inline_transfer::InlineTransfer;
 pub use layer::MetalLayer;
-pub use memory_pool::{MemoryPool, WholeHeap, WorkingSet};
-pub use metrics::LayerMetrics;
-pub use single_submission::SingleSubmission;
-pub use stats::{BlitStats, DeviceStats, LayerStats, PoolStats, RingStats, Switched};
+pub use observe::metrics::LayerMetrics;
+pub use observe::stats::{BlitStats, DeviceStats, LayerStats, PoolStats, RingStats, Switched};
+pub use submit::ring::CommandBufferRing;
+pub use submit::single::SingleSubmission;
 pub use submit::{InFlight, Slot, Submit};
+pub use transfer::blit::BlitCoordinator;
+pub use transfer::inline::InlineTransfer;
 pub use transfer::{Fill, Sink, Ticket, Transfer};
+pub use wiring::Wiring;

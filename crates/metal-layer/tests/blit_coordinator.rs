@@ -8,7 +8,7 @@ use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Buffer, Device, DeviceError, Op, Point, Status, Storage, Submission};
 use mlx_serving_metal_layer::config::BlitQueueConfig;
 use mlx_serving_metal_layer::{
-    Allocate, BlitCoordinator, CachingAllocator, Frontier, InlineTransfer, Lane, LayerMetrics, Ticket, Transfer,
+    Allocate, BlitCoordinator, CachingAllocator, InlineTransfer, Lane, Ticket, Transfer, Wiring,
 };
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +20,7 @@ const LONG: Duration = Duration::from_secs(60);
 struct Bench {
     device: Arc<dyn Device>,
     allocate: Arc<dyn Allocate>,
-    frontier: Frontier,
+    wiring: Wiring,
     compute: Lane,
 }
 
@@ -30,19 +30,18 @@ impl Bench {
     }
 
     fn on(device: Arc<dyn Device>) -> Self {
-        let frontier = Frontier::default();
-        let compute = frontier.lane(device.new_timeline().unwrap());
-        let allocate = Arc::new(CachingAllocator::new(device.clone(), frontier.clone()));
-        Self { device, allocate, frontier, compute }
+        let wiring = Wiring::new(device.clone());
+        let compute = wiring.frontier.lane(device.new_timeline().unwrap());
+        let allocate = Arc::new(CachingAllocator::new(&wiring));
+        Self { device, allocate, wiring, compute }
     }
 
     fn coordinator(&self, config: &BlitQueueConfig) -> BlitCoordinator {
-        let (device, allocate, metrics) = (self.device.clone(), self.allocate.clone(), LayerMetrics::default());
-        BlitCoordinator::new(device, allocate, &self.frontier, &self.compute, config, &metrics).unwrap()
+        BlitCoordinator::new(&self.wiring, self.allocate.clone(), &self.compute, config).unwrap()
     }
 
     fn inline(&self) -> InlineTransfer {
-        InlineTransfer::new(self.device.clone(), self.allocate.clone(), self.compute.clone())
+        InlineTransfer::new(&self.wiring, self.allocate.clone(), &self.compute)
     }
 
     fn buffer(&self, len: u64, storage: Storage) -> Buffer {

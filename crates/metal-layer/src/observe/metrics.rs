@@ -1,4 +1,4 @@
-use crate::stats::{BlitStats, LayerStats, PoolStats, RingStats};
+use crate::observe::stats::{BlitStats, LayerStats, PoolStats, RingStats};
 use mlx_serving_metrics::{Histogram, Labeled};
 
 /// Seconds: from a free list's nanoseconds to a device allocation.

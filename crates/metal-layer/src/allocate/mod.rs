@@ -1,4 +1,10 @@
-use crate::stats::PoolStats;
+//! Device memory: the contract of an allocator, the plain one that caches buffers, and the pool of heaps. Memory that is released is
+//! reused only once everything submitted by then has completed.
+
+pub(crate) mod caching;
+pub(crate) mod pool;
+
+use crate::observe::stats::PoolStats;
 use mlx_serving_device::{Buffer, Result, Storage};
 use std::fmt;
 use std::ops::Deref;

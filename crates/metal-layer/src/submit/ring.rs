@@ -1,8 +1,9 @@
 use crate::allocate::{Allocate, Allocation};
 use crate::config::{CommandBufferRingConfig, FallbackPolicy};
 use crate::frontier::Lane;
-use crate::stats::RingStats;
+use crate::observe::stats::RingStats;
 use crate::submit::{InFlight, Lease, Slot, Submit};
+use crate::wiring::Wiring;
 use mlx_serving_device::{Device, DeviceError, Point, Result, Status, Storage, Submission};
 use mlx_serving_metrics::Histogram;
 use std::collections::VecDeque;
@@ -32,6 +33,7 @@ pub struct CommandBufferRing {
     in_flight: VecDeque<Flying>,
     fallen_back: Option<FallenBack>,
     stats: RingStats,
+    /// Seconds of every wait for a slot.
     wait: Histogram,
 }
 
@@ -58,27 +60,20 @@ struct FallenBack {
 }
 
 impl CommandBufferRing {
-    /// Submits to the compute queue of `device`, signaling `compute`. `wait` takes the seconds of every wait for a slot.
-    pub fn new(
-        device: Arc<dyn Device>,
-        allocate: Arc<dyn Allocate>,
-        compute: Lane,
-        config: &CommandBufferRingConfig,
-        policy: FallbackPolicy,
-        wait: Histogram,
-    ) -> Self {
+    /// Submits to the compute queue of `device`, signaling `compute`.
+    pub fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, compute: &Lane, config: &CommandBufferRingConfig) -> Self {
         Self {
-            device,
+            device: wiring.device.clone(),
             allocate,
-            compute,
+            compute: compute.clone(),
             config: config.clone(),
-            policy,
+            policy: wiring.policy,
             slots: Vec::new(),
             next: 0,
             in_flight: VecDeque::new(),
             fallen_back: None,
             stats: RingStats { ring_size: config.ring_size, ..RingStats::default() },
-            wait,
+            wait: wiring.metrics.ring_wait.clone(),
         }
     }
 
@@ -253,5 +248,4 @@ impl Submit for CommandBufferRing {
 }
 
 #[cfg(test)]
-#[path = "command_buffer_ring_tests.rs"]
 mod tests;

@@ -1,4 +1,9 @@
-use crate::stats::RingStats;
+//! Steps on the compute queue: the contract of a submitter, the plain one with a single step in flight, and the ring with several.
+
+pub(crate) mod ring;
+pub(crate) mod single;
+
+use crate::observe::stats::RingStats;
 use mlx_serving_device::{Buffer, Encoder, Point, Result, Submission};
 use std::fmt;
 use std::sync::Arc;

@@ -1,7 +1,8 @@
 use crate::allocate::{Allocate, Allocation};
 use crate::frontier::Lane;
-use crate::stats::RingStats;
+use crate::observe::stats::RingStats;
 use crate::submit::{InFlight, Lease, Slot, Submit};
+use crate::wiring::Wiring;
 use mlx_serving_device::{Device, DeviceError, Point, Result, Storage};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,8 @@ pub struct SingleSubmission {
 
 impl SingleSubmission {
     /// Submits to the compute queue of `device`, signaling `compute`.
-    pub fn new(device: Arc<dyn Device>, allocate: Arc<dyn Allocate>, compute: Lane) -> Self {
+    pub fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, compute: &Lane) -> Self {
+        let (device, compute) = (wiring.device.clone(), compute.clone());
         let stats = RingStats { ring_size: 1, available_count: 1, ..RingStats::default() };
         Self { device, allocate, compute, uniforms: None, lease: Lease::default(), in_flight: false, stats }
     }

@@ -55,11 +55,11 @@ proptest! {
         align in prop::sample::select(vec![64u64, 256, 4096]),
     ) {
         let device = TestDevice::new(unified, align);
-        let frontier = Frontier::default();
+        let wiring = Wiring::new(device.clone());
         let timelines: [Arc<dyn mlx_serving_device::Timeline>; 2] =
             [Arc::new(TestTimeline::default()), Arc::new(TestTimeline::default())];
-        let lanes = timelines.clone().map(|t| frontier.lane(t));
-        let pool = MemoryPool::new(device.clone(), frontier, &small()).unwrap();
+        let lanes = timelines.clone().map(|t| wiring.frontier.lane(t));
+        let pool = MemoryPool::new(&wiring, &small()).unwrap();
         let (mut live, mut waiting): (Vec<Allocation>, Vec<Waiting>) = (Vec::new(), Vec::new());
         let (mut acquired, mut released, mut in_use, mut peak) = (0u64, 0u64, 0u64, 0u64);
         for act in acts {

@@ -1,7 +1,5 @@
 use super::*;
 use crate::CachingAllocator;
-use crate::frontier::Frontier;
-use crate::metrics::LayerMetrics;
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
 use mlx_serving_device::Timeline;
 use proptest::prelude::*;
@@ -19,19 +17,18 @@ impl Bench {
     fn new(ring_size: usize, graceful: bool) -> Self {
         let device: Arc<dyn Device> =
             CpuDevice::new(&CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap();
-        let frontier = Frontier::default();
-        let compute = frontier.lane(device.new_timeline().unwrap());
-        let allocate = Arc::new(CachingAllocator::new(device.clone(), frontier));
+        let policy = FallbackPolicy { graceful, log: false };
+        let wiring = Wiring { policy, ..Wiring::new(device.clone()) };
+        let compute = wiring.frontier.lane(device.new_timeline().unwrap());
+        let allocate = Arc::new(CachingAllocator::new(&wiring));
         let config = CommandBufferRingConfig {
             enabled: true,
             ring_size,
             max_wait_ms: 10_000,
             ..CommandBufferRingConfig::default()
         };
-        let policy = FallbackPolicy { graceful, log: false };
         let gate = device.new_timeline().unwrap();
-        let wait = LayerMetrics::default().ring_wait;
-        let mut ring = CommandBufferRing::new(device, allocate, compute, &config, policy, wait);
+        let mut ring = CommandBufferRing::new(&wiring, allocate, &compute, &config);
         ring.reserve_uniforms(1024).unwrap();
         Self { ring, gate, submitted: 0 }
     }

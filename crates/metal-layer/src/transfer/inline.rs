@@ -1,9 +1,11 @@
 use crate::allocate::Allocate;
 use crate::frontier::Lane;
-use crate::stats::BlitStats;
+use crate::observe::stats::BlitStats;
+use crate::transfer::bytes::{drain_directly, fill_directly, record_copies, total, within_reach};
+use crate::transfer::direction::Direction;
 use crate::transfer::{Fill, Sink, Ticket, Transfer};
-use mlx_serving_device::ops::Copy;
-use mlx_serving_device::{Buffer, Device, DeviceError, Encoder, Op, Point, Result, Storage, Submission};
+use crate::wiring::Wiring;
+use mlx_serving_device::{Buffer, Device, Point, Result, Storage, Submission};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,63 +13,6 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(60);
 /// Bytes of one staging buffer at most.
 const MAX_CHUNK: u64 = 64 << 20;
-
-/// Bytes of several buffers.
-pub(crate) fn total(buffers: &[Buffer]) -> u64 {
-    buffers.iter().map(Buffer::len).sum()
-}
-
-/// True if the host reaches all of them.
-pub(crate) fn within_reach(buffers: &[Buffer]) -> bool {
-    buffers.iter().all(|b| b.memory().storage() == Storage::Shared)
-}
-
-/// Runs `fill` on the memory of `to` itself, or beside it where that is in several pieces.
-pub(crate) fn fill_directly(to: &[Buffer], fill: Fill) -> Result<()> {
-    if let [to] = to {
-        let mut fill = Some(fill);
-        let mut filled = Ok(());
-        to.lend(&mut |bytes| {
-            if let Some(fill) = fill.take() {
-                filled = fill(bytes).map_err(DeviceError::CommandFailed);
-            }
-        })?;
-        return filled;
-    }
-    let mut bytes = vec![0; total(to) as usize];
-    fill(&mut bytes).map_err(DeviceError::CommandFailed)?;
-    let mut rest = &bytes[..];
-    for to in to {
-        let (part, behind) = rest.split_at(to.len() as usize);
-        to.write(0, part)?;
-        rest = behind;
-    }
-    Ok(())
-}
-
-/// Gives `sink` the bytes of `from`.
-pub(crate) fn drain_directly(from: &[Buffer], sink: Sink) -> Result<()> {
-    let mut bytes = vec![0; total(from) as usize];
-    let mut rest = &mut bytes[..];
-    for from in from {
-        let (part, behind) = rest.split_at_mut(from.len() as usize);
-        from.read(0, part)?;
-        rest = behind;
-    }
-    sink(&bytes).map_err(DeviceError::CommandFailed)
-}
-
-/// Records copies between `parts` and `whole`, which holds them one behind the other.
-pub(crate) fn record_copies(encoder: &mut dyn Encoder, parts: &[Buffer], whole: &Buffer, to_parts: bool) -> Result<()> {
-    let mut at = 0;
-    for part in parts {
-        let piece = whole.slice(at..at + part.len())?;
-        at += part.len();
-        let (from, to) = if to_parts { (piece, part.clone()) } else { (part.clone(), piece) };
-        encoder.record(Op::Copy(Copy { from, to }))?;
-    }
-    Ok(())
-}
 
 /// The plain way: the calling thread writes the bytes, and where the host does not reach the destination, a copy follows on the
 /// compute queue.
@@ -81,8 +26,8 @@ pub struct InlineTransfer {
 
 impl InlineTransfer {
     /// Copies on the compute queue, whose submissions signal `compute`.
-    pub fn new(device: Arc<dyn Device>, allocate: Arc<dyn Allocate>, compute: Lane) -> Self {
-        Self { device, allocate, compute, stats: Mutex::default() }
+    pub fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, compute: &Lane) -> Self {
+        Self { device: wiring.device.clone(), allocate, compute: compute.clone(), stats: Mutex::default() }
     }
 
     /// Copies on the compute queue, after `after`.
@@ -90,12 +35,12 @@ impl InlineTransfer {
         &self,
         parts: &[Buffer],
         staging: &Buffer,
-        to_parts: bool,
+        direction: Direction,
         after: &[Point],
     ) -> Result<(Point, Arc<dyn Submission>)> {
         let queue = self.device.compute_queue();
         let mut encoder = queue.encoder()?;
-        record_copies(encoder.as_mut(), parts, staging, to_parts)?;
+        record_copies(encoder.as_mut(), parts, staging, direction)?;
         let point = self.compute.issue();
         let submission = queue.submit(encoder.finish()?, after, Some(point.clone()))?;
         Ok((point, submission))
@@ -116,7 +61,7 @@ impl InlineTransfer {
             match fill_directly(std::slice::from_ref(&*staging), fill) {
                 Err(error) => Ticket::done(Err(error)),
                 Ok(()) => {
-                    let (point, submission) = self.copy(to, &staging, true, after)?;
+                    let (point, submission) = self.copy(to, &staging, Direction::Upload, after)?;
                     Ticket::submitted(point, submission)
                 }
             }
@@ -133,7 +78,7 @@ impl InlineTransfer {
             drain_directly(from, sink)
         } else {
             let staging = self.allocate.allocate(total(from), Storage::Shared, "staging")?;
-            let (_, submission) = self.copy(from, &staging, false, after)?;
+            let (_, submission) = self.copy(from, &staging, Direction::Download, after)?;
             submission.wait(LIMIT)?;
             drain_directly(std::slice::from_ref(&*staging), sink)
         };

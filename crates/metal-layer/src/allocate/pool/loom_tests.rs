@@ -16,9 +16,9 @@ fn pool() -> (Arc<MemoryPool>, Lane) {
         track_statistics: true,
         ..MemoryPoolConfig::default()
     };
-    let frontier = Frontier::default();
-    let lane = frontier.lane(Arc::new(TestTimeline::default()));
-    (Arc::new(MemoryPool::new(TestDevice::new(true, 64), frontier, &config).unwrap()), lane)
+    let wiring = Wiring::new(TestDevice::new(true, 64));
+    let lane = wiring.frontier.lane(Arc::new(TestTimeline::default()));
+    (Arc::new(MemoryPool::new(&wiring, &config).unwrap()), lane)
 }
 
 fn take(pool: &MemoryPool, bytes: u64) -> Allocation {

@@ -1,4 +1,12 @@
-use crate::stats::BlitStats;
+//! Copies between host and device: the contract of a transfer, the plain one in the calling thread, and the one on the transfer
+//! queue. Each reports its end through a ticket.
+
+pub(crate) mod blit;
+mod bytes;
+mod direction;
+pub(crate) mod inline;
+
+use crate::observe::stats::BlitStats;
 use mlx_serving_device::{Buffer, DeviceError, Encoder, Patience, Point, Result, Status, Submission};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};

@@ -1,4 +1,3 @@
-use super::Shared;
 use crate::allocate::Reclaim;
 use mlx_serving_device::Heap;
 use std::fmt;
@@ -9,16 +8,16 @@ use std::sync::Arc;
 pub struct WholeHeap {
     heap: Arc<dyn Heap>,
     id: u64,
-    owner: Arc<Shared>,
+    owner: Arc<dyn Reclaim>,
 }
 
 impl WholeHeap {
-    pub(super) fn new(heap: Arc<dyn Heap>, id: u64, owner: Arc<Shared>) -> Self {
+    pub(super) fn new(heap: Arc<dyn Heap>, id: u64, owner: Arc<dyn Reclaim>) -> Self {
         Self { heap, id, owner }
     }
 
-    pub(super) fn is_of(&self, owner: &Arc<Shared>) -> bool {
-        Arc::ptr_eq(&self.owner, owner)
+    pub(super) fn is_of(&self, owner: &dyn Reclaim) -> bool {
+        std::ptr::addr_eq(Arc::as_ptr(&self.owner), owner)
     }
 }
 

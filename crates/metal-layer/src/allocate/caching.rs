@@ -1,7 +1,8 @@
 use crate::allocate::{Allocate, Allocation, Leak, Reclaim};
 use crate::frontier::Frontier;
-use crate::stats::PoolStats;
+use crate::observe::stats::PoolStats;
 use crate::sync::{Mutex, MutexGuard};
+use crate::wiring::Wiring;
 use mlx_serving_device::{Buffer, Device, Point, Result, Storage};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
@@ -47,16 +48,17 @@ struct Live {
 
 impl CachingAllocator {
     /// An allocator that keeps buffers for reuse.
-    pub fn new(device: Arc<dyn Device>, frontier: Frontier) -> Self {
-        Self::with_cache(device, frontier, CACHE_LIMIT)
+    pub fn new(wiring: &Wiring) -> Self {
+        Self::with_cache(wiring, CACHE_LIMIT)
     }
 
     /// An allocator that keeps nothing: every request goes to the device. For comparison.
-    pub fn direct(device: Arc<dyn Device>, frontier: Frontier) -> Self {
-        Self::with_cache(device, frontier, 0)
+    pub fn direct(wiring: &Wiring) -> Self {
+        Self::with_cache(wiring, 0)
     }
 
-    fn with_cache(device: Arc<dyn Device>, frontier: Frontier, cache_limit: u64) -> Self {
+    fn with_cache(wiring: &Wiring, cache_limit: u64) -> Self {
+        let (device, frontier) = (wiring.device.clone(), wiring.frontier.clone());
         Self { shared: Arc::new(Shared { device, frontier, cache_limit, state: Mutex::default() }) }
     }
 }

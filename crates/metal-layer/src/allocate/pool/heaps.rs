@@ -1,5 +1,5 @@
 use crate::config::MemoryPoolConfig;
-use crate::stats::PoolStats;
+use crate::observe::stats::PoolStats;
 use mlx_serving_device::{Buffer, Device, DeviceError, Heap, Result, Storage};
 use offset_allocator::Allocator;
 use slab::Slab;

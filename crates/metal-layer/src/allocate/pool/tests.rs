@@ -2,6 +2,7 @@
 
 use super::test_device::{TestDevice, TestTimeline};
 use super::*;
+use crate::config::FallbackPolicy;
 use crate::frontier::Lane;
 use mlx_serving_device::Buffer;
 use mlx_serving_metrics::{Families, Format};
@@ -26,11 +27,14 @@ struct Rig {
     lane: Lane,
 }
 
+fn rig_wired(device: &Arc<TestDevice>, wiring: Wiring, config: &MemoryPoolConfig) -> Rig {
+    let lane = wiring.frontier.lane(Arc::new(TestTimeline::default()));
+    let pool = MemoryPool::new(&wiring, config).unwrap();
+    Rig { device: device.clone(), pool, lane }
+}
+
 fn rig_on(device: Arc<TestDevice>, config: &MemoryPoolConfig) -> Rig {
-    let frontier = Frontier::default();
-    let lane = frontier.lane(Arc::new(TestTimeline::default()));
-    let pool = MemoryPool::new(device.clone(), frontier, config).unwrap();
-    Rig { device, pool, lane }
+    rig_wired(&device, Wiring::new(device.clone()), config)
 }
 
 fn rig(config: &MemoryPoolConfig) -> Rig {
@@ -244,7 +248,7 @@ fn too_few_heaps_are_an_error_and_enough_are_not() {
     for (given, starts) in [(0, false), (1, false), (2, true), (3, true)] {
         let device = TestDevice::new(true, 64);
         device.heaps_left.store(given, SeqCst);
-        match MemoryPool::new(device.clone(), Frontier::default(), &config) {
+        match MemoryPool::new(&Wiring::new(device.clone()), &config) {
             Ok(pool) => assert!(starts && pool.stats().pool_size == given as usize, "{given}"),
             Err(error) => {
                 assert!(!starts, "{given}");
@@ -263,7 +267,7 @@ fn a_refused_heap_for_warm_up_is_an_error() {
     let device = TestDevice::new(true, 64);
     device.heaps_left.store(2, SeqCst);
     let config = MemoryPoolConfig { warmup_buffer_sizes_mb: vec![8, 128], ..small() };
-    let error = MemoryPool::new(device, Frontier::default(), &config).unwrap_err().to_string();
+    let error = MemoryPool::new(&Wiring::new(device), &config).unwrap_err().to_string();
     assert!(error.contains("warmup_buffer_sizes_mb") && error.contains("134217728"), "{error}");
 }
 
@@ -274,7 +278,7 @@ fn a_configuration_out_of_its_ranges_is_refused() {
         ("num_heaps", MemoryPoolConfig { num_heaps: 4, min_heaps: 5, ..small() }),
         ("max_heap_size_mb", MemoryPoolConfig { heap_size_mb: 512, ..small() }),
     ] {
-        let error = MemoryPool::new(TestDevice::new(true, 64), Frontier::default(), &config).unwrap_err();
+        let error = MemoryPool::new(&Wiring::new(TestDevice::new(true, 64)), &config).unwrap_err();
         assert!(error.to_string().contains(key), "{error}");
     }
 }
@@ -400,13 +404,12 @@ fn a_panic_while_allocating_poisons_nobody() {
 #[test]
 fn allocations_are_timed_unless_statistics_are_off() {
     for (track, timed) in [(true, "m_count 3"), (false, "m_count 0")] {
-        let seconds = Histogram::new([1.0]);
+        let wiring = Wiring::new(TestDevice::new(true, 64));
         let config = MemoryPoolConfig { track_statistics: track, ..small() };
-        let pool = MemoryPool::new(TestDevice::new(true, 64), Frontier::default(), &config).unwrap();
-        pool.note_durations(seconds.clone());
+        let pool = MemoryPool::new(&wiring, &config).unwrap();
         (0..3).for_each(|_| drop(pool.allocate(100, Storage::Shared, "test").unwrap()));
         let mut families = Families::default();
-        families.labeled(&[]).histogram("m", "Seconds.", &seconds);
+        families.labeled(&[]).histogram("m", "Seconds.", &wiring.metrics.pool_acquire);
         let text = families.write(Format::OpenMetrics).unwrap();
         assert!(text.contains(timed), "{text}");
     }
@@ -414,8 +417,9 @@ fn allocations_are_timed_unless_statistics_are_off() {
 
 #[test]
 fn a_pool_that_may_not_fall_back_refuses_what_the_heaps_cannot_serve() {
-    let rig = rig(&small());
-    rig.pool.refuse_when_exhausted();
+    let device = TestDevice::new(true, 64);
+    let policy = FallbackPolicy { graceful: false, log: false };
+    let rig = rig_wired(&device, Wiring { policy, ..Wiring::new(device.clone()) }, &small());
     let whole = rig.take(64 * MIB);
     let _rest = rig.take(64 * MIB);
     let error = rig.pool.allocate(100, Storage::Private, "test").unwrap_err().to_string();

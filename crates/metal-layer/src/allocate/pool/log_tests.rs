@@ -30,7 +30,7 @@ fn logged(parts: &[&str], f: impl FnOnce()) -> usize {
 }
 
 fn pool(config: &MemoryPoolConfig) -> MemoryPool {
-    MemoryPool::new(TestDevice::new(true, 64), Frontier::default(), config).unwrap()
+    MemoryPool::new(&Wiring::new(TestDevice::new(true, 64)), config).unwrap()
 }
 
 /// Two episodes of exhaustion with three fallbacks each.

@@ -4,12 +4,13 @@ mod fit;
 mod heaps;
 mod whole_heap;
 
+use crate::allocate::caching::CachingAllocator;
 use crate::allocate::{Allocate, Allocation, Leak, Reclaim, WEIGHTS};
-use crate::caching_allocator::CachingAllocator;
 use crate::config::MemoryPoolConfig;
 use crate::frontier::Frontier;
-use crate::stats::PoolStats;
+use crate::observe::stats::PoolStats;
 use crate::sync::{Mutex, MutexGuard};
+use crate::wiring::Wiring;
 pub use fit::WorkingSet;
 use garde::Validate;
 use heaps::{Heaps, Range, Role};
@@ -17,8 +18,7 @@ use mlx_serving_device::{Device, DeviceError, Heap, Point, Result, Storage};
 use mlx_serving_metrics::Histogram;
 use slab::Slab;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 pub use whole_heap::WholeHeap;
 
@@ -41,8 +41,10 @@ struct Shared {
     plain: CachingAllocator,
     track: bool,
     log_exhaustion: bool,
-    refuse: AtomicBool,
-    durations: OnceLock<Histogram>,
+    /// Without graceful fallback: what the heaps cannot serve is refused.
+    refuse: bool,
+    /// Seconds that each allocation takes.
+    durations: Histogram,
     state: Mutex<State>,
 }
 
@@ -86,23 +88,24 @@ impl Held {
 }
 
 impl MemoryPool {
-    /// Takes the heaps from the device and warms them up. `frontier` knows what has been submitted.
+    /// Takes the heaps from the device and warms them up. Where the policy has no graceful fallback, what the heaps cannot serve is
+    /// refused later, instead of getting dedicated buffers. The seconds of each allocation are recorded unless statistics are off.
     ///
     /// # Errors
     /// The device gives fewer than `min_heaps` heaps, or none for a warm-up size larger than one heap; or the configuration
     /// is out of its ranges.
-    pub fn new(device: Arc<dyn Device>, frontier: Frontier, config: &MemoryPoolConfig) -> Result<Self> {
+    pub fn new(wiring: &Wiring, config: &MemoryPoolConfig) -> Result<Self> {
         config.validate().map_err(|e| DeviceError::Contract(format!("memory_pool: {e}")))?;
         config.check_across().map_err(DeviceError::Contract)?;
-        let heaps = Heaps::new(device.as_ref(), config)?;
+        let heaps = Heaps::new(wiring.device.as_ref(), config)?;
         let shared = Arc::new(Shared {
-            plain: CachingAllocator::new(device.clone(), frontier.clone()),
-            device,
-            frontier,
+            plain: CachingAllocator::new(wiring),
+            device: wiring.device.clone(),
+            frontier: wiring.frontier.clone(),
             track: config.track_statistics,
             log_exhaustion: config.log_pool_exhaustion,
-            refuse: AtomicBool::new(false),
-            durations: OnceLock::new(),
+            refuse: !wiring.policy.graceful,
+            durations: wiring.metrics.pool_acquire.clone(),
             state: Mutex::new(State {
                 heaps,
                 live: Slab::new(),
@@ -115,17 +118,6 @@ impl MemoryPool {
         let pool = Self { shared, warmup_bytes: config.warmup_buffer_sizes_mb.iter().map(|mb| mb << 20).collect() };
         pool.warmup()?;
         Ok(pool)
-    }
-
-    /// Refuses what the heaps cannot serve, instead of taking dedicated buffers for it.
-    pub fn refuse_when_exhausted(&self) {
-        self.shared.refuse.store(true, Ordering::Relaxed);
-    }
-
-    /// Notes the seconds that each allocation takes, unless statistics are off.
-    pub fn note_durations(&self, seconds: Histogram) {
-        // Whoever comes second changes nothing.
-        let _ = self.shared.durations.set(seconds);
     }
 
     /// Has the system back the warm-up sizes with memory, side by side, where the next allocations will lie. A size larger than
@@ -187,7 +179,7 @@ impl MemoryPool {
     /// # Errors
     /// The heap is another pool's, to which it has now gone back.
     pub fn release_heap(&self, heap: WholeHeap) -> Result<()> {
-        if heap.is_of(&self.shared) {
+        if heap.is_of(self.shared.as_ref()) {
             return Ok(());
         }
         Err(DeviceError::Contract("the heap is of another memory pool; it went back to that one".into()))
@@ -268,7 +260,7 @@ impl State {
 impl Allocate for MemoryPool {
     fn allocate(&self, len: u64, storage: Storage, tag: &'static str) -> Result<Allocation> {
         let shared = &self.shared;
-        let began = shared.durations.get().filter(|_| shared.track).map(|seconds| (seconds, Instant::now()));
+        let began = shared.track.then(Instant::now);
         let role = if tag == WEIGHTS { Role::Weights } else { Role::Working };
         let mut state = shared.lock();
         state.settle();
@@ -278,7 +270,7 @@ impl Allocate for MemoryPool {
                 // Weights are no part of the configured heaps.
                 if role == Role::Working {
                     shared.note_exhausted(&mut state, len, tag);
-                    if shared.refuse.load(Ordering::Relaxed) {
+                    if shared.refuse {
                         return Err(refusal(len));
                     }
                 }
@@ -287,8 +279,8 @@ impl Allocate for MemoryPool {
             }
         };
         let id = shared.admit(&mut state, held, len, tag);
-        if let Some((seconds, began)) = began {
-            seconds.observe(began.elapsed().as_secs_f64());
+        if let Some(began) = began {
+            shared.durations.observe(began.elapsed().as_secs_f64());
         }
         Ok(Allocation::new(buffer, id, shared.clone()))
     }

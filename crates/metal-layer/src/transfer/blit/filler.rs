@@ -1,0 +1,134 @@
+use crate::transfer::Fill;
+use crate::transfer::blit::gate::{Room, Taken};
+use crate::transfer::blit::shared::{Begun, Copying, End, Job, Shared, Stage, Staging, Work};
+use crate::transfer::bytes::{fill_directly, within_reach};
+use crate::transfer::direction::Direction;
+use mlx_serving_device::{Buffer, DeviceError, Point, Result, Storage};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+/// The first thread: fills staging memory, or the destination itself, and submits copies.
+pub(crate) struct Filler {
+    pub shared: Arc<Shared>,
+    pub begun: Sender<Begun>,
+}
+
+impl Filler {
+    pub(crate) fn run(self) {
+        loop {
+            let reached = |job: &Job| job.after.iter().all(Point::reached);
+            let (room, job) = match self.shared.gate.take(reached) {
+                Taken::Run(room, job) => (Some(room), job),
+                Taken::Abandon(job) => (None, job),
+                Taken::End => return,
+            };
+            let end = End {
+                direction: job.work.direction(),
+                bytes: job.work.bytes(),
+                since: Instant::now(),
+                point: job.point,
+                outcome: job.outcome,
+            };
+            let Some(room) = room else {
+                let closing = self.shared.closing.load(Ordering::Acquire);
+                let why = if closing { "the engine was shut down" } else { "earlier copies hang" };
+                end.tell(&self.shared, Err(DeviceError::CommandFailed(format!("{why} before this transfer began"))));
+                continue;
+            };
+            let begin = || self.begin(job.work, &job.after, &end, &room);
+            let stage = match catch_unwind(AssertUnwindSafe(begin)) {
+                Ok(Ok(stage)) => stage,
+                Ok(Err(error)) => Stage::Over(Err(error)),
+                Err(_) => Stage::Over(Err(DeviceError::CommandFailed("filling the memory panicked".into()))),
+            };
+            // In order: the second thread may still be busy with the one before.
+            let next = end.point.timeline.value() + 1 == end.point.value;
+            match stage {
+                // Room first: who learns of the end may ask for it at once.
+                Stage::Over(result) if next => {
+                    self.shared.gate.give_back(&room);
+                    end.tell(&self.shared, result);
+                }
+                // The second thread ends after this one.
+                stage => drop(self.begun.send(Begun { end, after: job.after, room, stage })),
+            }
+        }
+    }
+
+    fn begin(&self, work: Work, after: &[Point], end: &End, room: &Room) -> Result<Stage> {
+        let shared = &self.shared;
+        let need = shared.staged_bytes(&work);
+        if within_reach(work.buffers()) {
+            return match work {
+                Work::Upload { to, fill } => {
+                    shared.settle(after)?;
+                    Ok(Stage::Over(shared.overlap.during(|| fill_directly(&to, fill))))
+                }
+                Work::Download { from, sink } => Ok(Stage::Read(from, sink)),
+            };
+        }
+        let staging = if room.range.is_empty() {
+            let own = shared.allocate.allocate(need, Storage::Shared, "staging")?;
+            Staging { buffer: (*own).clone(), _own: Some(own) }
+        } else {
+            let start = room.range.start;
+            Staging { buffer: shared.staging(room.streamed, start..start + need)?, _own: None }
+        };
+        match work {
+            Work::Upload { to, fill } => {
+                let whole = staging.buffer.slice(0..end.bytes)?;
+                let sent = shared.overlap.during(|| self.fill(&whole, fill))?;
+                let copying = self.submit(&to, staging, Direction::Upload, after, end)?;
+                Ok(Stage::In(copying, to, sent))
+            }
+            Work::Download { from, sink } => {
+                let copying = self.submit(&from, staging, Direction::Download, after, end)?;
+                Ok(Stage::Out(copying, from, sink))
+            }
+        }
+    }
+
+    /// Fills staging memory; its checksum if it is to be compared.
+    fn fill(&self, whole: &Buffer, fill: Fill) -> Result<Option<u32>> {
+        if !self.shared.config.verify_checksums {
+            return fill_directly(std::slice::from_ref(whole), fill).map(|()| None);
+        }
+        let sent = Arc::new(Mutex::new(0));
+        let seen = sent.clone();
+        let fill = move |bytes: &mut [u8]| {
+            fill(bytes)?;
+            *seen.lock().unwrap_or_else(PoisonError::into_inner) = crc32fast::hash(bytes);
+            Ok(())
+        };
+        fill_directly(std::slice::from_ref(whole), Box::new(fill))?;
+        let sent = *sent.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Some(sent))
+    }
+
+    /// Submits a copy. It signals the transfer's point itself, unless checksums are compared first.
+    fn submit(
+        &self,
+        parts: &[Buffer],
+        staging: Staging,
+        direction: Direction,
+        after: &[Point],
+        end: &End,
+    ) -> Result<Copying> {
+        let config = &self.shared.config;
+        // A checksum is compared with copies of its own, which must not queue behind a copy that waits for their result.
+        if !config.use_shared_events || config.verify_checksums {
+            self.shared.settle(after)?;
+        }
+        let counted = after.iter().all(Point::reached);
+        let signal = (!config.verify_checksums).then(|| end.point.clone());
+        let whole = staging.buffer.slice(0..end.bytes)?;
+        let submission = self.shared.copy(parts, &whole, direction, after, signal)?;
+        if counted {
+            self.shared.overlap.begin();
+        }
+        Ok(Copying { submission, staging, counted })
+    }
+}

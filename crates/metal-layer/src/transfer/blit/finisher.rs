@@ -1,0 +1,175 @@
+use crate::transfer::Sink;
+use crate::transfer::blit::gate::Room;
+use crate::transfer::blit::shared::{Begun, Copying, Shared, Stage};
+use crate::transfer::bytes::{drain_directly, total};
+use crate::transfer::direction::Direction;
+use mlx_serving_device::{Buffer, DeviceError, Point, Result, Status};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+/// Interval at which copies that took too long are looked at.
+const LOOK_UP: Duration = Duration::from_millis(20);
+
+/// The second thread: waits for copies, compares checksums, hands over what was read, and reports how each transfer ended.
+pub(crate) struct Finisher {
+    shared: Arc<Shared>,
+    begun: Receiver<Begun>,
+    /// Copies that took too long: their staging memory is not to be reused before they have ended.
+    stuck: Vec<(Copying, Room)>,
+}
+
+impl Finisher {
+    pub(crate) fn new(shared: Arc<Shared>, begun: Receiver<Begun>) -> Self {
+        Self { shared, begun, stuck: Vec::new() }
+    }
+
+    pub(crate) fn run(mut self) {
+        while let Some(Begun { end, after, room, stage }) = self.next() {
+            let (result, copying) = match stage {
+                Stage::Over(result) => (result, None),
+                Stage::Read(from, sink) => (self.read(&from, sink, &after), None),
+                Stage::In(copying, to, sent) => {
+                    let landed = self.land(&copying, &after);
+                    let result = self.end_upload(&copying.staging.buffer, &to, sent, landed);
+                    (result, Some(copying))
+                }
+                Stage::Out(copying, from, sink) => {
+                    let landed = self.land(&copying, &after);
+                    let result = self.end_download(&copying.staging.buffer, &from, sink, landed);
+                    (result, Some(copying))
+                }
+            };
+            match copying.filter(|copying| copying.submission.status() == Status::Pending) {
+                Some(copying) => {
+                    end.outcome.abandon(copying.submission.clone());
+                    self.stuck.push((copying, room));
+                    self.shared.gate.set_stuck(true);
+                }
+                None => self.shared.gate.give_back(&room),
+            }
+            end.tell(&self.shared, result.map_err(|error| self.late(error)));
+            self.look_at_stuck();
+        }
+    }
+
+    /// The next transfer. Copies that took too long are looked at meanwhile: they may hold the room that the next one waits for.
+    fn next(&mut self) -> Option<Begun> {
+        while !self.stuck.is_empty() {
+            match self.begun.recv_timeout(LOOK_UP) {
+                Ok(begun) => return Some(begun),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => self.look_at_stuck(),
+            }
+        }
+        self.begun.recv().ok()
+    }
+
+    /// A copy that takes too long has failed; the device has not, as far as anybody knows.
+    fn late(&self, error: DeviceError) -> DeviceError {
+        match error {
+            DeviceError::Timeout { .. } => {
+                let limit = self.shared.limit();
+                DeviceError::CommandFailed(format!("a copy did not end within {limit:?}, blit_queue.timeout_ms"))
+            }
+            other => other,
+        }
+    }
+
+    fn look_at_stuck(&mut self) {
+        if self.stuck.is_empty() {
+            return;
+        }
+        self.stuck.retain(|(copying, room)| {
+            let over = copying.submission.status() != Status::Pending;
+            if over {
+                self.shared.gate.give_back(room);
+            }
+            !over
+        });
+        self.shared.gate.set_stuck(!self.stuck.is_empty());
+    }
+
+    fn read(&self, from: &[Buffer], sink: Sink, after: &[Point]) -> Result<()> {
+        self.shared.settle(after)?;
+        self.shared.overlap.during(|| hand_over(from, sink))
+    }
+
+    /// Waits for a copy.
+    fn land(&self, copying: &Copying, after: &[Point]) -> Result<()> {
+        if !copying.counted {
+            self.shared.settle(after)?;
+            self.shared.overlap.begin();
+        }
+        let landed = copying.submission.wait(self.shared.limit());
+        self.shared.overlap.end();
+        landed
+    }
+
+    /// Copies out of `parts` once more and compares the checksum with the one `expected` of the first copy's staging memory; a copy
+    /// that failed or arrived different is made once more.
+    fn verify(
+        &self,
+        parts: &[Buffer],
+        staging: &Buffer,
+        direction: Direction,
+        expected: impl Fn(&Buffer) -> Result<u32>,
+        mut landed: Result<()>,
+    ) -> Result<()> {
+        let bytes = total(parts);
+        let (first, second) = (staging.slice(0..bytes)?, staging.slice(bytes..2 * bytes)?);
+        for again in [true, false] {
+            landed = landed.and_then(|()| {
+                self.copy_now(parts, &second, Direction::Download)?;
+                self.compare(expected(&first)?, checksum(&second)?)
+            });
+            match &landed {
+                Err(DeviceError::CommandFailed(_)) if again => landed = self.copy_now(parts, &first, direction),
+                _ => break,
+            }
+        }
+        landed
+    }
+
+    /// Ends a copy into the device; `sent` is the checksum to compare, if any.
+    fn end_upload(&self, staging: &Buffer, to: &[Buffer], sent: Option<u32>, landed: Result<()>) -> Result<()> {
+        match sent {
+            None => landed,
+            Some(sent) => self.verify(to, staging, Direction::Upload, |_| Ok(sent), landed),
+        }
+    }
+
+    /// Ends a copy out of the device: gives the sink the bytes.
+    fn end_download(&self, staging: &Buffer, from: &[Buffer], sink: Sink, mut landed: Result<()>) -> Result<()> {
+        if self.shared.config.verify_checksums {
+            landed = self.verify(from, staging, Direction::Download, checksum, landed);
+        }
+        landed?;
+        hand_over(&[staging.slice(0..total(from))?], sink)
+    }
+
+    fn compare(&self, sent: u32, arrived: u32) -> Result<()> {
+        if sent == arrived {
+            return Ok(());
+        }
+        self.shared.note(|s| s.checksum_failures += 1);
+        let message =
+            format!("the bytes that arrived are not those that were sent (checksums {arrived:08x} and {sent:08x})");
+        Err(DeviceError::CommandFailed(message))
+    }
+
+    fn copy_now(&self, parts: &[Buffer], whole: &Buffer, direction: Direction) -> Result<()> {
+        self.shared.copy(parts, whole, direction, &[], None)?.wait(self.shared.limit())
+    }
+}
+
+/// Gives `sink` the bytes of `from`. A panic of the sink fails the transfer, not the thread.
+fn hand_over(from: &[Buffer], sink: Sink) -> Result<()> {
+    catch_unwind(AssertUnwindSafe(|| drain_directly(from, sink)))
+        .unwrap_or_else(|_| Err(DeviceError::CommandFailed("taking the bytes panicked".into())))
+}
+
+fn checksum(buffer: &Buffer) -> Result<u32> {
+    Ok(crc32fast::hash(&buffer.to_vec::<u8>()?))
+}

@@ -1,0 +1,148 @@
+//! Copies on the transfer queue beside the compute queue: one thread fills staging memory and submits copies, a second one ends them.
+
+mod filler;
+mod finisher;
+mod gate;
+mod overlap;
+mod shared;
+
+use crate::allocate::Allocate;
+use crate::config::BlitQueueConfig;
+use crate::frontier::Lane;
+use crate::observe::stats::BlitStats;
+use crate::transfer::blit::filler::Filler;
+use crate::transfer::blit::finisher::Finisher;
+use crate::transfer::blit::shared::{Lanes, Shared, Work, ring_bytes};
+use crate::transfer::inline::InlineTransfer;
+use crate::transfer::{Fill, Sink, Ticket, Transfer};
+use crate::wiring::Wiring;
+use mlx_serving_device::{Buffer, DeviceError, Result};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// A chunk is this part of a staging ring at most, so that one is filled while others are copied.
+const CHUNKS: u64 = 4;
+
+/// Copies on the transfer queue while the compute queue runs, from a bounded ring of staging memory. One thread fills staging
+/// memory and submits copies, a second one ends them. Where the host reaches the memory itself nothing is copied: the first
+/// thread writes it, the second one reads it.
+///
+/// Transfers of one kind — uploads, downloads, streamed uploads — end in the order in which they were asked for. Uploads and
+/// downloads come after everything submitted before them, among themselves too. When there is no room for one of them within the
+/// time limit, it is made synchronous, on the compute queue.
+#[derive(Debug)]
+pub struct BlitCoordinator {
+    shared: Arc<Shared>,
+    inline: InlineTransfer,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl BlitCoordinator {
+    /// Takes the staging memory, unless host and device share theirs, and starts the threads. `compute` is the lane that
+    /// submissions to the compute queue signal; the transfers' own lanes are added to the frontier.
+    pub fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, compute: &Lane, config: &BlitQueueConfig) -> Result<Self> {
+        let lane = || wiring.device.new_timeline().map(|timeline| wiring.frontier.lane(timeline));
+        let lanes = Lanes { compute: compute.clone(), uploads: lane()?, downloads: lane()?, streamed: lane()? };
+        let shared = Arc::new(Shared::new(wiring, allocate.clone(), lanes, config));
+        if !wiring.device.info().unified_memory {
+            shared.staging(true, 0..0)?;
+        }
+        let (begun, ends) = mpsc::channel();
+        let (filler, finisher) = (Filler { shared: shared.clone(), begun }, Finisher::new(shared.clone(), ends));
+        let mut coordinator =
+            Self { shared, inline: InlineTransfer::new(wiring, allocate, compute), threads: Vec::new() };
+        coordinator.start("blit-fill", move || filler.run())?;
+        coordinator.start("blit-finish", move || finisher.run())?;
+        Ok(coordinator)
+    }
+
+    fn start(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+        let thread = std::thread::Builder::new().name(name.into()).spawn(run);
+        self.threads.push(thread.map_err(|e| DeviceError::Lost(format!("no thread for transfers: {e}")))?);
+        Ok(())
+    }
+
+    /// Queues what is due; gives it back when there was no room in time.
+    fn put(&self, work: Work) -> Result<Ticket, Work> {
+        let shared = &self.shared;
+        // While it is stalled, one transfer after the other must not wait for as long again.
+        let limit = if self.fallen_back().is_some() { Duration::ZERO } else { shared.limit() };
+        let lane = shared.lanes.due(work.direction());
+        let admit = |work| shared.admit(work, lane, shared.lanes.before());
+        let put = shared.gate.put(shared.room_for(&work), limit, work, admit);
+        shared.note_room(put.is_ok());
+        let (ticket, waited) = put?;
+        if let Some(waited) = waited {
+            shared.note(|s| s.sync_wait(waited));
+        }
+        Ok(ticket)
+    }
+}
+
+impl Transfer for BlitCoordinator {
+    fn scatter(&self, to: &[Buffer], fill: Fill) -> Result<Ticket> {
+        match self.put(Work::Upload { to: to.to_vec(), fill }) {
+            Ok(ticket) => Ok(ticket),
+            Err(work) => self.run_synchronously(work),
+        }
+    }
+
+    fn gather(&self, from: &[Buffer], sink: Sink) -> Result<Ticket> {
+        match self.put(Work::Download { from: from.to_vec(), sink }) {
+            Ok(ticket) => Ok(ticket),
+            Err(work) => self.run_synchronously(work),
+        }
+    }
+
+    fn stream(&self, to: &Buffer, fill: Fill) -> Result<Ticket> {
+        let shared = &self.shared;
+        let work = Work::Upload { to: vec![to.clone()], fill };
+        Ok(shared.gate.stream(shared.room_for(&work), || shared.admit(work, &shared.lanes.streamed, Vec::new())))
+    }
+
+    fn max_chunk(&self) -> u64 {
+        let copies = if self.shared.config.verify_checksums { 2 } else { 1 };
+        ring_bytes(&self.shared.config) / CHUNKS / copies
+    }
+
+    fn fallen_back(&self) -> Option<String> {
+        self.shared.stalled()
+    }
+
+    fn stats(&self) -> BlitStats {
+        self.shared.stats()
+    }
+}
+
+impl BlitCoordinator {
+    /// The plain way, after the transfers under way.
+    fn run_synchronously(&self, work: Work) -> Result<Ticket> {
+        if !self.shared.policy.graceful {
+            let reason = self.fallen_back().unwrap_or_else(|| "no room in the staging ring".into());
+            return Err(DeviceError::CommandFailed(format!("{reason}, and graceful_fallback is off")));
+        }
+        let (direction, bytes) = (work.direction(), work.bytes());
+        let (after, began) = (self.shared.lanes.before(), Instant::now());
+        let ticket = match work {
+            Work::Upload { to, fill } => self.inline.scatter_after(&to, fill, &after),
+            Work::Download { from, sink } => self.inline.gather_after(&from, sink, &after),
+        }?;
+        self.shared.note(|s| direction.count(s, bytes, began.elapsed()));
+        Ok(ticket)
+    }
+}
+
+impl Drop for BlitCoordinator {
+    /// Carries out what is due; what is streamed and has not begun fails.
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::Release);
+        self.shared.gate.close();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the transfers panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+use crate::config::{FallbackPolicy, MetalOptimizations};
+use crate::frontier::Frontier;
+use crate::observe::metrics::LayerMetrics;
+use mlx_serving_device::Device;
+use std::sync::Arc;
+
+/// Everything that the implementations of one layer share: each is made with it.
+#[derive(Debug, Clone)]
+pub struct Wiring {
+    /// Device that gives memory and takes submissions.
+    pub device: Arc<dyn Device>,
+    /// Submissions so far, for which released memory waits.
+    pub frontier: Frontier,
+    /// Treatment of an optimization that fails.
+    pub policy: FallbackPolicy,
+    /// Durations that the optimizations record.
+    pub metrics: LayerMetrics,
+}
+
+impl Wiring {
+    /// A wiring in which nothing has been submitted or recorded, with the policy of the default configuration.
+    pub fn new(device: Arc<dyn Device>) -> Self {
+        let policy = MetalOptimizations::default().fallback_policy();
+        Self { device, frontier: Frontier::default(), policy, metrics: LayerMetrics::default() }
+    }
+}
