@@ -45,8 +45,8 @@ pub fn company_changes_no_answer(device: impl Fn() -> Arc<dyn Device>, prompts: 
 }
 
 /// Answers of the bundled model to `count` requests that between them use every parameter of sampling, each as one line: its tokens, then
-/// the bits of their log-probabilities where these were asked for. Whether requests came alone or in batches, with no optimization on or
-/// with all, they must be the same.
+/// the bits of their log-probabilities where these were asked for. Alone with no optimization on and in batches with all, they must be the
+/// same.
 ///
 /// # Panics
 /// An answer depends on company or optimizations, or a request fails.
@@ -56,11 +56,9 @@ pub fn sampled_answers(device: impl Fn() -> Arc<dyn Device>, count: usize) -> Ve
     let engine = start(device(), "none");
     let alone: Vec<_> = requests.chunks(1).flat_map(|request| lines(&engine, request)).collect();
     drop(engine);
-    for selection in ["none", "all"] {
-        let engine = start(device(), selection);
-        let together: Vec<_> = requests.chunks(50).flat_map(|requests| lines(&engine, requests)).collect();
-        assert_eq!(together, alone, "{selection}");
-    }
+    let engine = start(device(), "all");
+    let together: Vec<_> = requests.chunks(50).flat_map(|requests| lines(&engine, requests)).collect();
+    assert_eq!(together, alone);
     alone
 }
 
@@ -80,7 +78,7 @@ fn sampled(i: usize, prompt: Vec<u32>) -> Request {
     Request {
         prompt,
         sampling,
-        max_tokens: Some(24),
+        max_tokens: Some(10),
         stop: if i.is_multiple_of(8) { vec![" the".to_owned()] } else { Vec::new() },
         ignore_eos: i.is_multiple_of(10),
         logprobs: i.is_multiple_of(9).then_some(3),
