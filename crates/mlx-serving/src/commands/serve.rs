@@ -125,9 +125,9 @@ async fn serve(
             outcome = &mut loading, if !loaded && stop.is_some() => {
                 loaded = true;
                 refused = outcome.unwrap_or_else(|_| Err(Failure::failed("the thread that loads has ended early")));
-                if let (Err(_), Some(stop)) = (&refused, stop.take()) {
+                if refused.is_err() {
                     // Answers of the models that were loaded before end with an error instead of a closed connection.
-                    let _ = stop.send(Duration::ZERO);
+                    let _ = stop.take().map(|stop| stop.send(Duration::ZERO));
                     continue;
                 }
                 announce(context, &state, address, first.as_deref());
