@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-/// Why a checkpoint cannot be used. Every message names the file, what was expected and what to do.
+/// Fault of a checkpoint that cannot be used. Every message names the file, what was expected and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// A file is missing or cannot be read.

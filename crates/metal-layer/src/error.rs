@@ -1,6 +1,6 @@
 use mlx_serving_device::DeviceError;
 
-/// Why a layer could not be built.
+/// Failure to build a layer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum MetalLayerError {
     /// An optimization that is on did not start, and may not fall back.

@@ -6,7 +6,7 @@
 //! say so, which is committed when its queue has room and retired by its completion handler (`run`). Each folder uses those before it:
 //! `find`, `pipelines`, `record`, `run`.
 //!
-//! On systems other than Apple's there is no device to be had, except where the feature `simulated` builds the backend for the simulator.
+//! Systems other than Apple's have no device, except where the feature `simulated` builds the backend for the simulator.
 //!
 //! # Ordering
 //!

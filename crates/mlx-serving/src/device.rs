@@ -117,7 +117,7 @@ pub(crate) fn budget(info: &DeviceInfo) -> Option<u64> {
     (info.memory_budget != u64::MAX).then_some(info.memory_budget)
 }
 
-/// Why there is no such device, and what to do.
+/// Reason for which there is no such device, and what to do.
 fn unusable(backend: &str, error: DeviceError) -> Failure {
     let why = match error {
         DeviceError::Unsupported(why) => why,

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-/// Why a command did not do what it should, with its exit code.
+/// Failure of a command, with its exit code.
 #[derive(Debug)]
 pub enum Failure {
     /// It failed: exit code 1.

@@ -228,8 +228,8 @@ fn unknown(whose: &str) -> String {
     format!("{whose} memory is unknown, so whether the model fits it was not checked")
 }
 
-/// What a device of its own memory holds, if it has any, and what the host holds, whose other models take or will take `others`; what may
-/// go wrong. Fails if it cannot be held.
+/// Warnings about a model that puts `own` into a device's own memory, if it has any, and `host` into the host's, beside `others` of other
+/// models. Fails if either does not fit.
 fn within(own: Option<Need>, host: Need, others: u64, known: &Known, config: &Config) -> Result<Vec<String>, String> {
     let mut warnings = Vec::new();
     match (own, known.device) {

@@ -42,7 +42,7 @@ pub(super) struct Settings {
     pub(super) transfer: QueueFaults,
     /// Times that a control has released what hangs.
     pub(super) releases: u64,
-    /// Why the device is lost, if it is.
+    /// Reason for the device's loss, if it is lost.
     pub(super) lost: Option<String>,
 }
 

@@ -128,7 +128,7 @@ pub enum Switched<T> {
     Off {
         /// Always false.
         enabled: bool,
-        /// Why it fell back, if it was switched on.
+        /// Reason for its fallback, if it was switched on.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
         /// Its counters, if it was switched on: for metrics, which must not lose what led to the fallback.

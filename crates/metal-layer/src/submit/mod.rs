@@ -24,7 +24,7 @@ pub trait Submit: fmt::Debug + Send {
     fn complete(&mut self, in_flight: &InFlight, limit: Duration) -> Result<()>;
     /// Notes rows that were computed ahead and are discarded.
     fn note_discarded(&mut self, rows: u64);
-    /// Why it runs as the baseline does, although it is an optimization.
+    /// Reason for running as the baseline does, in an optimization.
     fn fallen_back(&self) -> Option<String> {
         None
     }

@@ -39,7 +39,7 @@ pub trait Transfer: fmt::Debug + Send + Sync {
     }
     /// The longest transfer, bytes; callers split longer ones.
     fn max_chunk(&self) -> u64;
-    /// Why it works as the baseline does, although it is an optimization.
+    /// Reason for working as the baseline does, in an optimization.
     fn fallen_back(&self) -> Option<String> {
         None
     }

@@ -42,7 +42,7 @@ impl Flight {
     }
 
     /// The device has ended it, and the host has seen all that came before: the completion handlers of two queues run in any order.
-    /// What failed may have waited for points that are never reached.
+    /// A failed submission may have waited for points that are never reached.
     fn may_retire(&self) -> bool {
         match &self.landed {
             None => false,

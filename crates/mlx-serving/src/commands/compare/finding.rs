@@ -178,7 +178,7 @@ pub(crate) struct Finding {
     pub plain_spread: f64,
     /// Null where nothing was aimed at.
     pub outcome: Option<Outcome>,
-    /// Why the aim was not reached, as far as the measurements tell.
+    /// Reason for missing the aim, as far as the measurements tell.
     pub reason: Option<String>,
     /// All of them, in the order of the runs.
     pub pairs: Vec<Pair>,
@@ -285,7 +285,7 @@ pub(crate) fn noise(findings: &[Finding]) -> Option<String> {
     })
 }
 
-/// Why a target is out of reach here, from what was measured.
+/// Reason for which a target is out of reach here, from what was measured.
 fn reason(arm: &Arm, figure: Figure, runs: &[&Sandwich<'_>]) -> String {
     let plain = |f: Figure| Median::of(&runs.iter().filter_map(|s| f.of(s.before)).collect::<Vec<_>>()).median;
     let with = |f: Figure| Median::of(&runs.iter().filter_map(|s| f.of(s.run)).collect::<Vec<_>>()).median;
