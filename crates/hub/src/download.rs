@@ -27,10 +27,11 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// True for files that a model is run from.
 fn is_needed(name: &str) -> bool {
-    const NAMES: [&str; 6] = [
+    const NAMES: [&str; 7] = [
         "config.json",
         "generation_config.json",
         "special_tokens_map.json",
+        "added_tokens.json",
         "model.safetensors.index.json",
         "chat_template.jinja",
         "chat_template.json",

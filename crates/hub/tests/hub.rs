@@ -16,6 +16,7 @@ fn stand_in() -> StandIn {
     StandIn::start(&[
         ("config.json", b"{}"),
         ("tokenizer.json", b"{\"version\": \"1.0\"}"),
+        ("added_tokens.json", b"{}"),
         ("model.safetensors", &weights()),
         ("README.md", b"# nobody runs this"),
         ("pytorch_model.bin", b"\x80"),
@@ -51,7 +52,7 @@ fn a_pulled_model_has_the_files_that_it_needs_in_the_shared_layout() {
     let mut seen = Vec::new();
     let path = Hub::new(options.clone()).pull(&id(), &mut |p: Progress| seen.push((p.done, p.total))).unwrap();
     assert_eq!(path, dir.path().join("models--someone--tiny-4bit/snapshots").join(COMMIT));
-    assert_eq!(names(&path), ["config.json", "model.safetensors", "tokenizer.json"]);
+    assert_eq!(names(&path), ["added_tokens.json", "config.json", "model.safetensors", "tokenizer.json"]);
     assert_eq!(std::fs::read(path.join("model.safetensors")).unwrap(), weights());
     #[cfg(unix)]
     {
