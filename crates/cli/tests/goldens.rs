@@ -7,7 +7,7 @@ use common::{Server, root, stdout};
 use serde_json::{Value, json};
 
 fn golden(file: &str) -> Value {
-    let path = root().join("crates/mlx-serving/tests/goldens").join(file);
+    let path = root().join("crates/cli/tests/goldens").join(file);
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
@@ -62,7 +62,7 @@ fn served_answers_are_mlx_lms() {
 
 #[test]
 fn perplexity_is_mlx_lms_and_hardly_moves_in_fast_arithmetic() {
-    let text = root().join("crates/mlx-serving/tests/goldens/book.txt");
+    let text = root().join("crates/cli/tests/goldens/book.txt");
     let text = text.to_str().unwrap();
     let args = ["eval", "perplexity", "--text", text, "--arithmetic", "fast", "--compare-exact", "--json"];
     let report: Value = serde_json::from_str(&stdout(&args)).unwrap();
