@@ -1,3 +1,4 @@
+use mlx_serving_runtime::{RegistryError, RuntimeError};
 use std::fmt;
 use std::process::ExitCode;
 
@@ -6,13 +7,6 @@ use std::process::ExitCode;
 pub enum Failure {
     /// It failed: exit code 1.
     Failed(String),
-    /// A model's weights could not be read to their end, as when its file was shortened meanwhile: exit code 1. A server loads it again.
-    Weights {
-        /// The model.
-        id: String,
-        /// The cause, with its file.
-        message: String,
-    },
     /// Wrong usage or configuration: exit code 2.
     Usage(String),
     /// The reader of standard output has gone; nobody is left to be told.
@@ -41,7 +35,7 @@ impl Failure {
     /// The process's exit code.
     pub fn code(&self) -> ExitCode {
         match self {
-            Failure::Failed(_) | Failure::Weights { .. } => ExitCode::from(1),
+            Failure::Failed(_) => ExitCode::from(1),
             Failure::Usage(_) => ExitCode::from(2),
             Failure::Silent => ExitCode::SUCCESS,
         }
@@ -51,16 +45,23 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Failed(message) | Failure::Weights { message, .. } | Failure::Usage(message) => {
-                f.write_str(message)
-            }
+            Failure::Failed(message) | Failure::Usage(message) => f.write_str(message),
             Failure::Silent => Ok(()),
         }
     }
 }
 
-impl From<crate::config::ConfigError> for Failure {
-    fn from(error: crate::config::ConfigError) -> Self {
-        Failure::usage(error)
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Self {
+        if error.is_usage() { Failure::usage(error) } else { Failure::failed(error) }
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Open(error) => error.into(),
+            error => Failure::failed(error),
+        }
     }
 }

@@ -1,24 +1,23 @@
-//! The façade of mlx-serving: arguments, configuration, choice of device, and one module a command. The only crate that names a
-//! backend or reads the environment.
+//! The command line of mlx-serving: arguments, where each value of the configuration came from, and one module a command. The only crate
+//! that parses arguments; models and devices are the runtime's.
 #![forbid(unsafe_code)]
 
 pub mod args;
-mod caches;
 mod commands;
-pub mod config;
+mod context;
 mod descriptors;
-mod device;
 mod failure;
-mod fit;
 mod load;
-mod machine;
+mod origins;
 mod progress;
 mod signals;
 
 pub use failure::Failure;
+pub use mlx_serving_runtime::config;
 
 use args::Cli;
 use config::{LogLevel, LogLines};
+use mlx_serving_runtime::{device, machine};
 use std::io::Write;
 use tracing_subscriber::EnvFilter;
 
@@ -27,7 +26,7 @@ use tracing_subscriber::EnvFilter;
 /// # Errors
 /// A command that failed; [`Failure::code`] is the process's exit code.
 pub fn run(cli: &Cli) -> Result<(), Failure> {
-    let loaded = config::load(&cli.common)?;
+    let loaded = origins::load(&cli.common)?;
     start_log(&loaded.config.telemetry, cli.common.verbose);
     commands::run(cli, loaded)
 }
@@ -52,7 +51,7 @@ fn start_log(telemetry: &config::Telemetry, verbose: u8) {
     let level = format!("{level:?}").to_lowercase();
     // Other crates' chatter stays out below their warnings.
     let filter = EnvFilter::new(format!(
-        "warn,mlx_serving={level},mlx_serving_engine={level},mlx_serving_server={level},mlx_serving_metal_layer={level},mlx_serving_model={level},mlx_serving_hub={level},mlx_serving_cpu={level}"
+        "warn,mlx_serving={level},mlx_serving_runtime={level},mlx_serving_engine={level},mlx_serving_server={level},mlx_serving_metal_layer={level},mlx_serving_model={level},mlx_serving_hub={level},mlx_serving_cpu={level}"
     ));
     // Whoever reads the log may go away; the library would report that on standard error too, and panic.
     let builder = tracing_subscriber::fmt()

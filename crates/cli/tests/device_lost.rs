@@ -131,7 +131,7 @@ fn a_dead_engine_is_loaded_again_and_serves_new_requests() {
     // The first attempt fails, the second is let through when the test has seen the state between.
     let (go, gate) = std::sync::mpsc::channel::<()>();
     let gate = std::sync::Mutex::new((gate, false));
-    server.runtime.spawn(mlx_serving_server::revive(server.state.clone(), move |id: &str| {
+    server.runtime.spawn(mlx_serving_runtime::revive(server.state.registry().clone(), move |id: &str| {
         assert_eq!(id, "m");
         let mut gate = gate.lock().unwrap();
         if !std::mem::replace(&mut gate.1, true) {
@@ -166,7 +166,7 @@ fn a_model_is_loaded_again_only_when_its_dead_engine_is_released() {
     let server = Serving::start(served(device));
     let loads = Arc::new(AtomicUsize::new(0));
     let counted = loads.clone();
-    server.runtime.spawn(mlx_serving_server::revive(server.state.clone(), move |_: &str| {
+    server.runtime.spawn(mlx_serving_runtime::revive(server.state.registry().clone(), move |_: &str| {
         counted.fetch_add(1, Ordering::AcqRel);
         Ok::<_, String>(served(slow_device()))
     }));

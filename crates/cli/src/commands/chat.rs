@@ -1,11 +1,11 @@
 //! `chat`: a conversation in the terminal.
 
-use super::{Context, generate};
+use super::generate;
 use crate::args::Chat;
+use crate::context::Context;
 use crate::failure::Failure;
 use anstyle::{AnsiColor, Style};
-use mlx_serving_engine::{Event, Request};
-use mlx_serving_runtime::{Conversation, Generate as _, Input, Message, Model, Role};
+use mlx_serving_runtime::{Conversation, Generate as _, Input, Message, Model, Next, Role};
 use rustyline::error::ReadlineError;
 use std::io::Write;
 use std::sync::Arc;
@@ -84,34 +84,30 @@ fn answer(
     interrupted: &AtomicBool,
     out: &mut impl Write,
 ) -> Result<String, Failure> {
-    let tokens = generate::ids(
-        model,
-        Input::Conversation { conversation: Conversation::new(messages.to_vec()), special: false },
-    )?;
-    let request = Request { begins_text: true, ..generate::request(model, tokens, &args.sampling) };
-    let mut stream = model.engine().submit(request).map_err(Failure::failed)?;
+    let conversation = Conversation::new(messages.to_vec());
+    let input = Input::Conversation { conversation, special: false };
+    let mut answer = generate::begin(model, input, &args.sampling)?;
     let mut text = String::new();
     loop {
         if interrupted.load(Ordering::SeqCst) {
             writeln!(out, " ⏹").map_err(Failure::output)?;
             return Ok(text);
         }
-        let piece = match stream.next_within(Duration::from_millis(50)) {
-            Err(_) | Ok(Some(Event::Prompt(_))) => continue,
-            Ok(Some(Event::Token(token))) => token.text,
-            Ok(Some(Event::Finished(finish))) => {
-                text += &finish.text;
-                let u = finish.usage;
-                let dim = Style::new().dimmed();
-                let rate = if u.decode_s > 0.0 { (u.completion_tokens.max(1) - 1) as f64 / u.decode_s } else { 0.0 };
-                writeln!(out, "{}\n{dim}{} tokens, {rate:.0} tok/s{dim:#}", finish.text, u.completion_tokens)
-                    .map_err(Failure::output)?;
-                return Ok(text);
+        match answer.next_within(Duration::from_millis(50))? {
+            Next::Late => {}
+            Next::Piece(piece) => {
+                text += &piece.text;
+                write!(out, "{}", piece.text).and_then(|()| out.flush()).map_err(Failure::output)?;
             }
-            Ok(Some(Event::Failed(error))) => return Err(Failure::failed(error)),
-            Ok(None) => return Err(Failure::failed("the engine ended without finishing the answer")),
-        };
-        text += &piece;
-        write!(out, "{piece}").and_then(|()| out.flush()).map_err(Failure::output)?;
+            Next::End => break,
+        }
     }
+    let Some(finish) = answer.finish() else {
+        return Err(Failure::failed("the engine ended without finishing the answer"));
+    };
+    let u = finish.usage;
+    let dim = Style::new().dimmed();
+    let rate = if u.decode_s > 0.0 { (u.completion_tokens.max(1) - 1) as f64 / u.decode_s } else { 0.0 };
+    writeln!(out, "\n{dim}{} tokens, {rate:.0} tok/s{dim:#}", u.completion_tokens).map_err(Failure::output)?;
+    Ok(text)
 }

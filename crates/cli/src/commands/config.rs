@@ -1,10 +1,10 @@
 //! `config check|show|schema`
 
-use super::Context;
 use crate::args::Config as Action;
-use crate::config::{Config, DEFAULT_PATH, Loaded};
+use crate::config::Config;
+use crate::context::Context;
 use crate::failure::Failure;
-use crate::fit;
+use crate::origins::{DEFAULT_PATH, Loaded};
 use std::io::Write;
 
 pub(crate) fn run(context: &Context, loaded: &Loaded, action: &Action) -> Result<(), Failure> {
@@ -15,7 +15,7 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, action: &Action) -> Result
                 Some(path) => format!("{}: valid\n", path.display()),
                 None => format!("{DEFAULT_PATH} is not there: the defaults are in force\n"),
             };
-            let found = fit::check_configured(context)?;
+            let found = context.runtime().check_configured()?;
             let lines =
                 found.iter().flat_map(|(name, warnings)| warnings.iter().map(move |w| format!("{name}: {w}\n")));
             state + &lines.collect::<String>()

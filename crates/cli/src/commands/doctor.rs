@@ -1,12 +1,12 @@
 //! `doctor`: what this machine has, and what is wrong with it.
 
-use super::Context;
 use crate::args::Doctor;
-use crate::config::Loaded;
+use crate::context::Context;
 use crate::failure::Failure;
-use crate::{device, fit, load, machine};
+use crate::origins::Loaded;
+use crate::{device, machine};
 use mlx_serving_device::DeviceInfo;
-use mlx_serving_vulkan::VulkanDevice;
+use mlx_serving_runtime::Source;
 use serde_json::json;
 use std::io::Write;
 
@@ -14,10 +14,10 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
     let mut problems = Vec::new();
     let opened = device::open(&context.config.engine).map_err(|error| problems.push(error.to_string())).ok();
     let info = opened.as_ref().map(|device| device.info());
-    if let Err(error) = load::here(None) {
+    if let Err(error) = Source::Bundled.here() {
         problems.push(error.to_string());
     }
-    match fit::check_configured(context) {
+    match context.runtime().check_configured() {
         Ok(found) => problems.extend(
             found
                 .into_iter()
@@ -39,9 +39,9 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
     }
     let config = loaded.path.as_ref().map_or("none: defaults".to_owned(), |p| p.display().to_string());
     let machine = machine::describe();
-    let gpus = VulkanDevice::available();
+    let gpus = device::gpus();
     let mut missing = Vec::new();
-    if !mlx_serving_metal::available() {
+    if !device::has_metal() {
         missing.push(("metal", "this system has no Metal".to_owned()));
     } else if info.is_none_or(|info| info.backend != "metal") {
         missing.push(("metal", "there is a Metal device, but another one is chosen with --device".to_owned()));
@@ -58,8 +58,8 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
                           "unified_memory": info.unified_memory, "memory_budget": device::budget(info),
                           "arithmetic": format!("{:?}", info.arithmetic).to_lowercase() })).into_iter().collect::<Vec<_>>(),
             "vulkan": gpus.iter().map(|gpu| json!({
-                "device": format!("vulkan:{}", gpu.index), "name": gpu.name, "driver": gpu.driver, "api": gpu.api,
-                "kind": format!("{:?}", gpu.kind).to_lowercase(), "memory": gpu.memory, "uses": gpu.used,
+                "device": gpu.device, "name": gpu.name, "driver": gpu.driver, "api": gpu.api,
+                "kind": gpu.kind.to_lowercase(), "memory": gpu.memory, "uses": gpu.used,
                 "lacks": gpu.missing,
             })).collect::<Vec<_>>(),
             "missing": missing.iter().map(|(name, why)| json!({ "backend": name, "reason": why })).collect::<Vec<_>>(),
@@ -89,12 +89,10 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
     }
     for gpu in &gpus {
         let mark = if gpu.missing.is_empty() { "-" } else { "!" };
-        lines.push(format!("{mark} {:7} {} ({:?})", format!("vulkan:{}", gpu.index), gpu.name, gpu.kind));
+        lines.push(format!("{mark} {:7} {} ({})", gpu.device, gpu.name, gpu.kind));
         lines.push(format!("          driver {}, Vulkan {}, {:.1} GiB", gpu.driver, gpu.api, gib(gpu.memory)));
         match &gpu.missing[..] {
-            [] => {
-                lines.push(format!("          uses {}; chosen with --device vulkan:{}", gpu.used.join(", "), gpu.index))
-            }
+            [] => lines.push(format!("          uses {}; chosen with --device {}", gpu.used.join(", "), gpu.device)),
             missing => lines.push(format!("          cannot be used: it lacks {}", missing.join(", "))),
         }
     }

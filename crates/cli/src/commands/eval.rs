@@ -1,8 +1,8 @@
 //! `eval logits|perplexity`: what a model computes, for conformance.
 
-use super::{Context, write_file};
 use crate::args::{EvalLogits, EvalPerplexity};
 use crate::config::ArithmeticMode;
+use crate::context::{Context, write_file};
 use crate::failure::Failure;
 use crate::{device, load};
 use mlx_serving_checkpoint::Checkpoint;

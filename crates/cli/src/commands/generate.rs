@@ -1,15 +1,13 @@
 //! `generate`: one completion.
 
-use super::Context;
 use crate::args::{Generate, SamplingArgs};
+use crate::context::Context;
 use crate::failure::Failure;
-use mlx_serving_engine::{Event, Finish, Request, Sampling, Stream};
-use mlx_serving_runtime::{Conversation, Generate as _, Input, Message, Model, PromptError, Role};
+use mlx_serving_runtime::{
+    Answer, Conversation, Generate as _, Input, Message, Model, Parameters, PromptError, Role, RuntimeError, Sampling,
+};
 use serde_json::json;
 use std::io::{Read as _, Write};
-
-/// Tokens of an answer when nothing else is asked for.
-const DEFAULT_MAX_TOKENS: usize = 512;
 
 pub(crate) fn run(context: &Context, args: &Generate) -> Result<(), Failure> {
     let prompt = match args.prompt.as_str() {
@@ -28,26 +26,31 @@ pub(crate) fn run(context: &Context, args: &Generate) -> Result<(), Failure> {
         let conversation = Conversation::new(vec![Message::new(Role::User, prompt)]);
         Input::Conversation { conversation, special: false }
     };
-    let tokens = ids(&model, input)?;
     let mut out = std::io::stdout().lock();
-    let mut answer = String::new();
+    let mut text = String::new();
     let mut token_ids = Vec::new();
-    let request = Request { begins_text: !raw, ..request(&model, tokens, &args.sampling) };
-    let finish = follow(model.engine().submit(request).map_err(Failure::failed)?, |id, text| {
-        token_ids.extend(id);
-        answer += text;
-        if args.json { Ok(()) } else { out.write_all(text.as_bytes()).and_then(|()| out.flush()) }
-    })?;
+    let mut answer = begin(&model, input, &args.sampling)?;
+    for piece in &mut answer {
+        let piece = piece?;
+        token_ids.extend(piece.token);
+        text += &piece.text;
+        if !args.json {
+            out.write_all(piece.text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::output)?;
+        }
+    }
+    let Some(finish) = answer.finish() else {
+        return Err(Failure::failed("the engine ended without finishing the answer"));
+    };
     let u = finish.usage;
     if args.json {
         let object = json!({
-            "text": answer, "token_ids": token_ids, "finish_reason": finish.reason.as_str(), "model": model.card().id,
+            "text": text, "token_ids": token_ids, "finish_reason": finish.reason.as_str(), "model": model.card().id,
             "prompt_tokens": u.prompt_tokens, "completion_tokens": u.completion_tokens,
             "timings": { "queue_s": u.queue_s, "prefill_s": u.prefill_s, "decode_s": u.decode_s,
                          "decode_tok_s": rate(u.completion_tokens, u.decode_s) },
         });
         writeln!(out, "{object}").map_err(Failure::output)?;
-    } else if !answer.ends_with('\n') {
+    } else if !text.ends_with('\n') {
         writeln!(out).map_err(Failure::output)?;
     }
     tracing::info!(
@@ -66,19 +69,10 @@ fn rate(tokens: usize, decode_s: f64) -> Option<f64> {
     (tokens > 1 && decode_s > 0.0).then(|| (tokens - 1) as f64 / decode_s)
 }
 
-/// A prompt's token ids.
-pub(crate) fn ids(model: &Model, input: Input) -> Result<Vec<u32>, Failure> {
-    model.prompt(input, &mut || true).map_err(|error| match error {
-        PromptError::NoTemplate { .. } => Failure::failed(format!("{error}; use generate --raw")),
-        error => Failure::failed(error),
-    })
-}
-
-/// A request from flags, the rest from the model's own defaults.
-pub(crate) fn request(model: &Model, prompt: Vec<u32>, args: &SamplingArgs) -> Request {
+/// Begins an answer, with parameters from flags and the rest from the model's own defaults.
+pub(crate) fn begin(model: &Model, input: Input, args: &SamplingArgs) -> Result<Answer, Failure> {
     let d = &model.card().defaults;
-    let room = model.engine().info().max_context.saturating_sub(prompt.len()).max(1);
-    Request {
+    let parameters = Parameters {
         sampling: Sampling {
             temperature: args.temperature.unwrap_or(d.temperature),
             top_p: args.top_p.unwrap_or(d.top_p),
@@ -87,29 +81,11 @@ pub(crate) fn request(model: &Model, prompt: Vec<u32>, args: &SamplingArgs) -> R
             seed: args.seed,
             ..d.clone()
         },
-        // What was asked for is asked of the engine as it is; the default gives way to the context.
-        max_tokens: Some(args.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(room))),
+        max_tokens: args.max_tokens,
         stop: args.stop.clone(),
-        prompt,
-        ..Request::default()
-    }
-}
-
-/// Passes each token and its text on, then whatever text was held back.
-pub(crate) fn follow(
-    mut stream: Stream,
-    mut each: impl FnMut(Option<u32>, &str) -> std::io::Result<()>,
-) -> Result<Finish, Failure> {
-    while let Some(event) = stream.next_blocking() {
-        match event {
-            Event::Prompt(_) => {}
-            Event::Token(token) => each(Some(token.id), &token.text).map_err(Failure::output)?,
-            Event::Finished(finish) => {
-                each(None, &finish.text).map_err(Failure::output)?;
-                return Ok(finish);
-            }
-            Event::Failed(error) => return Err(Failure::failed(error)),
-        }
-    }
-    Err(Failure::failed("the engine ended without finishing the answer"))
+    };
+    model.complete(input, &parameters).map_err(|error| match error {
+        RuntimeError::Prompt(PromptError::NoTemplate { .. }) => Failure::failed(format!("{error}; use generate --raw")),
+        error => error.into(),
+    })
 }

@@ -7,38 +7,16 @@ mod doctor;
 mod eval;
 mod generate;
 mod kernels;
-pub(crate) mod models;
+mod models;
 mod serve;
 mod synth;
 mod throughput;
 mod workload;
 
 use crate::args::{Bench, Cli, Command, Eval};
-use crate::config::{Config, Loaded};
+use crate::context::Context;
 use crate::failure::Failure;
-use crate::fit::Ledger;
-use crate::load;
-use mlx_serving_runtime::Model;
-use std::path::Path;
-
-/// Configuration and state that every command has at hand.
-#[derive(Debug, Clone)]
-pub(crate) struct Context {
-    pub config: Config,
-    /// Memory that the models which were loaded take.
-    pub memory: Ledger,
-}
-
-impl Context {
-    pub(crate) fn new(config: Config) -> Self {
-        Self { config, memory: Ledger::default() }
-    }
-
-    /// Loads a model and starts its engine; the bundled one if none is named.
-    pub(crate) fn load(&self, model: Option<&str>) -> Result<Model, Failure> {
-        load::serve(self, model)
-    }
-}
+use crate::origins::Loaded;
 
 /// Runs the command.
 pub(crate) fn run(cli: &Cli, loaded: Loaded) -> Result<(), Failure> {
@@ -59,13 +37,4 @@ pub(crate) fn run(cli: &Cli, loaded: Loaded) -> Result<(), Failure> {
         Command::Config(args) => config::run(&context, &loaded, args),
         Command::Doctor(args) => doctor::run(&context, &loaded, args),
     }
-}
-
-/// Writes a result file, its folders too.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-    folder
-        .map_or(Ok(()), std::fs::create_dir_all)
-        .and_then(|()| std::fs::write(path, bytes))
-        .map_err(|e| Failure::failed(format!("{}: {e}", path.display())))
 }

@@ -1,15 +1,13 @@
 //! `serve`: the HTTP server.
 
-use super::Context;
 use crate::args::Serve;
 use crate::config::Server;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::{descriptors, load, signals};
-use garde::Validate;
 use mlx_serving_metal_layer::config::MetalOptimizations;
-use mlx_serving_runtime::Generate;
+use mlx_serving_runtime::{Generate, OpenOptions, Runtime, RuntimeError, Source};
 use mlx_serving_server::{AppState, Limits, Settings};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +27,7 @@ pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
     if host.is_empty() {
         return Err(Failure::usage("--host is empty; give an address, such as 127.0.0.1"));
     }
-    let models = named(models(context, &args.model))?;
+    let models = named(sources(context, &args.model))?;
     let names = models.iter().map(|(name, _)| name.clone()).collect();
     let state = AppState::new(settings(server, args, names)?);
     // One thread is enough to pass tokens on, and leaves the cores to the device.
@@ -64,7 +62,7 @@ fn exit_after_timeout() {
 fn settings(server: &Server, args: &Serve, names: Vec<String>) -> Result<Settings, Failure> {
     let mut server = server.clone();
     server.cors_origins.extend(args.cors_origin.iter().cloned());
-    server.validate().map_err(|e| Failure::usage(format!("--cors-origin: {e}")))?;
+    server.check().map_err(|e| Failure::usage(format!("--cors-origin: {e}")))?;
     let limits = &server.limits;
     Ok(Settings {
         wedged_after: Duration::from_secs(server.wedged_after_s),
@@ -104,9 +102,8 @@ async fn serve(
     let mut stop = Some(stop);
     let shutdown = async { stopped.await.unwrap_or_default() };
     let mut server = tokio::spawn(mlx_serving_server::serve(listener, state.clone(), shutdown));
-    let first = models.first().and_then(|(_, model)| model.clone());
-    let named: Arc<HashMap<String, Option<String>>> = Arc::new(models.iter().cloned().collect());
-    let mut loading = load_all(context, &state, models)?;
+    let models = Arc::new(Models { runtime: context.runtime(), named: models });
+    let mut loading = load_all(&models, &state)?;
     let mut loaded = false;
     let mut refused = Ok(());
     let outcome = loop {
@@ -131,11 +128,9 @@ async fn serve(
                     let _ = stop.take().map(|stop| stop.send(Duration::ZERO));
                     continue;
                 }
-                announce(context, &state, address, first.as_deref());
-                let (again, named) = (context.clone(), named.clone());
-                tokio::spawn(mlx_serving_server::revive(state.clone(), move |id: &str| {
-                    again.load(named.get(id).cloned().flatten().as_deref()).map(|model| Arc::new(model) as Arc<dyn Generate>)
-                }));
+                announce(&models, &state, address);
+                let again = models.clone();
+                tokio::spawn(mlx_serving_runtime::revive(state.registry().clone(), move |id: &str| again.open(id)));
             },
             ended = &mut server => {
                 let ended = ended.map_err(Failure::failed).and_then(|ended| ended.map_err(Failure::failed));
@@ -151,35 +146,58 @@ async fn serve(
     outcome
 }
 
-fn announce(context: &Context, state: &AppState, address: SocketAddr, first: Option<&str>) {
-    let names = state.ids();
-    tracing::info!("{}", optimizations(&context.config.metal_optimizations, first));
+fn announce(models: &Models, state: &AppState, address: SocketAddr) {
+    let names = state.registry().ids();
+    let first = match models.named.first() {
+        Some((_, Source::Named(name))) => Some(name.as_str()),
+        _ => None,
+    };
+    tracing::info!("{}", optimizations(&models.runtime.config().metal_optimizations, first));
     if !address.ip().to_canonical().is_loopback() {
         tracing::warn!("{address} is not only this machine's: anybody who reaches this port may use the server");
     }
     tracing::info!("serving {} on http://{address} (POST /v1/chat/completions)", names.join(", "));
 }
 
-/// The command line's models, else the configuration's, else the bundled one (`None`).
-fn models(context: &Context, named: &[String]) -> Vec<Option<String>> {
+/// The command line's models, else the configuration's, else the bundled one.
+fn sources(context: &Context, named: &[String]) -> Vec<Source> {
     let named = if named.is_empty() { &context.config.models.serve } else { named };
-    if named.is_empty() { vec![None] } else { named.iter().cloned().map(Some).collect() }
+    if named.is_empty() {
+        vec![Source::Bundled]
+    } else {
+        named.iter().map(|name| Source::from(name.as_str())).collect()
+    }
 }
 
 /// A model as it was asked for, behind the name that it is served under.
-type Named = (String, Option<String>);
+type Named = (String, Source);
 
 /// The models with their names.
-fn named(models: Vec<Option<String>>) -> Result<Vec<Named>, Failure> {
+fn named(sources: Vec<Source>) -> Result<Vec<Named>, Failure> {
     let mut named: Vec<Named> = Vec::new();
-    for model in models {
-        let name = load::name(model.as_deref());
+    for source in sources {
+        let name = source.id();
         if named.iter().any(|(other, _)| *other == name) {
             return Err(Failure::usage(format!("model {name} was named twice")));
         }
-        named.push((name, model));
+        named.push((name, source));
     }
     Ok(named)
+}
+
+/// The models that are served, and what they share.
+struct Models {
+    runtime: Runtime,
+    named: Vec<Named>,
+}
+
+impl Models {
+    /// Opens the model of that name; it may have been open before.
+    fn open(&self, id: &str) -> Result<Arc<dyn Generate>, RuntimeError> {
+        let source = self.named.iter().find(|(name, _)| name == id).map(|(_, source)| source.clone());
+        let model = load::open(&self.runtime, &source.unwrap_or_else(|| Source::from(id)), OpenOptions::default())?;
+        Ok(Arc::new(model))
+    }
 }
 
 /// The optimizations that are on, and the command that measures them on this machine with `model`, the bundled one if none was named.
@@ -194,31 +212,17 @@ fn optimizations(config: &MetalOptimizations, model: Option<&str>) -> String {
 }
 
 /// Loads the models one by one on a thread of its own, which nobody has to wait for.
-fn load_all(
-    context: &Context,
-    state: &Arc<AppState>,
-    models: Vec<Named>,
-) -> Result<oneshot::Receiver<Result<(), Failure>>, Failure> {
-    let (context, state) = (context.clone(), state.clone());
+fn load_all(models: &Arc<Models>, state: &Arc<AppState>) -> Result<oneshot::Receiver<Result<(), Failure>>, Failure> {
+    let (models, state) = (models.clone(), state.clone());
     let (send, receive) = oneshot::channel();
     let load = move || {
-        let outcome = models.iter().try_for_each(|(_, model)| match context.load(model.as_deref()) {
-            Ok(model) => {
-                state.add(Arc::new(model));
-                Ok(())
-            }
-            // Its file was written to while it was read: one model's fault, which passes when the file is whole again.
-            Err(Failure::Weights { id, message }) => {
-                state.add_lost(id, format!("its weights could not be loaded: {message}"));
-                Ok(())
-            }
-            Err(error) => Err(error),
-        });
+        let registry = state.registry();
+        let outcome = models.named.iter().try_for_each(|(id, _)| registry.load(id, || models.open(id)));
         if outcome.is_ok() {
             state.loaded();
         }
         // Nobody listens any more if the server has been asked to stop.
-        let _ = send.send(outcome);
+        let _ = send.send(outcome.map_err(Failure::from));
     };
     std::thread::Builder::new()
         .name("load".into())

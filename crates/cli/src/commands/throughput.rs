@@ -1,8 +1,8 @@
 //! `bench throughput`: speed of one model under a fixed load, in this process.
 
-use super::Context;
 use super::workload::{Load, Measured, measure};
 use crate::args::Throughput;
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::machine;
 use mlx_serving_runtime::Generate as _;
@@ -38,7 +38,7 @@ pub(crate) fn run(context: &Context, args: &Throughput) -> Result<(), Failure> {
     merge(&mut report, &serde_json::to_value(&measured).map_err(Failure::failed)?);
     let text = serde_json::to_string_pretty(&report).map_err(Failure::failed)?;
     if let Some(path) = &args.output {
-        super::write_file(path, text.as_bytes())?;
+        crate::context::write_file(path, text.as_bytes())?;
     }
     let mut out = anstream::stdout();
     if args.json {

@@ -1,11 +1,12 @@
 //! One run: an engine started with some of the optimizations, asked the same things in the same order.
 
-use crate::commands::Context;
 use crate::commands::workload::{Load, Measured, ask, hash, measure, prompt};
+use crate::context::Context;
 use crate::failure::Failure;
 use crate::load;
-use mlx_serving_cpu::host_memory;
-use mlx_serving_metal_layer::{LayerStats, MetalLayer};
+use crate::machine::host_memory;
+use mlx_serving_metal_layer::LayerStats;
+use mlx_serving_runtime::{OpenOptions, Source};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -113,10 +114,8 @@ impl Run {
         context.config.engine.kv_cache_tokens = q.kv_tokens();
         context.config.engine.kv_spill_mb = if arm.spills() { spill_mb() } else { 0 };
         let start = Instant::now();
-        let served = match arm {
-            Arm::Direct => load::start(&context, model, &|device| MetalLayer::direct(device).map_err(Failure::failed))?,
-            _ => load::serve(&context, model)?,
-        };
+        let options = OpenOptions { direct_allocation: *arm == Arm::Direct, ..OpenOptions::default() };
+        let served = load::open(&context.runtime(), &Source::from(model), options)?;
         let room = served.engine().info().max_context;
         if q.prefix_tokens + 2 > room {
             return Err(Failure::usage(format!(

@@ -5,9 +5,9 @@ mod finding;
 mod report;
 mod statistics;
 
-use super::{Context, write_file};
 use crate::args::Compare;
 use crate::commands::workload::Load;
+use crate::context::{Context, write_file};
 use crate::failure::Failure;
 use crate::{load, machine};
 use arm::{Arm, BLIT, Questions, Run};

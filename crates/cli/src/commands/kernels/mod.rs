@@ -8,8 +8,8 @@ mod rig;
 mod sizes;
 mod timing;
 
-use super::{Context, write_file};
 use crate::args::Kernels;
+use crate::context::{Context, write_file};
 use crate::device;
 use crate::failure::Failure;
 use crate::progress::Bar;
