@@ -6,7 +6,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
-OUT = Path(__file__).resolve().parents[2] / "crates/mlx-serving/tests/goldens/book.txt"
+OUT = Path(__file__).resolve().parents[2] / "crates/cli/tests/goldens/book.txt"
 PAGES = ["ch04-02-references-and-borrowing", "ch11-03-test-organization"]
 
 

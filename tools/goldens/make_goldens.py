@@ -2,7 +2,7 @@
 """Writes the goldens that the tests compare with: mlx-lm's answers, in float32 arithmetic on the CPU.
 
     make_goldens.py checkpoints [NAME…]    random checkpoints with their logits, crates/model/tests/goldens/
-    make_goldens.py greedy                 the bundled model's greedy text, crates/mlx-serving/tests/goldens/greedy.json
+    make_goldens.py greedy                 the bundled model's greedy text, crates/cli/tests/goldens/greedy.json
     make_goldens.py perplexity             the bundled model's perplexity of book.txt, …/goldens/perplexity.json
     make_goldens.py all
 
@@ -32,7 +32,7 @@ from prompts import PROMPTS
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINTS = ROOT / "crates/model/tests/goldens"
-TEXTS = ROOT / "crates/mlx-serving/tests/goldens"
+TEXTS = ROOT / "crates/cli/tests/goldens"
 BUNDLED = ROOT / "models/rustbook-5m-4bit"
 WINDOW = 512
 

@@ -141,7 +141,8 @@ impl ApiError {
         Self::unavailable("no model is served yet; try again soon")
     }
 
-    fn unavailable(message: impl Into<String>) -> Self {
+    /// 503 for what may be there later.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", message).coded("unavailable")
     }
 

@@ -26,13 +26,11 @@ mod neutral;
 mod object;
 mod params;
 mod prompts;
-mod revive;
 mod routes;
 mod state;
 
 pub use connection::{Limits, serve};
-pub use revive::revive;
-pub use state::{AppState, ServedModel, Settings};
+pub use state::{AppState, Settings};
 
 use axum::Router;
 use axum::http::{Method, Uri};

@@ -5,55 +5,35 @@ use crate::error::ApiError;
 use crate::metrics::HttpAnswers;
 use crate::middleware::observe::RequestLog;
 use crate::middleware::origin::Origins;
-use mlx_serving_engine::{Engine, EngineError, Health, Sampling};
-use mlx_serving_text::{ChatTemplate, Tokenizer};
+use mlx_serving_engine::EngineError;
+use mlx_serving_runtime::{Generate, Registry, State, Unavailable, death};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// A model that is served.
-#[derive(Debug)]
-pub struct ServedModel {
-    /// Its name in requests.
-    pub id: String,
-    /// Computes its answers.
-    pub engine: Engine,
-    /// Text to tokens and back.
-    pub tokenizer: Tokenizer,
-    /// Conversations to prompts, if the model has a template.
-    pub template: Option<ChatTemplate>,
-    /// From the model's generation_config.json.
-    pub defaults: Sampling,
-    /// Seconds since 1970 when it was loaded.
-    pub created: u64,
-}
-
-impl ServedModel {
-    /// Refuses what its engine would refuse, before any work on it.
-    pub(crate) fn admits(&self) -> Result<(), ApiError> {
-        let health = self.engine.health();
-        if !health.alive {
-            return Err(EngineError::Stopped(death(health)).into());
-        }
-        if self.engine.draining() {
-            return Err(ApiError::draining());
-        }
-        let (live, limit) = (self.engine.live(), self.engine.info().max_live);
-        if live >= limit {
-            return Err(EngineError::Overloaded { live, limit, asked: 1 }.into());
-        }
-        Ok(())
+/// Refuses what a model's engine would refuse, before any work on it.
+pub(crate) fn admits(model: &dyn Generate) -> Result<(), ApiError> {
+    let health = model.health();
+    if !health.alive {
+        return Err(EngineError::Stopped(death(health)).into());
     }
+    if model.draining() {
+        return Err(ApiError::draining());
+    }
+    let (live, limit) = (model.live(), model.card().info.max_live);
+    if live >= limit {
+        return Err(EngineError::Overloaded { live, limit, asked: 1 }.into());
+    }
+    Ok(())
 }
 
 /// State that the routes share.
 #[derive(Debug)]
 pub struct AppState {
     /// In the order of the command line.
-    slots: RwLock<Vec<Slot>>,
+    registry: Arc<Registry>,
     loading: AtomicBool,
-    draining: AtomicBool,
     /// Requests whose answers are not out.
     pub(crate) flights: Arc<AtomicUsize>,
     /// Becomes true when the time to end is over.
@@ -69,43 +49,6 @@ pub struct AppState {
     pub(crate) body_limit: usize,
     /// Answers so far.
     pub(crate) http: HttpAnswers,
-}
-
-/// A model that is to be served.
-#[derive(Debug, Clone)]
-enum Slot {
-    /// Its name.
-    Loading(String),
-    Served(Arc<ServedModel>),
-    /// It has to be loaded again, and why, as a clause; `taken` by somebody who does so.
-    Lost {
-        id: String,
-        reason: String,
-        taken: bool,
-    },
-}
-
-impl Slot {
-    fn id(&self) -> &str {
-        match self {
-            Slot::Served(model) => &model.id,
-            Slot::Loading(id) | Slot::Lost { id, .. } => id,
-        }
-    }
-}
-
-/// A model that was taken out of its slot to be loaded again.
-pub(crate) struct LostModel {
-    pub id: String,
-    /// Reason for its loss, as a clause.
-    pub reason: String,
-    /// The dead model itself, if there was one; requests that have not ended may hold it too.
-    pub dead: Option<Arc<ServedModel>>,
-}
-
-/// Reason for an engine's death, as a clause.
-fn death(health: Health) -> String {
-    health.reason.unwrap_or_else(|| "its thread has ended".into())
 }
 
 /// Settings of the server itself.
@@ -155,9 +98,8 @@ impl AppState {
     /// A server without models that calls itself loading until [`Self::loaded`].
     pub fn new(settings: Settings) -> Arc<Self> {
         Arc::new(Self {
-            slots: RwLock::new(settings.names.into_iter().map(Slot::Loading).collect()),
+            registry: Arc::new(Registry::new(settings.names)),
             loading: AtomicBool::new(true),
-            draining: AtomicBool::new(false),
             flights: Arc::default(),
             cut_off: watch::Sender::new(false),
             admission: Admission::new(&settings.limits),
@@ -171,26 +113,14 @@ impl AppState {
         })
     }
 
+    /// The models, in the order of the command line.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
     /// Adds a model, unless the server is stopping.
-    pub fn add(&self, model: ServedModel) {
-        self.fill(Slot::Served(Arc::new(model)));
-    }
-
-    /// Adds a model that has to be loaded again before it is served; `reason` is a clause.
-    pub fn add_lost(&self, id: String, reason: String) {
-        self.fill(Slot::Lost { id, reason, taken: false });
-    }
-
-    /// Puts a model into the slot that was kept for it, else behind the others.
-    fn fill(&self, model: Slot) {
-        let mut slots = self.write();
-        if self.draining() {
-            return;
-        }
-        match slots.iter_mut().find(|slot| slot.id() == model.id()) {
-            Some(slot) => *slot = model,
-            None => slots.push(model),
-        }
+    pub fn add(&self, model: Arc<dyn Generate>) {
+        self.registry.add(model);
     }
 
     /// All models are there.
@@ -199,79 +129,30 @@ impl AppState {
     }
 
     /// The models that are served now, in the order of the command line.
-    pub fn models(&self) -> Vec<Arc<ServedModel>> {
-        let served = |slot: &Slot| match slot {
-            Slot::Served(model) => Some(model.clone()),
-            Slot::Loading(_) | Slot::Lost { .. } => None,
-        };
-        self.read().iter().filter_map(served).collect()
-    }
-
-    /// Names of all models, in the order of the command line.
-    pub fn ids(&self) -> Vec<String> {
-        self.read().iter().map(|slot| slot.id().to_owned()).collect()
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, Vec<Slot>> {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Vec<Slot>> {
-        self.slots.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes the model out of a slot if it has to be loaded again, unless the server is draining.
-    pub(crate) fn take_lost(&self, slot: usize) -> Option<LostModel> {
-        let mut slots = self.write();
-        let slot = slots.get_mut(slot)?;
-        let lost = match slot {
-            Slot::Served(model) if !model.engine.health().alive && !self.draining() => {
-                let reason = format!("its engine stopped: {}", death(model.engine.health()));
-                LostModel { id: model.id.clone(), reason, dead: Some(model.clone()) }
-            }
-            Slot::Lost { id, reason, taken: false } => LostModel { id: id.clone(), reason: reason.clone(), dead: None },
-            _ => return None,
-        };
-        *slot = Slot::Lost { id: lost.id.clone(), reason: lost.reason.clone(), taken: true };
-        Some(lost)
-    }
-
-    /// Puts a model that was loaded again into the slot that it was taken from; false if the server is draining.
-    pub(crate) fn put_back(&self, slot: usize, model: ServedModel) -> bool {
-        let mut slots = self.write();
-        // Under the lock: whoever drains finds the model, or it is not put back.
-        if self.draining() {
-            return false;
-        }
-        let slot = slots.get_mut(slot);
-        slot.map(|slot| *slot = Slot::Served(Arc::new(model))).is_some()
+    pub fn models(&self) -> Vec<Arc<dyn Generate>> {
+        self.registry.models()
     }
 
     /// The model of that name; the only one that is configured when the request names none.
-    pub(crate) fn model(&self, name: Option<&str>) -> Result<Arc<ServedModel>, ApiError> {
-        let slots = self.read();
-        let ids = || slots.iter().map(Slot::id).collect::<Vec<_>>();
-        let slot = match name {
-            Some(name) => slots.iter().find(|p| p.id() == name).ok_or_else(|| ApiError::unknown_model(name, &ids()))?,
-            None => match &slots[..] {
-                [only] => only,
-                [] => return Err(ApiError::nothing_served()),
-                _ => {
-                    let message = format!("name one of the models served here: {}", ids().join(", "));
-                    return Err(ApiError::invalid("model", message));
+    pub(crate) fn model(&self, name: Option<&str>) -> Result<Arc<dyn Generate>, ApiError> {
+        self.registry.get(name).map_err(|unavailable| {
+            let message = unavailable.to_string();
+            match unavailable {
+                Unavailable::Unknown { model, models } => {
+                    ApiError::unknown_model(&model, &models.iter().map(String::as_str).collect::<Vec<_>>())
                 }
-            },
-        };
-        match slot {
-            Slot::Loading(id) => Err(ApiError::loading(id)),
-            Slot::Served(model) => Ok(model.clone()),
-            Slot::Lost { id, reason, .. } => Err(ApiError::reloading(id, reason)),
-        }
+                Unavailable::Unnamed { .. } => ApiError::invalid("model", message),
+                Unavailable::Empty => ApiError::nothing_served(),
+                Unavailable::Loading { model } => ApiError::loading(&model),
+                Unavailable::Reloading { model, reason } => ApiError::reloading(&model, &reason),
+                Unavailable::Unloaded { .. } | Unavailable::Failed { .. } => ApiError::unavailable(message),
+            }
+        })
     }
 
     /// The first model that is configured.
-    pub(crate) fn first(&self) -> Result<Arc<ServedModel>, ApiError> {
-        self.model(self.ids().first().map(String::as_str))
+    pub(crate) fn first(&self) -> Result<Arc<dyn Generate>, ApiError> {
+        self.model(self.registry.ids().first().map(String::as_str))
     }
 
     /// Refuses requests before they are read, where no model could serve them.
@@ -281,10 +162,10 @@ impl AppState {
         }
         self.unread.check()?;
         let mut refusal = Ok(());
-        for slot in self.read().iter() {
+        for (_, state) in self.registry.states() {
             // One that is loaded, or loaded again, may be meant.
-            let Slot::Served(model) = slot else { return Ok(()) };
-            match model.admits() {
+            let State::Ready(model) = state else { return Ok(()) };
+            match admits(&*model) {
                 Ok(()) => return Ok(()),
                 refused => refusal = refusal.and(refused),
             }
@@ -294,13 +175,12 @@ impl AppState {
 
     /// Refuses new requests; those accepted go on.
     pub fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
-        self.models().iter().for_each(|m| m.engine.drain());
+        self.registry.drain();
     }
 
     /// It refuses new requests.
     pub(crate) fn draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.registry.draining()
     }
 
     /// Requests whose answers are not out to the last byte.
@@ -310,9 +190,7 @@ impl AppState {
 
     /// Releases all models, those too that are still to come.
     pub fn close(&self) {
-        self.drain();
-        let slots = std::mem::take(&mut *self.write());
-        drop(slots);
+        self.registry.close();
     }
 
     pub(crate) fn condition(&self) -> Condition {
@@ -320,25 +198,24 @@ impl AppState {
             return Condition::Draining;
         }
         let (mut lost, mut transferring) = (None, None);
-        for slot in self.read().iter() {
-            let model = match slot {
-                Slot::Served(model) => model,
-                Slot::Loading(_) => continue,
-                Slot::Lost { id, reason, .. } => {
+        for (id, state) in self.registry.states() {
+            let model = match state {
+                State::Ready(model) => model,
+                State::Reloading(reason) => {
                     lost = lost.or_else(|| Some(format!("{id} is being loaded again: {reason}")));
                     continue;
                 }
+                State::Loading | State::Unloaded(_) | State::Failed(_) => continue,
             };
-            let health = model.engine.health();
+            let health = model.health();
             if !health.alive {
-                return Condition::Dead(format!("the engine of {} stopped: {}", model.id, death(health)));
+                return Condition::Dead(format!("the engine of {id} stopped: {}", death(health)));
             }
             if health.step.is_some_and(|s| s > self.wedged_after) {
-                return Condition::Wedged(format!("a step of {} has lasted over {:?}", model.id, self.wedged_after));
+                return Condition::Wedged(format!("a step of {id} has lasted over {:?}", self.wedged_after));
             }
             if !health.resident {
-                transferring =
-                    transferring.or_else(|| Some(format!("weights of {} are still being transferred", model.id)));
+                transferring = transferring.or_else(|| Some(format!("weights of {id} are still being transferred")));
             }
         }
         match (lost, transferring) {

@@ -100,7 +100,7 @@ fn lines(engine: &Engine, requests: &[Request]) -> Vec<String> {
 }
 
 fn goldens(prompts: usize) -> Vec<Value> {
-    let file = repository("crates/mlx-serving/tests/goldens/greedy.json");
+    let file = repository("crates/cli/tests/goldens/greedy.json");
     let goldens: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     goldens["prompts"].as_array().unwrap()[..prompts].to_vec()
 }

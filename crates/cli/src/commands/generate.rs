@@ -1,0 +1,91 @@
+//! `generate`: one completion.
+
+use crate::args::{Generate, SamplingArgs};
+use crate::context::Context;
+use crate::failure::Failure;
+use mlx_serving_runtime::{
+    Answer, Conversation, Generate as _, Input, Message, Model, Parameters, PromptError, Role, RuntimeError, Sampling,
+};
+use serde_json::json;
+use std::io::{Read as _, Write};
+
+pub(crate) fn run(context: &Context, args: &Generate) -> Result<(), Failure> {
+    let prompt = match args.prompt.as_str() {
+        "-" => {
+            let mut text = String::new();
+            std::io::stdin().read_to_string(&mut text).map_err(|e| Failure::failed(format!("standard input: {e}")))?;
+            text
+        }
+        text => text.to_owned(),
+    };
+    let model = context.load(args.model.model.as_deref())?;
+    let raw = args.raw || !model.chats();
+    let input = if raw {
+        Input::Text { text: prompt, special: true }
+    } else {
+        let conversation = Conversation::new(vec![Message::new(Role::User, prompt)]);
+        Input::Conversation { conversation, special: false }
+    };
+    let mut out = std::io::stdout().lock();
+    let mut text = String::new();
+    let mut token_ids = Vec::new();
+    let mut answer = begin(&model, input, &args.sampling)?;
+    for piece in &mut answer {
+        let piece = piece?;
+        token_ids.extend(piece.token);
+        text += &piece.text;
+        if !args.json {
+            out.write_all(piece.text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::output)?;
+        }
+    }
+    let Some(finish) = answer.finish() else {
+        return Err(Failure::failed("the engine ended without finishing the answer"));
+    };
+    let u = finish.usage;
+    if args.json {
+        let object = json!({
+            "text": text, "token_ids": token_ids, "finish_reason": finish.reason.as_str(), "model": model.card().id,
+            "prompt_tokens": u.prompt_tokens, "completion_tokens": u.completion_tokens,
+            "timings": { "queue_s": u.queue_s, "prefill_s": u.prefill_s, "decode_s": u.decode_s,
+                         "decode_tok_s": rate(u.completion_tokens, u.decode_s) },
+        });
+        writeln!(out, "{object}").map_err(Failure::output)?;
+    } else if !text.ends_with('\n') {
+        writeln!(out).map_err(Failure::output)?;
+    }
+    tracing::info!(
+        prompt_tokens = u.prompt_tokens,
+        tokens = u.completion_tokens,
+        prefill_ms = (u.prefill_s * 1e3).round(),
+        decode_tok_s = rate(u.completion_tokens, u.decode_s).unwrap_or(0.0).round(),
+        finish = finish.reason.as_str(),
+        "done"
+    );
+    Ok(())
+}
+
+/// Tokens a second after the first one; `None` where there was only one.
+fn rate(tokens: usize, decode_s: f64) -> Option<f64> {
+    (tokens > 1 && decode_s > 0.0).then(|| (tokens - 1) as f64 / decode_s)
+}
+
+/// Begins an answer, with parameters from flags and the rest from the model's own defaults.
+pub(crate) fn begin(model: &Model, input: Input, args: &SamplingArgs) -> Result<Answer, Failure> {
+    let d = &model.card().defaults;
+    let parameters = Parameters {
+        sampling: Sampling {
+            temperature: args.temperature.unwrap_or(d.temperature),
+            top_p: args.top_p.unwrap_or(d.top_p),
+            top_k: args.top_k.unwrap_or(d.top_k),
+            min_p: args.min_p.unwrap_or(d.min_p),
+            seed: args.seed,
+            ..d.clone()
+        },
+        max_tokens: args.max_tokens,
+        stop: args.stop.clone(),
+    };
+    model.complete(input, &parameters).map_err(|error| match error {
+        RuntimeError::Prompt(PromptError::NoTemplate { .. }) => Failure::failed(format!("{error}; use generate --raw")),
+        error => error.into(),
+    })
+}

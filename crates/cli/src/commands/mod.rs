@@ -1,0 +1,40 @@
+//! One module a command.
+
+mod chat;
+mod compare;
+mod config;
+mod doctor;
+mod eval;
+mod generate;
+mod kernels;
+mod models;
+mod serve;
+mod synth;
+mod throughput;
+mod workload;
+
+use crate::args::{Bench, Cli, Command, Eval};
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::origins::Loaded;
+
+/// Runs the command.
+pub(crate) fn run(cli: &Cli, loaded: Loaded) -> Result<(), Failure> {
+    let context = Context::new(loaded.config.clone());
+    match &cli.command {
+        Command::Serve(args) => serve::run(&context, args),
+        Command::Chat(args) => chat::run(&context, args),
+        Command::Generate(args) => generate::run(&context, args),
+        Command::Pull(args) => models::pull(&context, args),
+        Command::List(args) => models::list(&context, args),
+        Command::Rm(args) => models::remove(&context, args),
+        Command::Bench(Bench::Throughput(args)) => throughput::run(&context, args),
+        Command::Bench(Bench::Compare(args)) => compare::run(&context, args),
+        Command::Bench(Bench::Kernels(args)) => kernels::run(&context, args),
+        Command::Bench(Bench::Synth(args)) => synth::run(args),
+        Command::Eval(Eval::Logits(args)) => eval::logits(&context, args),
+        Command::Eval(Eval::Perplexity(args)) => eval::perplexity(&context, args),
+        Command::Config(args) => config::run(&context, &loaded, args),
+        Command::Doctor(args) => doctor::run(&context, &loaded, args),
+    }
+}

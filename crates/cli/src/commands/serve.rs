@@ -1,0 +1,249 @@
+//! `serve`: the HTTP server.
+
+use crate::args::Serve;
+use crate::config::Server;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::{descriptors, load, signals};
+use mlx_serving_metal_layer::config::MetalOptimizations;
+use mlx_serving_runtime::{Generate, OpenOptions, Runtime, RuntimeError, Source};
+use mlx_serving_server::{AppState, Limits, Settings};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+/// Time after which a thread that worked on bodies ends if there are no more: with it goes what the allocator kept for it.
+const LAZY: Duration = Duration::from_secs(1);
+/// Time to release models and their files at the end; a device that hangs must not hold it up.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The part of it that a model gets which is just being loaded: most have no file yet.
+const LOADER: Duration = Duration::from_millis(300);
+
+pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
+    let server = &context.config.server;
+    let host = args.host.as_deref().unwrap_or(&server.host);
+    if host.is_empty() {
+        return Err(Failure::usage("--host is empty; give an address, such as 127.0.0.1"));
+    }
+    let models = named(sources(context, &args.model))?;
+    let names = models.iter().map(|(name, _)| name.clone()).collect();
+    let state = AppState::new(settings(server, args, names)?);
+    // One thread is enough to pass tokens on, and leaves the cores to the device.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_keep_alive(LAZY)
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::failed(format!("the runtime could not be started: {e}")))?;
+    let port = args.port.unwrap_or(server.port);
+    let outcome = runtime.block_on(serve(context, (host, port), state.clone(), models));
+    exit_after_timeout();
+    // Requests first, then models: an engine that nobody uses any more removes its files.
+    runtime.shutdown_timeout(LOADER);
+    state.close();
+    drop(state);
+    if outcome.is_ok() {
+        tracing::info!("stopped");
+    }
+    outcome
+}
+
+/// Ends the process if it has not ended by itself soon.
+fn exit_after_timeout() {
+    std::thread::spawn(|| {
+        std::thread::sleep(EXIT_TIMEOUT);
+        tracing::error!("a model could not be stopped in time; the process ends without it");
+        std::process::exit(1);
+    });
+}
+
+fn settings(server: &Server, args: &Serve, names: Vec<String>) -> Result<Settings, Failure> {
+    let mut server = server.clone();
+    server.cors_origins.extend(args.cors_origin.iter().cloned());
+    server.check().map_err(|e| Failure::usage(format!("--cors-origin: {e}")))?;
+    let limits = &server.limits;
+    Ok(Settings {
+        wedged_after: Duration::from_secs(server.wedged_after_s),
+        body_limit: server.body_limit_mb << 20,
+        names,
+        limits: Limits {
+            connections: descriptors::connections(limits.connections),
+            header: Duration::from_secs(limits.header_s),
+            body: Duration::from_secs(limits.body_s),
+            pause: Duration::from_secs(limits.pause_s),
+            idle: Duration::from_secs(limits.idle_s),
+            write: Duration::from_secs(limits.write_s),
+            bodies: limits.bodies_mb << 20,
+            answer: limits.answer_mb << 20,
+            unread: limits.unread_mb << 20,
+        },
+        allowed_hosts: server.allowed_hosts,
+        cors_origins: server.cors_origins,
+    })
+}
+
+/// Serves until a signal; the first lets accepted requests end, the second does not.
+async fn serve(
+    context: &Context,
+    (host, port): (&str, u16),
+    state: Arc<AppState>,
+    models: Vec<Named>,
+) -> Result<(), Failure> {
+    let mut signals = signals::stops();
+    // Bound before the models are loaded: a port in use must not cost the loading time, and /ready can say "loading".
+    let listener = TcpListener::bind((host, port)).await.map_err(|e| {
+        Failure::failed(format!("{host}:{port} cannot be listened on: {e}; choose another with --host and --port"))
+    })?;
+    let address = listener.local_addr().map_err(Failure::failed)?;
+    let grace = Duration::from_secs(context.config.server.shutdown_grace_s);
+    let (stop, stopped) = oneshot::channel::<Duration>();
+    let mut stop = Some(stop);
+    let shutdown = async { stopped.await.unwrap_or_default() };
+    let mut server = tokio::spawn(mlx_serving_server::serve(listener, state.clone(), shutdown));
+    let models = Arc::new(Models { runtime: context.runtime(), named: models });
+    let mut loading = load_all(&models, &state)?;
+    let mut loaded = false;
+    let mut refused = Ok(());
+    let outcome = loop {
+        tokio::select! {
+            Some(signal) = signals.recv() => match stop.take() {
+                Some(stop) => {
+                    tracing::info!("{signal}: stopping; accepted requests have {grace:?} to end, another signal ends them at once");
+                    // It is gone only if the server has ended.
+                    let _ = stop.send(grace);
+                }
+                None => {
+                    let live = state.live();
+                    tracing::warn!("a second signal ({signal}): stopping at once; {live} answers are cut");
+                    break Err(Failure::failed(format!("stopped at once by a second signal ({signal}): {live} answers were cut")));
+                }
+            },
+            outcome = &mut loading, if !loaded && stop.is_some() => {
+                loaded = true;
+                refused = outcome.unwrap_or_else(|_| Err(Failure::failed("the thread that loads has ended early")));
+                if refused.is_err() {
+                    // Answers of the models that were loaded before end with an error instead of a closed connection.
+                    let _ = stop.take().map(|stop| stop.send(Duration::ZERO));
+                    continue;
+                }
+                announce(&models, &state, address);
+                let again = models.clone();
+                tokio::spawn(mlx_serving_runtime::revive(state.registry().clone(), move |id: &str| again.open(id)));
+            },
+            ended = &mut server => {
+                let ended = ended.map_err(Failure::failed).and_then(|ended| ended.map_err(Failure::failed));
+                break ended.map_err(|e| Failure::failed(format!("the server ended: {e}"))).and(refused);
+            }
+        }
+    };
+    if !loaded {
+        state.drain();
+        // What it has just loaded it drops by itself; what it is still loading ends with the process.
+        let _ = tokio::time::timeout(LOADER, loading).await;
+    }
+    outcome
+}
+
+fn announce(models: &Models, state: &AppState, address: SocketAddr) {
+    let names = state.registry().ids();
+    let first = match models.named.first() {
+        Some((_, Source::Named(name))) => Some(name.as_str()),
+        _ => None,
+    };
+    tracing::info!("{}", optimizations(&models.runtime.config().metal_optimizations, first));
+    if !address.ip().to_canonical().is_loopback() {
+        tracing::warn!("{address} is not only this machine's: anybody who reaches this port may use the server");
+    }
+    tracing::info!("serving {} on http://{address} (POST /v1/chat/completions)", names.join(", "));
+}
+
+/// The command line's models, else the configuration's, else the bundled one.
+fn sources(context: &Context, named: &[String]) -> Vec<Source> {
+    let named = if named.is_empty() { &context.config.models.serve } else { named };
+    if named.is_empty() {
+        vec![Source::Bundled]
+    } else {
+        named.iter().map(|name| Source::from(name.as_str())).collect()
+    }
+}
+
+/// A model as it was asked for, behind the name that it is served under.
+type Named = (String, Source);
+
+/// The models with their names.
+fn named(sources: Vec<Source>) -> Result<Vec<Named>, Failure> {
+    let mut named: Vec<Named> = Vec::new();
+    for source in sources {
+        let name = source.id();
+        if named.iter().any(|(other, _)| *other == name) {
+            return Err(Failure::usage(format!("model {name} was named twice")));
+        }
+        named.push((name, source));
+    }
+    Ok(named)
+}
+
+/// The models that are served, and what they share.
+struct Models {
+    runtime: Runtime,
+    named: Vec<Named>,
+}
+
+impl Models {
+    /// Opens the model of that name; it may have been open before.
+    fn open(&self, id: &str) -> Result<Arc<dyn Generate>, RuntimeError> {
+        let source = self.named.iter().find(|(name, _)| name == id).map(|(_, source)| source.clone());
+        let model = load::open(&self.runtime, &source.unwrap_or_else(|| Source::from(id)), OpenOptions::default())?;
+        Ok(Arc::new(model))
+    }
+}
+
+/// The optimizations that are on, and the command that measures them on this machine with `model`, the bundled one if none was named.
+fn optimizations(config: &MetalOptimizations, model: Option<&str>) -> String {
+    let active = config.active().join(",");
+    let model = model.map_or(String::new(), |model| format!("-m {model} "));
+    let measure = |list| format!("mlx-serving bench compare {model}--optimizations {list} -o compare.json");
+    match active.is_empty() {
+        true => format!("optimizations: none (--metal-opts); to measure them on this machine: {}", measure("all")),
+        false => format!("optimizations: {active}; to measure them on this machine: {}", measure(&active)),
+    }
+}
+
+/// Loads the models one by one on a thread of its own, which nobody has to wait for.
+fn load_all(models: &Arc<Models>, state: &Arc<AppState>) -> Result<oneshot::Receiver<Result<(), Failure>>, Failure> {
+    let (models, state) = (models.clone(), state.clone());
+    let (send, receive) = oneshot::channel();
+    let load = move || {
+        let registry = state.registry();
+        let outcome = models.named.iter().try_for_each(|(id, _)| registry.load(id, || models.open(id)));
+        if outcome.is_ok() {
+            state.loaded();
+        }
+        // Nobody listens any more if the server has been asked to stop.
+        let _ = send.send(outcome.map_err(Failure::from));
+    };
+    std::thread::Builder::new()
+        .name("load".into())
+        .spawn(load)
+        .map_err(|e| Failure::failed(format!("the thread that loads could not be started: {e}")))?;
+    Ok(receive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_at_start_says_what_is_on_and_how_to_measure_it() {
+        let mut config = MetalOptimizations::default();
+        assert!(optimizations(&config, Some("m")).ends_with("bench compare -m m --optimizations all -o compare.json"));
+        config.select("memory_pool,command_buffer_ring").unwrap();
+        let line = optimizations(&config, Some("m"));
+        assert!(line.starts_with("optimizations: memory_pool,command_buffer_ring;"), "{line}");
+        assert!(line.contains("-m m --optimizations memory_pool,command_buffer_ring "), "{line}");
+        config.enabled = false;
+        assert!(optimizations(&config, None).starts_with("optimizations: none"), "the master switch rules");
+    }
+}

@@ -1,0 +1,37 @@
+//! What every command has at hand, and writes.
+
+use crate::failure::Failure;
+use crate::load;
+use mlx_serving_runtime::{Config, Model, OpenOptions, Runtime, Source};
+use std::path::Path;
+
+/// The configuration in force.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    pub config: Config,
+}
+
+impl Context {
+    pub(crate) fn new(config: Config) -> Self {
+        Self { config }
+    }
+
+    /// A runtime of the configuration, in which no model is open.
+    pub(crate) fn runtime(&self) -> Runtime {
+        Runtime::new(self.config.clone())
+    }
+
+    /// Opens the only model of a command; the bundled one if none is named.
+    pub(crate) fn load(&self, model: Option<&str>) -> Result<Model, Failure> {
+        Ok(load::open(&self.runtime(), &Source::from(model), OpenOptions::default())?)
+    }
+}
+
+/// Writes a result file, its folders too.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    folder
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| std::fs::write(path, bytes))
+        .map_err(|e| Failure::failed(format!("{}: {e}", path.display())))
+}

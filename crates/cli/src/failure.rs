@@ -1,0 +1,67 @@
+use mlx_serving_runtime::{RegistryError, RuntimeError};
+use std::fmt;
+use std::process::ExitCode;
+
+/// Failure of a command, with its exit code.
+#[derive(Debug)]
+pub enum Failure {
+    /// It failed: exit code 1.
+    Failed(String),
+    /// Wrong usage or configuration: exit code 2.
+    Usage(String),
+    /// The reader of standard output has gone; nobody is left to be told.
+    Silent,
+}
+
+impl Failure {
+    /// Exit code 1.
+    pub fn failed(message: impl fmt::Display) -> Self {
+        Failure::Failed(message.to_string())
+    }
+
+    /// Exit code 2.
+    pub fn usage(message: impl fmt::Display) -> Self {
+        Failure::Usage(message.to_string())
+    }
+
+    /// Standard output could not be written.
+    pub fn output(error: std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure::Silent,
+            _ => Failure::Failed(format!("standard output: {error}")),
+        }
+    }
+
+    /// The process's exit code.
+    pub fn code(&self) -> ExitCode {
+        match self {
+            Failure::Failed(_) => ExitCode::from(1),
+            Failure::Usage(_) => ExitCode::from(2),
+            Failure::Silent => ExitCode::SUCCESS,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Failed(message) | Failure::Usage(message) => f.write_str(message),
+            Failure::Silent => Ok(()),
+        }
+    }
+}
+
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Self {
+        if error.is_usage() { Failure::usage(error) } else { Failure::failed(error) }
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Open(error) => error.into(),
+            error => Failure::failed(error),
+        }
+    }
+}

@@ -1,0 +1,115 @@
+use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use mlx_serving_runtime::Progress;
+use std::io::{IsTerminal, Write as _};
+
+/// A progress bar on standard error; nothing at all where that is not a terminal.
+pub(crate) struct Bar(ProgressBar);
+
+impl Bar {
+    /// A bar that counts bytes.
+    pub(crate) fn bytes(what: &str) -> Self {
+        let bar = Self::new(0, "{msg} [{bar:30.cyan}] {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+        bar.0.set_message(what.to_owned());
+        bar
+    }
+
+    /// A bar that counts steps.
+    pub(crate) fn steps(total: usize) -> Self {
+        Self::new(total as u64, "[{bar:30.cyan}] {pos}/{len} {msg}")
+    }
+
+    fn new(total: u64, template: &str) -> Self {
+        let target =
+            if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(total), target);
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+        }
+        Self(bar)
+    }
+
+    /// The next step begins.
+    pub(crate) fn step(&self, what: &'static str) {
+        self.0.set_message(what);
+        self.0.inc(1);
+    }
+
+    /// So much of so much is done.
+    pub(crate) fn set(&self, done: u64, total: u64) {
+        self.0.set_length(total);
+        self.0.set_position(done);
+    }
+
+    /// Takes the bar off the screen.
+    pub(crate) fn finish(&self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Progress of a download: a bar on a terminal, and a line for each file elsewhere.
+pub(crate) struct Pull {
+    id: String,
+    bar: Bar,
+    terminal: bool,
+    announced: String,
+}
+
+impl Pull {
+    /// The download of a model.
+    pub(crate) fn new(id: &str) -> Self {
+        let (bar, terminal) = (Bar::bytes(&format!("pulling {id}")), std::io::stderr().is_terminal());
+        Self { id: id.to_owned(), bar, terminal, announced: String::new() }
+    }
+
+    /// So much of all files is there, the last of it in `file`.
+    pub(crate) fn set(&mut self, file: &str, done: u64, total: u64) {
+        self.bar.set(done, total);
+        if !self.terminal && self.announced != file {
+            file.clone_into(&mut self.announced);
+            let line = format!("pulling {}: {file}, {} of {}", self.id, BinaryBytes(done), BinaryBytes(total));
+            // If standard error is closed, nobody wants to know.
+            let _ = writeln!(anstream::stderr(), "{line}");
+        }
+    }
+}
+
+impl Drop for Pull {
+    fn drop(&mut self) {
+        self.bar.finish();
+    }
+}
+
+/// Progress of opening a model: its download, if there is one, then its weights.
+pub(crate) struct Opening {
+    id: String,
+    pull: Option<Pull>,
+    load: Option<Bar>,
+}
+
+impl Opening {
+    pub(crate) fn new(id: String) -> Self {
+        Self { id, pull: None, load: None }
+    }
+
+    pub(crate) fn show(&mut self, progress: Progress<'_>) {
+        match progress {
+            Progress::Download { file, done, total } => {
+                self.pull.get_or_insert_with(|| Pull::new(&self.id)).set(file, done, total);
+            }
+            Progress::Load { done, total } => {
+                self.pull = None;
+                let bar = self.load.get_or_insert_with(|| Bar::bytes(&format!("loading {}", self.id)));
+                bar.set(done, total);
+                if done == total {
+                    bar.finish();
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.load.iter().for_each(Bar::finish);
+    }
+}

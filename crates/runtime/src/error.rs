@@ -1,0 +1,84 @@
+use crate::config::ConfigError;
+use crate::prompt::PromptError;
+use mlx_serving_checkpoint::CheckpointError;
+use mlx_serving_device::DeviceError;
+use mlx_serving_engine::EngineError;
+use mlx_serving_hub::HubError;
+use mlx_serving_metal_layer::MetalLayerError;
+use mlx_serving_model::ModelError;
+use mlx_serving_text::{TemplateError, TextError};
+
+/// Failure to open a model, or to answer with it.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// A file that is no configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// `engine.device` names no device.
+    #[error("--device is {0:?}; it takes auto, metal, vulkan, vulkan:N or cpu")]
+    UnknownDevice(String),
+    /// The backend finds no device that it can use.
+    #[error("no {backend} device: {reason}; `mlx-serving doctor` lists what there is")]
+    NoDevice {
+        /// The backend.
+        backend: &'static str,
+        /// The fault, and what to do.
+        reason: String,
+    },
+    /// The device refused.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The bundled model is not installed.
+    #[error("the bundled model models/{0} was not found; name a model with --model")]
+    NoBundledModel(&'static str),
+    /// Downloaded models have no folder.
+    #[error("this user has no home folder: set HF_HUB_CACHE to a folder for downloaded models")]
+    NoCache,
+    /// The hub, or the cache in front of it.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The checkpoint's files.
+    #[error(transparent)]
+    Checkpoint(CheckpointError),
+    /// The tokenizer's files, or a text.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The chat template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// A model and its configuration take more memory than there is.
+    #[error("{model} does not fit: {reason}")]
+    DoesNotFit {
+        /// The model's name.
+        model: String,
+        /// The sizes, and the key to lower.
+        reason: String,
+    },
+    /// Weights that could not be read to their end, as when their file was shortened meanwhile. They may be whole later.
+    #[error("{reason}")]
+    Weights {
+        /// The model's name.
+        model: String,
+        /// The cause, with its file.
+        reason: String,
+    },
+    /// The model cannot be loaded.
+    #[error(transparent)]
+    Model(ModelError),
+    /// The engine's ways to allocate, copy and submit cannot be set up.
+    #[error(transparent)]
+    Layer(#[from] MetalLayerError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An input that cannot be a prompt of the model.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
+}
+
+impl RuntimeError {
+    /// The configuration is at fault, not this machine or a model.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Config(_) | Self::UnknownDevice(_))
+    }
+}

@@ -1,0 +1,233 @@
+//! From a model's name to a running engine.
+
+use crate::config::{self, Config};
+use crate::error::RuntimeError;
+use crate::fit;
+use crate::model::Model;
+use crate::runtime::Runtime;
+use crate::source::Source;
+use mlx_serving_checkpoint::{Checkpoint, CheckpointError, GenerationDefaults};
+use mlx_serving_device::DeviceInfo;
+use mlx_serving_engine::{Engine, Options, Parts, Sampling, SpillOptions};
+use mlx_serving_metal_layer::MetalLayer;
+use mlx_serving_model::{Model as Weights, ModelError, Source as WeightSource};
+use mlx_serving_text::{ChatTemplate, Tokenizer};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Progress of opening a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress<'a> {
+    /// Its files are downloaded.
+    Download {
+        /// The file at work.
+        file: &'a str,
+        /// Bytes that are there, over all files.
+        done: u64,
+        /// Bytes of all files.
+        total: u64,
+    },
+    /// Its weights are read.
+    Load {
+        /// Bytes that were read.
+        done: u64,
+        /// Bytes of all weights.
+        total: u64,
+    },
+}
+
+/// Receiver of [`Progress`].
+pub type OnProgress<'a> = Box<dyn FnMut(Progress<'_>) + 'a>;
+
+/// Wishes for one opening; the rest is the configuration's.
+#[derive(Default)]
+pub struct OpenOptions<'a> {
+    /// Told of progress.
+    pub progress: Option<OnProgress<'a>>,
+    /// Takes every allocation from the device, without the cache in front of it: what caching and pooling are compared with.
+    pub direct_allocation: bool,
+}
+
+impl fmt::Debug for OpenOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenOptions").field("direct_allocation", &self.direct_allocation).finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// Opens a model and starts its engine, on a device and in memory that it shares with the models that are open already.
+    ///
+    /// # Errors
+    /// There is no such model or device; the model does not fit beside the others; its files are no model.
+    pub fn open(&self, source: &Source, mut options: OpenOptions<'_>) -> Result<Model, RuntimeError> {
+        let start = Instant::now();
+        let mut tell = |progress: Progress<'_>| {
+            if let Some(told) = &mut options.progress {
+                told(progress);
+            }
+        };
+        let dir = source.find(&mut |p| tell(Progress::Download { file: p.file, done: p.done, total: p.total }))?;
+        let id = source.id();
+        let checkpoint = Arc::new(Checkpoint::open(&dir).map_err(|error| unopened(&id, error))?);
+        let tokenizer = Tokenizer::from_dir(&dir)?;
+        let template = ChatTemplate::from_dir(&dir)?;
+        let (defaults, eos) = (sampling(&checkpoint.generation), eos(&id, &checkpoint, &tokenizer));
+        let (engine, held) = self.with_device(|lease| {
+            let device = &lease.device;
+            let (reservation, warnings) = fit::reserve(&self.ledger, &self.config, &id, &checkpoint, device)?;
+            for warning in warnings {
+                tracing::warn!(model = id, "{warning}");
+            }
+            let layer = match options.direct_allocation {
+                true => MetalLayer::direct(device.clone())?,
+                false => MetalLayer::new(device.clone(), &self.config.metal_optimizations)?,
+            };
+            let weights = Weights::load(WeightSource {
+                checkpoint: checkpoint.clone(),
+                device,
+                allocate: layer.allocate.as_ref(),
+                transfer: layer.transfer.as_ref(),
+                progress: &mut |p| tell(Progress::Load { done: p.done, total: p.total }),
+            });
+            let model = weights.map_err(|error| unread(&id, error))?;
+            let options = engine_options(&self.config, &id, device.info());
+            let parts = Parts { device: device.clone(), layer, model, tokenizer: tokenizer.clone(), eos: eos.clone() };
+            Ok((Engine::start(parts, &options)?, (reservation, lease.clone())))
+        })?;
+        tracing::info!(
+            model = id,
+            device = engine.device().info().name,
+            context = engine.info().max_context,
+            kv_cache_mib = engine.info().kv_bytes >> 20,
+            ms = start.elapsed().as_millis() as u64,
+            "loaded"
+        );
+        let (reservation, lease) = held;
+        Ok(Model::new(id, engine, tokenizer, template, defaults).holding(reservation, lease))
+    }
+}
+
+fn engine_options(config: &Config, id: &str, device: &DeviceInfo) -> Options {
+    let (e, limits) = (&config.engine, &config.server.limits);
+    Options {
+        max_sequences: e.max_sequences,
+        max_batch_rows: e.batch_rows(device),
+        kv_tokens: e.kv_cache_tokens,
+        max_waiting: e.max_waiting,
+        step_limit: Duration::from_secs(e.step_limit_s),
+        unread_stream_bytes: limits.answer_mb << 20,
+        unread_bytes: limits.unread_mb << 20,
+        spill: spill(e, id),
+    }
+}
+
+/// A checkpoint that cannot be opened. One that is being written to may be whole later.
+fn unopened(id: &str, error: CheckpointError) -> RuntimeError {
+    match error {
+        CheckpointError::Changed { .. } => weights(id, &error),
+        error => RuntimeError::Checkpoint(error),
+    }
+}
+
+/// Weights that cannot be loaded. Those that are being written to may be whole later.
+fn unread(id: &str, error: ModelError) -> RuntimeError {
+    match error {
+        ModelError::Upload { .. } => weights(id, &error),
+        error => RuntimeError::Model(error),
+    }
+}
+
+fn weights(id: &str, error: &dyn fmt::Display) -> RuntimeError {
+    RuntimeError::Weights { model: id.to_owned(), reason: error.to_string() }
+}
+
+/// Destination of KV blocks that the cache has no room for. Every model has a file of its own, named after the configured one.
+fn spill(engine: &config::Engine, model: &str) -> SpillOptions {
+    let name: String = model.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    let file = engine.kv_spill_file.as_ref().map(|path| {
+        let mut file = path.clone().into_os_string();
+        file.push(format!(".{name}"));
+        PathBuf::from(file)
+    });
+    SpillOptions { memory_bytes: engine.kv_spill_mb << 20, file, file_bytes: engine.kv_spill_file_mb << 20 }
+}
+
+/// The model's own defaults; greedy where it says that it does not sample.
+fn sampling(g: &GenerationDefaults) -> Sampling {
+    let d = Sampling::default();
+    let sampled = g.do_sample != Some(false);
+    Sampling {
+        temperature: if sampled { g.temperature.unwrap_or(if g.do_sample.is_some() { 1.0 } else { 0.0 }) } else { 0.0 },
+        top_p: g.top_p.unwrap_or(d.top_p),
+        top_k: g.top_k.unwrap_or(d.top_k),
+        min_p: g.min_p.unwrap_or(d.min_p),
+        repetition_penalty: g.repetition_penalty.unwrap_or(d.repetition_penalty),
+        ..d
+    }
+}
+
+/// Tokens that end an answer: generation_config.json's, else config.json's, and the tokenizer's own. Those that the model never
+/// gives, because its vocabulary ends before them, are left out with a warning.
+fn eos(id: &str, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Vec<u32> {
+    let (file, named) = match &checkpoint.generation.eos_token_ids {
+        Some(ids) => ("generation_config.json", ids),
+        None => ("config.json", &checkpoint.config.eos_token_ids),
+    };
+    let own: Vec<u32> = tokenizer.eos_token().and_then(|token| tokenizer.token_to_id(token)).into_iter().collect();
+    let vocabulary = checkpoint.config.vocab_size;
+    let mut ids = Vec::new();
+    for (file, named) in [(file, named), ("tokenizer.json", &own)] {
+        let (known, beyond): (Vec<u32>, Vec<u32>) = named.iter().partition(|&&id| (id as usize) < vocabulary);
+        if !beyond.is_empty() {
+            let file = checkpoint.dir().join(file);
+            tracing::warn!(
+                model = id,
+                "{} names end tokens {beyond:?}, but the vocabulary has {vocabulary} tokens: they never come and are left out",
+                file.display()
+            );
+        }
+        ids.extend(known);
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_generation(text: &str) -> Vec<u32> {
+        let (dir, bundled) = (tempfile::tempdir().unwrap(), Source::Bundled.here().unwrap().unwrap());
+        for name in ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"] {
+            std::fs::copy(bundled.join(name), dir.path().join(name)).unwrap();
+        }
+        std::fs::write(dir.path().join("generation_config.json"), text).unwrap();
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        eos("m", &checkpoint, &Tokenizer::from_dir(dir.path()).unwrap())
+    }
+
+    #[test]
+    fn end_tokens_beyond_the_vocabulary_are_left_out() {
+        let own = with_generation(r#"{ "eos_token_id": [] }"#);
+        assert_eq!(own.len(), 1, "the tokenizer's own");
+        let with = |ids: &[u32]| {
+            let mut ids = [ids, &own].concat();
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        assert_eq!(with_generation(r#"{ "eos_token_id": [7, 4095, 4096, 4294967295] }"#), with(&[7, 4095]));
+        assert_eq!(with_generation(r#"{ "eos_token_id": 151643 }"#), own);
+    }
+
+    #[test]
+    fn a_checkpoint_that_is_being_written_to_is_lost_and_any_other_fails() {
+        let changed = CheckpointError::Changed { path: "w".into(), opened: 2, now: 1 };
+        assert!(matches!(unopened("m", changed), RuntimeError::Weights { model, .. } if model == "m"));
+        let other = CheckpointError::Format { path: "w".into(), message: "x".into() };
+        assert!(matches!(unopened("m", other), RuntimeError::Checkpoint(_)));
+    }
+}
