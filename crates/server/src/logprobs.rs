@@ -105,21 +105,28 @@ impl<'a> Columns<'a> {
 }
 
 /// Characters of `text` before each token's own. Tokens that the tokenizer adds around a text, such as a begin token, have no text of their
-/// own, nor does a piece of a character: they stand where the next text begins.
+/// own, nor does a piece of a character: they stand where the next text begins. A character that no token finishes is a U+FFFD at its own
+/// place.
 pub(crate) fn offsets(tokenizer: &Tokenizer, ids: &[u32], text: &str) -> Result<Vec<usize>, ApiError> {
     let mut pieces = Detokenizer::new(tokenizer, false);
     let (mut rest, mut offset) = (text, 0);
     let mut offsets = Vec::with_capacity(ids.len());
     for &id in ids {
-        offsets.push(offset);
-        let piece = pieces.push(id).map_err(|e| ApiError::internal(e.to_string()))?.unwrap_or_default();
-        // Some tokenizers put a space before a text, and some rewrite it: then the length is all there is to go by.
-        let after = rest.strip_prefix(&*piece).or_else(|| rest.strip_prefix(piece.trim_start())).unwrap_or_else(|| {
-            let known = tokenizer.is_special(id);
-            if known { rest } else { after(rest, piece.chars().count()) }
-        });
-        offset += rest[..rest.len() - after.len()].chars().count();
-        rest = after;
+        let piece = pieces.push(id).map_err(|e| ApiError::internal(e.to_string()))?;
+        let own = after(&piece.text, piece.before);
+        let earlier = &piece.text[..piece.text.len() - own.len()];
+        let mut pass = |part: &str| {
+            // Some tokenizers put a space before a text, and some rewrite it: then the length is all there is to go by.
+            let behind = rest.strip_prefix(part).or_else(|| rest.strip_prefix(part.trim_start())).unwrap_or_else(|| {
+                let known = tokenizer.is_special(id);
+                if known { rest } else { after(rest, part.chars().count()) }
+            });
+            offset += rest[..rest.len() - behind.len()].chars().count();
+            rest = behind;
+            offset
+        };
+        offsets.push(pass(earlier));
+        pass(own);
     }
     Ok(offsets)
 }
@@ -173,6 +180,14 @@ pub(crate) mod tests {
             assert!(name.starts_with("bytes:") || after(text, offset).starts_with(&name), "{name:?} at {offset}");
         }
         assert!(offsets.is_sorted());
+    }
+
+    #[test]
+    fn a_character_that_is_never_finished_has_a_place_of_its_own() {
+        let tokenizer = tokenizer();
+        let ids = [165, 67, 68, 165];
+        let text = tokenizer.decode(&ids, false).unwrap();
+        assert_eq!((text.chars().count(), offsets(&tokenizer, &ids, &text).unwrap()), (4, vec![0, 1, 2, 3]));
     }
 
     #[test]
