@@ -8,11 +8,11 @@ use mlx_serving_device::Device;
 use mlx_serving_engine::{Engine, Options, Parts, Sampling, SpillOptions};
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_model::{Model, ModelError, Source};
-use mlx_serving_server::ServedModel;
+use mlx_serving_runtime::Model as OpenModel;
 use mlx_serving_text::{ChatTemplate, Tokenizer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// The bundled model's folder under `models/`.
 const BUNDLED: &str = "rustbook-5m-4bit";
@@ -85,7 +85,7 @@ pub(crate) fn load_weights(
 }
 
 /// Loads a model and starts its engine as the configuration says.
-pub(crate) fn serve(context: &Context, model: Option<&str>) -> Result<ServedModel, Failure> {
+pub(crate) fn serve(context: &Context, model: Option<&str>) -> Result<OpenModel, Failure> {
     start(context, model, &|device| {
         MetalLayer::new(device, &context.config.metal_optimizations).map_err(Failure::failed)
     })
@@ -96,7 +96,7 @@ pub(crate) fn start(
     context: &Context,
     model: Option<&str>,
     layer: &dyn Fn(Arc<dyn Device>) -> Result<MetalLayer, Failure>,
-) -> Result<ServedModel, Failure> {
+) -> Result<OpenModel, Failure> {
     let start = Instant::now();
     let (dir, id) = resolve(model)?;
     let checkpoint = Arc::new(Checkpoint::open(&dir).map_err(|error| unopened(&id, error))?);
@@ -131,8 +131,7 @@ pub(crate) fn start(
         ms = start.elapsed().as_millis() as u64,
         "loaded"
     );
-    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    Ok(ServedModel { id, engine, tokenizer, template, defaults, created })
+    Ok(OpenModel::new(id, engine, tokenizer, template, defaults))
 }
 
 /// Destination of KV blocks that the cache has no room for. Every model has a file of its own, named after the configured one.

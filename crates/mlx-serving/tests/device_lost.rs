@@ -8,7 +8,8 @@ use mlx_serving_engine::{Engine, Options, Parts, Sampling};
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_model::{Model, Source};
-use mlx_serving_server::{AppState, ServedModel, Settings};
+use mlx_serving_runtime::{Generate, Model as OpenModel};
+use mlx_serving_server::{AppState, Settings};
 use mlx_serving_text::Tokenizer;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
@@ -21,15 +22,15 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-fn served(device: Arc<dyn Device>) -> ServedModel {
+fn served(device: Arc<dyn Device>) -> Arc<dyn Generate> {
     served_with("command_buffer_ring", device)
 }
 
-fn served_with(optimizations: &str, device: Arc<dyn Device>) -> ServedModel {
+fn served_with(optimizations: &str, device: Arc<dyn Device>) -> Arc<dyn Generate> {
     served_as(optimizations, device, &Options::default())
 }
 
-fn served_as(optimizations: &str, device: Arc<dyn Device>, options: &Options) -> ServedModel {
+fn served_as(optimizations: &str, device: Arc<dyn Device>, options: &Options) -> Arc<dyn Generate> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/rustbook-5m-4bit");
     let mut config = MetalOptimizations::default();
     config.select(optimizations).unwrap();
@@ -46,7 +47,7 @@ fn served_as(optimizations: &str, device: Arc<dyn Device>, options: &Options) ->
     let parts = Parts { device, layer, model, tokenizer: tokenizer.clone(), eos: vec![2] };
     let engine = Engine::start(parts, options).unwrap();
     let defaults = Sampling::default();
-    ServedModel { id: "m".into(), engine, tokenizer, template: None, defaults, created: 0 }
+    Arc::new(OpenModel::new("m".into(), engine, tokenizer, None, defaults))
 }
 
 fn agent() -> ureq::Agent {
@@ -86,7 +87,7 @@ struct Serving {
 }
 
 impl Serving {
-    fn start(model: ServedModel) -> Self {
+    fn start(model: Arc<dyn Generate>) -> Self {
         let state = AppState::new(Settings::default());
         state.add(model);
         state.loaded();

@@ -3,11 +3,12 @@
 use crate::admission::{Charge, Work, WorkPermit};
 use crate::envelope::{Envelope, Streaming};
 use crate::error::ApiError;
-use crate::state::{AppState, ServedModel};
+use crate::state::{AppState, admits};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures::stream::{self, BoxStream, StreamExt};
-use mlx_serving_engine::{Event, FinishReason, PromptToken, Request, Stream, TokenEvent, Usage};
+use mlx_serving_engine::{Event, FinishReason, PromptToken, Request, TokenEvent, Usage};
+use mlx_serving_runtime::{Events, Generate};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -54,7 +55,7 @@ pub(crate) struct Prepared<W> {
 /// The engine's, and 400 or 503 where a whole answer cannot be held.
 pub(crate) async fn respond<W: Writer>(
     state: &AppState,
-    model: &ServedModel,
+    model: &dyn Generate,
     prepared: Prepared<W>,
 ) -> Result<Response, ApiError> {
     let Prepared { requests, n, streaming, mut writer } = prepared;
@@ -62,7 +63,7 @@ pub(crate) async fn respond<W: Writer>(
         state.unread.fits(&requests)?;
     }
     let prompt_tokens = requests.iter().step_by(n).map(|request| request.prompt.len()).sum();
-    let streams = model.engine.submit_all(requests)?;
+    let streams = model.submit(requests)?;
     let envelope = Envelope::new(W::ID, model);
     if let Some(options) = streaming {
         let write = move |index: usize, event: Event| writer.chunks(index, event);
@@ -78,7 +79,7 @@ pub(crate) async fn respond<W: Writer>(
 }
 
 /// Waits for all choices, whose bytes are counted. Dropping the future cancels them.
-async fn collect(streams: Vec<Stream>, charge: &Charge) -> Result<Vec<Answer>, ApiError> {
+async fn collect(streams: Vec<Events>, charge: &Charge) -> Result<Vec<Answer>, ApiError> {
     let answers = streams.into_iter().map(|mut stream| async move {
         let mut answer = Answer::default();
         while let Some(event) = stream.next().await {
@@ -107,14 +108,8 @@ async fn collect(streams: Vec<Stream>, charge: &Charge) -> Result<Vec<Answer>, A
 }
 
 /// All choices' events as they come, each with its choice's index. Dropping the stream cancels them.
-pub(crate) fn merge(streams: Vec<Stream>) -> BoxStream<'static, (usize, Event)> {
-    let indexed = streams.into_iter().enumerate().map(|(index, stream)| {
-        stream::unfold(stream, move |mut stream| async move {
-            let event = stream.next().await?;
-            Some(((index, event), stream))
-        })
-        .boxed()
-    });
+pub(crate) fn merge(streams: Vec<Events>) -> BoxStream<'static, (usize, Event)> {
+    let indexed = streams.into_iter().enumerate().map(|(index, events)| events.map(move |event| (index, event)));
     stream::select_all(indexed).boxed()
 }
 
@@ -136,12 +131,12 @@ pub(crate) fn usage_so_far(prompt: usize, completion: usize) -> Value {
 /// Runs `f`, which may take long on long texts, off the runtime's threads, if the model takes requests at all.
 pub(crate) async fn off_thread<T: Send + 'static>(
     permit: WorkPermit,
-    model: &Arc<ServedModel>,
-    f: impl FnOnce(&ServedModel, &Work) -> Result<T, ApiError> + Send + 'static,
+    model: &Arc<dyn Generate>,
+    f: impl FnOnce(&dyn Generate, &Work) -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    model.admits()?;
+    admits(&**model)?;
     let model = model.clone();
-    permit.work(move |work| f(&model, work)).await
+    permit.work(move |work| f(&*model, work)).await
 }
 
 /// A whole answer as JSON: built off the runtime's threads where it is long, and counted until its last byte is out.

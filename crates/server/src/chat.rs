@@ -9,11 +9,12 @@ use crate::error::ApiError;
 use crate::logprobs::Names;
 use crate::object::object;
 use crate::params::{Params, Plan, ResponseFormat, limit};
-use crate::state::{AppState, ServedModel};
+use crate::state::AppState;
 use axum::extract::State;
 use axum::response::Response;
 use mlx_serving_engine::{Event, FinishReason, Request, Sampling};
-use mlx_serving_text::{ChatInput, TemplateError, Tokenizer};
+use mlx_serving_runtime::{Conversation, Input};
+use mlx_serving_text::Tokenizer;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -67,23 +68,16 @@ impl ChatRequest {
     pub(crate) fn check(self) {
         // Refusals are as good as requests here: neither may panic.
         let _ = self.plan(&Sampling::default()).map(|plan| plan.requests(vec![1]));
-        self.messages.0.into_iter().for_each(|message| drop(message.for_template()));
+        self.messages.0.into_iter().for_each(|message| drop(message.into_runtime()));
     }
 
-    /// The conversation's prompt.
-    fn prompt(self, model: &ServedModel) -> Result<String, ApiError> {
-        let Some(template) = &model.template else {
-            let message = format!("{} has no chat template; use /v1/completions", model.id);
-            return Err(ApiError::invalid("messages", message));
-        };
-        let messages: Vec<Value> = self.messages.0.into_iter().map(Message::for_template).collect();
-        let mut input = ChatInput::new(&messages);
-        input.kwargs = self.chat_template_kwargs.as_ref().map(|kwargs| &kwargs.0);
-        template.render(&input).map_err(|e| match e {
-            TemplateError::Reserved { .. } => ApiError::invalid("chat_template_kwargs", e.to_string()),
-            _ if e.is_client_error() => ApiError::invalid("messages", e.to_string()),
-            _ => ApiError::internal(e.to_string()),
-        })
+    /// The conversation.
+    fn input(self) -> Input {
+        // A template writes begin tokens itself.
+        let special = self.params.add_special_tokens.unwrap_or(false);
+        let messages = self.messages.0.into_iter().map(Message::into_runtime).collect();
+        let variables = self.chat_template_kwargs.map(|kwargs| kwargs.0);
+        Input::Conversation { conversation: Conversation { messages, variables }, special }
     }
 }
 
@@ -93,25 +87,21 @@ pub(crate) async fn chat_completions(
     Body(request, permit): Body<ChatRequest>,
 ) -> Result<Response, ApiError> {
     let model = state.model(request.params.model.as_deref())?;
-    request.params.log(&model.id, "chat completion");
+    request.params.log(&model.card().id, "chat completion");
     let streaming = Streaming::of(&request.params)?;
     let as_ids = request.params.return_tokens_as_token_ids.unwrap_or(false);
     let limit_name = request.limit_name();
     // The engine has other names for them than this route.
     let named = |e: ApiError| e.renamed("prompt", "messages").renamed("max_tokens", limit_name);
-    let plan = request.plan(&model.defaults)?;
-    plan.check_count(1, model.engine.info().max_live)?;
+    let plan = request.plan(&model.card().defaults)?;
+    plan.check_count(1, model.card().info.max_live)?;
     let n = plan.n;
-    let requests: Vec<Request> = answer::off_thread(permit, &model, move |m, work| {
-        // A template writes begin tokens itself.
-        let special = request.params.add_special_tokens.unwrap_or(false);
-        let prompt = request.prompt(m)?;
-        Ok(plan.requests(encode(m, &prompt, special, work)?))
-    })
-    .await
-    .map_err(named)?;
-    let writer = ChatWriter { tokenizer: model.tokenizer.clone(), as_ids, begun: vec![false; n] };
-    answer::respond(&state, &model, Prepared { requests, n, streaming, writer }).await.map_err(named)
+    let requests: Vec<Request> =
+        answer::off_thread(permit, &model, move |m, work| Ok(plan.requests(encode(m, request.input(), work)?)))
+            .await
+            .map_err(named)?;
+    let writer = ChatWriter { tokenizer: model.tokenizer().clone(), as_ids, begun: vec![false; n] };
+    answer::respond(&state, &*model, Prepared { requests, n, streaming, writer }).await.map_err(named)
 }
 
 /// Writes chat completions.

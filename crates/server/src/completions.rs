@@ -9,10 +9,11 @@ use crate::logprobs::{Columns, Names};
 use crate::object::object;
 use crate::params::{Params, Plan, ResponseFormat, limit};
 use crate::prompts::{Echo, Prompts};
-use crate::state::{AppState, ServedModel};
+use crate::state::AppState;
 use axum::extract::State;
 use axum::response::Response;
 use mlx_serving_engine::{Event, FinishReason, PromptToken, Request, Sampling};
+use mlx_serving_runtime::Generate;
 use mlx_serving_text::Tokenizer;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -65,7 +66,7 @@ impl CompletionRequest {
     /// The engine's requests, prompt by prompt, and the echo of each prompt.
     fn requests(
         self,
-        model: &ServedModel,
+        model: &dyn Generate,
         plan: &Plan,
         work: &Work,
     ) -> Result<(Vec<Request>, Vec<Option<Echo>>), ApiError> {
@@ -74,8 +75,8 @@ impl CompletionRequest {
         let (mut requests, mut echoes) = (Vec::new(), Vec::new());
         for prompt in self.prompt.0 {
             let (ids, text) = prompt.encode(model, special, echo, work)?;
-            echoes.push(text.map(|text| Echo::new(&model.tokenizer, &ids, text, located)).transpose()?);
-            let room = model.engine.info().max_context.saturating_sub(ids.len());
+            echoes.push(text.map(|text| Echo::new(model.tokenizer(), &ids, text, located)).transpose()?);
+            let room = model.card().info.max_context.saturating_sub(ids.len());
             let made = plan.requests(ids).into_iter().map(|request| {
                 // A limit that the client did not choose is no reason to refuse its prompt.
                 let limit = request.max_tokens.unwrap_or(DEFAULT_MAX_TOKENS.min(room));
@@ -93,19 +94,19 @@ pub(crate) async fn completions(
     Body(request, permit): Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     let model = state.model(request.params.model.as_deref())?;
-    request.params.log(&model.id, "completion");
+    request.params.log(&model.card().id, "completion");
     let streaming = Streaming::of(&request.params)?;
     let as_ids = request.params.return_tokens_as_token_ids.unwrap_or(false);
     // The engine has another name for it than this route.
     let named = |e: ApiError| e.renamed("top_logprobs", "logprobs").renamed("prompt_logprobs", "logprobs");
-    let plan = request.plan(&model.defaults)?;
-    plan.check_count(request.prompt.0.len(), model.engine.info().max_live)?;
+    let plan = request.plan(&model.card().defaults)?;
+    plan.check_count(request.prompt.0.len(), model.card().info.max_live)?;
     let (n, logprobs) = (plan.n, request.logprobs.is_some());
-    let work = move |m: &ServedModel, work: &Work| request.requests(m, &plan, work);
+    let work = move |m: &dyn Generate, work: &Work| request.requests(m, &plan, work);
     let (requests, echoes) = answer::off_thread(permit, &model, work).await?;
     let prompts = requests.iter().map(|_| Some(Vec::new())).collect();
-    let writer = CompletionWriter { tokenizer: model.tokenizer.clone(), as_ids, logprobs, echoes, n, prompts };
-    answer::respond(&state, &model, Prepared { requests, n, streaming, writer }).await.map_err(named)
+    let writer = CompletionWriter { tokenizer: model.tokenizer().clone(), as_ids, logprobs, echoes, n, prompts };
+    answer::respond(&state, &*model, Prepared { requests, n, streaming, writer }).await.map_err(named)
 }
 
 /// Writes text completions.

@@ -2,6 +2,7 @@
 
 use crate::error::ApiError;
 use crate::object::{TextOrList, at_most, object, text_or_list, word};
+use mlx_serving_runtime as runtime;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -132,21 +133,15 @@ impl<'de> Deserialize<'de> for PartKind {
 }
 
 impl Message {
-    /// The message as templates know it: role and text.
-    pub(crate) fn for_template(self) -> Value {
+    /// The message without OpenAI's ways to write it.
+    pub(crate) fn into_runtime(self) -> runtime::Message {
         let role = match self.role {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
+            Role::System => runtime::Role::System,
+            Role::User => runtime::Role::User,
+            Role::Assistant => runtime::Role::Assistant,
         };
         let content = self.content.map_or_else(String::new, |content| content.0.into_string());
-        let mut message = Map::new();
-        message.insert("role".into(), role.into());
-        message.insert("content".into(), content.into());
-        if let Some(name) = self.name {
-            message.insert("name".into(), name.into_string().into());
-        }
-        Value::Object(message)
+        runtime::Message { role, content, name: self.name.map(String::from) }
     }
 }
 

@@ -3,11 +3,11 @@
 use crate::answer;
 use crate::error::ApiError;
 use crate::params::{Params, StreamOptions};
-use crate::state::ServedModel;
 use axum::response::sse::{self, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream::{self, StreamExt};
-use mlx_serving_engine::{Event, Stream, Usage};
+use mlx_serving_engine::{Event, Usage};
+use mlx_serving_runtime::{Events as EngineEvents, Generate};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -61,14 +61,14 @@ impl Streaming {
 }
 
 impl Envelope {
-    pub(crate) fn new(prefix: &str, model: &ServedModel) -> Self {
+    pub(crate) fn new(prefix: &str, model: &dyn Generate) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         Self {
             id: format!("{prefix}-{:x}{count:04x}", since.as_micros()),
             created: since.as_secs(),
-            model: model.id.clone(),
+            model: model.card().id.clone(),
         }
     }
 
@@ -84,7 +84,13 @@ impl Envelope {
 
     /// The answer as server-sent events. `write` writes the choices that one event of the choice with that index makes, each of which becomes
     /// a chunk; nothing is sent before the first. An error ends the stream with an error object. Dropping the body cancels the requests.
-    pub(crate) fn stream<F>(self, kind: &'static str, streams: Vec<Stream>, options: Streaming, write: F) -> Response
+    pub(crate) fn stream<F>(
+        self,
+        kind: &'static str,
+        streams: Vec<EngineEvents>,
+        options: Streaming,
+        write: F,
+    ) -> Response
     where
         F: FnMut(usize, Event) -> Vec<Value> + Send + 'static,
     {

@@ -32,7 +32,7 @@ mod state;
 
 pub use connection::{Limits, serve};
 pub use revive::revive;
-pub use state::{AppState, ServedModel, Settings};
+pub use state::{AppState, Settings};
 
 use axum::Router;
 use axum::http::{Method, Uri};

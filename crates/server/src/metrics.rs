@@ -32,7 +32,7 @@ impl HttpAnswers {
 pub(crate) fn exposition(state: &AppState, format: Format) -> Result<String, ApiError> {
     let mut families = Families::default();
     for model in state.models() {
-        model.engine.tell_metrics(&mut families.labeled(&[("model_name", &model.id)]));
+        model.tell_metrics(&mut families.labeled(&[("model_name", &model.card().id)]));
     }
     state.http.tell(&mut families);
     process(&mut families.labeled(&[]));

@@ -1,11 +1,11 @@
 //! `prompt` of text completions: texts or token ids, one or several.
 
 use crate::admission::Work;
-use crate::encode::{encode, known};
+use crate::encode::encode;
 use crate::error::ApiError;
 use crate::logprobs::offsets;
 use crate::object::{TextOrList, at_most, text_or_list};
-use crate::state::ServedModel;
+use mlx_serving_runtime::{Generate, Input};
 use mlx_serving_text::Tokenizer;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess};
@@ -105,16 +105,19 @@ impl Prompt {
     /// 400 for `prompt`.
     pub(crate) fn encode(
         self,
-        model: &ServedModel,
+        model: &dyn Generate,
         special: bool,
         echo: bool,
         work: &Work,
     ) -> Result<(Vec<u32>, Option<String>), ApiError> {
         match self {
-            Self::Text(text) => Ok((encode(model, &text, special, work)?, echo.then_some(text))),
+            Self::Text(text) => {
+                let echoed = echo.then(|| text.clone());
+                Ok((encode(model, Input::Text { text, special }, work)?, echoed))
+            }
             Self::Ids(ids) => {
-                let ids = known(model, ids)?;
-                let text = echo.then(|| model.tokenizer.decode(&ids, false)).transpose();
+                let ids = encode(model, Input::Ids(ids), work)?;
+                let text = echo.then(|| model.tokenizer().decode(&ids, false)).transpose();
                 Ok((ids, text.map_err(|e| ApiError::internal(e.to_string()))?))
             }
         }

@@ -1,7 +1,8 @@
 //! Loads a model again whose engine has died, a lost device's among them: requests are refused meanwhile, and then served again.
 
+use crate::AppState;
 use crate::state::LostModel;
-use crate::{AppState, ServedModel};
+use mlx_serving_runtime::Generate;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -20,7 +21,7 @@ const RELEASE: Duration = Duration::from_secs(300);
 /// called on a thread of its own, after the dead engine has released what it held. A model that cannot be loaded keeps no other waiting.
 pub async fn revive<L, E>(state: Arc<AppState>, load: L)
 where
-    L: Fn(&str) -> Result<ServedModel, E> + Send + Sync + 'static,
+    L: Fn(&str) -> Result<Arc<dyn Generate>, E> + Send + Sync + 'static,
     E: std::fmt::Display + Send + 'static,
 {
     let load = Arc::new(load);
@@ -34,7 +35,7 @@ where
 
 async fn watch<L, E>(state: Arc<AppState>, slot: usize, load: Arc<L>)
 where
-    L: Fn(&str) -> Result<ServedModel, E> + Send + Sync + 'static,
+    L: Fn(&str) -> Result<Arc<dyn Generate>, E> + Send + Sync + 'static,
     E: std::fmt::Display + Send + 'static,
 {
     let (mut wait, mut last) = (FIRST, Instant::now());
@@ -76,19 +77,16 @@ where
 }
 
 /// Drops what is shared once nobody else holds it, so that its memory is free afterward; false if others still hold it after `limit`.
-fn release<T>(mut shared: Arc<T>, limit: Duration) -> bool {
+fn release<T: ?Sized>(shared: Arc<T>, limit: Duration) -> bool {
     let start = Instant::now();
-    loop {
-        shared = match Arc::try_unwrap(shared) {
-            Ok(only) => {
-                drop(only);
-                return true;
-            }
-            Err(_) if start.elapsed() > limit => return false,
-            Err(shared) => shared,
-        };
+    // The slot has given it up: once this is the only reference, there will be no other.
+    while Arc::strong_count(&shared) > 1 {
+        if start.elapsed() > limit {
+            return false;
+        }
         std::thread::sleep(Duration::from_millis(5));
     }
+    true
 }
 
 #[cfg(test)]

@@ -13,13 +13,14 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mlx_serving_metrics::Format;
+use mlx_serving_runtime::{Generate, Input};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// `GET /v1/models`
 pub(crate) async fn models(State(state): State<Arc<AppState>>) -> Json<Value> {
-    let data: Vec<Value> = state.models().iter().map(|m| describe(m)).collect();
+    let data: Vec<Value> = state.models().iter().map(|m| describe(&**m)).collect();
     Json(json!({ "object": "list", "data": data }))
 }
 
@@ -32,10 +33,10 @@ pub(crate) async fn model(
     Ok(Json(describe(&*state.model(Some(&id))?)))
 }
 
-fn describe(model: &crate::ServedModel) -> Value {
+fn describe(model: &dyn Generate) -> Value {
     json!({
-        "id": model.id, "object": "model", "created": model.created, "owned_by": "mlx-serving",
-        "max_model_len": model.engine.info().max_context,
+        "id": model.card().id, "object": "model", "created": model.card().created, "owned_by": "mlx-serving",
+        "max_model_len": model.card().info.max_context,
     })
 }
 
@@ -54,9 +55,12 @@ pub(crate) async fn tokenize(
     Body(request, permit): Body<TokenizeRequest>,
 ) -> Result<Response, ApiError> {
     let model = state.model(request.model.as_deref())?;
-    let max = model.engine.info().max_context;
+    let max = model.card().info.max_context;
     let special = request.add_special_tokens.unwrap_or(true);
-    let tokens = answer::off_thread(permit, &model, move |m, work| encode(m, &request.prompt, special, work)).await?;
+    let tokens = answer::off_thread(permit, &model, move |m, work| {
+        encode(m, Input::Text { text: request.prompt, special }, work)
+    })
+    .await?;
     let charge = state.unread.charge();
     charge.settle(8 * tokens.len());
     let build = move || json!({ "tokens": tokens, "count": tokens.len(), "max_model_len": max });
@@ -77,15 +81,15 @@ pub(crate) async fn detokenize(
     Body(request, permit): Body<DetokenizeRequest>,
 ) -> Result<Response, ApiError> {
     let model = state.model(request.model.as_deref())?;
-    let (count, max) = (request.tokens.len(), model.engine.info().max_context);
+    let (count, max) = (request.tokens.len(), model.card().info.max_context);
     if count > max {
         return Err(ApiError::invalid("tokens", format!("{count} tokens; this model's context holds {max}")));
     }
     let text = answer::off_thread(permit, &model, move |m, _| {
-        if let Some(id) = request.tokens.iter().find(|&&id| m.tokenizer.id_to_token(id).is_none()) {
+        if let Some(id) = request.tokens.iter().find(|&&id| m.tokenizer().id_to_token(id).is_none()) {
             return Err(ApiError::invalid("tokens", format!("the tokenizer has no token {id}")));
         }
-        m.tokenizer.decode(&request.tokens, false).map_err(|e| ApiError::invalid("tokens", e.to_string()))
+        m.tokenizer().decode(&request.tokens, false).map_err(|e| ApiError::invalid("tokens", e.to_string()))
     });
     let text = text.await?;
     let charge = state.unread.charge();
@@ -99,8 +103,8 @@ pub(crate) async fn health(State(state): State<Arc<AppState>>) -> Response {
         .models()
         .iter()
         .map(|m| {
-            let health = m.engine.health();
-            json!({ "model": m.id, "alive": health.alive, "heartbeat": health.heartbeat,
+            let health = m.health();
+            json!({ "model": m.card().id, "alive": health.alive, "heartbeat": health.heartbeat,
                     "step_ms": health.step.map(|s| s.as_millis() as u64), "reason": health.reason })
         })
         .collect();
@@ -152,5 +156,5 @@ pub(crate) async fn metal_stats(
         Some(name) => state.model(Some(&name))?,
         None => state.first()?,
     };
-    Ok(Json(model.engine.stats()).into_response())
+    Ok(Json(model.stats()).into_response())
 }

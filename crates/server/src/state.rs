@@ -5,46 +5,27 @@ use crate::error::ApiError;
 use crate::metrics::HttpAnswers;
 use crate::middleware::observe::RequestLog;
 use crate::middleware::origin::Origins;
-use mlx_serving_engine::{Engine, EngineError, Health, Sampling};
-use mlx_serving_text::{ChatTemplate, Tokenizer};
+use mlx_serving_engine::{EngineError, Health};
+use mlx_serving_runtime::Generate;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// A model that is served.
-#[derive(Debug)]
-pub struct ServedModel {
-    /// Its name in requests.
-    pub id: String,
-    /// Computes its answers.
-    pub engine: Engine,
-    /// Text to tokens and back.
-    pub tokenizer: Tokenizer,
-    /// Conversations to prompts, if the model has a template.
-    pub template: Option<ChatTemplate>,
-    /// From the model's generation_config.json.
-    pub defaults: Sampling,
-    /// Seconds since 1970 when it was loaded.
-    pub created: u64,
-}
-
-impl ServedModel {
-    /// Refuses what its engine would refuse, before any work on it.
-    pub(crate) fn admits(&self) -> Result<(), ApiError> {
-        let health = self.engine.health();
-        if !health.alive {
-            return Err(EngineError::Stopped(death(health)).into());
-        }
-        if self.engine.draining() {
-            return Err(ApiError::draining());
-        }
-        let (live, limit) = (self.engine.live(), self.engine.info().max_live);
-        if live >= limit {
-            return Err(EngineError::Overloaded { live, limit, asked: 1 }.into());
-        }
-        Ok(())
+/// Refuses what a model's engine would refuse, before any work on it.
+pub(crate) fn admits(model: &dyn Generate) -> Result<(), ApiError> {
+    let health = model.health();
+    if !health.alive {
+        return Err(EngineError::Stopped(death(health)).into());
     }
+    if model.draining() {
+        return Err(ApiError::draining());
+    }
+    let (live, limit) = (model.live(), model.card().info.max_live);
+    if live >= limit {
+        return Err(EngineError::Overloaded { live, limit, asked: 1 }.into());
+    }
+    Ok(())
 }
 
 /// State that the routes share.
@@ -76,7 +57,7 @@ pub struct AppState {
 enum Slot {
     /// Its name.
     Loading(String),
-    Served(Arc<ServedModel>),
+    Served(Arc<dyn Generate>),
     /// It has to be loaded again, and why, as a clause; `taken` by somebody who does so.
     Lost {
         id: String,
@@ -88,7 +69,7 @@ enum Slot {
 impl Slot {
     fn id(&self) -> &str {
         match self {
-            Slot::Served(model) => &model.id,
+            Slot::Served(model) => &model.card().id,
             Slot::Loading(id) | Slot::Lost { id, .. } => id,
         }
     }
@@ -100,7 +81,7 @@ pub(crate) struct LostModel {
     /// Reason for its loss, as a clause.
     pub reason: String,
     /// The dead model itself, if there was one; requests that have not ended may hold it too.
-    pub dead: Option<Arc<ServedModel>>,
+    pub dead: Option<Arc<dyn Generate>>,
 }
 
 /// Reason for an engine's death, as a clause.
@@ -172,8 +153,8 @@ impl AppState {
     }
 
     /// Adds a model, unless the server is stopping.
-    pub fn add(&self, model: ServedModel) {
-        self.fill(Slot::Served(Arc::new(model)));
+    pub fn add(&self, model: Arc<dyn Generate>) {
+        self.fill(Slot::Served(model));
     }
 
     /// Adds a model that has to be loaded again before it is served; `reason` is a clause.
@@ -199,7 +180,7 @@ impl AppState {
     }
 
     /// The models that are served now, in the order of the command line.
-    pub fn models(&self) -> Vec<Arc<ServedModel>> {
+    pub fn models(&self) -> Vec<Arc<dyn Generate>> {
         let served = |slot: &Slot| match slot {
             Slot::Served(model) => Some(model.clone()),
             Slot::Loading(_) | Slot::Lost { .. } => None,
@@ -225,9 +206,9 @@ impl AppState {
         let mut slots = self.write();
         let slot = slots.get_mut(slot)?;
         let lost = match slot {
-            Slot::Served(model) if !model.engine.health().alive && !self.draining() => {
-                let reason = format!("its engine stopped: {}", death(model.engine.health()));
-                LostModel { id: model.id.clone(), reason, dead: Some(model.clone()) }
+            Slot::Served(model) if !model.health().alive && !self.draining() => {
+                let reason = format!("its engine stopped: {}", death(model.health()));
+                LostModel { id: model.card().id.clone(), reason, dead: Some(model.clone()) }
             }
             Slot::Lost { id, reason, taken: false } => LostModel { id: id.clone(), reason: reason.clone(), dead: None },
             _ => return None,
@@ -237,18 +218,18 @@ impl AppState {
     }
 
     /// Puts a model that was loaded again into the slot that it was taken from; false if the server is draining.
-    pub(crate) fn put_back(&self, slot: usize, model: ServedModel) -> bool {
+    pub(crate) fn put_back(&self, slot: usize, model: Arc<dyn Generate>) -> bool {
         let mut slots = self.write();
         // Under the lock: whoever drains finds the model, or it is not put back.
         if self.draining() {
             return false;
         }
         let slot = slots.get_mut(slot);
-        slot.map(|slot| *slot = Slot::Served(Arc::new(model))).is_some()
+        slot.map(|slot| *slot = Slot::Served(model)).is_some()
     }
 
     /// The model of that name; the only one that is configured when the request names none.
-    pub(crate) fn model(&self, name: Option<&str>) -> Result<Arc<ServedModel>, ApiError> {
+    pub(crate) fn model(&self, name: Option<&str>) -> Result<Arc<dyn Generate>, ApiError> {
         let slots = self.read();
         let ids = || slots.iter().map(Slot::id).collect::<Vec<_>>();
         let slot = match name {
@@ -270,7 +251,7 @@ impl AppState {
     }
 
     /// The first model that is configured.
-    pub(crate) fn first(&self) -> Result<Arc<ServedModel>, ApiError> {
+    pub(crate) fn first(&self) -> Result<Arc<dyn Generate>, ApiError> {
         self.model(self.ids().first().map(String::as_str))
     }
 
@@ -284,7 +265,7 @@ impl AppState {
         for slot in self.read().iter() {
             // One that is loaded, or loaded again, may be meant.
             let Slot::Served(model) = slot else { return Ok(()) };
-            match model.admits() {
+            match admits(&**model) {
                 Ok(()) => return Ok(()),
                 refused => refusal = refusal.and(refused),
             }
@@ -295,7 +276,7 @@ impl AppState {
     /// Refuses new requests; those accepted go on.
     pub fn drain(&self) {
         self.draining.store(true, Ordering::Release);
-        self.models().iter().for_each(|m| m.engine.drain());
+        self.models().iter().for_each(|m| m.drain());
     }
 
     /// It refuses new requests.
@@ -329,16 +310,20 @@ impl AppState {
                     continue;
                 }
             };
-            let health = model.engine.health();
+            let health = model.health();
             if !health.alive {
-                return Condition::Dead(format!("the engine of {} stopped: {}", model.id, death(health)));
+                return Condition::Dead(format!("the engine of {} stopped: {}", model.card().id, death(health)));
             }
             if health.step.is_some_and(|s| s > self.wedged_after) {
-                return Condition::Wedged(format!("a step of {} has lasted over {:?}", model.id, self.wedged_after));
+                return Condition::Wedged(format!(
+                    "a step of {} has lasted over {:?}",
+                    model.card().id,
+                    self.wedged_after
+                ));
             }
             if !health.resident {
-                transferring =
-                    transferring.or_else(|| Some(format!("weights of {} are still being transferred", model.id)));
+                transferring = transferring
+                    .or_else(|| Some(format!("weights of {} are still being transferred", model.card().id)));
             }
         }
         match (lost, transferring) {

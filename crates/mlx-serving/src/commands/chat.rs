@@ -5,8 +5,8 @@ use crate::args::Chat;
 use crate::failure::Failure;
 use anstyle::{AnsiColor, Style};
 use mlx_serving_engine::{Event, Request};
+use mlx_serving_runtime::{Conversation, Generate as _, Input, Message, Model, Role};
 use rustyline::error::ReadlineError;
-use serde_json::{Value, json};
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +18,8 @@ pub(crate) fn run(context: &Context, args: &Chat) -> Result<(), Failure> {
     let model = context.load(args.model.model.as_deref())?;
     let mut out = anstream::stdout();
     let dim = Style::new().dimmed();
-    writeln!(out, "{dim}{} · {HELP}{dim:#}", model.id).map_err(Failure::output)?;
-    let opening: Vec<Value> = args.system.iter().map(|s| json!({ "role": "system", "content": s })).collect();
+    writeln!(out, "{dim}{} · {HELP}{dim:#}", model.card().id).map_err(Failure::output)?;
+    let opening: Vec<Message> = args.system.iter().map(|text| Message::new(Role::System, text)).collect();
     let mut messages = opening.clone();
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = interrupted.clone();
@@ -59,12 +59,12 @@ pub(crate) fn run(context: &Context, args: &Chat) -> Result<(), Failure> {
             text => {
                 // A history that cannot be kept is no reason to stop.
                 let _ = editor.add_history_entry(text);
-                messages.push(json!({ "role": "user", "content": text }));
+                messages.push(Message::new(Role::User, text));
             }
         }
         interrupted.store(false, Ordering::SeqCst);
         match answer(&model, &messages, args, &interrupted, &mut out) {
-            Ok(text) => messages.push(json!({ "role": "assistant", "content": text })),
+            Ok(text) => messages.push(Message::new(Role::Assistant, text)),
             Err(Failure::Silent) => return Err(Failure::Silent),
             Err(error) => {
                 messages.pop();
@@ -78,15 +78,18 @@ pub(crate) fn run(context: &Context, args: &Chat) -> Result<(), Failure> {
 
 /// Streams one answer; what there was of it if it is interrupted.
 fn answer(
-    model: &mlx_serving_server::ServedModel,
-    messages: &[Value],
+    model: &Model,
+    messages: &[Message],
     args: &Chat,
     interrupted: &AtomicBool,
     out: &mut impl Write,
 ) -> Result<String, Failure> {
-    let tokens = generate::render(model, messages)?;
+    let tokens = generate::ids(
+        model,
+        Input::Conversation { conversation: Conversation::new(messages.to_vec()), special: false },
+    )?;
     let request = Request { begins_text: true, ..generate::request(model, tokens, &args.sampling) };
-    let mut stream = model.engine.submit(request).map_err(Failure::failed)?;
+    let mut stream = model.engine().submit(request).map_err(Failure::failed)?;
     let mut text = String::new();
     loop {
         if interrupted.load(Ordering::SeqCst) {

@@ -4,9 +4,8 @@ use super::Context;
 use crate::args::{Generate, SamplingArgs};
 use crate::failure::Failure;
 use mlx_serving_engine::{Event, Finish, Request, Sampling, Stream};
-use mlx_serving_server::ServedModel;
-use mlx_serving_text::ChatInput;
-use serde_json::{Value, json};
+use mlx_serving_runtime::{Conversation, Generate as _, Input, Message, Model, PromptError, Role};
+use serde_json::json;
 use std::io::{Read as _, Write};
 
 /// Tokens of an answer when nothing else is asked for.
@@ -22,17 +21,19 @@ pub(crate) fn run(context: &Context, args: &Generate) -> Result<(), Failure> {
         text => text.to_owned(),
     };
     let model = context.load(args.model.model.as_deref())?;
-    let raw = args.raw || model.template.is_none();
-    let tokens = if raw {
-        model.tokenizer.encode(&prompt, true).map_err(Failure::failed)?
+    let raw = args.raw || !model.chats();
+    let input = if raw {
+        Input::Text { text: prompt, special: true }
     } else {
-        render(&model, &[json!({ "role": "user", "content": prompt })])?
+        let conversation = Conversation::new(vec![Message::new(Role::User, prompt)]);
+        Input::Conversation { conversation, special: false }
     };
+    let tokens = ids(&model, input)?;
     let mut out = std::io::stdout().lock();
     let mut answer = String::new();
     let mut token_ids = Vec::new();
     let request = Request { begins_text: !raw, ..request(&model, tokens, &args.sampling) };
-    let finish = follow(model.engine.submit(request).map_err(Failure::failed)?, |id, text| {
+    let finish = follow(model.engine().submit(request).map_err(Failure::failed)?, |id, text| {
         token_ids.extend(id);
         answer += text;
         if args.json { Ok(()) } else { out.write_all(text.as_bytes()).and_then(|()| out.flush()) }
@@ -40,7 +41,7 @@ pub(crate) fn run(context: &Context, args: &Generate) -> Result<(), Failure> {
     let u = finish.usage;
     if args.json {
         let object = json!({
-            "text": answer, "token_ids": token_ids, "finish_reason": finish.reason.as_str(), "model": model.id,
+            "text": answer, "token_ids": token_ids, "finish_reason": finish.reason.as_str(), "model": model.card().id,
             "prompt_tokens": u.prompt_tokens, "completion_tokens": u.completion_tokens,
             "timings": { "queue_s": u.queue_s, "prefill_s": u.prefill_s, "decode_s": u.decode_s,
                          "decode_tok_s": rate(u.completion_tokens, u.decode_s) },
@@ -65,19 +66,18 @@ fn rate(tokens: usize, decode_s: f64) -> Option<f64> {
     (tokens > 1 && decode_s > 0.0).then(|| (tokens - 1) as f64 / decode_s)
 }
 
-/// A conversation's token ids.
-pub(crate) fn render(model: &ServedModel, messages: &[Value]) -> Result<Vec<u32>, Failure> {
-    let Some(template) = &model.template else {
-        return Err(Failure::failed(format!("{} has no chat template; use generate --raw", model.id)));
-    };
-    let text = template.render(&ChatInput::new(messages)).map_err(Failure::failed)?;
-    model.tokenizer.encode(&text, false).map_err(Failure::failed)
+/// A prompt's token ids.
+pub(crate) fn ids(model: &Model, input: Input) -> Result<Vec<u32>, Failure> {
+    model.prompt(input, &mut || true).map_err(|error| match error {
+        PromptError::NoTemplate { .. } => Failure::failed(format!("{error}; use generate --raw")),
+        error => Failure::failed(error),
+    })
 }
 
 /// A request from flags, the rest from the model's own defaults.
-pub(crate) fn request(model: &ServedModel, prompt: Vec<u32>, args: &SamplingArgs) -> Request {
-    let d = &model.defaults;
-    let room = model.engine.info().max_context.saturating_sub(prompt.len()).max(1);
+pub(crate) fn request(model: &Model, prompt: Vec<u32>, args: &SamplingArgs) -> Request {
+    let d = &model.card().defaults;
+    let room = model.engine().info().max_context.saturating_sub(prompt.len()).max(1);
     Request {
         sampling: Sampling {
             temperature: args.temperature.unwrap_or(d.temperature),

@@ -18,7 +18,7 @@ use crate::config::{Config, Loaded};
 use crate::failure::Failure;
 use crate::fit::Ledger;
 use crate::load;
-use mlx_serving_server::ServedModel;
+use mlx_serving_runtime::Model;
 use std::path::Path;
 
 /// Configuration and state that every command has at hand.
@@ -35,7 +35,7 @@ impl Context {
     }
 
     /// Loads a model and starts its engine; the bundled one if none is named.
-    pub(crate) fn load(&self, model: Option<&str>) -> Result<ServedModel, Failure> {
+    pub(crate) fn load(&self, model: Option<&str>) -> Result<Model, Failure> {
         load::serve(self, model)
     }
 }

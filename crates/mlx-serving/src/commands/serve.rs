@@ -7,6 +7,7 @@ use crate::failure::Failure;
 use crate::{descriptors, load, signals};
 use garde::Validate;
 use mlx_serving_metal_layer::config::MetalOptimizations;
+use mlx_serving_runtime::Generate;
 use mlx_serving_server::{AppState, Limits, Settings};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -133,7 +134,7 @@ async fn serve(
                 announce(context, &state, address, first.as_deref());
                 let (again, named) = (context.clone(), named.clone());
                 tokio::spawn(mlx_serving_server::revive(state.clone(), move |id: &str| {
-                    again.load(named.get(id).cloned().flatten().as_deref())
+                    again.load(named.get(id).cloned().flatten().as_deref()).map(|model| Arc::new(model) as Arc<dyn Generate>)
                 }));
             },
             ended = &mut server => {
@@ -203,7 +204,7 @@ fn load_all(
     let load = move || {
         let outcome = models.iter().try_for_each(|(_, model)| match context.load(model.as_deref()) {
             Ok(model) => {
-                state.add(model);
+                state.add(Arc::new(model));
                 Ok(())
             }
             // Its file was written to while it was read: one model's fault, which passes when the file is whole again.

@@ -5,6 +5,7 @@ use super::workload::{Load, Measured, measure};
 use crate::args::Throughput;
 use crate::failure::Failure;
 use crate::machine;
+use mlx_serving_runtime::Generate as _;
 use std::io::Write;
 
 pub(crate) fn run(context: &Context, args: &Throughput) -> Result<(), Failure> {
@@ -20,11 +21,11 @@ pub(crate) fn run(context: &Context, args: &Throughput) -> Result<(), Failure> {
     // Warm caches and pages; not measured.
     measure(&model, &Load { questions: 1, max_tokens: args.max_tokens.min(8), ..load })?;
     let measured = measure(&model, &load)?;
-    let device = model.engine.device().info();
+    let device = model.engine().device().info();
     let report = serde_json::json!({
         "benchmark": "throughput",
         "settings": {
-            "model": model.id, "questions": args.questions, "prompt_tokens": args.prompt_tokens,
+            "model": model.card().id, "questions": args.questions, "prompt_tokens": args.prompt_tokens,
             "max_tokens": args.max_tokens, "concurrency": args.concurrency, "device": device.name,
             "backend": device.backend, "arithmetic": format!("{:?}", device.arithmetic).to_lowercase(),
             "threads": device.units, "metal_optimizations": context.config.metal_optimizations,

@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::machine;
 use mlx_serving_engine::{Event, Request, Usage};
-use mlx_serving_server::ServedModel;
+use mlx_serving_runtime::Model;
 use serde::Serialize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -24,11 +24,11 @@ pub(crate) struct Load {
 
 impl Load {
     /// Refuses a load that is empty or does not fit the model.
-    pub(crate) fn check(&self, model: &ServedModel) -> Result<(), Failure> {
+    pub(crate) fn check(&self, model: &Model) -> Result<(), Failure> {
         if self.questions == 0 || self.concurrency == 0 || self.prompt_tokens == 0 || self.max_tokens == 0 {
             return Err(Failure::usage("questions, concurrency, prompt tokens and answer tokens must be at least 1"));
         }
-        let room = model.engine.info().max_context;
+        let room = model.engine().info().max_context;
         if self.prompt_tokens + self.max_tokens > room {
             let message = format!(
                 "a prompt of {} and an answer of {} tokens do not fit this model's context of {room}",
@@ -97,10 +97,10 @@ pub(crate) struct Sample {
 }
 
 /// Runs the load once: as many threads as requests at a time, each taking the next request.
-pub(crate) fn measure(model: &ServedModel, load: &Load) -> Result<Measured, Failure> {
+pub(crate) fn measure(model: &Model, load: &Load) -> Result<Measured, Failure> {
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<(usize, Result<Sample, Failure>)>> = Mutex::new(Vec::new());
-    let (before, pace) = (model.engine.device().counters(), model.engine.pace());
+    let (before, pace) = (model.engine().device().counters(), model.engine().pace());
     let start = Instant::now();
     std::thread::scope(|scope| {
         for _ in 0..load.concurrency.min(load.questions) {
@@ -117,7 +117,7 @@ pub(crate) fn measure(model: &ServedModel, load: &Load) -> Result<Measured, Fail
         }
     });
     let wall = start.elapsed();
-    let (after, paced) = (model.engine.device().counters(), model.engine.pace());
+    let (after, paced) = (model.engine().device().counters(), model.engine().pace());
     let busy = after.busy.saturating_sub(before.busy);
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_by_key(|(i, _)| *i);
@@ -153,8 +153,8 @@ pub(crate) fn hash<'a>(tokens: impl Iterator<Item = &'a u32>) -> String {
 }
 
 /// A prompt of pseudo-random tokens that shares no prefix with that of another index.
-pub(crate) fn prompt(model: &ServedModel, index: usize, tokens: usize) -> Vec<u32> {
-    let vocab = model.engine.info().vocab as u64;
+pub(crate) fn prompt(model: &Model, index: usize, tokens: usize) -> Vec<u32> {
+    let vocab = model.engine().info().vocab as u64;
     let mut state = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(index as u64 + 1);
     (0..tokens)
         .map(|_| {
@@ -165,10 +165,10 @@ pub(crate) fn prompt(model: &ServedModel, index: usize, tokens: usize) -> Vec<u3
 }
 
 /// One greedy request with an answer of exactly `max_tokens`.
-pub(crate) fn ask(model: &ServedModel, prompt: Vec<u32>, max_tokens: usize) -> Result<Sample, Failure> {
+pub(crate) fn ask(model: &Model, prompt: Vec<u32>, max_tokens: usize) -> Result<Sample, Failure> {
     let request = Request { prompt, max_tokens: Some(max_tokens), ignore_eos: true, ..Request::default() };
     let start = Instant::now();
-    let mut stream = model.engine.submit(request).map_err(Failure::failed)?;
+    let mut stream = model.engine().submit(request).map_err(Failure::failed)?;
     let (mut times, mut tokens) = (Vec::new(), Vec::new());
     loop {
         match stream.next_blocking() {

@@ -117,7 +117,7 @@ impl Run {
             Arm::Direct => load::start(&context, model, &|device| MetalLayer::direct(device).map_err(Failure::failed))?,
             _ => load::serve(&context, model)?,
         };
-        let room = served.engine.info().max_context;
+        let room = served.engine().info().max_context;
         if q.prefix_tokens + 2 > room {
             return Err(Failure::usage(format!(
                 "--prefix-tokens is {}, but this model's context of {room} must hold the answer too",
@@ -136,7 +136,7 @@ impl Run {
         }
         let restored = ask(&served, wanted, 1)?;
         tokens.extend(&restored.tokens);
-        let stats = served.engine.stats();
+        let stats = served.engine().stats();
         Ok(Self {
             arm: arm.name(),
             cold_ttft_ms,
