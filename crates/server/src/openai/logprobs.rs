@@ -1,7 +1,8 @@
 //! Log-probabilities as the two routes write them.
 
 use crate::error::ApiError;
-use mlx_serving_engine::{Logprobs, PromptToken, TokenEvent};
+use crate::generation::Token;
+use mlx_serving_engine::{Logprobs, PromptToken};
 use mlx_serving_text::{Detokenizer, Tokenizer};
 use serde_json::{Map, Value, json};
 
@@ -10,13 +11,13 @@ const UNLIKELY: f32 = -9999.0;
 
 /// Names of tokens.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Names<'a> {
+pub(crate) struct TokenNames<'a> {
     pub tokenizer: &'a Tokenizer,
     /// `token_id:N` instead of text, as vLLM has it.
     pub as_ids: bool,
 }
 
-impl Names<'_> {
+impl TokenNames<'_> {
     /// The token's name where a name must tell it from others. Special tokens have theirs, as vLLM has it, though an answer's text leaves
     /// them out; bytes that are part of a character are `bytes:\xNN`, as OpenAI has it.
     fn name(self, id: u32) -> String {
@@ -37,7 +38,7 @@ impl Names<'_> {
     }
 
     /// The entry of chat completions' `logprobs.content` for one token.
-    pub(crate) fn chat(self, token: &TokenEvent) -> Option<Value> {
+    pub(crate) fn chat(self, token: &Token) -> Option<Value> {
         let logprobs = token.logprobs.as_ref()?;
         let mut entry = self.described(token.id, logprobs.chosen);
         entry["top_logprobs"] = logprobs.top.iter().map(|&(id, p)| self.described(id, p)).collect();
@@ -48,7 +49,7 @@ impl Names<'_> {
 /// Text completions' `logprobs` object.
 #[derive(Debug)]
 pub(crate) struct Columns<'a> {
-    names: Names<'a>,
+    names: TokenNames<'a>,
     tokens: Vec<String>,
     chosen: Vec<Value>,
     top: Vec<Value>,
@@ -56,7 +57,7 @@ pub(crate) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    pub(crate) fn new(names: Names<'a>) -> Self {
+    pub(crate) fn new(names: TokenNames<'a>) -> Self {
         Self { names, tokens: vec![], chosen: vec![], top: vec![], offsets: vec![] }
     }
 
@@ -69,7 +70,7 @@ impl<'a> Columns<'a> {
     }
 
     /// An answer's tokens; the answer begins at character `start`.
-    pub(crate) fn answer(mut self, tokens: &[TokenEvent], start: usize) -> Self {
+    pub(crate) fn answer(mut self, tokens: &[Token], start: usize) -> Self {
         for token in tokens.iter().filter(|token| token.logprobs.is_some()) {
             self.push(token.id, token.logprobs.as_ref(), start + token.offset);
         }
@@ -117,10 +118,11 @@ pub(crate) fn offsets(tokenizer: &Tokenizer, ids: &[u32], text: &str) -> Result<
         let earlier = &piece.text[..piece.text.len() - own.len()];
         let mut pass = |part: &str| {
             // Some tokenizers put a space before a text, and some rewrite it: then the length is all there is to go by.
-            let behind = rest.strip_prefix(part).or_else(|| rest.strip_prefix(part.trim_start())).unwrap_or_else(|| {
-                let known = tokenizer.is_special(id);
-                if known { rest } else { after(rest, part.chars().count()) }
-            });
+            let behind =
+                rest.strip_prefix(part).or_else(|| rest.strip_prefix(part.trim_start())).unwrap_or_else(|| {
+                    let known = tokenizer.is_special(id);
+                    if known { rest } else { after(rest, part.chars().count()) }
+                });
             offset += rest[..rest.len() - behind.len()].chars().count();
             rest = behind;
             offset
@@ -151,8 +153,8 @@ pub(crate) mod tests {
         Logprobs { chosen, top: top.to_vec() }
     }
 
-    fn event(id: u32, offset: usize, logprobs: Logprobs) -> TokenEvent {
-        TokenEvent { id, text: String::new(), offset, logprobs: Some(logprobs) }
+    fn event(id: u32, offset: usize, logprobs: Logprobs) -> Token {
+        Token { id, offset, logprobs: Some(logprobs) }
     }
 
     #[test]
@@ -160,12 +162,12 @@ pub(crate) mod tests {
         let tokenizer = tokenizer();
         let text = "Each value in Rust, <|im_end|> 😀.\n\n";
         let ids = tokenizer.encode(text, false).unwrap();
-        let names = Names { tokenizer: &tokenizer, as_ids: false };
+        let names = TokenNames { tokenizer: &tokenizer, as_ids: false };
         let joined: String = ids.iter().map(|&id| names.name(id)).collect();
         let (before, after) = text.split_once('😀').unwrap();
         assert!(joined.starts_with(before) && joined.ends_with(after), "{joined}");
         assert!(joined.contains("bytes:\\xf0"), "{joined}");
-        assert_eq!(Names { tokenizer: &tokenizer, as_ids: true }.name(7), "token_id:7");
+        assert_eq!(TokenNames { tokenizer: &tokenizer, as_ids: true }.name(7), "token_id:7");
     }
 
     #[test]
@@ -174,7 +176,7 @@ pub(crate) mod tests {
         let text = "é 😀 <|im_end|> Ownership";
         let ids = tokenizer.encode(text, false).unwrap();
         let offsets = offsets(&tokenizer, &ids, text).unwrap();
-        let names = Names { tokenizer: &tokenizer, as_ids: false };
+        let names = TokenNames { tokenizer: &tokenizer, as_ids: false };
         for (&id, &offset) in ids.iter().zip(&offsets) {
             let name = names.name(id);
             assert!(name.starts_with("bytes:") || after(text, offset).starts_with(&name), "{name:?} at {offset}");
@@ -203,7 +205,7 @@ pub(crate) mod tests {
     #[test]
     fn the_chosen_token_is_among_the_likely_ones_with_its_own_value() {
         let tokenizer = tokenizer();
-        let names = Names { tokenizer: &tokenizer, as_ids: false };
+        let names = TokenNames { tokenizer: &tokenizer, as_ids: false };
         // Two lone bytes have names of their own; of two tokens with one name the more likely stays.
         let columns = Columns::new(names).answer(
             &[
@@ -222,7 +224,7 @@ pub(crate) mod tests {
     #[test]
     fn what_is_all_but_impossible_has_a_number() {
         let tokenizer = tokenizer();
-        let names = Names { tokenizer: &tokenizer, as_ids: true };
+        let names = TokenNames { tokenizer: &tokenizer, as_ids: true };
         let entry = names.chat(&event(5, 0, logprobs(f32::NEG_INFINITY, &[(6, f32::NEG_INFINITY)]))).unwrap();
         assert_eq!((&entry["logprob"], &entry["token"]), (&json!(UNLIKELY), &json!("token_id:5")));
         assert_eq!(entry["top_logprobs"][0]["logprob"], json!(UNLIKELY));
