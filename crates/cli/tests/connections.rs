@@ -93,6 +93,43 @@ fn when_all_are_busy_only_probes_are_answered() {
 }
 
 #[test]
+fn a_request_that_finds_no_room_is_told_so() {
+    let server = Server::configured("server: { limits: { connections: 2 } }\n");
+    let endless = r#"{"prompt": "x", "n": 16, "max_tokens": 1900, "ignore_eos": true, "stream": true}"#;
+    let mut busy = send(&server, &post(&server, "/v1/completions", "", endless));
+    busy.read_exact(&mut [0; 100]).unwrap();
+    let question = post(&server, "/v1/completions", "connection: close\r\n", QUESTION);
+    let models = format!("GET /v1/models HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
+    for round in 0..60 {
+        let mut client = connect(&server);
+        if round % 2 == 0 {
+            // One that has been served before; it is idle now. It may have found no room itself.
+            client.write_all(models.as_bytes()).unwrap();
+            let mut first = Vec::new();
+            while !first.ends_with(b"}") {
+                let mut bytes = [0; 1000];
+                let n = client.read(&mut bytes).unwrap();
+                assert!(n > 0, "round {round}: closed without an answer");
+                first.extend_from_slice(&bytes[..n]);
+            }
+            if status(&String::from_utf8(first).unwrap()) == 503 {
+                continue;
+            }
+        }
+        // Part of a head, or of a body, comes before others need the place, and the rest behind them.
+        let cut = [1, 30, question.len() - 5][round % 3];
+        client.write_all(&question[..cut]).unwrap();
+        let others = crowd(&server, 2);
+        // It may be refused by now.
+        let _ = client.write_all(&question[cut..]);
+        let answer = read_all(&mut client);
+        let full = || answer.contains("connections") && answer.ends_with('}');
+        assert!(status(&answer) == 200 || status(&answer) == 503 && full(), "round {round}: {answer:?}");
+        drop(others);
+    }
+}
+
+#[test]
 fn whoever_sends_too_slowly_is_disconnected() {
     let server = Server::configured(SHORT);
     let host = &server.address;

@@ -5,7 +5,8 @@ use mlx_serving_engine::EngineError;
 use serde::Serialize;
 use std::borrow::Cow;
 
-/// An error in OpenAI's shape, `{"error": {message, type, param, code}}`, and the only place that chooses status codes.
+/// An error in OpenAI's shape, `{"error": {message, type, param, code}}`, and the only place that chooses status codes. A dialect with
+/// another shape makes its own of it.
 #[derive(Debug, Clone)]
 pub(crate) struct ApiError {
     status: StatusCode,
@@ -52,14 +53,6 @@ impl ApiError {
         error.coded("invalid_value")
     }
 
-    /// The same with another name for the parameter at fault: the one that this route gives it.
-    pub(crate) fn renamed(mut self, from: &str, to: &str) -> Self {
-        if self.body.param.as_deref() == Some(from) {
-            self.body.param = Some(to.to_owned());
-        }
-        self
-    }
-
     /// 404 for a model that is not served.
     pub(crate) fn unknown_model(model: &str, served: &[&str]) -> Self {
         let message = format!(
@@ -74,7 +67,11 @@ impl ApiError {
 
     /// 404 for a path.
     pub(crate) fn unknown_route(method: &str, path: &str) -> Self {
-        let message = format!("{} {} is not a route of this server", shorten(method), shorten(path));
+        let message = format!(
+            "{} {} is not a route of this server; docs/API.md lists them under Routes",
+            shorten(method),
+            shorten(path)
+        );
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message).coded("not_found")
     }
 
@@ -147,12 +144,13 @@ impl ApiError {
     }
 
     /// 400: an answer that has grown too long to be held as a whole.
-    pub(crate) fn too_long(limit: usize) -> Self {
+    /// `param` is the client's name for the limit on its tokens.
+    pub(crate) fn too_long(param: &'static str, limit: usize) -> Self {
         let message = format!(
             "the answer has grown beyond {} MiB (server.limits.answer_mb); ask for fewer tokens, choices or logprobs, or stream it",
             limit >> 20
         );
-        Self::invalid("max_tokens", message)
+        Self::invalid(param, message)
     }
 
     /// 403 for a name that does not lead here.

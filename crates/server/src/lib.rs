@@ -1,58 +1,61 @@
-//! The HTTP server: OpenAI's JSON in, JSON or server-sent events out. It knows nothing of devices.
+//! The HTTP server: JSON in, JSON or server-sent events out. It knows nothing of devices, and of models what
+//! [`mlx_serving_runtime::Generate`] says.
 //!
-//! The way of a request: `connection` accepts it, `middleware` refuses foreign pages and observes, `admission` takes its body, then the
-//! routes, whose answers go out through `connection`, within its limits.
+//! The way of a request: `connection` accepts it, `middleware` refuses foreign pages and observes, `request` takes and parses its body
+//! within the bounds of `admission`, a dialect makes an `Ask` of it, `generation` runs that, and the dialect writes what comes, which goes
+//! out through `connection`, within its limits. `state` is what all rooms share. No room imports one that imports it.
 //!
-//! Every parameter is honored, asks for nothing, or is refused with 400; every error is `{"error": {message, type, param, code}}`. A client
-//! that hangs up drops its body stream, which drops the engine's [`mlx_serving_engine::Stream`], which cancels the request.
+//! Each dialect is a folder like `openai`, with one line in [`router`].
+//!
+//! Every parameter is honored, asks for nothing, or is refused with 400. A client that hangs up drops its body stream, which drops the
+//! model's events, which cancels the request.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod admission;
-mod answer;
-mod body;
-mod chat;
-mod completions;
 mod connection;
-mod conversation;
-mod encode;
-mod envelope;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
-mod logprobs;
-mod metrics;
+mod generation;
+mod limits;
 mod middleware;
-mod neutral;
-mod object;
-mod params;
-mod prompts;
-mod routes;
+mod openai;
+mod request;
 mod state;
 
-pub use connection::{Limits, serve};
+pub use limits::Limits;
 pub use state::{AppState, Settings};
 
 use axum::Router;
 use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
 use error::ApiError;
 use middleware::{observe::observe, origin::guard};
+use std::future::Future;
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// Serves until `shutdown` resolves; then refuses new requests and gives those accepted the time that it says until the last byte of
+/// their answers is out. The rest is cut off: streams get an error event, whole answers 503.
+///
+/// # Errors
+/// The listener cannot be used, or the thread that accepts cannot be started.
+pub async fn serve(
+    listener: TcpListener,
+    state: Arc<AppState>,
+    shutdown: impl Future<Output = Duration>,
+) -> io::Result<()> {
+    connection::serve(listener, router(state.clone()), state, shutdown).await
+}
 
 /// All routes, behind the layers that every request passes: observation, the guard, and the answers to browsers.
 pub fn router(state: Arc<AppState>) -> Router {
     let routes = Router::new()
-        .route("/v1/chat/completions", post(chat::chat_completions))
-        .route("/v1/completions", post(completions::completions))
-        .route("/v1/models", get(routes::models))
-        .route("/v1/models/{*id}", get(routes::model))
-        .route("/v1/tokenize", post(routes::tokenize))
-        .route("/v1/detokenize", post(routes::detokenize))
-        .route("/v1/metal/stats", get(routes::metal_stats))
-        .route("/health", get(routes::health))
-        .route("/ready", get(routes::ready))
-        .route("/metrics", get(routes::metrics))
+        .merge(openai::routes())
+        .merge(admin::routes())
         .fallback(|method: Method, uri: Uri| async move { ApiError::unknown_route(method.as_str(), uri.path()) })
         .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
             ApiError::wrong_method(method.as_str(), uri.path())
@@ -62,7 +65,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         None => routes,
     };
     routes
-        .layer(from_fn_with_state(state.clone(), guard))
-        .layer(from_fn_with_state(state.clone(), observe))
+        .layer(from_fn_with_state(state.origins.clone(), guard))
+        .layer(from_fn_with_state(state.observed.clone(), observe))
         .with_state(state)
 }

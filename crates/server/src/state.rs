@@ -1,9 +1,7 @@
-use crate::admission::Admission;
-use crate::admission::Unread;
-use crate::connection::Limits;
+use crate::admission::{Admission, Unread};
 use crate::error::ApiError;
-use crate::metrics::HttpAnswers;
-use crate::middleware::observe::RequestLog;
+use crate::limits::Limits;
+use crate::middleware::observe::Observed;
 use crate::middleware::origin::Origins;
 use mlx_serving_engine::EngineError;
 use mlx_serving_runtime::{Generate, Registry, State, Unavailable, death};
@@ -41,14 +39,13 @@ pub struct AppState {
     pub(crate) limits: Limits,
     pub(crate) admission: Admission,
     pub(crate) unread: Unread,
-    pub(crate) origins: Origins,
-    pub(crate) log: RequestLog,
+    pub(crate) origins: Arc<Origins>,
+    /// The answers so far.
+    pub(crate) observed: Arc<Observed>,
     /// A step that lasts longer means that the engine is wedged.
     wedged_after: Duration,
     /// Longest body taken, bytes.
     pub(crate) body_limit: usize,
-    /// Answers so far.
-    pub(crate) http: HttpAnswers,
 }
 
 /// Settings of the server itself.
@@ -104,12 +101,11 @@ impl AppState {
             cut_off: watch::Sender::new(false),
             admission: Admission::new(&settings.limits),
             unread: Unread::new(settings.limits.answer, settings.limits.unread),
-            origins: Origins::new(&settings.allowed_hosts, &settings.cors_origins),
-            log: RequestLog::default(),
+            origins: Arc::new(Origins::new(&settings.allowed_hosts, &settings.cors_origins)),
+            observed: Arc::default(),
             limits: settings.limits,
             wedged_after: settings.wedged_after,
             body_limit: settings.body_limit,
-            http: HttpAnswers::default(),
         })
     }
 

@@ -1,6 +1,6 @@
 //! The JSON files beside `tokenizer.json`.
 
-use crate::TextError;
+use crate::error::TextError;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! Token ids one at a time into text that can be sent at once.
 
-use crate::TextError;
 use crate::byte_level::byte_level;
+use crate::error::TextError;
 use crate::tokenizer::{Bytes, Tokenizer, fallback_byte};
 
 /// Tokens before the current one that decide on its leading space.
@@ -25,6 +25,15 @@ pub struct Detokenizer {
     context: Vec<u32>,
 }
 
+/// Text that one token completes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Piece {
+    /// Whole characters; none while the token's own is unfinished.
+    pub text: String,
+    /// Characters at the beginning of the text that are not the token's: an earlier one that it does not finish, as U+FFFD.
+    pub before: usize,
+}
+
 impl Detokenizer {
     /// A detokenizer at the beginning of a text. `skip_special` leaves out tokens like `<|im_end|>`.
     #[must_use]
@@ -44,60 +53,67 @@ impl Detokenizer {
         this
     }
 
-    /// Takes the next token; the text that it completes, `None` when there is none yet.
+    /// Takes the next token.
     ///
     /// # Errors
     /// [`TextError::Decode`] when the decoder that `tokenizer.json` configures fails.
-    pub fn push(&mut self, id: u32) -> Result<Option<String>, TextError> {
+    pub fn push(&mut self, id: u32) -> Result<Piece, TextError> {
         let Some(token) = self.tokenizer.id_to_token(id).filter(|_| self.tokenizer.is_visible(id, self.skip_special))
         else {
-            return Ok(None);
+            return Ok(Piece::default());
         };
-        let text = match (self.tokenizer.bytes(), fallback_byte(&token)) {
+        let earlier = self.pending.len();
+        match (self.tokenizer.bytes(), fallback_byte(&token)) {
             (Bytes::Level, _) => {
                 self.pending.extend(byte_level(&token));
-                self.take_characters(false).0
+                Ok(self.take_characters(earlier, false).0)
             }
             (Bytes::Fallback, Some(byte)) => {
                 self.pending.push(byte);
                 self.pending_ids.push(id);
-                self.take_fallback(false)?
+                self.take_fallback(earlier, false)
             }
             _ => {
-                let mut text = self.take_fallback(true)?;
+                let mut text = self.take_fallback(earlier, true)?.text;
+                let before = text.chars().count();
                 text += &self.tokenizer.text_after(&self.context, id)?;
                 self.remember(&[id]);
-                text
+                Ok(Piece { text, before })
             }
-        };
-        Ok((!text.is_empty()).then_some(text))
+        }
     }
 
     /// The rest: a character that was never completed, as U+FFFD.
     pub fn finish(&mut self) -> String {
         self.pending_ids.clear();
-        self.take_characters(true).0
+        self.take_characters(0, true).0.text
     }
 
-    /// The text of the `<0xHH>` tokens so far; of all of them when the run is `over`.
-    fn take_fallback(&mut self, over: bool) -> Result<String, TextError> {
-        let (mut text, taken) = self.take_characters(over);
+    /// Characters that [`finish`](Self::finish) would give now.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.marks(self.pending.len())
+    }
+
+    /// The text of the `<0xHH>` tokens so far; of all of them when the run is `over`. The first `earlier` are not the last token's.
+    fn take_fallback(&mut self, earlier: usize, over: bool) -> Result<Piece, TextError> {
+        let (mut piece, taken) = self.take_characters(earlier, over);
         let ids: Vec<u32> = self.pending_ids.drain(..taken).collect();
         if self.context.is_empty() && taken > 0 {
             // Only the decoder knows its rules for the beginning of a text.
-            text = self.tokenizer.decode(&ids, false)?;
+            piece.text = self.tokenizer.decode(&ids, false)?;
         }
         self.remember(&ids);
-        Ok(text)
+        Ok(piece)
     }
 
-    /// Moves whole characters out of `pending`, invalid bytes as U+FFFD, and how many bytes they were.
-    /// An unfinished character stays, unless nothing more comes (`over`).
-    fn take_characters(&mut self, over: bool) -> (String, usize) {
-        let mut text = String::new();
+    /// Moves whole characters out of `pending`, invalid bytes as U+FFFD, and how many bytes they were. The first `earlier` bytes are not the
+    /// last token's. An unfinished character stays, unless nothing more comes (`over`).
+    fn take_characters(&mut self, earlier: usize, over: bool) -> (Piece, usize) {
+        let mut piece = Piece::default();
         let mut taken = 0;
         for chunk in self.pending.utf8_chunks() {
-            text += chunk.valid();
+            piece.text += chunk.valid();
             taken += chunk.valid().len();
             let invalid = chunk.invalid();
             let unfinished = taken + invalid.len() == self.pending.len()
@@ -105,13 +121,20 @@ impl Detokenizer {
             if unfinished && !over {
                 break;
             }
-            // One U+FFFD for each broken character, but for each broken `<0xHH>` token where those exist.
-            let marks = if self.tokenizer.bytes() == Bytes::Fallback { invalid.len() } else { 1 };
-            text.extend(std::iter::repeat_n('\u{FFFD}', marks.min(invalid.len())));
+            let marks = self.marks(invalid.len());
+            piece.text.extend(std::iter::repeat_n(char::REPLACEMENT_CHARACTER, marks));
             taken += invalid.len();
+            if taken <= earlier {
+                piece.before += marks;
+            }
         }
         self.pending.drain(..taken);
-        (text, taken)
+        (piece, taken)
+    }
+
+    /// U+FFFD for so many bytes that are no character: one, but one for each `<0xHH>` token where those exist.
+    fn marks(&self, bytes: usize) -> usize {
+        if self.tokenizer.bytes() == Bytes::Fallback { bytes } else { bytes.min(1) }
     }
 
     fn remember(&mut self, ids: &[u32]) {

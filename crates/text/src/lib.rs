@@ -39,7 +39,6 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod answer;
 mod bounds;
 mod byte_level;
 mod config;
@@ -48,15 +47,14 @@ mod detokenizer;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;
+mod output;
 mod python;
-mod stop;
 mod template;
 mod tokenizer;
 mod within;
 
-pub use answer::{AnswerStep, AnswerText};
-pub use detokenizer::Detokenizer;
+pub use detokenizer::{Detokenizer, Piece};
 pub use error::{TemplateError, TextError};
-pub use stop::{StopMatcher, StopStep};
+pub use output::{AnswerStep, AnswerText, StopMatcher, StopStep};
 pub use template::{ChatInput, ChatTemplate};
 pub use tokenizer::Tokenizer;

@@ -1,7 +1,8 @@
 //! Chat templates: the Jinja of a model's own files, rendered as Hugging Face renders it.
 
 use crate::config::{Config, bad_value, read_object, read_text};
-use crate::{TemplateError, TextError, bounds, python};
+use crate::error::{TemplateError, TextError};
+use crate::{bounds, python};
 use minijinja::machinery::{CompiledTemplate, TemplateConfig, eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::merge_maps;

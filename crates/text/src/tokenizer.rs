@@ -1,10 +1,9 @@
 //! `tokenizer.json` through the `tokenizers` crate.
 
-use crate::TextError;
 use crate::byte_level::{self, byte_level};
 use crate::config::{Config, read_text};
 use crate::cuts::Cuts;
-use crate::within::Sizes;
+use crate::error::TextError;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +18,6 @@ pub struct Tokenizer {
 struct Inner {
     tokenizer: tokenizers::Tokenizer,
     cuts: Cuts,
-    sizes: Sizes,
     bytes: Bytes,
     vocab_size: u32,
     bos: Option<String>,
@@ -64,7 +62,6 @@ impl Tokenizer {
         let cuts = Cuts::of(&tokenizer, &vocab);
         Ok(Self {
             inner: Arc::new(Inner {
-                sizes: Sizes::new(cuts.longest),
                 cuts,
                 bytes: Bytes::of(tokenizer.get_decoder()),
                 vocab_size,
@@ -155,10 +152,6 @@ impl Tokenizer {
 
     pub(crate) fn cuts(&self) -> &Cuts {
         &self.inner.cuts
-    }
-
-    pub(crate) fn sizes(&self) -> Sizes {
-        self.inner.sizes
     }
 
     /// The ids that are put before and after those of a text.

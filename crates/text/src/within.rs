@@ -9,14 +9,14 @@
 //! up to some boundary, and tokens of the next from there on, are those of both pieces if both have the same token behind the
 //! boundary.
 
-use crate::TextError;
 use crate::byte_level::byte_level;
 use crate::cuts::{MAX_SPACE, Rule};
+use crate::error::TextError;
 use crate::tokenizer::{Bytes, Tokenizer, fallback_byte};
 
 /// Bytes of text.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Sizes {
+struct Sizes {
     /// Text encoded at once.
     piece: usize,
     /// Text that two pieces share where they are joined.
@@ -47,7 +47,7 @@ const TRIES: usize = 64;
 
 impl Sizes {
     /// Sizes for tokens of at most `longest` bytes: a word as long as an overlap is no token.
-    pub(crate) fn new(longest: Option<usize>) -> Self {
+    fn new(longest: Option<usize>) -> Self {
         let overlap = (4 * longest.unwrap_or(0)).max(256);
         Self { piece: (4 * overlap).max(16 << 10), overlap, whole: 256 << 10 }
     }
@@ -79,7 +79,7 @@ impl Tokenizer {
         limit: usize,
         go_on: &mut dyn FnMut() -> bool,
     ) -> Result<Vec<u32>, TextError> {
-        self.encode_in(text, add_special_tokens, Bounds { sizes: self.sizes(), limit, go_on })
+        self.encode_in(text, add_special_tokens, Bounds { sizes: Sizes::new(self.cuts().longest), limit, go_on })
     }
 
     fn encode_in(&self, text: &str, add_special_tokens: bool, mut bounds: Bounds<'_>) -> Result<Vec<u32>, TextError> {

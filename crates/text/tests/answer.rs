@@ -69,6 +69,18 @@ fn tokens_of_one_character_share_its_place() {
 }
 
 #[test]
+fn a_character_that_is_never_finished_has_a_place_of_its_own() {
+    let tokenizer = bundled();
+    let id = |text: &str| tokenizer.encode(text, false).unwrap()[0];
+    let (begun, a, eos) = (id("🦀"), id("a"), id("<|im_end|>"));
+    assert_eq!(read(&tokenizer, &[], &[begun, a, a], None), ("\u{FFFD}aa".into(), vec![0, 1, 2], false));
+    assert_eq!(read(&tokenizer, &[], &[a, begun, eos], Some(eos)), ("a\u{FFFD}".into(), vec![0, 1, 2], false));
+    let crab = tokenizer.encode("🦀", false).unwrap();
+    let twice = [&crab[..1], &crab[..]].concat();
+    assert_eq!(read(&tokenizer, &[], &twice, None).1[..3], [0, 1, 1]);
+}
+
+#[test]
 fn an_answer_begins_a_text_or_goes_on_after_its_prompt() {
     let tokenizer = metaspace();
     let ids = tokenizer.encode("the cat", false).unwrap();

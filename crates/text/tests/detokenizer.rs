@@ -4,7 +4,7 @@
 mod common;
 
 use common::{bundled, metaspace};
-use mlx_serving_text::{Detokenizer, Tokenizer};
+use mlx_serving_text::{Detokenizer, Piece, Tokenizer};
 use proptest::prelude::*;
 use std::sync::LazyLock;
 
@@ -12,7 +12,7 @@ static BUNDLED: LazyLock<Tokenizer> = LazyLock::new(bundled);
 static METASPACE: LazyLock<Tokenizer> = LazyLock::new(metaspace);
 
 fn pieces(detokenizer: &mut Detokenizer, ids: &[u32]) -> Vec<String> {
-    ids.iter().filter_map(|&id| detokenizer.push(id).unwrap()).collect()
+    ids.iter().map(|&id| detokenizer.push(id).unwrap().text).filter(|text| !text.is_empty()).collect()
 }
 
 fn stream(tokenizer: &Tokenizer, ids: &[u32], skip_special: bool) -> String {
@@ -44,7 +44,8 @@ fn a_character_split_over_tokens_comes_whole() {
 fn a_character_cut_off_at_the_end_is_flushed_as_a_replacement() {
     let ids = BUNDLED.encode("🦀", false).unwrap();
     let mut detokenizer = Detokenizer::new(&BUNDLED, true);
-    assert_eq!(detokenizer.push(ids[0]).unwrap(), None);
+    assert_eq!(detokenizer.push(ids[0]).unwrap().text, "");
+    assert_eq!(detokenizer.unfinished(), 1);
     assert_eq!(detokenizer.finish(), "\u{FFFD}");
     assert_eq!(detokenizer.finish(), "");
 }
@@ -64,11 +65,29 @@ fn special_tokens_are_left_out_or_kept() {
 }
 
 #[test]
+fn a_character_that_the_next_token_does_not_finish_is_the_earlier_tokens() {
+    let bytes = "🦀".bytes().map(|byte| 3 + u32::from(byte)).collect();
+    let crab = BUNDLED.encode("🦀", false).unwrap();
+    for (tokenizer, word, crab, marks) in [(&*BUNDLED, "a", crab, 1), (&*METASPACE, "the", bytes, 2)] {
+        let mut detokenizer = Detokenizer::new(tokenizer, true);
+        let word = *tokenizer.encode(word, false).unwrap().last().unwrap();
+        detokenizer.push(word).unwrap();
+        for &id in &crab[..2] {
+            assert_eq!(detokenizer.push(id).unwrap(), Piece::default(), "unfinished");
+        }
+        assert_eq!(detokenizer.unfinished(), marks);
+        let piece = detokenizer.push(word).unwrap();
+        assert_eq!(piece.before, marks);
+        assert!(piece.text.starts_with(&"\u{FFFD}".repeat(marks)) && piece.text.chars().count() > marks, "{piece:?}");
+    }
+}
+
+#[test]
 fn invalid_bytes_do_not_hold_the_text_back() {
     let invalid = 3 + 0xFF;
     let mut detokenizer = Detokenizer::new(&METASPACE, true);
     for _ in 0..1000 {
-        assert_eq!(detokenizer.push(invalid).unwrap().as_deref(), Some("\u{FFFD}"));
+        assert_eq!(detokenizer.push(invalid).unwrap(), Piece { text: "\u{FFFD}".into(), before: 0 });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::budget::{Budget, Share};
 use crate::error::ApiError;
-use mlx_serving_engine::{PromptToken, Request, TokenEvent};
+use mlx_serving_engine::{Logprobs, PromptToken, Request};
 use std::sync::Arc;
 
 /// Bytes of JSON around a token's text, and for each probability that is told with it: measured, and rounded up.
@@ -26,8 +26,8 @@ impl Unread {
         if self.all.over_half() { Err(ApiError::unread()) } else { Ok(()) }
     }
 
-    /// Refuses requests whose whole answer could not be held.
-    pub(crate) fn fits(&self, requests: &[Request]) -> Result<(), ApiError> {
+    /// Refuses requests whose whole answer could not be held; `param` is the client's name for the limit on its tokens.
+    pub(crate) fn fits(&self, requests: &[Request], param: &'static str) -> Result<(), ApiError> {
         let bytes = |r: &Request| {
             // Who sets no limit means few tokens more often than all that the context holds.
             let tokens = r.max_tokens.unwrap_or(0);
@@ -41,14 +41,14 @@ impl Unread {
                 bytes >> 20,
                 self.one >> 20
             );
-            return Err(ApiError::invalid("max_tokens", message));
+            return Err(ApiError::invalid(param, message));
         }
         Ok(())
     }
 
-    /// Of a new answer.
-    pub(crate) fn charge(&self) -> Arc<Charge> {
-        Arc::new(Charge { share: self.all.share(), one: self.one })
+    /// Of a new answer; `param` is the client's name for the limit on its tokens.
+    pub(crate) fn charge(&self, param: &'static str) -> Arc<Charge> {
+        Arc::new(Charge { share: self.all.share(), one: self.one, param })
     }
 }
 
@@ -57,12 +57,13 @@ impl Unread {
 pub(crate) struct Charge {
     share: Share,
     one: usize,
+    param: &'static str,
 }
 
 impl Charge {
-    /// Counts one more token of the answer.
-    pub(crate) fn token(&self, token: &TokenEvent) -> Result<(), ApiError> {
-        self.grow(weight(token.logprobs.as_ref().map(|l| l.top.len()), token.text.len()))
+    /// Counts one more piece of the answer.
+    pub(crate) fn text(&self, text: &str, logprobs: Option<&Logprobs>) -> Result<(), ApiError> {
+        self.grow(weight(logprobs.map(|l| l.top.len()), text.len()))
     }
 
     /// Counts tokens of the prompt that the answer tells of.
@@ -72,7 +73,7 @@ impl Charge {
 
     fn grow(&self, bytes: usize) -> Result<(), ApiError> {
         if self.share.bytes() + bytes > self.one {
-            return Err(ApiError::too_long(self.one));
+            return Err(ApiError::too_long(self.param, self.one));
         }
         if self.share.grow(bytes) { Ok(()) } else { Err(ApiError::unread()) }
     }
@@ -100,27 +101,27 @@ mod tests {
     fn answers_that_cannot_be_held_are_refused_before_they_are_computed() {
         let unread = Unread::new(1 << 20, 4 << 20);
         let request = |max_tokens, logprobs| Request { max_tokens: Some(max_tokens), logprobs, ..Request::default() };
-        assert!(unread.fits(&[request(10_000, None)]).is_ok());
-        assert!(unread.fits(&[request(400, Some(20))]).is_ok());
-        assert!(unread.fits(&vec![request(400, Some(20)); 16]).is_err());
+        assert!(unread.fits(&[request(10_000, None)], "max_tokens").is_ok());
+        assert!(unread.fits(&[request(400, Some(20))], "max_tokens").is_ok());
+        assert!(unread.fits(&vec![request(400, Some(20)); 16], "max_tokens").is_err());
         let prompt = Request { prompt: vec![1; 100_000], prompt_logprobs: Some(5), ..request(1, None) };
-        assert!(unread.fits(&[prompt]).is_err());
-        assert!(unread.fits(&[request(usize::MAX, Some(20)), request(usize::MAX, None)]).is_err());
+        assert!(unread.fits(&[prompt], "max_tokens").is_err());
+        assert!(unread.fits(&[request(usize::MAX, Some(20)), request(usize::MAX, None)], "max_tokens").is_err());
     }
 
     #[test]
     fn what_is_left_behind_is_bounded_one_by_one_and_in_all() {
         let unread = Unread::new(1000, 1500);
-        let token = TokenEvent { id: 0, text: "x".repeat(500 - TOKEN), offset: 0, logprobs: None };
-        let (a, b) = (unread.charge(), unread.charge());
-        assert!(a.token(&token).is_ok() && unread.check().is_ok());
-        assert!(a.token(&token).is_ok());
-        assert!(a.token(&token).is_err(), "one answer");
+        let text = "x".repeat(500 - TOKEN);
+        let (a, b) = (unread.charge("max_tokens"), unread.charge("max_tokens"));
+        assert!(a.text(&text, None).is_ok() && unread.check().is_ok());
+        assert!(a.text(&text, None).is_ok());
+        assert!(a.text(&text, None).is_err(), "one answer");
         assert!(unread.check().is_err(), "new work");
-        assert!(b.token(&token).is_ok());
-        let c = unread.charge();
-        assert!(c.token(&token).is_err(), "all of them");
+        assert!(b.text(&text, None).is_ok());
+        let c = unread.charge("max_tokens");
+        assert!(c.text(&text, None).is_err(), "all of them");
         drop(a);
-        assert!(unread.check().is_ok() && c.token(&token).is_ok());
+        assert!(unread.check().is_ok() && c.text(&text, None).is_ok());
     }
 }

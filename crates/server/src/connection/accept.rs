@@ -1,14 +1,14 @@
 //! The thread that accepts: it answers probes itself, so that they wait for nothing that others do, and hands every other connection
 //! over with the bytes that it has read.
 
+use super::activity::{Activity, Close};
+use super::http;
 use super::probe::{Look, look, whole};
+use super::refuse::{make_room, refuse};
 use super::registry::Place;
-use super::socket::{LINGER, LINGER_BYTES};
-use super::{Server, http};
-use crate::error::ApiError;
+use super::server::Server;
 use axum::body::Body;
-use axum::http::{Method, Request, Version};
-use axum::response::IntoResponse;
+use axum::http::{Method, Request};
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -68,84 +68,80 @@ async fn place(server: &Arc<Server>) -> Option<Place> {
     None
 }
 
+/// The next step of a connection whose probes are answered.
+enum Next {
+    /// A request that is no probe: served by the others.
+    HandOver,
+    /// It has ended.
+    End,
+    /// It was asked to close.
+    Close(Close),
+}
+
 /// Answers a connection's probes; hands it over with its first request that is none.
 async fn greet(mut socket: TcpStream, place: Place, server: Arc<Server>) {
     let activity = place.activity.clone();
-    let limits = &server.state.limits;
     let mut bytes = Vec::new();
-    let talk = async {
-        loop {
-            match look(&bytes) {
-                Look::Other => return true,
-                Look::More => {
-                    // Idle connections need no buffer.
-                    if socket.readable().await.is_err() {
-                        return false;
-                    }
-                    bytes.reserve(READ);
-                    if !matches!(socket.read_buf(&mut bytes).await, Ok(1..)) {
-                        return false;
-                    }
-                    activity.read();
+    let next = tokio::select! {
+        next = probes(&mut socket, &mut bytes, &activity, &server) => next,
+        why = activity.closed() => Next::Close(why),
+        reason = activity.timed_out(&server.state.limits) => {
+            tracing::debug!(reason, "a connection is closed");
+            Next::End
+        }
+    };
+    match next {
+        Next::End | Next::Close(Close::End) => {}
+        Next::Close(Close::Room) => make_room(socket, place, activity.unanswered()).await,
+        Next::HandOver if place.extra => refuse(socket, place).await,
+        Next::HandOver => {
+            let Ok(socket) = socket.into_std() else { return };
+            let api = server.api.clone();
+            api.spawn(async move {
+                match TcpStream::from_std(socket) {
+                    Ok(socket) => http::serve(socket, bytes, place, server).await,
+                    Err(error) => tracing::warn!(%error, "a connection could not be served"),
                 }
-                Look::Probe { head, request, keep } => {
-                    bytes.drain(..head);
-                    activity.begin(request.version(), false).await;
-                    let answer = answer(*request, keep, &server).await;
-                    if !matches!(timeout(limits.write, socket.write_all(&answer)).await, Ok(Ok(()))) {
-                        return false;
-                    }
-                    activity.answered();
-                    if !keep {
-                        // It may have gone already.
-                        let _ = socket.shutdown().await;
-                        return false;
-                    }
-                    if !bytes.is_empty() {
-                        activity.read();
-                    }
+            });
+        }
+    }
+}
+
+/// Answers probes until something else comes; `bytes` are those that have been read and not answered.
+async fn probes(socket: &mut TcpStream, bytes: &mut Vec<u8>, activity: &Activity, server: &Server) -> Next {
+    loop {
+        match look(bytes) {
+            Look::Other => return Next::HandOver,
+            Look::More => {
+                // Idle connections need no buffer.
+                if socket.readable().await.is_err() {
+                    return Next::End;
+                }
+                bytes.reserve(READ);
+                if !matches!(socket.read_buf(bytes).await, Ok(1..)) {
+                    return Next::End;
+                }
+                activity.read();
+            }
+            Look::Probe { head, request, keep } => {
+                bytes.drain(..head);
+                activity.begin(request.version(), false).await;
+                let answer = answer(*request, keep, server).await;
+                if !matches!(timeout(server.state.limits.write, socket.write_all(&answer)).await, Ok(Ok(()))) {
+                    return Next::End;
+                }
+                activity.answered();
+                if !keep {
+                    // It may have gone already.
+                    let _ = socket.shutdown().await;
+                    return Next::End;
+                }
+                if !bytes.is_empty() {
+                    activity.read();
                 }
             }
         }
-    };
-    let hand_over = tokio::select! {
-        hand_over = talk => hand_over,
-        () = activity.closed() => false,
-        reason = activity.timed_out(limits) => {
-            tracing::debug!(reason, "a connection is closed");
-            false
-        }
-    };
-    if !hand_over {
-        return;
     }
-    if place.extra {
-        let crowded = whole(ApiError::crowded().into_response(), Version::HTTP_11, false, false).await;
-        tokio::select! {
-            // Nobody waits long for a client that does not take so few bytes; newcomers need the place at once.
-            _ = timeout(LINGER, last_answer(socket, &crowded)) => {}
-            () = activity.closed() => {}
-        }
-        return;
-    }
-    let Ok(socket) = socket.into_std() else { return };
-    let api = server.api.clone();
-    api.spawn(async move {
-        match TcpStream::from_std(socket) {
-            Ok(socket) => http::serve(socket, bytes, place, server).await,
-            Err(error) => tracing::warn!(%error, "a connection could not be served"),
-        }
-    });
-}
-
-/// Writes an answer, then takes what the client is still sending, within bounds: closing on unread bytes would reset the connection, and
-/// with it the answer.
-async fn last_answer(mut socket: TcpStream, answer: &[u8]) -> io::Result<()> {
-    socket.write_all(answer).await?;
-    socket.shutdown().await?;
-    let mut rest = socket.take(LINGER_BYTES);
-    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
-    Ok(())
 }
 
 async fn answer(request: Request<Body>, keep: bool, server: &Server) -> Vec<u8> {

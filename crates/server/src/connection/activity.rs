@@ -1,7 +1,7 @@
 //! The activity of a connection, and the time since when it lasts.
 
-use super::limits::Limits;
 use crate::admission::Charge;
+use crate::limits::Limits;
 use axum::http::Version;
 use futures::task::AtomicWaker;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 
 /// Bytes that a client that is waited for must take in the time that a write may last, unless fewer are left.
 const PROGRESS: usize = 64 << 10;
+/// Time without a byte after which a request that is not complete counts as idle.
+const MOVES: Duration = Duration::from_secs(1);
 
 /// Counts a request from its head until the last byte of its answer is out.
 #[derive(Debug)]
@@ -56,6 +58,15 @@ pub(crate) enum Due {
     Nothing,
 }
 
+/// Reason for which a connection is to close.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Close {
+    /// It is idle, and others need its place.
+    Room,
+    /// The server ends.
+    End,
+}
+
 #[derive(Debug)]
 struct Inner {
     phase: Phase,
@@ -71,7 +82,7 @@ struct Inner {
     interim: bool,
     /// An answer that has been handed over completely and is not out.
     handed_over: Option<Flight>,
-    closing: bool,
+    closing: Option<Close>,
 }
 
 /// One connection, seen by the socket, by HTTP and by the registry.
@@ -95,7 +106,7 @@ impl Activity {
             begun: false,
             interim: false,
             handed_over: None,
-            closing: false,
+            closing: None,
         };
         Arc::new(Self {
             inner: Mutex::new(inner),
@@ -228,27 +239,38 @@ impl Activity {
         }
     }
 
-    /// Time in which nothing has come of a request that is not there or not complete; bodies that still move are not meant.
+    /// Time in which nothing has come of a request that is not there or not complete; requests that still move are not meant.
     pub(crate) fn idle(&self) -> Option<Duration> {
         let inner = self.inner();
         let waited = inner.since.elapsed();
         match inner.phase {
-            _ if inner.closing => None,
-            Phase::Idle | Phase::Head => Some(waited),
-            Phase::Body => waited.checked_sub(Duration::from_secs(1)),
+            _ if inner.closing.is_some() => None,
+            Phase::Idle => Some(waited),
+            Phase::Head | Phase::Body => waited.checked_sub(MOVES),
             Phase::Answer => None,
         }
     }
 
+    /// Part of a request has come, and nothing of its answer is out.
+    pub(crate) fn unanswered(&self) -> bool {
+        let inner = self.inner();
+        match inner.phase {
+            Phase::Idle => false,
+            Phase::Head => true,
+            Phase::Body | Phase::Answer => !inner.begun,
+        }
+    }
+
     /// Asks its task to close it.
-    pub(crate) fn close(&self) {
-        self.inner().closing = true;
+    pub(crate) fn close(&self, why: Close) {
+        self.inner().closing = Some(why);
         self.close.notify_one();
     }
 
     /// Resolves when it has been asked to close.
-    pub(crate) async fn closed(&self) {
+    pub(crate) async fn closed(&self) -> Close {
         self.close.notified().await;
+        self.inner().closing.unwrap_or(Close::End)
     }
 }
 
@@ -319,5 +341,23 @@ mod tests {
         std::thread::sleep(Duration::from_millis(21));
         activity.flushed();
         assert_eq!(activity.overdue(&short), None, "all that there was has been taken");
+    }
+
+    #[tokio::test]
+    async fn a_request_on_its_way_is_not_idle_and_unanswered_until_a_byte_is_out() {
+        let activity = Activity::new();
+        assert!(activity.idle().is_some() && !activity.unanswered());
+        activity.read();
+        assert!(activity.idle().is_none() && activity.unanswered(), "part of a head");
+        activity.begin(Version::HTTP_11, true).await;
+        assert!(activity.idle().is_none() && activity.unanswered(), "part of a body");
+        activity.body_read();
+        assert!(activity.unanswered());
+        activity.wrote(1);
+        assert!(!activity.unanswered());
+        activity.answered();
+        activity.close(Close::Room);
+        assert!(activity.idle().is_none() && !activity.unanswered(), "it is asked once");
+        assert_eq!(activity.closed().await, Close::Room);
     }
 }

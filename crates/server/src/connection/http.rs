@@ -1,24 +1,22 @@
 //! One connection: requests come from its socket, answers go back, within the limits.
 
-use super::Server;
-use super::activity::{Activity, Flight};
+use super::activity::{Activity, Close, Flight};
+use super::refuse::make_room;
 use super::registry::Place;
+use super::server::Server;
 use super::socket::Socket;
 use crate::admission::Charge;
-use crate::envelope;
 use crate::error::ApiError;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, Request, Response, header};
 use axum::response::IntoResponse;
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::net::TcpStream;
@@ -35,13 +33,21 @@ pub(super) async fn serve(stream: TcpStream, first: Vec<u8>, place: Place, serve
         service_fn(move |request| answer(request, activity.clone(), server.clone()))
     };
     let io = TokioIo::new(Socket::new(stream, first, activity.clone()));
-    let mut http = pin!(http1::Builder::new().max_buf_size(BUFFER).serve_connection(io, service));
-    tokio::select! {
-        ended = &mut http => if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended early");
-        },
-        () = activity.closed() => {}
-        reason = activity.timed_out(&server.state.limits) => tracing::debug!(reason, "a connection is closed"),
+    let mut http = http1::Builder::new().max_buf_size(BUFFER).serve_connection(io, service);
+    let close = tokio::select! {
+        ended = &mut http => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            return;
+        }
+        why = activity.closed() => why,
+        reason = activity.timed_out(&server.state.limits) => return tracing::debug!(reason, "a connection is closed"),
+    };
+    if close == Close::Room {
+        let parts = http.into_parts();
+        let read = activity.unanswered() || !parts.read_buf.is_empty();
+        make_room(parts.io.into_inner().into_inner(), place, read).await;
     }
 }
 
@@ -66,20 +72,13 @@ async fn answer(
     if state.draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    // A whole answer is handed over at once; only a stream can be told that the time is over.
-    let events = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "text/event-stream");
-    let cut_off = async move {
-        // The sender lives as long as the server.
-        let _ = cut_off.wait_for(|cut| *cut).await;
-    };
-    let cut_off = events.then(|| cut_off.boxed());
-    Ok(response.map(|body| Sent { body, cut_off, flight: Some(flight), activity }))
+    // A whole answer is handed over at once; a stream ends by itself when the time is over.
+    Ok(response.map(|body| Sent { body, flight: Some(flight), activity }))
 }
 
-/// An answer's body. A stream of events ends with an error when the server's time is over.
+/// An answer's body.
 struct Sent {
     body: Body,
-    cut_off: Option<BoxFuture<'static, ()>>,
     flight: Option<Flight>,
     activity: Arc<Activity>,
 }
@@ -89,11 +88,6 @@ impl HttpBody for Sent {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.cut_off.as_mut().is_some_and(|cut_off| cut_off.poll_unpin(cx).is_ready()) {
-            self.cut_off = None;
-            // Dropping the body before it cancels what that waits for.
-            self.body = envelope::failed(&ApiError::cut_off()).into_body();
-        }
         Pin::new(&mut self.body).poll_frame(cx)
     }
 

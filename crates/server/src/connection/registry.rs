@@ -1,6 +1,6 @@
 //! The connections that are open; idle ones are closed when there are too many.
 
-use super::activity::Activity;
+use super::activity::{Activity, Close};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -71,7 +71,7 @@ impl Registry {
 
     /// Asks all to close.
     pub(crate) fn close_all(&self) {
-        self.inner().open.values().for_each(|open| open.activity.close());
+        self.inner().open.values().for_each(|open| open.activity.close(Close::End));
     }
 }
 
@@ -79,7 +79,20 @@ impl Inner {
     /// Asks the longest idle of these connections to close; false if none is idle.
     fn evict(&self, among: fn(&Open) -> bool) -> bool {
         let idle = self.open.values().filter(|open| among(open)).filter_map(|open| Some((open.activity.idle()?, open)));
-        idle.max_by_key(|(idle, _)| *idle).inspect(|(_, open)| open.activity.close()).is_some()
+        idle.max_by_key(|(idle, _)| *idle).inspect(|(_, open)| open.activity.close(Close::Room)).is_some()
+    }
+}
+
+impl Place {
+    /// Leaves the place to others: from here on this connection is beyond the bound.
+    pub(crate) fn leave(&mut self) {
+        if !std::mem::replace(&mut self.extra, true) {
+            let mut inner = self.registry.inner();
+            inner.extras += 1;
+            if let Some(open) = inner.open.get_mut(&self.id) {
+                open.extra = true;
+            }
+        }
     }
 }
 
@@ -120,6 +133,10 @@ mod tests {
         drop(probe);
         assert!(!registry.enter().unwrap().extra, "room for a request, whatever the probes");
         drop((newer, more));
+        let mut last = [registry.enter().unwrap(), registry.enter().unwrap()];
+        last.iter_mut().for_each(Place::leave);
+        assert!(!registry.enter().unwrap().extra, "both have left their places");
+        drop(last);
         assert!(registry.inner().open.is_empty() && registry.inner().extras == 0);
     }
 }

@@ -52,6 +52,11 @@ impl Socket {
         Self { stream, first, activity, half: None, linger: None }
     }
 
+    /// The system's socket.
+    pub(super) fn into_inner(self) -> TcpStream {
+        self.stream
+    }
+
     /// Notes what became of a write.
     fn note(&self, written: &Poll<io::Result<usize>>) {
         match written {

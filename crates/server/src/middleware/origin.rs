@@ -2,7 +2,6 @@
 //! own leads here.
 
 use crate::error::ApiError;
-use crate::state::AppState;
 use axum::extract::{Request, State};
 use axum::http::header::{HOST, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, Method, Version};
@@ -95,8 +94,8 @@ impl Origins {
 }
 
 /// Lets a request through, or refuses it.
-pub(crate) async fn guard(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
-    match state.origins.check(&request) {
+pub(crate) async fn guard(State(origins): State<Arc<Origins>>, request: Request, next: Next) -> Response {
+    match origins.check(&request) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     }

@@ -1,6 +1,9 @@
 //! The text of one answer, as its tokens come.
 
-use crate::{Detokenizer, StopMatcher, TextError, Tokenizer};
+use super::stop::StopMatcher;
+use crate::detokenizer::Detokenizer;
+use crate::error::TextError;
+use crate::tokenizer::Tokenizer;
 
 /// Turns an answer's tokens into the text that a client gets: whole characters, up to the first stop string, without special
 /// tokens. Stop strings are searched for in the text *with* special tokens, so that one may be or contain `<|im_end|>`.
@@ -18,8 +21,8 @@ pub struct AnswerText {
 pub struct AnswerStep {
     /// Text that became final.
     pub text: String,
-    /// Start of the token's own text, in characters of the answer: those that earlier tokens completed, held back for a stop
-    /// string or not. The tokens of one character share its place.
+    /// Start of the token's own text, in characters of the answer: those of earlier tokens, held back for a stop string or not.
+    /// The tokens of one character share its place; one that no token finishes is a U+FFFD at its own.
     pub offset: usize,
     /// A stop string is complete: the answer ends.
     pub stopped: bool,
@@ -43,21 +46,25 @@ impl AnswerText {
     /// [`TextError::Decode`] when the decoder that `tokenizer.json` configures fails.
     pub fn push(&mut self, id: u32) -> Result<AnswerStep, TextError> {
         if self.tokenizer.is_special(id) {
-            return Ok(self.push_hidden(id));
+            return Ok(self.hide(id, self.characters));
         }
-        let offset = self.characters;
-        let piece = self.detokenizer.push(id)?.unwrap_or_default();
-        self.characters += piece.chars().count();
-        let step = self.stops.push(&piece);
+        let piece = self.detokenizer.push(id)?;
+        let offset = self.characters + piece.before;
+        self.characters += piece.text.chars().count();
+        let step = self.stops.push(&piece.text);
         self.stopped |= step.stopped.is_some();
         Ok(AnswerStep { text: step.emit, offset, stopped: self.stopped })
     }
 
     /// Takes a token that is not part of the text, special or not: one that ends the answer.
     pub fn push_hidden(&mut self, id: u32) -> AnswerStep {
+        self.hide(id, self.characters + self.detokenizer.unfinished())
+    }
+
+    fn hide(&mut self, id: u32, offset: usize) -> AnswerStep {
         let step = self.stops.push_hidden(&self.tokenizer.id_to_token(id).unwrap_or_default());
         self.stopped |= step.stopped.is_some();
-        AnswerStep { text: step.emit, offset: self.characters, stopped: self.stopped }
+        AnswerStep { text: step.emit, offset, stopped: self.stopped }
     }
 
     /// The text that was held back, once no token comes any more; nothing after a stop string.

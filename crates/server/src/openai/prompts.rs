@@ -1,11 +1,9 @@
 //! `prompt` of text completions: texts or token ids, one or several.
 
-use crate::admission::Work;
-use crate::encode::encode;
+use super::logprobs::offsets;
 use crate::error::ApiError;
-use crate::logprobs::offsets;
-use crate::object::{TextOrList, at_most, text_or_list};
-use mlx_serving_runtime::{Generate, Input};
+use crate::request::object::{TextOrList, at_most, text_or_list};
+use mlx_serving_runtime::Input;
 use mlx_serving_text::Tokenizer;
 use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess};
@@ -99,27 +97,19 @@ impl TextOrList for Prompts {
 }
 
 impl Prompt {
-    /// Its ids, and its text if that is to be echoed. `special` puts the model's own begin and end tokens around a text.
-    ///
-    /// # Errors
-    /// 400 for `prompt`.
-    pub(crate) fn encode(
-        self,
-        model: &dyn Generate,
-        special: bool,
-        echo: bool,
-        work: &Work,
-    ) -> Result<(Vec<u32>, Option<String>), ApiError> {
+    /// The prompt in no dialect. `special` puts the model's own begin and end tokens around a text.
+    pub(crate) fn into_input(self, special: bool) -> Input {
         match self {
-            Self::Text(text) => {
-                let echoed = echo.then(|| text.clone());
-                Ok((encode(model, Input::Text { text, special }, work)?, echoed))
-            }
-            Self::Ids(ids) => {
-                let ids = encode(model, Input::Ids(ids), work)?;
-                let text = echo.then(|| model.tokenizer().decode(&ids, false)).transpose();
-                Ok((ids, text.map_err(|e| ApiError::internal(e.to_string()))?))
-            }
+            Self::Text(text) => Input::Text { text, special },
+            Self::Ids(ids) => Input::Ids(ids),
+        }
+    }
+
+    /// Its text, if it came as one.
+    pub(crate) fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Ids(_) => None,
         }
     }
 }
@@ -134,8 +124,17 @@ pub(crate) struct Echo {
 }
 
 impl Echo {
-    /// Of a prompt with these ids and this text; `located` if log-probabilities are asked for.
-    pub(crate) fn new(tokenizer: &Tokenizer, ids: &[u32], text: String, located: bool) -> Result<Self, ApiError> {
+    /// Of a prompt with these ids, and this text if it came as one; `located` if log-probabilities are asked for.
+    pub(crate) fn new(
+        tokenizer: &Tokenizer,
+        ids: &[u32],
+        text: Option<String>,
+        located: bool,
+    ) -> Result<Self, ApiError> {
+        let text = match text {
+            Some(text) => text,
+            None => tokenizer.decode(ids, false).map_err(|e| ApiError::internal(e.to_string()))?,
+        };
         let offsets = located.then(|| offsets(tokenizer, ids, &text)).transpose()?;
         Ok(Self { chars: text.chars().count(), text, offsets })
     }

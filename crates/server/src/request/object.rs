@@ -1,9 +1,9 @@
 //! JSON objects of the API, declared by their fields.
 //!
 //! An object is read from a JSON object, never from a list of its values. `null` means that a field is absent. A field stands
-//! once. What becomes of a field that is not declared is [`crate::neutral`]'s.
+//! once. What becomes of a field that is not declared is `neutral`'s.
 
-use crate::neutral::{Neutral, Refusal};
+use super::neutral::{Neutral, Refusal};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use std::fmt;
@@ -47,12 +47,6 @@ pub(crate) trait Fields: Default {
     fn take<'de, A: MapAccess<'de>>(&mut self, name: &str, entries: &mut Entries<A>) -> Result<bool, A::Error>;
 }
 
-impl Fields for () {
-    fn take<'de, A: MapAccess<'de>>(&mut self, _: &str, _: &mut Entries<A>) -> Result<bool, A::Error> {
-        Ok(false)
-    }
-}
-
 /// Declares optional fields that several objects have, as a struct of `Option`s.
 macro_rules! fields {
     (
@@ -63,11 +57,11 @@ macro_rules! fields {
         #[derive(Debug, Default)]
         $vis struct $name { $( $(#[$doc])* $vis $field: Option<$type> ),* }
 
-        impl $crate::object::Fields for $name {
+        impl $crate::request::object::Fields for $name {
             fn take<'de, A: serde::de::MapAccess<'de>>(
                 &mut self,
                 name: &str,
-                entries: &mut $crate::object::Entries<A>,
+                entries: &mut $crate::request::object::Entries<A>,
             ) -> Result<bool, A::Error> {
                 match name {
                     $( stringify!($field) => self.$field = entries.value(stringify!($field))?, )*
@@ -95,13 +89,13 @@ macro_rules! object {
         $vis:vis struct $name:ident {
             $( $(#[$doc:meta])* $field:ident $(as $json:literal)? : $type:ty $(= $need:ident)? ),* $(,)?
         }
-        $( with $shared:ident : $fields:ty )?
+        $( with $( $shared:ident : $fields:ty ),+ )?
     ) => {
         $(#[$meta])*
         #[derive(Debug)]
         $vis struct $name {
-            $( $(#[$doc])* $vis $field: $crate::object::object!(@type $type $(, $need)?), )*
-            $( $vis $shared: $fields, )?
+            $( $(#[$doc])* $vis $field: $crate::request::object::object!(@type $type $(, $need)?), )*
+            $( $( $vis $shared: $fields, )+ )?
         }
 
         impl<'de> serde::Deserialize<'de> for $name {
@@ -115,31 +109,31 @@ macro_rules! object {
                     }
 
                     fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<$name, A::Error> {
-                        let mut entries = $crate::object::Entries::new(map);
+                        let mut entries = $crate::request::object::Entries::new(map);
                         $( let mut $field: Option<$type> = None; )*
-                        #[allow(unused_mut, reason = "not every object shares fields")]
-                        let mut shared = ($( <$fields>::default() )?);
+                        $( $( let mut $shared = <$fields>::default(); )+ )?
                         while let Some(name) = entries.name()? {
                             match name.as_str() {
                                 $(
-                                    $crate::object::object!(@name $field $($json)?) => {
-                                        $field = entries.value($crate::object::object!(@name $field $($json)?))?;
+                                    $crate::request::object::object!(@name $field $($json)?) => {
+                                        $field = entries.value($crate::request::object::object!(@name $field $($json)?))?;
                                     }
                                 )*
-                                name => {
-                                    if !$crate::object::Fields::take(&mut shared, name, &mut entries)? {
-                                        entries.other(name)?;
-                                    }
-                                }
+                                $( $(
+                                    name if $crate::request::object::Fields::take(
+                                        &mut $shared, name, &mut entries,
+                                    )? => {}
+                                )+ )?
+                                name => entries.other(name)?,
                             }
                         }
                         Ok($name {
                             $(
-                                $field: $crate::object::object!(
-                                    @end $field, $crate::object::object!(@name $field $($json)?) $(, $need)?
+                                $field: $crate::request::object::object!(
+                                    @end $field, $crate::request::object::object!(@name $field $($json)?) $(, $need)?
                                 ),
                             )*
-                            $( $shared: { let shared: $fields = shared; shared }, )?
+                            $( $( $shared, )+ )?
                         })
                     }
                 }

@@ -1,7 +1,7 @@
 //! The messages of a conversation.
 
 use crate::error::ApiError;
-use crate::object::{TextOrList, at_most, object, text_or_list, word};
+use crate::request::object::{TextOrList, at_most, object, text_or_list, word};
 use mlx_serving_runtime as runtime;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde_json::value::RawValue;

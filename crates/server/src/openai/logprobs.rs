@@ -1,7 +1,8 @@
 //! Log-probabilities as the two routes write them.
 
 use crate::error::ApiError;
-use mlx_serving_engine::{Logprobs, PromptToken, TokenEvent};
+use crate::generation::Token;
+use mlx_serving_engine::{Logprobs, PromptToken};
 use mlx_serving_text::{Detokenizer, Tokenizer};
 use serde_json::{Map, Value, json};
 
@@ -10,13 +11,13 @@ const UNLIKELY: f32 = -9999.0;
 
 /// Names of tokens.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Names<'a> {
+pub(crate) struct TokenNames<'a> {
     pub tokenizer: &'a Tokenizer,
     /// `token_id:N` instead of text, as vLLM has it.
     pub as_ids: bool,
 }
 
-impl Names<'_> {
+impl TokenNames<'_> {
     /// The token's name where a name must tell it from others. Special tokens have theirs, as vLLM has it, though an answer's text leaves
     /// them out; bytes that are part of a character are `bytes:\xNN`, as OpenAI has it.
     fn name(self, id: u32) -> String {
@@ -37,7 +38,7 @@ impl Names<'_> {
     }
 
     /// The entry of chat completions' `logprobs.content` for one token.
-    pub(crate) fn chat(self, token: &TokenEvent) -> Option<Value> {
+    pub(crate) fn chat(self, token: &Token) -> Option<Value> {
         let logprobs = token.logprobs.as_ref()?;
         let mut entry = self.described(token.id, logprobs.chosen);
         entry["top_logprobs"] = logprobs.top.iter().map(|&(id, p)| self.described(id, p)).collect();
@@ -48,7 +49,7 @@ impl Names<'_> {
 /// Text completions' `logprobs` object.
 #[derive(Debug)]
 pub(crate) struct Columns<'a> {
-    names: Names<'a>,
+    names: TokenNames<'a>,
     tokens: Vec<String>,
     chosen: Vec<Value>,
     top: Vec<Value>,
@@ -56,7 +57,7 @@ pub(crate) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    pub(crate) fn new(names: Names<'a>) -> Self {
+    pub(crate) fn new(names: TokenNames<'a>) -> Self {
         Self { names, tokens: vec![], chosen: vec![], top: vec![], offsets: vec![] }
     }
 
@@ -69,7 +70,7 @@ impl<'a> Columns<'a> {
     }
 
     /// An answer's tokens; the answer begins at character `start`.
-    pub(crate) fn answer(mut self, tokens: &[TokenEvent], start: usize) -> Self {
+    pub(crate) fn answer(mut self, tokens: &[Token], start: usize) -> Self {
         for token in tokens.iter().filter(|token| token.logprobs.is_some()) {
             self.push(token.id, token.logprobs.as_ref(), start + token.offset);
         }
@@ -105,21 +106,29 @@ impl<'a> Columns<'a> {
 }
 
 /// Characters of `text` before each token's own. Tokens that the tokenizer adds around a text, such as a begin token, have no text of their
-/// own, nor does a piece of a character: they stand where the next text begins.
+/// own, nor does a piece of a character: they stand where the next text begins. A character that no token finishes is a U+FFFD at its own
+/// place.
 pub(crate) fn offsets(tokenizer: &Tokenizer, ids: &[u32], text: &str) -> Result<Vec<usize>, ApiError> {
     let mut pieces = Detokenizer::new(tokenizer, false);
     let (mut rest, mut offset) = (text, 0);
     let mut offsets = Vec::with_capacity(ids.len());
     for &id in ids {
-        offsets.push(offset);
-        let piece = pieces.push(id).map_err(|e| ApiError::internal(e.to_string()))?.unwrap_or_default();
-        // Some tokenizers put a space before a text, and some rewrite it: then the length is all there is to go by.
-        let after = rest.strip_prefix(&*piece).or_else(|| rest.strip_prefix(piece.trim_start())).unwrap_or_else(|| {
-            let known = tokenizer.is_special(id);
-            if known { rest } else { after(rest, piece.chars().count()) }
-        });
-        offset += rest[..rest.len() - after.len()].chars().count();
-        rest = after;
+        let piece = pieces.push(id).map_err(|e| ApiError::internal(e.to_string()))?;
+        let own = after(&piece.text, piece.before);
+        let earlier = &piece.text[..piece.text.len() - own.len()];
+        let mut pass = |part: &str| {
+            // Some tokenizers put a space before a text, and some rewrite it: then the length is all there is to go by.
+            let behind =
+                rest.strip_prefix(part).or_else(|| rest.strip_prefix(part.trim_start())).unwrap_or_else(|| {
+                    let known = tokenizer.is_special(id);
+                    if known { rest } else { after(rest, part.chars().count()) }
+                });
+            offset += rest[..rest.len() - behind.len()].chars().count();
+            rest = behind;
+            offset
+        };
+        offsets.push(pass(earlier));
+        pass(own);
     }
     Ok(offsets)
 }
@@ -144,8 +153,8 @@ pub(crate) mod tests {
         Logprobs { chosen, top: top.to_vec() }
     }
 
-    fn event(id: u32, offset: usize, logprobs: Logprobs) -> TokenEvent {
-        TokenEvent { id, text: String::new(), offset, logprobs: Some(logprobs) }
+    fn event(id: u32, offset: usize, logprobs: Logprobs) -> Token {
+        Token { id, offset, logprobs: Some(logprobs) }
     }
 
     #[test]
@@ -153,12 +162,12 @@ pub(crate) mod tests {
         let tokenizer = tokenizer();
         let text = "Each value in Rust, <|im_end|> 😀.\n\n";
         let ids = tokenizer.encode(text, false).unwrap();
-        let names = Names { tokenizer: &tokenizer, as_ids: false };
+        let names = TokenNames { tokenizer: &tokenizer, as_ids: false };
         let joined: String = ids.iter().map(|&id| names.name(id)).collect();
         let (before, after) = text.split_once('😀').unwrap();
         assert!(joined.starts_with(before) && joined.ends_with(after), "{joined}");
         assert!(joined.contains("bytes:\\xf0"), "{joined}");
-        assert_eq!(Names { tokenizer: &tokenizer, as_ids: true }.name(7), "token_id:7");
+        assert_eq!(TokenNames { tokenizer: &tokenizer, as_ids: true }.name(7), "token_id:7");
     }
 
     #[test]
@@ -167,12 +176,20 @@ pub(crate) mod tests {
         let text = "é 😀 <|im_end|> Ownership";
         let ids = tokenizer.encode(text, false).unwrap();
         let offsets = offsets(&tokenizer, &ids, text).unwrap();
-        let names = Names { tokenizer: &tokenizer, as_ids: false };
+        let names = TokenNames { tokenizer: &tokenizer, as_ids: false };
         for (&id, &offset) in ids.iter().zip(&offsets) {
             let name = names.name(id);
             assert!(name.starts_with("bytes:") || after(text, offset).starts_with(&name), "{name:?} at {offset}");
         }
         assert!(offsets.is_sorted());
+    }
+
+    #[test]
+    fn a_character_that_is_never_finished_has_a_place_of_its_own() {
+        let tokenizer = tokenizer();
+        let ids = [165, 67, 68, 165];
+        let text = tokenizer.decode(&ids, false).unwrap();
+        assert_eq!((text.chars().count(), offsets(&tokenizer, &ids, &text).unwrap()), (4, vec![0, 1, 2, 3]));
     }
 
     #[test]
@@ -188,7 +205,7 @@ pub(crate) mod tests {
     #[test]
     fn the_chosen_token_is_among_the_likely_ones_with_its_own_value() {
         let tokenizer = tokenizer();
-        let names = Names { tokenizer: &tokenizer, as_ids: false };
+        let names = TokenNames { tokenizer: &tokenizer, as_ids: false };
         // Two lone bytes have names of their own; of two tokens with one name the more likely stays.
         let columns = Columns::new(names).answer(
             &[
@@ -207,7 +224,7 @@ pub(crate) mod tests {
     #[test]
     fn what_is_all_but_impossible_has_a_number() {
         let tokenizer = tokenizer();
-        let names = Names { tokenizer: &tokenizer, as_ids: true };
+        let names = TokenNames { tokenizer: &tokenizer, as_ids: true };
         let entry = names.chat(&event(5, 0, logprobs(f32::NEG_INFINITY, &[(6, f32::NEG_INFINITY)]))).unwrap();
         assert_eq!((&entry["logprob"], &entry["token"]), (&json!(UNLIKELY), &json!("token_id:5")));
         assert_eq!(entry["top_logprobs"][0]["logprob"], json!(UNLIKELY));

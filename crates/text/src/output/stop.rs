@@ -1,6 +1,6 @@
 //! Stop strings: cut generated text at the first one, whatever the chunks it arrives in.
 
-use crate::TextError;
+use crate::error::TextError;
 use std::collections::VecDeque;
 
 /// Text that one [`StopMatcher::push`] releases.

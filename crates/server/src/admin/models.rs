@@ -1,0 +1,32 @@
+//! The models that are served.
+
+use crate::error::ApiError;
+use crate::state::AppState;
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use mlx_serving_runtime::Generate;
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// `GET /v1/models`
+pub(crate) async fn models(State(state): State<Arc<AppState>>) -> Json<Value> {
+    let data: Vec<Value> = state.models().iter().map(|m| describe(&**m)).collect();
+    Json(json!({ "object": "list", "data": data }))
+}
+
+/// `GET /v1/models/{id}`
+pub(crate) async fn model(
+    State(state): State<Arc<AppState>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Path(id) = id.map_err(|e| ApiError::invalid("model", e.body_text()))?;
+    Ok(Json(describe(&*state.model(Some(&id))?)))
+}
+
+fn describe(model: &dyn Generate) -> Value {
+    json!({
+        "id": model.card().id, "object": "model", "created": model.card().created, "owned_by": "mlx-serving",
+        "max_model_len": model.card().info.max_context,
+    })
+}

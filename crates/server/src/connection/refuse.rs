@@ -1,0 +1,47 @@
+//! Refusals of connections: 503 for a request that finds no room, whatever part of it has come.
+
+use super::probe::whole;
+use super::registry::Place;
+use super::socket::{LINGER, LINGER_BYTES};
+use crate::error::ApiError;
+use axum::http::Version;
+use axum::response::IntoResponse;
+use std::io;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Tells the client that there is no room. Its place is free for others at once.
+pub(super) async fn refuse(socket: TcpStream, mut place: Place) {
+    place.leave();
+    let crowded = whole(ApiError::crowded().into_response(), Version::HTTP_11, false, false).await;
+    tokio::select! {
+        // Nobody waits long for a client that does not take so few bytes; newcomers need the place at once.
+        _ = timeout(LINGER, last_answer(socket, &crowded)) => {}
+        _ = place.activity.closed() => {}
+    }
+}
+
+/// Ends a connection that has to make room: with a refusal if any part of a request has come, `read` or not, and nothing of its answer is
+/// out; otherwise without a word.
+pub(super) async fn make_room(socket: TcpStream, place: Place, read: bool) {
+    // The system knows what has come, even before the runtime does.
+    let Ok(socket) = socket.into_std() else { return };
+    let unread = || matches!(socket.peek(&mut [0]), Ok(1..));
+    if !(read || unread()) {
+        return;
+    }
+    if let Ok(socket) = TcpStream::from_std(socket) {
+        refuse(socket, place).await;
+    }
+}
+
+/// Writes an answer, then takes what the client is still sending, within bounds: closing on unread bytes would reset the connection, and
+/// with it the answer.
+async fn last_answer(mut socket: TcpStream, answer: &[u8]) -> io::Result<()> {
+    socket.write_all(answer).await?;
+    socket.shutdown().await?;
+    let mut rest = socket.take(LINGER_BYTES);
+    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! Fields that chat and text completions share, each read into a valid value or refused.
+
+use super::events::Usages;
+use crate::error::ApiError;
+use crate::request::object::{TextOrList, at_most, fields, object, text_or_list, word};
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess};
+
+fields! {
+    /// Fields of both routes beside the sampling parameters, with OpenAI's names and, beyond them, vLLM's.
+    pub(crate) struct SharedFields {
+        model: String,
+        stream: bool,
+        stream_options: StreamOptions,
+        max_tokens: TokenLimit,
+        stop: Stop,
+        ignore_eos: bool,
+        n: Choices,
+        /// Begin and end tokens are put around the prompt.
+        add_special_tokens: bool,
+        /// Log-probabilities name tokens `token_id:N`.
+        return_tokens_as_token_ids: bool,
+        /// Goes to the log.
+        user: String,
+        /// OpenAI's newer name for `user`.
+        safety_identifier: String,
+        /// Says which requests begin alike; here all share what they have in common.
+        prompt_cache_key: String,
+    }
+}
+
+impl SharedFields {
+    /// Answers to each prompt.
+    pub(crate) fn choices(&self) -> usize {
+        self.n.as_ref().map_or(1, |n| n.0)
+    }
+
+    /// An answer in chunks is asked for.
+    pub(crate) fn streams(&self) -> bool {
+        self.stream.unwrap_or(false)
+    }
+
+    /// Chunks of a stream that say what it costs.
+    ///
+    /// # Errors
+    /// 400 for options of a stream that is none.
+    pub(crate) fn usages(&self) -> Result<Usages, ApiError> {
+        let option = |of: fn(&StreamOptions) -> Option<bool>| self.stream_options.as_ref().and_then(of) == Some(true);
+        let usages = Usages { last: option(|o| o.include_usage), each: option(|o| o.continuous_usage_stats) };
+        if !self.streams() && (usages.last || usages.each) {
+            return Err(ApiError::invalid("stream_options", "stream_options needs stream to be true"));
+        }
+        Ok(usages)
+    }
+
+    /// Whom the request is for, to the log.
+    pub(crate) fn log(&self, model: &str, route: &str) {
+        for user in [&self.user, &self.safety_identifier].into_iter().flatten() {
+            tracing::debug!(user, model, "{route}");
+        }
+        if let Some(key) = &self.prompt_cache_key {
+            tracing::debug!(key, model, "{route}: prefixes are shared whatever the key");
+        }
+    }
+}
+
+object! {
+    /// `stream_options`
+    pub(crate) struct StreamOptions {
+        /// A last chunk has the usage.
+        include_usage: bool,
+        /// Every chunk has the usage so far.
+        continuous_usage_stats: bool,
+    }
+}
+
+object! {
+    /// `response_format`
+    pub(crate) struct ResponseFormat {
+        _kind as "type": PlainText,
+    }
+}
+
+/// The only format so far.
+#[derive(Debug)]
+pub(crate) struct PlainText;
+
+impl<'de> Deserialize<'de> for PlainText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        word(deserializer, "a string", |kind| match kind {
+            "text" => Ok(PlainText),
+            "json_object" | "json_schema" => {
+                Err("asks for structured output, which is not supported by this server yet".into())
+            }
+            _ => Err("is not \"text\", the only format that is supported by this server".into()),
+        })
+    }
+}
+
+/// `max_tokens` and its other names: tokens of an answer at most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct TokenLimit(pub usize);
+
+impl<'de> Deserialize<'de> for TokenLimit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let limit = i64::deserialize(deserializer)?;
+        usize::try_from(limit).map(Self).map_err(|_| D::Error::custom(format!("is {limit}; it cannot be negative")))
+    }
+}
+
+/// Answers to one prompt at most.
+const MAX_CHOICES: usize = 16;
+
+/// `n`: answers to each prompt.
+#[derive(Debug)]
+pub(crate) struct Choices(usize);
+
+impl<'de> Deserialize<'de> for Choices {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let n = i64::deserialize(deserializer)?;
+        let within = usize::try_from(n).ok().filter(|n| (1..=MAX_CHOICES).contains(n));
+        within.map(Self).ok_or_else(|| D::Error::custom(format!("is {n}; it must be 1 to {MAX_CHOICES}")))
+    }
+}
+
+/// OpenAI's limit.
+const MAX_STOPS: usize = 4;
+
+/// `stop`: a string or several.
+#[derive(Debug, Default)]
+pub(crate) struct Stop(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for Stop {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let stop: Self = text_or_list(deserializer)?;
+        if stop.0.iter().any(String::is_empty) {
+            return Err(D::Error::custom("has an empty string, at which every answer would end"));
+        }
+        Ok(stop)
+    }
+}
+
+impl TextOrList for Stop {
+    const EXPECTED: &'static str = "a string or a list of strings";
+
+    fn text(text: &str) -> Self {
+        Self(vec![text.to_owned()])
+    }
+
+    fn list<'de, A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
+        at_most(MAX_STOPS, list, Vec::new()).map(Self)
+    }
+}

@@ -1,0 +1,261 @@
+//! Requests that are refused, each with the client's own name of what is at fault.
+
+use crate::house::{House, with};
+use crate::script::{Gate, Script, Wait, says, until};
+use mlx_serving_engine::EngineError;
+use mlx_serving_server::{AppState, Limits, Settings, router};
+use serde_json::{Value, json};
+use std::sync::Arc;
+
+/// The parameter, after a check that the error is the client's.
+async fn chat_param(house: &House, extra: Value) -> String {
+    let (param, code, message) = house.chat(extra.clone()).await.error(400);
+    assert!(code == "invalid_value" && !message.is_empty(), "{extra}: {code} {message}");
+    param
+}
+
+#[tokio::test]
+async fn a_field_that_nobody_knows_is_refused_by_name() {
+    let house = House::new();
+    let (param, _, message) = house.chat(json!({ "tools": [{ "type": "function" }] })).await.error(400);
+    assert_eq!(param, "tools");
+    assert_eq!(message, "tools asks for tool calls, which are not supported by this server yet");
+    let (param, _, message) = house.complete(json!({ "color": "red" })).await.error(400);
+    assert_eq!((param.as_str(), message.as_str()), ("color", "color is not supported by this server; leave it out"));
+    assert!(house.model.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_value_of_the_wrong_type_is_refused_by_name() {
+    let house = House::new();
+    let (param, _, message) = house.chat(json!({ "temperature": "hot" })).await.error(400);
+    assert_eq!(
+        (param.as_str(), message.as_str()),
+        ("temperature", "temperature: expected a number, found string \"hot\"")
+    );
+    for (extra, param) in [
+        (json!({ "messages": [{ "role": "robot", "content": "x" }] }), "messages[0].role"),
+        (json!({ "messages": 5 }), "messages"),
+        (json!({ "n": 1.5 }), "n"),
+        (json!({ "stream_options": { "include_usage": 1 } }), "stream_options.include_usage"),
+    ] {
+        assert_eq!(chat_param(&house, extra).await, param);
+    }
+}
+
+#[tokio::test]
+async fn a_value_out_of_its_range_is_refused_by_name() {
+    let house = House::new();
+    for (extra, param, message) in [
+        (json!({ "n": 0 }), "n", "n is 0; it must be 1 to 16"),
+        (json!({ "n": 17 }), "n", "n is 17; it must be 1 to 16"),
+        (json!({ "top_k": -2 }), "top_k", "top_k is -2; it must be -1, for all tokens, to 4294967295"),
+        (json!({ "max_tokens": -5 }), "max_tokens", "max_tokens is -5; it cannot be negative"),
+        (
+            json!({ "max_completion_tokens": -5 }),
+            "max_completion_tokens",
+            "max_completion_tokens is -5; it cannot be negative",
+        ),
+        (json!({ "temperature": 3 }), "temperature", "temperature is 3; it must be at least 0 and at most 2"),
+        (json!({ "top_p": 0 }), "top_p", "top_p is 0; it must be above 0 and at most 1"),
+        (json!({ "logit_bias": { "999": 1 } }), "logit_bias", "token 999 is outside the vocabulary of 257"),
+        (json!({ "stop": [""] }), "stop", "stop has an empty string, at which every answer would end"),
+        (json!({ "messages": [] }), "messages", "messages is empty; send at least one"),
+        (json!({ "messages": [{ "role": "user" }] }), "messages[0].content", "messages[0] has no content"),
+    ] {
+        let (found, _, text) = house.chat(extra).await.error(400);
+        assert_eq!((found.as_str(), text.as_str()), (param, message));
+    }
+    let (param, _, message) = house.complete(json!({ "logprobs": 6 })).await.error(400);
+    assert_eq!((param.as_str(), message.as_str()), ("logprobs", "logprobs is at most 5"));
+}
+
+#[tokio::test]
+async fn fields_that_contradict_each_other_are_refused() {
+    let house = House::new();
+    for (extra, param) in [
+        (json!({ "max_tokens": 1, "max_completion_tokens": 2 }), "max_completion_tokens"),
+        (json!({ "top_logprobs": 2 }), "top_logprobs"),
+        (json!({ "stream_options": { "include_usage": true } }), "stream_options"),
+    ] {
+        assert_eq!(chat_param(&house, extra).await, param);
+    }
+    house.chat(json!({ "max_tokens": 2, "max_completion_tokens": 2 })).await.json(200);
+}
+
+#[tokio::test]
+async fn what_is_no_json_is_refused() {
+    let house = House::new();
+    for body in ["", "{", "[]", "null", "{\"prompt\": \"x\"} x", "{'prompt': 1}"] {
+        let reply = house.call("POST", "/v1/completions", &[], body).await;
+        assert_eq!(reply.json(400)["error"]["param"], Value::Null, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_is_not_served_is_named_with_those_that_are() {
+    let house = House::new();
+    house.add(Script::new("other"));
+    let (param, code, message) = house.chat(json!({ "model": "gpt" })).await.error(404);
+    assert_eq!((param.as_str(), code.as_str()), ("model", "model_not_found"));
+    assert!(message.contains("\"gpt\"") && message.ends_with("m, other"), "{message}");
+    let (param, _, message) = house.chat(json!({})).await.error(400);
+    assert_eq!((param.as_str(), message.as_str()), ("model", "name one of the models served here: m, other"));
+    house.chat(json!({ "model": "other" })).await.json(200);
+}
+
+#[tokio::test]
+async fn a_model_without_a_template_completes_and_does_not_chat() {
+    let house = House::of(Script::new("m").mute());
+    let (param, _, message) = house.chat(json!({})).await.error(400);
+    assert_eq!((param.as_str(), message.as_str()), ("messages", "m has no chat template; use /v1/completions"));
+    house.complete(json!({})).await.json(200);
+}
+
+#[tokio::test]
+async fn a_prompt_that_is_too_long_has_the_name_that_the_route_gives_it() {
+    let house = House::new();
+    let long = "x".repeat(200);
+    let (param, _, message) = house.chat(json!({ "messages": [{ "role": "user", "content": long }] })).await.error(400);
+    assert_eq!(param, "messages");
+    assert!(message.contains("at least 207 tokens; this model's context holds 100"), "{message}");
+    for prompt in [json!(long), json!(vec![1; 200]), json!([257])] {
+        assert_eq!(house.complete(json!({ "prompt": prompt })).await.error(400).0, "prompt");
+    }
+}
+
+#[tokio::test]
+async fn the_engines_refusals_have_the_names_that_the_route_gives_them() {
+    let house = House::new();
+    house.model.refuses(EngineError::invalid("max_tokens", "max_tokens is 99, but there is no room"));
+    for (extra, name) in [
+        (json!({ "max_tokens": 99 }), "max_tokens"),
+        (json!({ "max_completion_tokens": 99 }), "max_completion_tokens"),
+        (json!({ "max_completion_tokens": 99, "stream": true }), "max_completion_tokens"),
+    ] {
+        let (param, _, message) = house.chat(extra).await.error(400);
+        assert_eq!((param.as_str(), message), (name, format!("{name} is 99, but there is no room")));
+    }
+    house.model.refuses(EngineError::invalid("prompt", "the prompt has no tokens; send at least one"));
+    assert_eq!(house.chat(json!({})).await.error(400).0, "messages");
+    assert_eq!(house.complete(json!({})).await.error(400).0, "prompt");
+    house.model.refuses(EngineError::invalid("top_logprobs", "at most 20 alternatives can be reported"));
+    assert_eq!(house.chat(json!({})).await.error(400).0, "top_logprobs");
+    assert_eq!(house.complete(json!({})).await.error(400).0, "logprobs");
+}
+
+#[tokio::test]
+async fn more_answers_than_can_be_under_way_are_refused() {
+    let house = House::new();
+    let (param, _, message) = house.complete(json!({ "prompt": vec!["x"; 3], "n": 3 })).await.error(400);
+    assert_eq!(param, "n");
+    assert_eq!(
+        message,
+        "prompt has 3 entries and n is 3, which makes 9 answers; this server computes and queues at most 8"
+    );
+    assert_eq!(house.complete(json!({ "prompt": vec!["x"; 9] })).await.error(400).0, "prompt");
+    assert_eq!(house.chat(json!({ "n": 9 })).await.error(400).0, "n");
+}
+
+#[tokio::test]
+async fn a_full_engine_asks_to_try_again() {
+    let house = House::new();
+    house.model.fills(8);
+    for path in ["/v1/chat/completions", "/v1/completions", "/v1/tokenize"] {
+        // Even what is not valid: bodies are not read where they cannot be served.
+        let reply = house.post(path, &json!({})).await;
+        assert_eq!((reply.error(429).1.as_str(), &reply.headers["retry-after"]), ("overloaded", &"1".parse().unwrap()));
+    }
+    let other = house.add(Script::new("other"));
+    assert_eq!(house.chat(json!({ "model": "m" })).await.error(429).1, "overloaded");
+    house.chat(json!({ "model": "other" })).await.json(200);
+    other.refuses(EngineError::Overloaded { live: 8, limit: 8, asked: 2 });
+    assert_eq!(house.chat(json!({ "model": "other" })).await.error(429).1, "overloaded");
+}
+
+#[tokio::test]
+async fn a_server_that_stops_takes_no_new_requests_and_ends_the_others() {
+    let house = House::new();
+    let gate = Gate::new();
+    house.model.plays([[vec![Wait(gate.clone())], says(&["x"])].concat()]);
+    let house = Arc::new(house);
+    let first = tokio::spawn({
+        let house = house.clone();
+        async move { house.complete(json!({})).await }
+    });
+    until("the request", || house.model.asked().len() == 1).await;
+    house.state.drain();
+    for path in ["/v1/chat/completions", "/v1/completions", "/v1/detokenize"] {
+        let (_, code, message) = house.post(path, &json!({})).await.error(503);
+        assert_eq!(
+            (code.as_str(), message.as_str()),
+            ("unavailable", "the server is stopping; it takes no new requests")
+        );
+    }
+    gate.open();
+    assert_eq!(first.await.unwrap().choice()["text"], "x");
+}
+
+#[tokio::test]
+async fn a_model_that_is_loaded_or_loaded_again_will_be_there_soon() {
+    let settings = Settings { names: vec!["m".into(), "lost".into()], ..Settings::default() };
+    let state = AppState::new(settings);
+    state.add_lost("lost".into(), "its file changed".into());
+    let app = router(state);
+    let ask = |model: &str| {
+        use tower::ServiceExt;
+        let body = json!({ "model": model, "prompt": "x" }).to_string();
+        let request = axum::http::Request::post("/v1/completions").header("host", "localhost").body(body).unwrap();
+        let app = app.clone();
+        async move { crate::house::Reply::of(app.oneshot(request.map(axum::body::Body::new)).await.unwrap()).await }
+    };
+    let (_, code, message) = ask("m").await.error(503);
+    assert_eq!((code.as_str(), message.as_str()), ("unavailable", "model m is being loaded; try again soon"));
+    let reply = ask("lost").await;
+    assert_eq!(reply.error(503).2, "model lost is being loaded again (its file changed); try again soon");
+    assert_eq!(reply.headers["retry-after"], "1");
+}
+
+#[tokio::test]
+async fn a_server_without_models_says_so() {
+    let state = AppState::new(Settings::default());
+    let app = router(state);
+    let body = axum::body::Body::from(r#"{"prompt": "x"}"#);
+    let request = axum::http::Request::post("/v1/completions").header("host", "localhost").body(body).unwrap();
+    let reply = crate::house::Reply::of(tower::ServiceExt::oneshot(app, request).await.unwrap()).await;
+    assert_eq!(reply.error(503).2, "no model is served yet; try again soon");
+}
+
+#[tokio::test]
+async fn a_dead_engine_serves_nothing() {
+    let house = House::new();
+    house.model.dies("the device was lost");
+    let (_, code, message) = house.chat(json!({})).await.error(503);
+    assert_eq!((code.as_str(), message.as_str()), ("unavailable", "the engine is not running: the device was lost"));
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_refused_before_and_while_it_comes() {
+    let house = House::set(Settings { body_limit: 100, ..Settings::default() }, Script::new("m"));
+    let long = json!({ "prompt": "x".repeat(100) }).to_string();
+    let reply = house.call("POST", "/v1/completions", &[("content-length", "1000")], "{}").await;
+    assert_eq!(reply.error(413).1, "body_too_large");
+    let (_, code, message) = house.call("POST", "/v1/completions", &[], long).await.error(413);
+    assert_eq!((code.as_str(), message.as_str()), ("body_too_large", "the body is longer than 100 bytes"));
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_held_is_refused_with_the_clients_name_of_the_limit() {
+    let limits = Limits { answer: 300, ..Limits::default() };
+    let house = House::set(Settings { limits, ..Settings::default() }, Script::new("m"));
+    let extra = |limit: &str| with(json!({ "logprobs": true }), json!({ limit: 50 }));
+    for name in ["max_tokens", "max_completion_tokens"] {
+        let (param, _, message) = house.chat(extra(name)).await.error(400);
+        assert!(param == name && message.starts_with("the answer may take"), "{param}: {message}");
+        assert_eq!(house.chat(with(extra(name), json!({ "stream": true }))).await.status, 200);
+    }
+    // One that nobody could know of before.
+    house.model.plays([says(&["x"; 50])]);
+    let (param, _, message) = house.chat(json!({ "logprobs": true })).await.error(400);
+    assert!(param == "max_tokens" && message.starts_with("the answer has grown beyond"), "{param}: {message}");
+}
