@@ -7,7 +7,7 @@ use mlx_serving_checkpoint::{Checkpoint, CheckpointError, GenerationDefaults};
 use mlx_serving_device::Device;
 use mlx_serving_engine::{Engine, Options, Parts, Sampling, SpillOptions};
 use mlx_serving_metal_layer::MetalLayer;
-use mlx_serving_model::{Model, ModelError, Source};
+use mlx_serving_model::{Blueprint, Model, ModelError, Source};
 use mlx_serving_server::ServedModel;
 use mlx_serving_text::{ChatTemplate, Tokenizer};
 use std::path::{Path, PathBuf};
@@ -100,9 +100,10 @@ pub(crate) fn start(
     let start = Instant::now();
     let (dir, id) = resolve(model)?;
     let checkpoint = Arc::new(Checkpoint::open(&dir).map_err(|error| unopened(&id, error))?);
+    let vocabulary = Blueprint::of(&checkpoint.config).map_err(Failure::failed)?.vocab;
     let tokenizer = Tokenizer::from_dir(&dir).map_err(Failure::failed)?;
     let template = ChatTemplate::from_dir(&dir).map_err(Failure::failed)?;
-    let (defaults, eos) = (sampling(&checkpoint.generation), eos(&id, &checkpoint, &tokenizer));
+    let (defaults, eos) = (sampling(&checkpoint.generation), eos(&id, &checkpoint, vocabulary, &tokenizer));
     let (e, limits) = (&context.config.engine, &context.config.server.limits);
     let engine = device::with(e, |device| {
         for warning in fit::check(context, &id, &checkpoint, device.as_ref())? {
@@ -162,13 +163,12 @@ fn sampling(g: &GenerationDefaults) -> Sampling {
 
 /// Tokens that end an answer: generation_config.json's, else config.json's, and the tokenizer's own. Those that the model never
 /// gives, because its vocabulary ends before them, are left out with a warning.
-fn eos(id: &str, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Vec<u32> {
+fn eos(id: &str, checkpoint: &Checkpoint, vocabulary: usize, tokenizer: &Tokenizer) -> Vec<u32> {
     let (file, named) = match &checkpoint.generation.eos_token_ids {
         Some(ids) => ("generation_config.json", ids),
         None => ("config.json", &checkpoint.config.eos_token_ids),
     };
     let own: Vec<u32> = tokenizer.eos_token().and_then(|token| tokenizer.token_to_id(token)).into_iter().collect();
-    let vocabulary = checkpoint.config.vocab_size;
     let mut ids = Vec::new();
     for (file, named) in [(file, named), ("tokenizer.json", &own)] {
         let (known, beyond): (Vec<u32>, Vec<u32>) = named.iter().partition(|&&id| (id as usize) < vocabulary);
@@ -198,7 +198,7 @@ mod tests {
         }
         std::fs::write(dir.path().join("generation_config.json"), text).unwrap();
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
-        eos("m", &checkpoint, &Tokenizer::from_dir(dir.path()).unwrap())
+        eos("m", &checkpoint, 4096, &Tokenizer::from_dir(dir.path()).unwrap())
     }
 
     #[test]
