@@ -70,7 +70,13 @@ impl Checkpoint {
         Ok(Self { config, generation, dir: dir.to_owned(), shards, tensors })
     }
 
-    /// The folder.
+    /// A checkpoint without files.
+    pub(crate) fn generated(config: Config, generation: GenerationDefaults, shard: Shard) -> Self {
+        let (shards, tensors) = only(shard);
+        Self { config, generation, dir: PathBuf::new(), shards, tensors }
+    }
+
+    /// The folder; empty for a checkpoint without files.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -168,9 +174,12 @@ impl Checkpoint {
 type Shards = (Vec<Shard>, BTreeMap<String, usize>);
 
 fn single(dir: &Path) -> Result<Shards, CheckpointError> {
-    let shard = Shard::open(&dir.join(SINGLE))?;
+    Shard::open(&dir.join(SINGLE)).map(only)
+}
+
+fn only(shard: Shard) -> Shards {
     let tensors = shard.names().into_iter().map(|name| (name, 0)).collect();
-    Ok((vec![shard], tensors))
+    (vec![shard], tensors)
 }
 
 fn sharded(dir: &Path, index: &Index) -> Result<Shards, CheckpointError> {

@@ -103,3 +103,6 @@ impl CheckpointError {
         Self::Config { path: path.to_owned(), key: key.into(), found: found.to_string(), expected: expected.into() }
     }
 }
+
+/// Outcome of reading a checkpoint.
+pub type Result<T, E = CheckpointError> = std::result::Result<T, E>;

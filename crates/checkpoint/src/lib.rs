@@ -1,5 +1,5 @@
 //! Checkpoints in MLX's format: safetensors files and `config.json`, into validated tensors that are read piece by piece. Knows
-//! nothing of devices.
+//! nothing of devices, nor of architectures: what a model's keys mean is said where its architecture is.
 //!
 //! Nothing is allocated because a header claims a size, and no bytes are trusted: every error is one [`CheckpointError`] that
 //! names the file, what was expected and what to do. Files are read, never mapped: one that shrinks meanwhile fails the read.
@@ -15,14 +15,13 @@ mod generation;
 mod json;
 mod keys;
 mod quantization;
-mod rope;
 mod shard;
 pub mod synth;
 
 pub use checkpoint::{Checkpoint, LinearFormat, TensorInfo};
-pub use config::{Config, MODEL_TYPES};
-pub use error::CheckpointError;
+pub use config::Config;
+pub use error::{CheckpointError, Result};
 pub use generation::GenerationDefaults;
+pub use keys::{Keys, Nesting};
 pub use quantization::{Quantization, QuantizationPlan};
-pub use rope::{Rope, RopeScaling};
 pub use safetensors::Dtype;

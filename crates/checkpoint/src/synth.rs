@@ -1,16 +1,15 @@
-//! Random checkpoints of known shapes, for benchmarks and tests without a download.
+//! Random checkpoints of known shapes, for benchmarks and tests without a download. Their bytes are computed when they are read.
 
-use crate::CheckpointError;
+use crate::shard::{Generate, Shard};
+use crate::{Checkpoint, CheckpointError, Config, GenerationDefaults};
 use serde_json::{Map, Value, json};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-/// Parameters of a checkpoint to write.
-#[derive(Debug, Clone)]
-pub struct Synth {
-    /// Name of one of [`SHAPES`].
-    pub shape: String,
+/// Random weights of a checkpoint.
+#[derive(Debug, Clone, Copy)]
+pub struct Weights {
     /// Bits of a weight.
     pub bits: u8,
     /// Weights that share a scale and a bias.
@@ -24,8 +23,6 @@ pub struct Synth {
 pub struct Shape {
     /// As `--shape` has it.
     pub name: &'static str,
-    /// Architecture, as in `config.json`.
-    pub model_type: &'static str,
     /// Width of the residual stream.
     pub hidden: usize,
     /// Layers.
@@ -44,58 +41,72 @@ pub struct Shape {
     pub tied: bool,
 }
 
-#[rustfmt::skip]
-const QWEN_0_5B: Shape = Shape {
-    name: "qwen2.5-0.5b", model_type: "qwen2", hidden: 896, layers: 24, intermediate: 4864,
-    heads: 14, kv_heads: 2, head_dim: 64, vocab: 151_936, tied: true,
-};
-
-#[rustfmt::skip]
-const TINY: Shape = Shape {
-    name: "tiny-qwen2", model_type: "qwen2", hidden: 128, layers: 2, intermediate: 256,
-    heads: 4, kv_heads: 2, head_dim: 32, vocab: 512, tied: true,
-};
-
-/// Shapes known: those of real models, and small ones of every architecture.
-#[rustfmt::skip]
-pub const SHAPES: [Shape; 7] = [
-    QWEN_0_5B,
-    Shape { name: "qwen2.5-1.5b", hidden: 1536, layers: 28, intermediate: 8960, heads: 12, head_dim: 128, ..QWEN_0_5B },
-    Shape {
-        name: "qwen2.5-7b", model_type: "qwen2", hidden: 3584, layers: 28, intermediate: 18_944,
-        heads: 28, kv_heads: 4, head_dim: 128, vocab: 152_064, tied: false,
-    },
-    TINY,
-    Shape { name: "tiny-qwen3", model_type: "qwen3", head_dim: 64, tied: false, ..TINY },
-    Shape { name: "tiny-llama", model_type: "llama", tied: false, ..TINY },
-    Shape { name: "tiny-mistral", model_type: "mistral", tied: false, ..TINY },
-];
-
 impl Shape {
-    /// The shape of that name, if weights of `bits` in groups of `group_size` fit it.
+    /// A small shape that every architecture can have.
+    #[rustfmt::skip]
+    pub const TINY: Self = Self {
+        name: "tiny", hidden: 128, layers: 2, intermediate: 256,
+        heads: 4, kv_heads: 2, head_dim: 32, vocab: 512, tied: false,
+    };
+
+    /// Checks that such weights fit this shape.
     ///
     /// # Errors
     /// [`CheckpointError::Synth`], which names what is known.
-    pub fn find(name: &str, bits: u8, group_size: u16) -> Result<&'static Self, CheckpointError> {
-        let Some(shape) = SHAPES.iter().find(|s| s.name == name) else {
-            let names: Vec<&str> = SHAPES.iter().map(|s| s.name).collect();
-            return Err(CheckpointError::Synth(format!("--shape is {name:?}; known are {}", names.join(", "))));
-        };
+    pub fn check(&self, bits: u8, group_size: u16) -> Result<(), CheckpointError> {
         if !matches!(bits, 2 | 3 | 4 | 5 | 6 | 8) || !matches!(group_size, 32 | 64 | 128) {
             let message =
                 format!("{bits} bits in groups of {group_size}: bits are 2, 3, 4, 5, 6 or 8, groups 32, 64 or 128");
             return Err(CheckpointError::Synth(message));
         }
-        let (hidden, ff) = (shape.hidden, shape.intermediate);
+        let (hidden, ff) = (self.hidden, self.intermediate);
         if !hidden.is_multiple_of(group_size.into()) || !ff.is_multiple_of(group_size.into()) {
-            let message = format!("groups of {group_size} do not divide the widths {hidden} and {ff} of {name}");
+            let message = format!("groups of {group_size} do not divide the widths {hidden} and {ff} of {}", self.name);
             return Err(CheckpointError::Synth(message));
         }
-        Ok(shape)
+        Ok(())
+    }
+
+    /// A model's `config.json`.
+    pub fn config(&self, model_type: &str, weights: &Weights) -> Result<Config, CheckpointError> {
+        let quantization = json!({ "group_size": weights.group_size, "bits": weights.bits });
+        let keys = json!({
+            "model_type": model_type, "hidden_size": self.hidden, "num_hidden_layers": self.layers,
+            "intermediate_size": self.intermediate, "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads, "head_dim": self.head_dim, "vocab_size": self.vocab,
+            "tie_word_embeddings": self.tied, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "max_position_embeddings": 32_768,
+            "hidden_act": "silu", "eos_token_id": self.vocab - 1, "torch_dtype": "bfloat16",
+            "quantization": quantization,
+        });
+        Config::from_value(keys, Path::new("config.json"))
     }
 }
 
+/// A module of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Module {
+    /// A quantized matrix.
+    Linear {
+        /// Its path.
+        name: String,
+        /// Features out.
+        rows: usize,
+        /// Features in.
+        cols: usize,
+        /// A bias is added to the product.
+        bias: bool,
+    },
+    /// The weight of an RMS norm.
+    Norm {
+        /// Its path.
+        name: String,
+        /// Its width.
+        len: usize,
+    },
+}
+
 /// Values of a tensor.
+#[derive(Debug, Clone, Copy)]
 enum Fill {
     /// Uniform bits.
     Bits,
@@ -116,145 +127,146 @@ struct Tensor {
     fill: Fill,
 }
 
-/// The bytes of one quantized matrix, as a checkpoint has them.
-#[derive(Debug, Clone)]
-pub struct Matrix {
-    /// Packed values.
-    pub values: Vec<u8>,
-    /// bf16 scales, (rows, cols / group size).
-    pub scales: Vec<u8>,
-    /// bf16 biases, as the scales.
-    pub biases: Vec<u8>,
-}
-
-impl Matrix {
-    /// A random one of `rows` × `cols` weights, of which `group_size` share a scale and a bias.
-    pub fn random(rows: usize, cols: usize, bits: u8, group_size: u16, seed: u64) -> std::io::Result<Self> {
-        let mut random = Random(seed);
-        let mut fill = |fill: Fill, bytes: usize| {
-            let mut out = Vec::with_capacity(bytes);
-            fill.write(bytes, &mut random, &mut out).map(|()| out)
-        };
-        let [values, scales, biases] = Fill::of_matrix(cols, bits);
-        let side = 2 * rows * (cols / usize::from(group_size));
-        Ok(Self {
-            values: fill(values, rows * cols * usize::from(bits) / 8)?,
-            scales: fill(scales, side)?,
-            biases: fill(biases, side)?,
-        })
+/// A checkpoint of these modules, in memory: its tensors are computed when they are read.
+pub fn checkpoint(config: Config, modules: &[Module], weights: &Weights) -> Result<Checkpoint, CheckpointError> {
+    let tensors: Vec<Tensor> = modules.iter().flat_map(|module| tensors(module, weights)).collect();
+    let (mut header, mut places, mut end, mut draws) = (Map::new(), Vec::new(), 0u64, 0);
+    for t in tensors {
+        let start = end;
+        end += t.shape.iter().product::<usize>() as u64 * if t.dtype == "U32" { 4 } else { 2 };
+        header.insert(t.name, json!({ "dtype": t.dtype, "shape": t.shape, "data_offsets": [start, end] }));
+        places.push(Place { start, first_draw: draws, fill: t.fill });
+        // One more than the words of a packed matrix, for a rest.
+        draws += (end - start) / t.fill.unit() + u64::from(matches!(t.fill, Fill::Bits));
     }
+    let values = Values { places, random: Random(weights.seed ^ 0x9e37_79b9_7f4a_7c15) };
+    let header = Value::Object(header).to_string();
+    let shard = Shard::generated("random weights".into(), header.as_bytes(), end, Box::new(values))?;
+    Ok(Checkpoint::generated(config, GenerationDefaults::default(), shard))
 }
 
-/// Writes checkpoint, configuration and tokenizer into `dir`, which is made if need be.
-pub fn write(synth: &Synth, dir: &Path) -> Result<(), CheckpointError> {
-    let shape = Shape::find(&synth.shape, synth.bits, synth.group_size)?;
+/// Writes a checkpoint, its configuration and a tokenizer of `vocab` tokens into `dir`, which is made if need be.
+pub fn write(checkpoint: &Checkpoint, vocab: usize, dir: &Path) -> Result<(), CheckpointError> {
     std::fs::create_dir_all(dir).map_err(|e| CheckpointError::read(dir, e))?;
-    let path = dir.join("model.safetensors");
-    write_tensors(&tensors(shape, synth), synth.seed, &path).map_err(|e| CheckpointError::read(&path, e))?;
-    for (name, value) in [
-        ("config.json", config(shape, synth)),
-        ("generation_config.json", json!({ "eos_token_id": [shape.vocab - 1, shape.vocab - 3], "do_sample": false })),
-        ("tokenizer.json", tokenizer(shape.vocab)),
-        ("tokenizer_config.json", tokenizer_config()),
+    write_tensors(checkpoint, &dir.join("model.safetensors"))?;
+    for (name, text) in [
+        ("config.json", checkpoint.config.json()),
+        ("generation_config.json", json!({ "eos_token_id": [vocab - 1, vocab - 3], "do_sample": false }).to_string()),
+        ("tokenizer.json", tokenizer(vocab).to_string()),
+        ("tokenizer_config.json", tokenizer_config().to_string()),
     ] {
         let path = dir.join(name);
-        std::fs::write(&path, value.to_string()).map_err(|e| CheckpointError::read(&path, e))?;
+        std::fs::write(&path, text).map_err(|e| CheckpointError::read(&path, e))?;
     }
     Ok(())
 }
 
-fn config(s: &Shape, synth: &Synth) -> Value {
-    let quantization = json!({ "group_size": synth.group_size, "bits": synth.bits });
-    json!({
-        "model_type": s.model_type, "hidden_size": s.hidden, "num_hidden_layers": s.layers,
-        "intermediate_size": s.intermediate, "num_attention_heads": s.heads, "num_key_value_heads": s.kv_heads,
-        "head_dim": s.head_dim, "vocab_size": s.vocab, "tie_word_embeddings": s.tied, "rms_norm_eps": 1e-6,
-        "rope_theta": 1e6, "max_position_embeddings": 32_768,
-        "hidden_act": "silu", "eos_token_id": s.vocab - 1, "torch_dtype": "bfloat16", "quantization": quantization,
-    })
+fn tensors(module: &Module, weights: &Weights) -> Vec<Tensor> {
+    let bf16 = |name: String, shape: Vec<usize>, fill| Tensor { name, dtype: "BF16", shape, fill };
+    match module {
+        Module::Linear { name, rows, cols, bias } => {
+            let (bits, group) = (usize::from(weights.bits), usize::from(weights.group_size));
+            let [values, scales, biases] = Fill::of_matrix(*cols, weights.bits);
+            let packed = vec![*rows, cols * bits / 32];
+            let mut all = vec![
+                Tensor { name: format!("{name}.weight"), dtype: "U32", shape: packed, fill: values },
+                bf16(format!("{name}.scales"), vec![*rows, cols / group], scales),
+                bf16(format!("{name}.biases"), vec![*rows, cols / group], biases),
+            ];
+            if *bias {
+                all.push(bf16(format!("{name}.bias"), vec![*rows], Fill::Small(0.1)));
+            }
+            all
+        }
+        Module::Norm { name, len } => vec![bf16(format!("{name}.weight"), vec![*len], Fill::Ones)],
+    }
 }
 
-fn tensors(s: &Shape, synth: &Synth) -> Vec<Tensor> {
-    let &Shape { model_type, hidden, layers, intermediate: ff, heads, kv_heads, head_dim, vocab, tied, .. } = s;
-    let (bits, group) = (usize::from(synth.bits), usize::from(synth.group_size));
-    let mut all = Vec::new();
-    let mut add = |name: String, dtype, shape, fill| all.push(Tensor { name, dtype, shape, fill });
-    let mut linear = |module: String, rows: usize, cols: usize, bias: bool| {
-        let [values, scales, biases] = Fill::of_matrix(cols, synth.bits);
-        add(format!("{module}.weight"), "U32", vec![rows, cols * bits / 32], values);
-        add(format!("{module}.scales"), "BF16", vec![rows, cols / group], scales);
-        add(format!("{module}.biases"), "BF16", vec![rows, cols / group], biases);
-        if bias {
-            add(format!("{module}.bias"), "BF16", vec![rows], Fill::Small(0.1));
-        }
-    };
-    linear("model.embed_tokens".into(), vocab, hidden, false);
-    if !tied {
-        linear("lm_head".into(), vocab, hidden, false);
-    }
-    let qkv_bias = model_type == "qwen2";
-    for i in 0..layers {
-        let l = format!("model.layers.{i}");
-        linear(format!("{l}.self_attn.q_proj"), heads * head_dim, hidden, qkv_bias);
-        linear(format!("{l}.self_attn.k_proj"), kv_heads * head_dim, hidden, qkv_bias);
-        linear(format!("{l}.self_attn.v_proj"), kv_heads * head_dim, hidden, qkv_bias);
-        linear(format!("{l}.self_attn.o_proj"), hidden, heads * head_dim, false);
-        linear(format!("{l}.mlp.gate_proj"), ff, hidden, false);
-        linear(format!("{l}.mlp.up_proj"), ff, hidden, false);
-        linear(format!("{l}.mlp.down_proj"), hidden, ff, false);
-    }
-    let mut norm = |name: String, len| all.push(Tensor { name, dtype: "BF16", shape: vec![len], fill: Fill::Ones });
-    for i in 0..layers {
-        let l = format!("model.layers.{i}");
-        norm(format!("{l}.input_layernorm.weight"), hidden);
-        norm(format!("{l}.post_attention_layernorm.weight"), hidden);
-        if model_type == "qwen3" {
-            norm(format!("{l}.self_attn.q_norm.weight"), head_dim);
-            norm(format!("{l}.self_attn.k_norm.weight"), head_dim);
-        }
-    }
-    norm("model.norm.weight".into(), hidden);
-    all
-}
-
-fn write_tensors(tensors: &[Tensor], seed: u64, path: &Path) -> std::io::Result<()> {
+/// Writes all tensors, in the order of their names.
+fn write_tensors(checkpoint: &Checkpoint, path: &Path) -> Result<(), CheckpointError> {
     let mut header = Map::new();
     header.insert("__metadata__".into(), json!({ "format": "mlx" }));
     let mut end = 0;
-    let mut sizes = Vec::new();
-    for t in tensors {
-        let bytes = t.shape.iter().product::<usize>() * if t.dtype == "U32" { 4 } else { 2 };
-        header
-            .insert(t.name.clone(), json!({ "dtype": t.dtype, "shape": t.shape, "data_offsets": [end, end + bytes] }));
-        end += bytes;
-        sizes.push(bytes);
+    for (name, tensor) in checkpoint.names().filter_map(|name| Some((name, checkpoint.get(name)?))) {
+        let offsets = [end, end + tensor.bytes];
+        let entry = json!({ "dtype": format!("{:?}", tensor.dtype), "shape": tensor.shape, "data_offsets": offsets });
+        header.insert(name.to_owned(), entry);
+        end += tensor.bytes;
     }
     let mut header = Value::Object(header).to_string();
     header += &" ".repeat((8 + header.len()).next_multiple_of(64) - 8 - header.len());
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    out.write_all(&(header.len() as u64).to_le_bytes())?;
-    out.write_all(header.as_bytes())?;
-    let mut random = Random(seed ^ 0x9e37_79b9_7f4a_7c15);
-    for (t, bytes) in tensors.iter().zip(sizes) {
-        t.fill.write(bytes, &mut random, &mut out)?;
+    let failed = |e| CheckpointError::read(path, e);
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
+    out.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
+    out.write_all(header.as_bytes()).map_err(failed)?;
+    let mut piece = vec![0; 1 << 20];
+    for name in checkpoint.names() {
+        let bytes = checkpoint.get(name).map_or(0, |tensor| tensor.bytes);
+        for offset in (0..bytes).step_by(piece.len()) {
+            let piece = &mut piece[..(bytes - offset).min(1 << 20) as usize];
+            checkpoint.read(name, offset, piece)?;
+            out.write_all(piece).map_err(failed)?;
+        }
     }
-    out.flush()
+    out.flush().map_err(failed)
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
+/// The values of all tensors.
+#[derive(Debug)]
+struct Values {
+    /// In the order of their starts.
+    places: Vec<Place>,
+    random: Random,
+}
+
+/// A tensor's place among bytes and draws.
+#[derive(Debug)]
+struct Place {
+    start: u64,
+    first_draw: u64,
+    fill: Fill,
+}
+
+impl Generate for Values {
+    fn fill(&self, mut offset: u64, mut out: &mut [u8]) {
+        while !out.is_empty() {
+            let next = self.places.partition_point(|place| place.start <= offset);
+            let Some(place) = next.checked_sub(1).map(|i| &self.places[i]) else { return };
+            let end = self.places.get(next).map_or(u64::MAX, |place| place.start);
+            let (now, later) = out.split_at_mut((end - offset).min(out.len() as u64) as usize);
+            offset += now.len() as u64;
+            place.fill(self.random, offset - now.len() as u64 - place.start, now);
+            out = later;
+        }
+    }
+}
+
+impl Place {
+    /// Fills `out` with the tensor's bytes from `offset` on.
+    fn fill(&self, random: Random, offset: u64, mut out: &mut [u8]) {
+        let unit = self.fill.unit();
+        let (mut number, mut skip) = (offset / unit, (offset % unit) as usize);
+        while !out.is_empty() {
+            let bytes = self.fill.bytes(random.draw(self.first_draw + number));
+            let part = &bytes[skip..unit as usize];
+            let (now, later) = out.split_at_mut(part.len().min(out.len()));
+            now.copy_from_slice(&part[..now.len()]);
+            (out, skip, number) = (later, 0, number + 1);
+        }
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014), of which every number can be had alone.
+#[derive(Debug, Clone, Copy)]
 struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    /// The n-th number.
+    fn draw(self, n: u64) -> u64 {
+        let z = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15u64.wrapping_mul(n.wrapping_add(1)));
+        let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
-    }
-
-    /// Uniform in −1 … 1.
-    fn symmetric(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 }
 
@@ -267,25 +279,24 @@ impl Fill {
         [Fill::Bits, Fill::Scale(scale), Fill::Center(scale, levels / 2.0)]
     }
 
-    fn write(&self, bytes: usize, random: &mut Random, out: &mut impl Write) -> std::io::Result<()> {
-        if let Fill::Bits = self {
-            for _ in 0..bytes / 8 {
-                out.write_all(&random.next().to_le_bytes())?;
-            }
-            return out.write_all(&random.next().to_le_bytes()[..bytes % 8]);
-        }
-        for _ in 0..bytes / 2 {
-            let value = match *self {
-                Fill::Bits => 0.0,
-                Fill::Scale(scale) => scale * (1.0 + 0.2 * random.symmetric()),
-                Fill::Center(scale, middle) => -scale * middle * (1.0 + 0.02 * random.symmetric()),
-                Fill::Small(limit) => limit * random.symmetric(),
-                Fill::Ones => 1.0 + 0.1 * random.symmetric(),
-            };
-            // Truncation to bf16: which neighbor is taken does not matter here.
-            out.write_all(&((value.to_bits() >> 16) as u16).to_le_bytes())?;
-        }
-        Ok(())
+    /// Bytes of one draw.
+    fn unit(self) -> u64 {
+        if let Fill::Bits = self { 8 } else { 2 }
+    }
+
+    /// Bytes of a draw, in the first [`Self::unit`].
+    fn bytes(self, draw: u64) -> [u8; 8] {
+        // Uniform in −1 … 1.
+        let symmetric = (draw >> 40) as f32 / (1 << 23) as f32 - 1.0;
+        let value = match self {
+            Fill::Bits => return draw.to_le_bytes(),
+            Fill::Scale(scale) => scale * (1.0 + 0.2 * symmetric),
+            Fill::Center(scale, middle) => -scale * middle * (1.0 + 0.02 * symmetric),
+            Fill::Small(limit) => limit * symmetric,
+            Fill::Ones => 1.0 + 0.1 * symmetric,
+        };
+        // Truncation to bf16: which neighbor is taken does not matter here.
+        u64::from(value.to_bits() >> 16).to_le_bytes()
     }
 }
 

@@ -78,18 +78,6 @@ fn an_unknown_quantization_mode() {
     assert!(error.contains("mode is \"mxfp4\"") && error.contains("--q-mode affine"), "{error}");
 }
 
-#[test]
-fn an_unknown_model_type_lists_those_known() {
-    let error = refusal(("\"qwen2\"", "\"gpt9\""), &[]);
-    assert!(error.contains("config.json") && error.contains("gpt9") && error.contains("qwen3"), "{error}");
-}
-
-#[test]
-fn heads_that_do_not_divide() {
-    let error = refusal(("\"num_key_value_heads\": 2", "\"num_key_value_heads\": 3"), &[]);
-    assert!(error.contains("num_key_value_heads") && error.contains('3'), "{error}");
-}
-
 /// A copy of the bundled model's configuration and weights.
 fn copied() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();

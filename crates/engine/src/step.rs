@@ -92,9 +92,9 @@ impl Stepper {
             sequences: limits.sequences,
             blocks_per_sequence: max_context.div_ceil(crate::block_pool::BLOCK_TOKENS),
         };
-        let cache = KvCache::new(&model, device.as_ref(), layer.allocate.as_ref(), blocks)?;
+        let cache = KvCache::new(model.blueprint(), device.as_ref(), layer.allocate.as_ref(), blocks)?;
         let allocate = layer.allocate.as_ref();
-        let scratch = Scratch::new(&model, device.as_ref(), allocate, limits.rows, limits.sequences)?;
+        let scratch = Scratch::new(model.blueprint(), device.as_ref(), allocate, limits.rows, limits.sequences)?;
         let uniforms = match device.info().unified_memory {
             true => None,
             false => Some(allocate.allocate(bounds.bytes(), Storage::Private, "uniforms")?),

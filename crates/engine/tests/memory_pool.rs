@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use mlx_serving_checkpoint::Checkpoint;
-use mlx_serving_checkpoint::synth::{Synth, write};
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
 use mlx_serving_device::fake::{FakeDevice, FakeOptions, Fault};
 use mlx_serving_device::{Arithmetic, Device, Storage};
 use mlx_serving_engine::{Engine, Event, Options, Parts, Request, Sampling, Stream};
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_metal_layer::{Allocate, MetalLayer, PoolStats};
+use mlx_serving_model::synth::Synth;
 use mlx_serving_model::{Model, Source};
 use mlx_serving_text::Tokenizer;
 use std::collections::VecDeque;
@@ -25,7 +25,7 @@ type Opener = fn() -> Arc<dyn Device>;
 fn checkpoint(change: impl FnOnce(&mut serde_json::Value)) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let synth = Synth { shape: "tiny-qwen2".into(), bits: 4, group_size: 64, seed: 7 };
-    write(&synth, dir.path()).unwrap();
+    synth.write(dir.path()).unwrap();
     let path = dir.path().join("config.json");
     let mut config = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     change(&mut config);

@@ -1,8 +1,8 @@
 //! One sequence at a time, without an engine: logits, perplexity, and how far two models are apart.
 
-use crate::{BLOCK_TOKENS, KvCache, Model, ModelError, Scratch, Step};
+use crate::inputs::{Packer, Sequences};
+use crate::{BLOCK_TOKENS, KvCache, Model, ModelError, Scratch};
 use mlx_serving_device::Device;
-use mlx_serving_device::ops::{Batch, Span};
 use mlx_serving_metal_layer::{Allocate, InFlight, MetalLayer};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,8 +30,8 @@ impl<'a> Evaluator<'a> {
         chunk: usize,
     ) -> Result<Self, ModelError> {
         let allocate: &dyn Allocate = layer.allocate.as_ref();
-        let cache = KvCache::new(model, device.as_ref(), allocate, context.div_ceil(BLOCK_TOKENS))?;
-        let scratch = Scratch::new(model, device.as_ref(), allocate, chunk, chunk)?;
+        let cache = KvCache::new(model.blueprint(), device.as_ref(), allocate, context.div_ceil(BLOCK_TOKENS))?;
+        let scratch = Scratch::new(model.blueprint(), device.as_ref(), allocate, chunk, chunk)?;
         Ok(Self { model, layer, cache, scratch, context, chunk })
     }
 
@@ -79,39 +79,11 @@ impl<'a> Evaluator<'a> {
 
     fn step(&mut self, chunk: &[u32], start: usize, prompt: usize) -> Result<(), ModelError> {
         let rows = chunk.len();
-        let positions: Vec<u32> = (start as u32..(start + rows) as u32).collect();
-        let spans = [Span { first_row: 0, rows: rows as u32, start: start as u32, table: 0 }];
-        let table: Vec<u32> = (0..(start + rows).div_ceil(BLOCK_TOKENS) as u32).collect();
-        let logit_rows: Vec<u32> = (0..rows as u32).collect();
-        let inputs: [&[u32]; 5] = [chunk, &positions, bytemuck::cast_slice(&spans), &table, &logit_rows];
-        let bytes: usize = inputs.iter().map(|i| (4 * i.len()).next_multiple_of(256)).sum();
-        self.layer.submit.reserve_uniforms(bytes as u64)?;
+        let mut sequences = Sequences { logit_rows: (0..rows as u32).collect(), ..Sequences::default() };
+        sequences.push(chunk, start, prompt, 0..(start + rows).div_ceil(BLOCK_TOKENS) as u32);
+        self.layer.submit.reserve_uniforms(sequences.bytes())?;
         let mut slot = self.layer.submit.acquire()?;
-        let mut at = 0;
-        let mut placed = Vec::new();
-        for values in inputs {
-            let end = at + 4 * values.len() as u64;
-            let place = slot.uniforms.slice(at..end)?;
-            place.write(0, values)?;
-            placed.push(place);
-            at = end.next_multiple_of(256);
-        }
-        let step = Step {
-            batch: Batch {
-                rows,
-                sequences: 1,
-                max_context: start + rows,
-                positions: placed[1].clone(),
-                spans: placed[2].clone(),
-                block_tables: placed[3].clone(),
-            },
-            tokens: placed[0].clone(),
-            sampled: None,
-            logit_rows: placed[4].clone(),
-            logit_count: rows,
-            spans: &spans,
-            prompts: &[prompt as u32],
-        };
+        let step = Packer::new(&slot.uniforms, &slot.uniforms).sequences(&sequences)?.step(&sequences);
         let allocate = self.layer.allocate.clone();
         let encoder = slot.encoder.as_mut();
         let temporaries = self.model.forward(encoder, &step, &self.cache, &self.scratch, allocate.as_ref())?;

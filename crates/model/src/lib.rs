@@ -1,23 +1,28 @@
-//! Models: weights in device memory, and forward passes that record ops. One file an architecture, named after `model_type`.
+//! Models: weights in device memory, and forward passes that record ops.
 //!
-//! [`Model::load`] moves a checkpoint to a device; [`Model::forward`] records one step of a ragged batch. Sequence state — KV
-//! cache, scratch memory — is passed in.
+//! An architecture (`architectures/`, one file each) turns a configuration into a [`Blueprint`]; blocks (`blocks/`) load and record what
+//! it lists. [`Model::load`] moves a checkpoint to a device; [`Model::forward`] records one step of a ragged batch. Sequence state (KV
+//! cache) and scratch memory (`state/`) are passed in.
 #![forbid(unsafe_code)]
 
+mod architectures;
+mod blocks;
+mod blueprint;
 mod error;
 pub mod eval;
-mod llama;
+#[doc(hidden)]
+pub mod fuzz;
+pub mod inputs;
 mod load;
-mod memory;
-mod mistral;
 mod model;
-mod pass;
-mod qwen2;
-mod qwen3;
 mod rope;
-mod rows;
+mod state;
+pub mod synth;
 
+pub use blueprint::{AttentionSpec, Blueprint, LayerSpec, LinearSpec, MlpSpec, NormSpec};
 pub use error::ModelError;
+pub use inputs::Step;
 pub use load::{LoadProgress, Source, row_parts};
-pub use memory::{KvCache, Scratch, working_set};
-pub use model::{BLOCK_TOKENS, Model, Step};
+pub use model::Model;
+pub use rope::{Rope, Scaling};
+pub use state::{BLOCK_TOKENS, KvCache, Scratch, working_set};

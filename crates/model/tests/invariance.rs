@@ -45,9 +45,12 @@ fn run_together(case: &str, model: &mut Loaded, steps: &[[usize; 3]]) {
     let sequences: Vec<Vec<u32>> = LENGTHS.iter().enumerate().map(|(i, &len)| tokens(len, i as u32)).collect();
     let alone: Vec<Vec<f32>> = sequences.iter().map(|s| model.logits(s, s.len(), 64)).collect();
     let vocab = model.model.vocab();
-    let cache = KvCache::new(&model.model, model.device.as_ref(), model.layer.allocate.as_ref(), 3 * 4).unwrap();
+    let cache =
+        KvCache::new(model.model.blueprint(), model.device.as_ref(), model.layer.allocate.as_ref(), 3 * 4).unwrap();
     let rows = LENGTHS.iter().sum();
-    let scratch = Scratch::new(&model.model, model.device.as_ref(), model.layer.allocate.as_ref(), rows, rows).unwrap();
+    let scratch =
+        Scratch::new(model.model.blueprint(), model.device.as_ref(), model.layer.allocate.as_ref(), rows, rows)
+            .unwrap();
     // Blocks of the three lie interleaved, last first.
     let table = |i: usize| (0..4u32).map(|b| 11 - 3 * b - i as u32).collect::<Vec<_>>();
     let mut at = [0; 3];
@@ -101,9 +104,10 @@ fn only_wanted_rows_go_through_the_head() {
     let tokens = tokens(20, 4);
     let whole = model.logits(&tokens, 20, 64);
     let vocab = model.model.vocab();
-    let cache = KvCache::new(&model.model, model.device.as_ref(), model.layer.allocate.as_ref(), 2).unwrap();
+    let cache = KvCache::new(model.model.blueprint(), model.device.as_ref(), model.layer.allocate.as_ref(), 2).unwrap();
     // Room for two rows of logits only.
-    let scratch = Scratch::new(&model.model, model.device.as_ref(), model.layer.allocate.as_ref(), 20, 2).unwrap();
+    let scratch =
+        Scratch::new(model.model.blueprint(), model.device.as_ref(), model.layer.allocate.as_ref(), 20, 2).unwrap();
     let part = Part { tokens: &tokens, start: 0, prompt: 20, blocks: vec![0, 1] };
     let found = model.step_for(&[part], &[19, 3], &cache, &scratch);
     assert!(found[..vocab] == whole[19 * vocab..20 * vocab] && found[vocab..] == whole[3 * vocab..4 * vocab]);

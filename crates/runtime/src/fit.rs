@@ -11,7 +11,7 @@ use crate::memory::{Ledger, Reservation, Taken};
 use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_device::{Device, DeviceInfo, Storage};
 use mlx_serving_metal_layer::WorkingSet;
-use mlx_serving_model::{BLOCK_TOKENS, working_set};
+use mlx_serving_model::{BLOCK_TOKENS, Blueprint, working_set};
 use std::sync::Arc;
 
 const MIB: u64 = 1 << 20;
@@ -30,7 +30,7 @@ pub(crate) fn reserve(
     device: &Arc<dyn Device>,
 ) -> Result<(Reservation, Vec<String>), RuntimeError> {
     let info = device.info();
-    let set = set(config, checkpoint, device.as_ref());
+    let set = set(config, &Blueprint::of(&checkpoint.config).map_err(RuntimeError::Checkpoint)?, device.as_ref());
     let need = Need::of(config, checkpoint.total_bytes(), info, &set);
     let (own, host) = if info.unified_memory { (None, need) } else { need.split(&set) };
     let known = Known { device: budget(info), host: host_memory(), resident: machine::resident_memory() };
@@ -46,12 +46,12 @@ pub(crate) fn reserve(
 }
 
 /// Memory that an engine holds while it runs, weights excepted.
-fn set(config: &Config, checkpoint: &Checkpoint, device: &dyn Device) -> WorkingSet {
+fn set(config: &Config, model: &Blueprint, device: &dyn Device) -> WorkingSet {
     let e = &config.engine;
     let (blocks, rows) = (e.kv_cache_tokens.div_ceil(BLOCK_TOKENS), e.batch_rows(device.info()).max(e.max_sequences));
-    let mut set = working_set(&checkpoint.config, device, blocks, rows, e.max_sequences);
+    let mut set = working_set(model, device, blocks, rows, e.max_sequences);
     // Token counts, taken when the first request with penalties comes.
-    set.others.push((4 * (e.max_sequences * checkpoint.config.vocab_size) as u64, Storage::Private));
+    set.others.push((4 * (e.max_sequences * model.vocab) as u64, Storage::Private));
     let m = &config.metal_optimizations;
     if m.enabled && m.blit_queue.enabled && !device.info().unified_memory {
         set.others.push((m.blit_queue.staging_buffer_size_mb << 20, Storage::Shared));

@@ -10,7 +10,7 @@ use mlx_serving_checkpoint::{Checkpoint, CheckpointError, GenerationDefaults};
 use mlx_serving_device::DeviceInfo;
 use mlx_serving_engine::{Engine, Options, Parts, Sampling, SpillOptions};
 use mlx_serving_metal_layer::MetalLayer;
-use mlx_serving_model::{Model as Weights, ModelError, Source as WeightSource};
+use mlx_serving_model::{Blueprint, Model as Weights, ModelError, Source as WeightSource};
 use mlx_serving_text::{ChatTemplate, Tokenizer};
 use std::fmt;
 use std::path::PathBuf;
@@ -71,9 +71,10 @@ impl Runtime {
         let dir = source.find(&mut |p| tell(Progress::Download { file: p.file, done: p.done, total: p.total }))?;
         let id = source.id();
         let checkpoint = Arc::new(Checkpoint::open(&dir).map_err(|error| unopened(&id, error))?);
+        let vocabulary = Blueprint::of(&checkpoint.config).map_err(RuntimeError::Checkpoint)?.vocab;
         let tokenizer = Tokenizer::from_dir(&dir)?;
         let template = ChatTemplate::from_dir(&dir)?;
-        let (defaults, eos) = (sampling(&checkpoint.generation), eos(&id, &checkpoint, &tokenizer));
+        let (defaults, eos) = (sampling(&checkpoint.generation), eos(&id, &checkpoint, vocabulary, &tokenizer));
         let (engine, held) = self.with_device(|lease| {
             let device = &lease.device;
             let (reservation, warnings) = fit::reserve(&self.ledger, &self.config, &id, &checkpoint, device)?;
@@ -170,13 +171,12 @@ fn sampling(g: &GenerationDefaults) -> Sampling {
 
 /// Tokens that end an answer: generation_config.json's, else config.json's, and the tokenizer's own. Those that the model never
 /// gives, because its vocabulary ends before them, are left out with a warning.
-fn eos(id: &str, checkpoint: &Checkpoint, tokenizer: &Tokenizer) -> Vec<u32> {
+fn eos(id: &str, checkpoint: &Checkpoint, vocabulary: usize, tokenizer: &Tokenizer) -> Vec<u32> {
     let (file, named) = match &checkpoint.generation.eos_token_ids {
         Some(ids) => ("generation_config.json", ids),
         None => ("config.json", &checkpoint.config.eos_token_ids),
     };
     let own: Vec<u32> = tokenizer.eos_token().and_then(|token| tokenizer.token_to_id(token)).into_iter().collect();
-    let vocabulary = checkpoint.config.vocab_size;
     let mut ids = Vec::new();
     for (file, named) in [(file, named), ("tokenizer.json", &own)] {
         let (known, beyond): (Vec<u32>, Vec<u32>) = named.iter().partition(|&&id| (id as usize) < vocabulary);
@@ -206,7 +206,7 @@ mod tests {
         }
         std::fs::write(dir.path().join("generation_config.json"), text).unwrap();
         let checkpoint = Checkpoint::open(dir.path()).unwrap();
-        eos("m", &checkpoint, &Tokenizer::from_dir(dir.path()).unwrap())
+        eos("m", &checkpoint, 4096, &Tokenizer::from_dir(dir.path()).unwrap())
     }
 
     #[test]

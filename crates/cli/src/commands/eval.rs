@@ -8,8 +8,8 @@ use crate::{device, load};
 use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_device::Device;
 use mlx_serving_metal_layer::MetalLayer;
-use mlx_serving_model::Model;
 use mlx_serving_model::eval::{Evaluator, divergence, perplexity as measure};
+use mlx_serving_model::{Blueprint, Model};
 use mlx_serving_text::Tokenizer;
 use serde_json::json;
 use std::io::Write;
@@ -79,8 +79,8 @@ pub(crate) fn perplexity(context: &Context, args: &EvalPerplexity) -> Result<(),
     let text = std::fs::read_to_string(&args.text)
         .map_err(|e| Failure::failed(format!("{}: {e}; it must be a UTF-8 text", args.text.display())))?;
     let (dir, _) = load::resolve(args.model.model.as_deref())?;
-    // Refuses files that are none before any is read.
-    Checkpoint::open(&dir).map_err(Failure::failed)?;
+    // Refuses files that are none, and unknown architectures, before anything is read.
+    Checkpoint::open(&dir).and_then(|checkpoint| Blueprint::of(&checkpoint.config)).map_err(Failure::failed)?;
     let tokenizer = Tokenizer::from_dir(&dir).map_err(Failure::failed)?;
     let tokens = tokenizer.encode(&text, false).map_err(Failure::failed)?;
     if tokens.len() < 2 {

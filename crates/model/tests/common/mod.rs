@@ -4,14 +4,14 @@
 
 use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
-use mlx_serving_device::ops::{Batch, Span};
 use mlx_serving_device::{
     Arithmetic, Buffer, Counters, Device, DeviceInfo, Heap, KvSpec, Placement, Queue, Result as DeviceResult, Storage,
     Timeline, WeightLayout, WeightSource, WeightSpec,
 };
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_model::eval::Evaluator;
-use mlx_serving_model::{KvCache, Model, ModelError, Scratch, Source, Step};
+use mlx_serving_model::inputs::{Packer, Sequences};
+use mlx_serving_model::{KvCache, Model, ModelError, Scratch, Source};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,9 +41,13 @@ pub fn load(dir: &Path, device: Arc<dyn Device>) -> Loaded {
 }
 
 pub fn try_load(dir: &Path, device: Arc<dyn Device>) -> Result<Loaded, ModelError> {
+    load_checkpoint(Checkpoint::open(dir)?, device)
+}
+
+pub fn load_checkpoint(checkpoint: Checkpoint, device: Arc<dyn Device>) -> Result<Loaded, ModelError> {
     let layer = MetalLayer::plain(device.clone()).unwrap();
     let model = Model::load(Source {
-        checkpoint: Arc::new(Checkpoint::open(dir)?),
+        checkpoint: Arc::new(checkpoint),
         device: &device,
         allocate: layer.allocate.as_ref(),
         transfer: layer.transfer.as_ref(),
@@ -80,37 +84,12 @@ impl Loaded {
 
     /// Runs one step; logits of some of its rows.
     pub fn step_for(&mut self, parts: &[Part<'_>], logit_rows: &[u32], cache: &KvCache, scratch: &Scratch) -> Vec<f32> {
-        let (mut tokens, mut positions, mut spans, mut tables) = (vec![], vec![], vec![], vec![]);
+        let mut sequences = Sequences { logit_rows: logit_rows.to_vec(), ..Sequences::default() };
         for part in parts {
-            let rows = part.tokens.len() as u32;
-            let (first_row, start) = (tokens.len() as u32, part.start as u32);
-            spans.push(Span { first_row, rows, start, table: tables.len() as u32 });
-            tokens.extend_from_slice(part.tokens);
-            positions.extend(start..start + rows);
-            tables.extend_from_slice(&part.blocks);
+            sequences.push(part.tokens, part.start, part.prompt, part.blocks.iter().copied());
         }
-        let prompts: Vec<u32> = parts.iter().map(|p| p.prompt as u32).collect();
-        let upload = |values: &[u32]| -> Buffer {
-            let buffer = self.device.new_buffer(4 * values.len() as u64, Storage::Shared).unwrap();
-            buffer.write(0, values).unwrap();
-            buffer
-        };
-        let step = Step {
-            batch: Batch {
-                rows: tokens.len(),
-                sequences: parts.len(),
-                max_context: positions.iter().max().map_or(0, |&p| p as usize + 1),
-                positions: upload(&positions),
-                spans: upload(bytemuck::cast_slice(&spans)),
-                block_tables: upload(&tables),
-            },
-            tokens: upload(&tokens),
-            sampled: None,
-            logit_rows: upload(logit_rows),
-            logit_count: logit_rows.len(),
-            spans: &spans,
-            prompts: &prompts,
-        };
+        let memory = self.device.new_buffer(sequences.bytes(), Storage::Shared).unwrap();
+        let step = Packer::new(&memory, &memory).sequences(&sequences).unwrap().step(&sequences);
         let queue = self.device.compute_queue();
         let mut encoder = queue.encoder().unwrap();
         let allocate = self.layer.allocate.as_ref();

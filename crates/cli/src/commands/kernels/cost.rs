@@ -2,7 +2,7 @@
 
 use super::plan::Case;
 use mlx_serving_device::ops::{Attend, Epilogue, Linear};
-use mlx_serving_device::{Op, Weight};
+use mlx_serving_device::{Device, Op, Weight};
 
 /// Bytes of an f32, and of a u32.
 const WORD: u64 = 4;
@@ -15,8 +15,8 @@ pub(super) struct Cost {
     pub multiply_adds: u64,
 }
 
-/// Costs of `op` in a step; `kv_token` is the bytes of a token's keys and values in one layer.
-pub(super) fn cost(op: &Op, case: &Case, kv_token: u64) -> Cost {
+/// Costs of `op` in a step on this device.
+pub(super) fn cost(op: &Op, case: &Case, device: &dyn Device) -> Cost {
     match op {
         Op::Embed(op) => {
             let row = op.table[0].spec;
@@ -28,7 +28,7 @@ pub(super) fn cost(op: &Op, case: &Case, kv_token: u64) -> Cost {
             Cost { bytes: WORD * (rows + pairs + 2 * rows * pairs), multiply_adds: rows * pairs }
         }
         Op::Linear(op) => linear(op),
-        Op::Attend(op) => attend(op, case, kv_token),
+        Op::Attend(op) => attend(op, case, (device.kv_block_bytes(&op.kv) / op.kv.block_tokens) as u64),
         Op::Sample(op) => Cost { bytes: WORD * (op.rows * (op.vocab + 1)) as u64, multiply_adds: 0 },
         Op::Copy(op) => Cost { bytes: 2 * op.from.len(), multiply_adds: 0 },
         Op::Observe(op) => Cost { bytes: WORD * (op.vocab + op.count) as u64, multiply_adds: 0 },
@@ -54,6 +54,7 @@ fn linear(op: &Linear) -> Cost {
     Cost { bytes: weights + biases + norm + WORD * rows * (cols + out), multiply_adds: rows * cols * features }
 }
 
+/// `kv_token`: bytes of a token's keys and values in one layer.
 fn attend(op: &Attend, case: &Case, kv_token: u64) -> Cost {
     let (rows, each, sequences) = (case.rows as u64, case.rows_each() as u64, case.sequences as u64);
     let width = (op.heads * op.kv.head_dim) as u64;
@@ -72,29 +73,29 @@ mod tests {
     use crate::commands::kernels::memory::Memory;
     use crate::commands::kernels::plan::Plan;
     use crate::commands::kernels::rig::{Kernel, Rig};
-    use mlx_serving_checkpoint::synth::{SHAPES, Shape};
-    use mlx_serving_device::Device;
     use mlx_serving_device::fake::{FakeDevice, FakeOptions};
+    use mlx_serving_model::synth::{Synth, shapes};
     use std::sync::Arc;
 
-    fn with_rig(shape: &'static Shape, cases: (&[usize], &[usize]), check: impl Fn(&Plan, &Rig<'_>)) {
+    fn with_rig(shape: &str, cases: (&[usize], &[usize]), check: impl Fn(&Plan, &Rig<'_>, &dyn Device)) {
         let options = FakeOptions { unified_memory: false, compute: false, ..Default::default() };
         let device: Arc<dyn Device> = FakeDevice::new(options).unwrap();
-        let plan = Plan::new(shape, (4, 64), cases.0, cases.1, device.as_ref()).unwrap();
+        let synth = Synth { shape: shape.into(), bits: 4, group_size: 64, seed: 0 };
+        let plan = Plan::new(synth, cases.0, cases.1, device.as_ref()).unwrap();
         let rig = Rig::new(&plan, Memory::new(&device).unwrap()).unwrap();
-        check(&plan, &rig);
+        check(&plan, &rig, device.as_ref());
     }
 
     #[test]
     fn every_op_of_every_architecture_is_valid_and_costs_something() {
-        for shape in SHAPES.iter().filter(|shape| shape.name.starts_with("tiny-")) {
-            with_rig(shape, (&[1, 5, 130], &[1, 33]), |plan, rig| {
+        for shape in shapes().filter(|shape| shape.name.starts_with("tiny-")) {
+            with_rig(shape.name, (&[1, 5, 130], &[1, 33]), |plan, rig, device| {
                 for case in &plan.cases {
                     let step = rig.step(case).unwrap();
                     for (kernel, call) in Kernel::ALL.into_iter().flat_map(|kernel| [(kernel, 0), (kernel, 7)]) {
                         let op = step.op(kernel, call);
                         op.validate().unwrap();
-                        assert!(cost(&op, case, rig.kv_token_bytes()).bytes > 0, "{kernel:?} of {case:?}");
+                        assert!(cost(&op, case, device).bytes > 0, "{kernel:?} of {case:?}");
                     }
                 }
             });
@@ -103,9 +104,8 @@ mod tests {
 
     #[test]
     fn costs_are_those_of_the_shape() {
-        let tiny = Shape::find("tiny-qwen2", 4, 64).unwrap();
-        with_rig(tiny, (&[3, 128], &[128, 200]), |plan, rig| {
-            let of = |kernel, case: &Case| cost(&rig.step(case).unwrap().op(kernel, 0), case, 512);
+        with_rig("tiny-qwen2", (&[3, 128], &[128, 200]), |plan, rig, device| {
+            let of = |kernel, case: &Case| cost(&rig.step(case).unwrap().op(kernel, 0), case, device);
             let [decode, _, first_chunk, next_chunk] = plan.cases[..] else { panic!("{plan:?}") };
             let qkv = of(Kernel::Qkv, &decode);
             // 128 queries, 64 keys and 64 values of 128 weights, 4 bits and a 64th of two bf16 each.

@@ -15,9 +15,9 @@ use crate::failure::Failure;
 use crate::progress::Bar;
 use cost::cost;
 use memory::Memory;
-use mlx_serving_checkpoint::synth::Shape;
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Device, Op, Result};
+use mlx_serving_model::synth::Synth;
 use plan::{Case, Plan};
 use report::{Measured, Report, Speed};
 use rig::{Kernel, Rig};
@@ -29,15 +29,17 @@ use timing::{recording, time};
 const COPY: u64 = 256 << 20;
 
 pub(crate) fn run(context: &Context, args: &Kernels) -> Result<(), Failure> {
-    let shape = Shape::find(&args.shape, args.bits, args.group_size).map_err(Failure::usage)?;
+    let synth = Synth { shape: args.shape.clone(), bits: args.bits, group_size: args.group_size, seed: 0 };
+    // Before a device is opened.
+    synth.shape().map_err(Failure::usage)?;
     let device = device::open(&context.config.engine)?;
     let number = |n: &u32| *n as usize;
     let (rows, contexts): (Vec<usize>, Vec<usize>) =
         (args.rows.iter().map(number).collect(), args.context.iter().map(number).collect());
-    let plan = Plan::new(shape, (args.bits, args.group_size), &rows, &contexts, device.as_ref())?;
+    let plan = Plan::new(synth, &rows, &contexts, device.as_ref())?;
     // Beside the kernels of every case, a copy and the making of weights.
     let bar = Bar::steps(2 + plan.cases.len() * Kernel::ALL.len());
-    let (kernels, recordings) = kernels(&plan, &device, &bar).map_err(Failure::failed)?;
+    let (kernels, recordings) = kernels(&plan, &device, &bar)?;
     bar.step("copy");
     let copy = copy(&device).map_err(Failure::failed)?;
     bar.finish();
@@ -63,31 +65,32 @@ fn copy(device: &Arc<dyn Device>) -> Result<Speed> {
     let compute = time(&device.compute_queue(), &|_| op.clone())?;
     let transfer = time(&device.transfer_queue(), &|_| op.clone())?;
     let timing = if compute.minimum < transfer.minimum { compute } else { transfer };
-    Ok(Speed { timing, cost: cost(&op, &Case::new(1, 1), 0) })
+    Ok(Speed { timing, cost: cost(&op, &Case::new(1, 1), device.as_ref()) })
 }
 
 /// Every kernel of every case, each once, and what recording each case's step takes the host.
-fn kernels(plan: &Plan, device: &Arc<dyn Device>, bar: &Bar) -> Result<(Vec<Measured>, Vec<f64>)> {
+fn kernels(plan: &Plan, device: &Arc<dyn Device>, bar: &Bar) -> Result<(Vec<Measured>, Vec<f64>), Failure> {
     bar.step("random weights");
-    let rig = Rig::new(plan, Memory::new(device)?)?;
+    let rig = Rig::new(plan, Memory::new(device).map_err(Failure::failed)?)?;
     let queue = device.compute_queue();
     let (mut all, mut recordings): (Vec<Measured>, Vec<f64>) = Default::default();
     for case in &plan.cases {
-        let step = rig.step(case)?;
+        let step = rig.step(case).map_err(Failure::failed)?;
         for kernel in Kernel::ALL {
             let (rows, context) = (kernel.rows(case), kernel.context(case));
             bar.step(kernel.label());
             if all.iter().any(|m| m.is(kernel, case)) {
                 continue;
             }
-            let timing = time(&queue, &|call| step.op(kernel, call))?;
+            let timing = time(&queue, &|call| step.op(kernel, call)).map_err(Failure::failed)?;
             tracing::debug!(kernel = kernel.label(), rows, context, us = 1e6 * timing.median, "measured");
-            let cost = cost(&step.op(kernel, 0), case, rig.kv_token_bytes());
+            let cost = cost(&step.op(kernel, 0), case, device.as_ref());
             all.push(Measured { kernel, rows, context, speed: Speed { timing, cost } });
         }
         let layers = plan.shape.layers;
         let calls = || Kernel::ALL.into_iter().flat_map(|kernel| (0..kernel.calls(layers)).map(move |n| (kernel, n)));
-        recordings.push(recording(&queue, &|| calls().map(|(kernel, n)| step.op(kernel, n)).collect())?);
+        let recorded = recording(&queue, &|| calls().map(|(kernel, n)| step.op(kernel, n)).collect());
+        recordings.push(recorded.map_err(Failure::failed)?);
     }
     Ok((all, recordings))
 }

@@ -2,9 +2,10 @@
 
 use super::sizes::Sizes;
 use crate::failure::Failure;
-use mlx_serving_checkpoint::synth::Shape;
-use mlx_serving_device::{Device, Float, KvSpec, WeightFormat, WeightSpec};
-use mlx_serving_model::BLOCK_TOKENS;
+use mlx_serving_checkpoint::Checkpoint;
+use mlx_serving_device::{Device, Float, WeightFormat};
+use mlx_serving_model::synth::{Shape, Synth};
+use mlx_serving_model::{BLOCK_TOKENS, Blueprint};
 
 /// From so many rows on, a step is one sequence's chunk of a prompt; below, every row is a sequence that decodes.
 const PREFILL_ROWS: usize = 128;
@@ -47,57 +48,56 @@ impl Case {
 #[derive(Debug)]
 pub(super) struct Plan {
     pub shape: &'static Shape,
-    pub bits: u8,
-    pub group_size: u16,
+    pub synth: Synth,
     pub cases: Vec<Case>,
-    /// Layers whose weights there are.
+    /// Layers of the model that is measured, which may be the first of the shape's.
     pub layers: usize,
-    /// Buffers of KV cache, each for the longest case.
-    pub kv_buffers: usize,
-    pub kv_buffer_bytes: u64,
+    /// KV blocks of each layer.
+    pub blocks: usize,
+    /// Bytes of all of them.
+    pub kv_bytes: u64,
 }
 
 impl Plan {
-    /// The cases of all rows at all contexts.
+    /// The cases of all rows at all contexts, of a model of this shape.
     ///
     /// # Errors
-    /// Makes a plan. Fails where it does not fit the device, with the numbers and what would fit.
-    pub(super) fn new(
-        shape: &'static Shape,
-        (bits, group_size): (u8, u16),
-        rows: &[usize],
-        contexts: &[usize],
-        device: &dyn Device,
-    ) -> Result<Self, Failure> {
+    /// The plan does not fit the device: the numbers and what would fit.
+    pub(super) fn new(synth: Synth, rows: &[usize], contexts: &[usize], device: &dyn Device) -> Result<Self, Failure> {
         let mut cases: Vec<Case> = Vec::new();
         for case in rows.iter().flat_map(|&rows| contexts.iter().map(move |&context| Case::new(rows, context))) {
             if !cases.contains(&case) {
                 cases.push(case);
             }
         }
-        let mut plan = Self { shape, bits, group_size, cases, layers: 1, kv_buffers: 1, kv_buffer_bytes: 0 };
-        let sizes = Sizes::of(&plan, device).map_err(Failure::failed)?;
+        let shape = synth.shape().map_err(Failure::usage)?;
+        let mut plan = Self { shape, synth, cases, layers: 1, blocks: 1, kv_bytes: 0 };
+        let checkpoint = plan.checkpoint(shape.layers).map_err(Failure::failed)?;
+        let model = Blueprint::of(&checkpoint.config).map_err(Failure::failed)?;
+        let sizes = Sizes::of(&plan, &model, device).map_err(Failure::failed)?;
         sizes.check_buffers(&plan, device.info())?;
         sizes.check_budget(shape, device.info())?;
-        (plan.layers, plan.kv_buffers) = sizes.walk(shape.layers, device.info().memory_budget);
-        plan.kv_buffer_bytes = sizes.kv;
+        let copies;
+        (plan.layers, copies) = sizes.walk(shape.layers, device.info());
+        plan.blocks = copies * plan.max_blocks();
+        plan.kv_bytes = (plan.layers * copies) as u64 * sizes.kv;
         Ok(plan)
     }
 
-    /// Shape of a layer's cache.
-    pub(super) fn kv(&self) -> KvSpec {
-        KvSpec { heads: self.shape.kv_heads, head_dim: self.shape.head_dim, block_tokens: BLOCK_TOKENS }
+    /// A random model with so many of the shape's layers. Its head is the embedding, whose shape is the same and of which few rows are
+    /// read.
+    pub(super) fn checkpoint(&self, layers: usize) -> mlx_serving_checkpoint::Result<Checkpoint> {
+        self.synth.checkpoint(|shape| (shape.layers, shape.tied) = (layers, true))
     }
 
-    /// A weight of the model.
-    pub(super) fn weight(&self, rows: usize, cols: usize) -> WeightSpec {
-        let format = WeightFormat::Affine { bits: self.bits, group: self.group_size, scale: Float::Bf16 };
-        WeightSpec { rows, cols, format }
+    /// The format of the model's weights.
+    pub(super) fn format(&self) -> WeightFormat {
+        WeightFormat::Affine { bits: self.synth.bits, group: self.synth.group_size, scale: Float::Bf16 }
     }
 
-    /// Values of a row of queries, keys and values.
-    pub(super) fn qkv_width(&self) -> usize {
-        (self.shape.heads + 2 * self.shape.kv_heads) * self.shape.head_dim
+    /// The most KV blocks of a step.
+    pub(super) fn max_blocks(&self) -> usize {
+        self.cases.iter().map(|case| case.sequences * case.blocks_each()).max().unwrap_or(0)
     }
 
     /// The most rows of a step.
@@ -118,8 +118,8 @@ mod tests {
 
     fn plan(name: &str, rows: &[usize], contexts: &[usize], options: FakeOptions) -> Result<Plan, String> {
         let device = FakeDevice::new(options).unwrap();
-        let shape = Shape::find(name, 4, 64).unwrap();
-        Plan::new(shape, (4, 64), rows, contexts, device.as_ref()).map_err(|failure| failure.to_string())
+        let synth = Synth { shape: name.into(), bits: 4, group_size: 64, seed: 0 };
+        Plan::new(synth, rows, contexts, device.as_ref()).map_err(|failure| failure.to_string())
     }
 
     #[test]
@@ -139,10 +139,12 @@ mod tests {
             plan("qwen2.5-7b", &[1], &[512], FakeOptions { memory_budget: mib << 20, ..Default::default() }).unwrap()
         };
         let (roomy, narrow) = (plan_in(8 << 10), plan_in(768));
-        assert!(roomy.layers > 1 && roomy.layers < 28 && roomy.kv_buffers == 28, "{roomy:?}");
+        assert!(roomy.layers > 1 && roomy.layers < 28, "{roomy:?}");
+        // A walk over all that the whole model's layers would hold.
+        assert!(roomy.layers * roomy.blocks >= 28 * roomy.max_blocks(), "{roomy:?}");
         assert!((1..roomy.layers).contains(&narrow.layers), "{narrow:?}");
         let all = plan("tiny-qwen2", &[1], &[512], FakeOptions::default()).unwrap();
-        assert_eq!((all.layers, all.kv_buffers), (2, 2));
+        assert_eq!((all.layers, all.blocks), (2, 32));
     }
 
     #[test]

@@ -113,8 +113,8 @@ impl Report<'_> {
         json!({
             "benchmark": "kernels",
             "settings": {
-                "shape": p.shape.name, "bits": p.bits, "group_size": p.group_size, "model_layers": p.shape.layers,
-                "layers_walked": p.layers, "kv_cache_bytes": p.kv_buffers as u64 * p.kv_buffer_bytes,
+                "shape": p.shape.name, "bits": p.synth.bits, "group_size": p.synth.group_size, "model_layers": p.shape.layers,
+                "layers_walked": p.layers, "kv_cache_bytes": p.kv_bytes,
                 "arithmetic": self.arithmetic(),
             },
             "device": {
@@ -144,8 +144,8 @@ impl Report<'_> {
             out,
             "{}, {} bits in groups of {}, {} arithmetic, on {} ({})",
             p.shape.name,
-            p.bits,
-            p.group_size,
+            p.synth.bits,
+            p.synth.group_size,
             self.arithmetic(),
             d.name,
             d.backend

@@ -1,10 +1,10 @@
 //! A check that a plan fits a device, and how much more may be taken.
 
-use super::plan::{Case, Plan};
+use super::plan::Plan;
 use crate::failure::Failure;
-use mlx_serving_checkpoint::synth::Shape;
 use mlx_serving_device::{Device, DeviceInfo, Result, WeightSpec};
-use mlx_serving_model::{BLOCK_TOKENS, row_parts};
+use mlx_serving_model::synth::Shape;
+use mlx_serving_model::{BLOCK_TOKENS, Blueprint, row_parts, working_set};
 
 /// Weights, and KV cache, that calls walk over, so that caches do not hold them.
 const WALK: u64 = 512 << 20;
@@ -30,27 +30,31 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    pub(super) fn of(plan: &Plan, device: &dyn Device) -> Result<Self> {
-        let s = plan.shape;
-        let (attended, qkv) = (s.heads * s.head_dim, plan.qkv_width());
-        let weight = |rows, cols| weight_bytes(device, &plan.weight(rows, cols));
-        let gate = weight(s.intermediate, s.hidden)?;
-        let (vectors, outer) = (weight(s.heads * s.head_dim, s.hidden)?, weight(s.hidden, attended)?);
-        let keys_and_values = 2 * weight(s.kv_heads * s.head_dim, s.hidden)?;
-        let block = device.kv_block_bytes(&plan.kv()) as u64;
-        let blocks = plan.cases.iter().map(|case: &Case| case.sequences * case.blocks_each()).max().unwrap_or(0);
-        let floats = plan.max_rows() * (s.hidden + qkv + attended + s.intermediate + s.head_dim)
-            + plan.max_logit_rows() * s.vocab;
+    /// Of the widest layer and the longest case.
+    pub(super) fn of(plan: &Plan, model: &Blueprint, device: &dyn Device) -> Result<Self> {
+        let bytes = |rows, cols| weight_bytes(device, &WeightSpec { rows, cols, format: plan.format() });
+        let (mut layer, mut gate, mut wide) = (0, 0, model.hidden);
+        for spec in &model.layers {
+            let mut sum = 0;
+            for linear in spec.linears(model.hidden) {
+                let bytes = bytes(linear.rows, linear.cols)?;
+                sum += bytes;
+                gate = gate.max(if linear.whole { bytes } else { 0 });
+            }
+            layer = layer.max(sum);
+            wide = wide.max(spec.mlp.width).max((spec.mixer.heads + 2 * spec.mixer.kv_heads) * spec.mixer.head_dim);
+        }
+        let set = working_set(model, device, 1, plan.max_rows(), plan.max_logit_rows());
         let staging = if device.info().unified_memory { 0 } else { STAGING };
         Ok(Self {
-            layer: vectors + keys_and_values + outer + 2 * gate + weight(s.hidden, s.intermediate)?,
+            layer,
             gate,
-            head: weight(s.vocab, s.hidden)?,
-            kv: block * blocks as u64,
-            kv_block: block,
-            logit_row: 4 * s.vocab as u64,
-            wide_row: 4 * s.intermediate.max(qkv).max(s.hidden) as u64,
-            others: 4 * floats as u64 + staging,
+            head: bytes(model.vocab, model.hidden)?,
+            kv: set.kv_layer_bytes * plan.max_blocks() as u64,
+            kv_block: set.kv_layer_bytes,
+            logit_row: 4 * model.vocab as u64,
+            wide_row: 4 * wide as u64,
+            others: set.others.iter().map(|(bytes, _)| bytes).sum::<u64>() + staging,
         })
     }
 
@@ -95,18 +99,21 @@ impl Sizes {
         )))
     }
 
-    /// Layers of weights, and buffers of KV cache, that calls walk over, for a model of so many layers.
-    pub(super) fn walk(&self, model_layers: usize, budget: u64) -> (usize, usize) {
+    /// Layers, and caches of the longest case in each, that calls walk over, for a model of so many layers.
+    pub(super) fn walk(&self, model_layers: usize, info: &DeviceInfo) -> (usize, usize) {
         let walk = |bytes: u64| WALK.div_ceil(bytes).min(model_layers as u64);
-        let (mut layers, mut buffers) = (walk(self.layer), walk(self.kv));
-        while self.head + self.others + layers * self.layer + buffers * self.kv > budget && layers.max(buffers) > 1 {
-            if buffers == 1 || (layers > 1 && layers * self.layer > buffers * self.kv) {
+        let mut layers = walk(self.layer);
+        let mut copies = walk(self.kv).div_ceil(layers).min(info.max_buffer_len / self.kv).max(1);
+        while self.head + self.others + layers * (self.layer + copies * self.kv) > info.memory_budget
+            && layers.max(copies) > 1
+        {
+            if copies == 1 || (layers > 1 && self.layer > copies * self.kv) {
                 layers -= 1;
             } else {
-                buffers -= 1;
+                copies -= 1;
             }
         }
-        (layers as usize, buffers as usize)
+        (layers as usize, copies as usize)
     }
 
     /// Tokens of KV cache that so many bytes hold.

@@ -1,15 +1,21 @@
+//! The way of a checkpoint's tensors into device memory.
+
+mod residency;
+mod rows;
+
+pub(crate) use residency::Residency;
+
 use crate::ModelError;
-use crate::rows::{Linear, Rows, float};
+use crate::blueprint::{LinearSpec, NormSpec};
 use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_device::ops::{Norm, Projection};
-use mlx_serving_device::{Buffer, Device, DeviceError, Encoder, Status, Storage, Weight, WeightSpec};
-use mlx_serving_metal_layer::{Allocate, Allocation, Fill, Ticket, Transfer, WEIGHTS};
+use mlx_serving_device::{Buffer, Device, Storage, Weight, WeightSpec};
+use mlx_serving_metal_layer::{Allocate, Allocation, Fill, Transfer, WEIGHTS};
+use residency::Upload;
+use rows::{Linear, Rows, float};
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 /// Progress of loading, in bytes of the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +46,8 @@ pub(crate) type Module = Vec<Projection>;
 /// Moves one model's tensors to the device, in the order in which a forward pass uses them.
 pub(crate) struct Loader<'a> {
     source: Source<'a>,
+    /// ε of the norms.
+    eps: f32,
     done: u64,
     total: u64,
     used: BTreeSet<String>,
@@ -62,81 +70,6 @@ pub(crate) struct Loaded {
     pub unused: Vec<String>,
 }
 
-/// Transfers that a part of the model waits for.
-#[derive(Debug, Default)]
-pub(crate) struct Residency {
-    uploads: Vec<Upload>,
-    /// All have succeeded: nothing is to be looked at any more.
-    arrived: AtomicBool,
-}
-
-/// A transfer of weights.
-#[derive(Debug)]
-struct Upload {
-    tensor: String,
-    path: PathBuf,
-    ticket: Ticket,
-}
-
-impl Upload {
-    /// True once it has ended well; its failure.
-    fn arrived(&self) -> Result<bool, ModelError> {
-        match self.ticket.status() {
-            _ if self.ticket.point.as_ref().is_some_and(|point| !point.reached()) => Ok(false),
-            Status::Pending => Ok(false),
-            Status::Completed => Ok(true),
-            Status::Failed(source) => Err(self.failure(source)),
-        }
-    }
-
-    fn wait(&self, limit: Duration) -> Result<(), ModelError> {
-        let ended = self.ticket.point.as_ref().map_or(Ok(()), |point| point.wait(limit));
-        ended.and_then(|()| self.ticket.wait(limit)).map_err(|source| self.failure(source))
-    }
-
-    fn failure(&self, error: DeviceError) -> ModelError {
-        let why = match error {
-            // Of the file's, not of a command's, where reading it has failed.
-            DeviceError::CommandFailed(why) => why,
-            other => other.to_string(),
-        };
-        ModelError::Upload { tensor: self.tensor.clone(), path: self.path.clone(), why }
-    }
-}
-
-impl Residency {
-    /// Makes the ops that follow wait for what is not there yet.
-    pub(crate) fn order(&self, encoder: &mut dyn Encoder) -> mlx_serving_device::Result<()> {
-        if self.arrived.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        self.uploads.iter().try_for_each(|upload| upload.ticket.order(encoder))
-    }
-
-    /// True once all have succeeded; the first failure.
-    pub(crate) fn arrived(&self) -> Result<bool, ModelError> {
-        if !self.arrived.load(Ordering::Relaxed) {
-            for upload in &self.uploads {
-                if !upload.arrived()? {
-                    return Ok(false);
-                }
-            }
-            self.arrived.store(true, Ordering::Relaxed);
-        }
-        Ok(true)
-    }
-
-    /// Blocks until all have ended, at most `limit` for each; the first that failed.
-    pub(crate) fn wait(&self, limit: Duration) -> Result<(), ModelError> {
-        if self.arrived.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        self.uploads.iter().try_for_each(|upload| upload.wait(limit))?;
-        self.arrived.store(true, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
 /// Rows of each part of a weight, so that no part exceeds the device's buffers.
 ///
 /// # Errors
@@ -150,7 +83,7 @@ pub fn row_parts(device: &dyn Device, whole: &WeightSpec) -> mlx_serving_device:
 }
 
 impl<'a> Loader<'a> {
-    pub(crate) fn new(source: Source<'a>) -> Result<Self, ModelError> {
+    pub(crate) fn new(source: Source<'a>, eps: f32) -> Result<Self, ModelError> {
         let total = source.checkpoint.total_bytes();
         let info = source.device.info();
         let (budget, storage) =
@@ -161,6 +94,7 @@ impl<'a> Loader<'a> {
         source.allocate.expect_weights(total);
         Ok(Self {
             source,
+            eps,
             done: 0,
             total,
             used: BTreeSet::new(),
@@ -172,15 +106,19 @@ impl<'a> Loader<'a> {
         })
     }
 
-    /// Loads `{module}.weight` of shape (`rows`, `cols`), and `{module}.bias` if there is to be one.
-    pub(crate) fn linear(&mut self, module: &str, rows: usize, cols: usize, bias: bool) -> Result<Module, ModelError> {
+    /// Loads the weight of a module under `layer`, and its bias if there is to be one.
+    pub(crate) fn linear(&mut self, layer: &str, spec: &LinearSpec) -> Result<Module, ModelError> {
+        let module = &under(layer, spec.path);
         let checkpoint = self.source.checkpoint.clone();
         let name = format!("{module}.bias");
-        if !bias && checkpoint.get(&name).is_some() {
+        if !spec.bias && checkpoint.get(&name).is_some() {
             return Err(self.contradiction(name, "by which this module has no bias".into()));
         }
-        let bias = if bias { Some(self.vector(&name, rows)?) } else { None };
-        let linear = Linear::of(&checkpoint, module, rows, cols)?;
+        let linear = Linear::of(&checkpoint, module, spec.rows, spec.cols)?;
+        if spec.whole {
+            self.undivided(module, &linear)?;
+        }
+        let bias = if spec.bias { Some(self.vector(&name, spec.rows)?) } else { None };
         let mut parts = Module::new();
         for range in row_parts(self.source.device.as_ref(), &linear.spec)? {
             let spec = WeightSpec { rows: range.len(), ..linear.spec };
@@ -195,21 +133,14 @@ impl<'a> Loader<'a> {
         Ok(parts)
     }
 
-    /// Loads a module that a gated op takes whole.
-    pub(crate) fn undivided(
-        &mut self,
-        module: &str,
-        rows: usize,
-        cols: usize,
-        bias: bool,
-    ) -> Result<Module, ModelError> {
-        let linear = Linear::of(&self.source.checkpoint, module, rows, cols)?;
+    /// Refuses a weight that does not lie in one buffer.
+    fn undivided(&self, module: &str, linear: &Linear) -> Result<(), ModelError> {
         let bytes = self.source.device.weight_layout(&linear.spec)?.bytes() as u64;
         let limit = self.source.device.info().max_buffer_len;
-        if bytes > limit {
-            return Err(ModelError::TooLong { module: module.to_owned(), bytes, limit });
+        match bytes > limit {
+            true => Err(ModelError::TooLong { module: module.to_owned(), bytes, limit }),
+            false => Ok(()),
         }
-        self.linear(module, rows, cols, bias)
     }
 
     fn upload_weight(&mut self, linear: &Linear, range: Range<usize>) -> Result<Buffer, ModelError> {
@@ -232,10 +163,10 @@ impl<'a> Loader<'a> {
         Ok(buffer)
     }
 
-    /// Loads an RMS norm's weight.
-    pub(crate) fn norm(&mut self, module: &str, len: usize) -> Result<Norm, ModelError> {
-        let weight = self.vector(&format!("{module}.weight"), len)?;
-        Ok(Norm { weight, eps: self.source.checkpoint.config.rms_norm_eps })
+    /// Loads the weight of an RMS norm under `layer`.
+    pub(crate) fn norm(&mut self, layer: &str, spec: &NormSpec) -> Result<Norm, ModelError> {
+        let weight = self.vector(&format!("{}.weight", under(layer, spec.path)), spec.len)?;
+        Ok(Norm { weight, eps: self.eps })
     }
 
     /// Loads a vector, widened to f32.
@@ -300,15 +231,15 @@ impl<'a> Loader<'a> {
 
     /// Uploads since the last call.
     pub(crate) fn residency(&mut self) -> Residency {
-        Residency { uploads: std::mem::take(&mut self.pending), arrived: AtomicBool::new(false) }
+        Residency::new(std::mem::take(&mut self.pending))
     }
 
-    pub(crate) fn finish(mut self) -> Result<Loaded, ModelError> {
+    /// Ends the loading of a model of so many layers.
+    pub(crate) fn finish(mut self, layers: usize) -> Result<Loaded, ModelError> {
         // Recomputed from config.json's rope_theta; mlx-lm drops it too.
         self.used
             .extend(self.source.checkpoint.names().filter(|n| n.ends_with("rotary_emb.inv_freq")).map(str::to_owned));
         let unused = self.source.checkpoint.unused(&self.used);
-        let layers = self.source.checkpoint.config.num_hidden_layers;
         let beyond = |name: &&String| {
             let number = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());
             number.and_then(|n| n.parse::<usize>().ok()).is_some_and(|n| n >= layers)
@@ -322,5 +253,13 @@ impl<'a> Loader<'a> {
 
     fn contradiction(&self, tensor: String, why: String) -> ModelError {
         ModelError::Contradiction { path: self.source.checkpoint.dir().to_owned(), tensor, why }
+    }
+}
+
+/// Path of a module under `layer`; without a layer, its own.
+pub(crate) fn under(layer: &str, path: &str) -> String {
+    match layer {
+        "" => path.to_owned(),
+        layer => format!("{layer}.{path}"),
     }
 }

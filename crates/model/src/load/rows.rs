@@ -9,7 +9,7 @@ const PIECE: usize = 512 << 10;
 
 /// A linear module's weight in a checkpoint.
 #[derive(Debug, Clone)]
-pub(crate) struct Linear {
+pub(super) struct Linear {
     pub spec: WeightSpec,
     /// Names of values, scales and biases; an unquantized module has only the first.
     pub tensors: Vec<String>,
@@ -17,7 +17,7 @@ pub(crate) struct Linear {
 
 impl Linear {
     /// The weight of a module of shape (`rows`, `cols`).
-    pub(crate) fn of(checkpoint: &Checkpoint, module: &str, rows: usize, cols: usize) -> Result<Self, CheckpointError> {
+    pub(super) fn of(checkpoint: &Checkpoint, module: &str, rows: usize, cols: usize) -> Result<Self, CheckpointError> {
         let (format, tensors): (_, &[&str]) = match checkpoint.linear(module, rows, cols)? {
             LinearFormat::Quantized { quantization: q, scale_dtype } => {
                 let scale = float(scale_dtype);
@@ -35,7 +35,7 @@ impl Linear {
     }
 }
 
-pub(crate) fn float(dtype: Dtype) -> Float {
+pub(super) fn float(dtype: Dtype) -> Float {
     match dtype {
         Dtype::F16 => Float::F16,
         Dtype::BF16 => Float::Bf16,
@@ -46,11 +46,11 @@ pub(crate) fn float(dtype: Dtype) -> Float {
 
 /// Memory that pieces of matrices are read into, one after the other.
 #[derive(Debug, Default)]
-pub(crate) struct Rows(Vec<u8>);
+pub(super) struct Rows(Vec<u8>);
 
 impl Rows {
     /// Packs whole blocks of rows into `out`. Rows that are packed alone lie as they do in their matrix.
-    pub(crate) fn pack(
+    pub(super) fn pack(
         &mut self,
         checkpoint: &Checkpoint,
         linear: &Linear,

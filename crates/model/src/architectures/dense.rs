@@ -1,0 +1,117 @@
+//! Keys that decoders of attention and a gated feed-forward network, each behind a norm, have in common.
+
+use super::rope;
+use crate::blueprint::{AttentionSpec, Blueprint, LayerSpec, MlpSpec};
+use mlx_serving_checkpoint::{Keys, Result};
+
+/// No dimension is larger than this: products of three stay within `u64` and no claim makes us allocate.
+const MAX_DIMENSION: u64 = 1 << 20;
+const MAX_LAYERS: u64 = 1024;
+const MAX_HEADS: u64 = 4096;
+
+/// What an architecture takes for keys that are absent; mlx-lm's, each.
+pub(super) struct Defaults {
+    /// `num_key_value_heads` may be absent: every query head has its own then.
+    pub own_kv_heads: bool,
+    /// `head_dim` may be absent: it is hidden width / heads then.
+    pub derived_head_dim: bool,
+    /// `max_position_embeddings`.
+    pub positions: usize,
+    /// `rope_theta`; `None` must be given.
+    pub theta: Option<f64>,
+    /// `tie_word_embeddings`.
+    pub tied: bool,
+    /// Windows of so many layers.
+    pub windows: fn(&Keys<'_>, usize) -> Result<Vec<Option<usize>>>,
+}
+
+/// A decoder whose layers are alike but for their windows: one rotary embedding over whole heads, no biases, no norms of heads.
+pub(super) fn read(keys: &Keys<'_>, defaults: &Defaults) -> Result<Blueprint> {
+    // Nothing would be computed of these.
+    RELATIVES.iter().try_for_each(|&(key, neutral)| keys.refuse_unless(key, neutral))?;
+    let hidden = keys.size("hidden_size", MAX_DIMENSION)?;
+    let layers = keys.size("num_hidden_layers", MAX_LAYERS)?;
+    let heads = keys.size("num_attention_heads", MAX_HEADS)?;
+    let kv_heads = match keys.has("num_key_value_heads") {
+        false if defaults.own_kv_heads => heads,
+        _ => keys.size("num_key_value_heads", MAX_HEADS)?,
+    };
+    if !heads.is_multiple_of(kv_heads) {
+        return Err(keys.bad("num_key_value_heads", format!("a divisor of num_attention_heads, which is {heads}")));
+    }
+    let head_dim = match keys.has("head_dim") {
+        false if defaults.derived_head_dim => {
+            if !hidden.is_multiple_of(heads) {
+                let expected = format!("a divisor of hidden_size, which is {hidden}");
+                return Err(keys.bad("num_attention_heads", expected));
+            }
+            hidden / heads
+        }
+        _ => keys.size("head_dim", 4096)?,
+    };
+    if !head_dim.is_multiple_of(2) || head_dim > 4096 {
+        let expected = "an even number up to 4096: rotary embedding takes pairs";
+        return Err(keys.refusal("head_dim", head_dim, expected));
+    }
+    match keys.text("hidden_act")? {
+        None | Some("silu") => {}
+        Some(_) => return Err(keys.bad("hidden_act", "\"silu\", the only activation of these architectures")),
+    }
+    let max_positions = keys.optional_size("max_position_embeddings", 1 << 28)?.unwrap_or(defaults.positions);
+    let windows = (defaults.windows)(keys, layers)?;
+    let rope = rope::read(keys, head_dim, defaults.theta, max_positions, &windows)?;
+    let mlp = MlpSpec { width: keys.size("intermediate_size", MAX_DIMENSION)?, bias: false };
+    let layer = |window| {
+        let (rope, head_norms, qkv_bias, o_bias) = (Some(0), false, false, false);
+        let mixer = AttentionSpec { heads, kv_heads, head_dim, window, rope, head_norms, qkv_bias, o_bias };
+        LayerSpec { mixer, mlp: mlp.clone() }
+    };
+    Ok(Blueprint {
+        vocab: keys.size("vocab_size", 1 << 24)?,
+        hidden,
+        max_positions,
+        norm_eps: keys.number("rms_norm_eps", None, 1e-12..=1e-2)? as f32,
+        layers: windows.into_iter().map(layer).collect(),
+        ropes: vec![rope],
+        tied: keys.flag("tie_word_embeddings", defaults.tied)?,
+    })
+}
+
+/// Windows of the layers that `layer_types` names sliding.
+pub(super) fn typed_windows(keys: &Keys<'_>, layers: usize) -> Result<Vec<Option<usize>>> {
+    const FULL: &str = "full_attention";
+    let window = keys.optional_size("sliding_window", 1 << 28)?;
+    let Some(types) = keys.choices("layer_types", layers, &[FULL, "sliding_attention"])? else {
+        return Ok(vec![None; layers]);
+    };
+    if window.is_none() && types.iter().any(|&kind| kind != FULL) {
+        return Err(keys.bad("sliding_window", "a whole number: layer_types has sliding_attention"));
+    }
+    Ok(types.into_iter().map(|kind| window.filter(|_| kind != FULL)).collect())
+}
+
+/// Keys of these architectures' relatives, which change what a model computes in ways that are not implemented, each with the
+/// number that asks for nothing (true and false are 1 and 0). `None`: the key must not be there.
+const RELATIVES: [(&str, Option<f64>); 21] = [
+    ("partial_rotary_factor", Some(1.0)),
+    ("rope_local_base_freq", None),
+    ("rope_interleaved", Some(0.0)),
+    ("is_causal", Some(1.0)),
+    ("use_bidirectional_attention", Some(0.0)),
+    ("attention_multiplier", None),
+    ("query_pre_attn_scalar", None),
+    ("attn_logit_softcapping", Some(0.0)),
+    ("final_logit_softcapping", Some(0.0)),
+    ("embedding_multiplier", Some(1.0)),
+    ("residual_multiplier", Some(1.0)),
+    ("logits_scaling", Some(1.0)),
+    ("logit_scale", Some(1.0)),
+    ("scale_emb", Some(1.0)),
+    ("scale_depth", None),
+    ("dim_model_base", None),
+    ("clip_qkv", Some(0.0)),
+    ("use_qk_norm", Some(0.0)),
+    ("num_experts", Some(0.0)),
+    ("num_local_experts", Some(0.0)),
+    ("text_config", None),
+];

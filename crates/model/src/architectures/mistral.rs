@@ -1,0 +1,21 @@
+//! Mistral: a Llama, untied by default, whose window is every layer's unless the configuration names those that have it.
+
+use super::dense::{self, Defaults};
+use super::llama;
+use crate::blueprint::Blueprint;
+use mlx_serving_checkpoint::synth::Shape;
+use mlx_serving_checkpoint::{Keys, Result};
+
+pub(super) const SHAPES: [Shape; 1] = [Shape { name: "tiny-mistral", ..Shape::TINY }];
+
+pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
+    llama::parse_with(keys, &Defaults { tied: false, windows, ..llama::DEFAULTS })
+}
+
+/// mlx-lm knows only the layers that are named; Mistral 7B v0.1 names none and means all.
+fn windows(keys: &Keys<'_>, layers: usize) -> Result<Vec<Option<usize>>> {
+    match keys.has("layer_types") {
+        true => dense::typed_windows(keys, layers),
+        false => Ok(vec![keys.optional_size("sliding_window", 1 << 28)?; layers]),
+    }
+}

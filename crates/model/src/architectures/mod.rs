@@ -1,0 +1,48 @@
+//! Architectures: from the keys of `config.json` to a blueprint. One file each, named after `model_type`, with its defaults and quirks.
+//! This is the only list of them.
+
+mod dense;
+mod llama;
+mod mistral;
+mod qwen2;
+mod qwen3;
+mod rope;
+
+use crate::blueprint::Blueprint;
+use mlx_serving_checkpoint::synth::Shape;
+use mlx_serving_checkpoint::{Config, Keys, Result};
+
+/// An architecture.
+pub(crate) struct Architecture {
+    /// Its `model_type`.
+    pub name: &'static str,
+    parse: fn(&Keys<'_>) -> Result<Blueprint>,
+    /// Shapes of random models.
+    pub shapes: &'static [Shape],
+}
+
+/// All that are known.
+pub(crate) const ALL: [Architecture; 4] = [
+    Architecture { name: "qwen2", parse: qwen2::parse, shapes: &qwen2::SHAPES },
+    Architecture { name: "qwen3", parse: qwen3::parse, shapes: &qwen3::SHAPES },
+    Architecture { name: "llama", parse: llama::parse, shapes: &llama::SHAPES },
+    Architecture { name: "mistral", parse: mistral::parse, shapes: &mistral::SHAPES },
+];
+
+impl Blueprint {
+    /// The blueprint of a model with this configuration.
+    ///
+    /// # Errors
+    /// An architecture that is not known; a key that is missing, out of range, or asks for what is not implemented.
+    pub fn of(config: &Config) -> Result<Self> {
+        let keys = config.keys();
+        let named = keys.text("model_type").ok().flatten();
+        match ALL.iter().find(|architecture| Some(architecture.name) == named) {
+            Some(architecture) => (architecture.parse)(&keys),
+            None => {
+                let names = ALL.map(|architecture| architecture.name).join(", ");
+                Err(keys.bad("model_type", format!("one of the architectures known here: {names}")))
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Qwen2 and Qwen2.5: biases on q, k and v.
+
+use super::dense::{self, Defaults};
+use crate::blueprint::Blueprint;
+use mlx_serving_checkpoint::synth::Shape;
+use mlx_serving_checkpoint::{Keys, Result};
+
+#[rustfmt::skip]
+const QWEN_0_5B: Shape = Shape {
+    name: "qwen2.5-0.5b", hidden: 896, layers: 24, intermediate: 4864,
+    heads: 14, kv_heads: 2, head_dim: 64, vocab: 151_936, tied: true,
+};
+
+#[rustfmt::skip]
+pub(super) const SHAPES: [Shape; 4] = [
+    QWEN_0_5B,
+    Shape { name: "qwen2.5-1.5b", hidden: 1536, layers: 28, intermediate: 8960, heads: 12, head_dim: 128, ..QWEN_0_5B },
+    Shape {
+        name: "qwen2.5-7b", hidden: 3584, layers: 28, intermediate: 18_944,
+        heads: 28, kv_heads: 4, head_dim: 128, vocab: 152_064, tied: false,
+    },
+    Shape { name: "tiny-qwen2", tied: true, ..Shape::TINY },
+];
+
+pub(super) const DEFAULTS: Defaults = Defaults {
+    own_kv_heads: false,
+    derived_head_dim: true,
+    positions: 32_768,
+    theta: Some(1e6),
+    tied: true,
+    windows: no_windows,
+};
+
+pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
+    let mut model = dense::read(keys, &DEFAULTS)?;
+    model.layers.iter_mut().for_each(|layer| layer.mixer.qkv_bias = true);
+    Ok(model)
+}
+
+/// mlx-lm gives these models no windows and refuses none; one that is switched on is refused here.
+fn no_windows(keys: &Keys<'_>, layers: usize) -> Result<Vec<Option<usize>>> {
+    if keys.flag("use_sliding_window", false)? {
+        return Err(keys.bad("use_sliding_window", "false: windows of this architecture are not implemented"));
+    }
+    Ok(vec![None; layers])
+}

@@ -1,0 +1,18 @@
+//! Qwen3: a norm on each query and key head; a head's width and the rotary base must be given.
+
+use super::dense::{self, Defaults};
+use super::qwen2;
+use crate::blueprint::Blueprint;
+use mlx_serving_checkpoint::synth::Shape;
+use mlx_serving_checkpoint::{Keys, Result};
+
+pub(super) const SHAPES: [Shape; 1] = [Shape { name: "tiny-qwen3", head_dim: 64, ..Shape::TINY }];
+
+pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
+    if keys.flag("attention_bias", false)? {
+        return Err(keys.bad("attention_bias", "false: biases of this architecture are not implemented"));
+    }
+    let mut model = dense::read(keys, &Defaults { derived_head_dim: false, theta: None, ..qwen2::DEFAULTS })?;
+    model.layers.iter_mut().for_each(|layer| layer.mixer.head_norms = true);
+    Ok(model)
+}

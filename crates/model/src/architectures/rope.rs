@@ -1,0 +1,194 @@
+//! Keys of rotary embedding.
+
+use crate::rope::{Rope, Scaling};
+use mlx_serving_checkpoint::{Keys, Nesting, Result};
+
+/// Keys that are read, and those that change nothing. Any other may change the result.
+const KNOWN: [&str; 19] = [
+    "type",
+    "rope_type",
+    "rope_theta",
+    "factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "original_max_position_embeddings",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "attention_factor",
+    "attn_factor",
+    "extrapolation_factor",
+    "truncate",
+    "partial_rotary_factor",
+    "finetuned",
+    // The sections of a multimodal model's positions are all one text's.
+    "mrope_section",
+    "mrope_interleaved",
+];
+
+/// Longest context before stretching.
+const MAX_CONTEXT: f64 = (1u64 << 28) as f64;
+
+/// Content of one object of parameters: newer configurations nest everything in `rope_parameters`, older ones have `rope_theta`
+/// beside `rope_scaling`.
+#[derive(Debug, Clone, PartialEq)]
+struct Parameters {
+    theta: Option<f64>,
+    /// `None` where nothing is said of it.
+    scaling: Option<Scaling>,
+}
+
+/// Rotary embedding that every layer shares. `default_theta` is the base where no key gives one; the model was made for `positions`.
+pub(super) fn read(
+    keys: &Keys<'_>,
+    head_dim: usize,
+    default_theta: Option<f64>,
+    positions: usize,
+    windows: &[Option<usize>],
+) -> Result<Rope> {
+    let layers = Layers { windows, positions, beside: keys.optional_number(ORIGINAL, 1.0..=MAX_CONTEXT)? };
+    let old = parameters(keys, "rope_scaling", &layers)?;
+    let new = parameters(keys, "rope_parameters", &layers)?;
+    let theta = agreed([("rope_theta", theta(keys)?), ("rope_parameters", new.theta), ("rope_scaling", old.theta)])
+        .map_err(|key| keys.bad(key, "the same base of frequencies (rope_theta) wherever the file gives one"))?;
+    let scaling = agreed([("rope_scaling", old.scaling), ("rope_parameters", new.scaling)])
+        .map_err(|key| keys.bad(key, "the same scaling as in rope_scaling"))?
+        .unwrap_or(Scaling::None);
+    if let Scaling::Llama3 { original, .. } | Scaling::Yarn { original, .. } = scaling
+        && layers.beside.is_some_and(|beside| beside != original)
+    {
+        return Err(keys.bad(ORIGINAL, format!("{original}, as in the parameters of the rotary embedding")));
+    }
+    let Some(theta) = theta.or(default_theta) else { return Err(keys.bad("rope_theta", THETA)) };
+    if matches!(scaling, Scaling::Dynamic { .. }) && head_dim == 2 {
+        return Err(keys.bad("head_dim", "a number above 2: a single pair has no dynamic scaling"));
+    }
+    Ok(Rope { dims: head_dim, theta, interleaved: keys.flag("rope_traditional", false)?, scaling })
+}
+
+/// Facts about the model that its rotary parameters depend on.
+struct Layers<'a> {
+    windows: &'a [Option<usize>],
+    /// Longest context that the model was made for.
+    positions: usize,
+    /// Context before stretching that the file gives outside of the parameters, for those that have none of their own.
+    beside: Option<f64>,
+}
+
+const ORIGINAL: &str = "original_max_position_embeddings";
+const THETA: &str = "a number from 2 to 1e12";
+
+fn theta(keys: &Keys<'_>) -> Result<Option<f64>> {
+    keys.optional_number("rope_theta", 2.0..=1e12)
+}
+
+/// The one value that is given, in several places perhaps; the first place that says something else.
+fn agreed<T: PartialEq, const N: usize>(found: [(&'static str, Option<T>); N]) -> Result<Option<T>, &'static str> {
+    let mut value = None;
+    for (place, found) in found {
+        match (&value, found) {
+            (_, None) => {}
+            (None, found) => value = found,
+            (Some(value), Some(found)) if *value == found => {}
+            _ => return Err(place),
+        }
+    }
+    Ok(value)
+}
+
+/// The parameters under a key, which may be nested by the layers' type. Types that no layer has do not count.
+fn parameters(keys: &Keys<'_>, key: &str, layers: &Layers<'_>) -> Result<Parameters> {
+    let Some(all) = keys.object(key)? else { return Ok(Parameters { theta: None, scaling: None }) };
+    match all.nesting() {
+        Nesting::Flat => return one(&all, layers),
+        Nesting::Nested => {}
+        Nesting::Mixed => {
+            return Err(keys.bad(key, "either parameters, or an object of them for each type of layers"));
+        }
+    }
+    let mut found = Vec::new();
+    for (kind, used) in [
+        ("full_attention", layers.windows.iter().any(Option::is_none)),
+        ("sliding_attention", layers.windows.iter().any(Option::is_some)),
+    ] {
+        if used {
+            let expected = "an object: it is nested by the layers' type, and layers of this type are there";
+            let own = all.object(kind)?.ok_or_else(|| all.bad(kind, expected))?;
+            found.push((kind, one(&own, layers)?));
+        }
+    }
+    match &found[..] {
+        [(_, first), .., (kind, last)] if first != last => Err(all.bad(
+            kind,
+            "what full_attention has: rotary embeddings that differ by the layers' type are not implemented",
+        )),
+        [(_, first), ..] => Ok(first.clone()),
+        [] => Ok(Parameters { theta: None, scaling: None }),
+    }
+}
+
+/// The parameters of one object that is not nested.
+fn one(keys: &Keys<'_>, layers: &Layers<'_>) -> Result<Parameters> {
+    if let Some(key) = keys.names().find(|key| !KNOWN.contains(key)) {
+        return Err(keys.bad(key, "nothing: rotary embedding with this key is not implemented"));
+    }
+    keys.refuse_unless("partial_rotary_factor", Some(1.0))?;
+    keys.refuse_unless("extrapolation_factor", Some(1.0))?;
+    if !keys.flag("truncate", true)? {
+        return Err(keys.bad("truncate", "true: a ramp between fractions of a pair is not implemented"));
+    }
+    Ok(Parameters { theta: theta(keys)?, scaling: scaling(keys, layers)? })
+}
+
+fn scaling(keys: &Keys<'_>, layers: &Layers<'_>) -> Result<Option<Scaling>> {
+    const KINDS: [&str; 5] = ["default", "linear", "dynamic", "llama3", "yarn"];
+    let kind = agreed([("type", keys.choice("type", &KINDS)?), ("rope_type", keys.choice("rope_type", &KINDS)?)])
+        .map_err(|key| keys.bad(key, "the same as type"))?;
+    let Some(kind) = kind else {
+        return match keys.optional_number("factor", 1.0..=1.0) {
+            Ok(_) => Ok(None),
+            Err(_) => Err(keys.bad("rope_type", "default, linear, dynamic, llama3 or yarn, because a factor is there")),
+        };
+    };
+    let factor = || keys.number("factor", None, 0.01..=1e4);
+    let original = |default| keys.number(ORIGINAL, layers.beside.or(Some(default)), 1.0..=MAX_CONTEXT);
+    let positive = |key, default| keys.number(key, Some(default), 1e-3..=1e4);
+    let below = |low: &str, (high, value), limit: f64| match limit < value {
+        true => Ok(()),
+        false => Err(keys.bad(high, format!("a number above {low}, which is {limit}"))),
+    };
+    Ok(Some(match kind {
+        "linear" => Scaling::Linear { factor: factor()? },
+        "dynamic" => Scaling::Dynamic { factor: factor()?, max_position: layers.positions },
+        "llama3" => {
+            let (low, high) = (positive("low_freq_factor", 1.0)?, positive("high_freq_factor", 4.0)?);
+            below("low_freq_factor", ("high_freq_factor", high), low)?;
+            Scaling::Llama3 { factor: factor()?, low, high, original: original(8192.0)? }
+        }
+        "yarn" => {
+            let (beta_fast, beta_slow) = (positive("beta_fast", 32.0)?, positive("beta_slow", 1.0)?);
+            below("beta_slow", ("beta_fast", beta_fast), beta_slow)?;
+            let factor = factor()?;
+            Scaling::Yarn {
+                factor,
+                original: original(4096.0)?,
+                beta_fast,
+                beta_slow,
+                attention: attention(keys, factor)?,
+            }
+        }
+        _ => Scaling::None,
+    }))
+}
+
+/// YaRN's factor of rotated queries and keys: `attention_factor`, else what the context's stretching by `factor` asks for; times
+/// `attn_factor`.
+fn attention(keys: &Keys<'_>, factor: f64) -> Result<f64> {
+    let temperature = |mscale: f64| if factor > 1.0 { 0.1 * mscale * factor.ln() + 1.0 } else { 1.0 };
+    let mscale = keys.number("mscale", Some(1.0), 0.0..=100.0)?;
+    let all_dim = keys.number("mscale_all_dim", Some(0.0), 0.0..=100.0)?;
+    let given = keys.optional_number("attention_factor", 0.01..=100.0)?;
+    let times = keys.number("attn_factor", Some(1.0), 0.01..=100.0)?;
+    Ok(times * given.unwrap_or(temperature(mscale) / temperature(all_dim)))
+}

@@ -1,0 +1,40 @@
+use crate::blueprint::{Blueprint, LinearSpec};
+use crate::load::{Loader, Module, Residency};
+use crate::state::Scratch;
+use crate::{ModelError, Step};
+use mlx_serving_device::ops::Embed;
+use mlx_serving_device::{Encoder, Op, Result, Weight};
+
+/// Embedding of tokens: residual = table[token]
+#[derive(Debug)]
+pub(crate) struct Embedding {
+    /// As a head takes it, where it is tied.
+    pub module: Module,
+    table: Vec<Weight>,
+    /// Transfers of its weights.
+    pub ready: Residency,
+}
+
+impl Embedding {
+    /// Its module.
+    pub(crate) fn spec(model: &Blueprint) -> LinearSpec {
+        LinearSpec { path: "model.embed_tokens", rows: model.vocab, cols: model.hidden, bias: false, whole: false }
+    }
+
+    pub(crate) fn load(loader: &mut Loader<'_>, model: &Blueprint) -> Result<Self, ModelError> {
+        let module = loader.linear("", &Self::spec(model))?;
+        let table = module.iter().map(|part| part.weight.clone()).collect();
+        Ok(Self { module, table, ready: loader.residency() })
+    }
+
+    pub(crate) fn record(&self, encoder: &mut dyn Encoder, step: &Step<'_>, x: &Scratch) -> Result<()> {
+        self.ready.order(encoder)?;
+        encoder.record(Op::Embed(Embed {
+            table: self.table.clone(),
+            tokens: step.tokens.clone(),
+            sampled: step.sampled.clone(),
+            rows: step.batch.rows,
+            out: x.residual.clone(),
+        }))
+    }
+}

@@ -1,0 +1,111 @@
+use crate::blueprint::Blueprint;
+use mlx_serving_device::ops::Copy;
+use mlx_serving_device::{Buffer, Device, Encoder, Op, Result, Storage};
+use mlx_serving_metal_layer::{Allocate, Allocation};
+
+/// Activations and logits of one step, all f32. Steps of one queue run in order, so one is enough for all in flight.
+#[derive(Debug)]
+pub struct Scratch {
+    /// [rows][hidden]: the residual stream.
+    pub(crate) residual: Buffer,
+    /// [rows][(heads + 2 · kv heads) · head_dim]
+    pub(crate) qkv: Buffer,
+    /// [rows][heads · head_dim]
+    pub(crate) attended: Buffer,
+    /// [rows][intermediate]
+    pub(crate) gated: Buffer,
+    /// Of each rotary embedding: [rows][pairs][2]
+    pub(crate) angles: Vec<Buffer>,
+    /// `f32 [logit rows][vocabulary]`; valid until the next step begins.
+    pub logits: Buffer,
+    /// The same for the host, after [`Self::make_readable`]; on unified memory the same buffer.
+    readable: Buffer,
+    vocab: usize,
+    _held: Vec<Allocation>,
+}
+
+/// Floats of each buffer.
+pub(super) struct Sizes {
+    residual: usize,
+    qkv: usize,
+    attended: usize,
+    gated: usize,
+    angles: Vec<usize>,
+    logits: usize,
+}
+
+impl Sizes {
+    /// Of steps of `rows` rows of which `logit_rows` need logits: each as wide as the widest layer's.
+    pub(super) fn of(model: &Blueprint, rows: usize, logit_rows: usize) -> Self {
+        let mixers = || model.layers.iter().map(|layer| &layer.mixer);
+        let widest = |widths: &mut dyn Iterator<Item = usize>| rows * widths.max().unwrap_or(0);
+        Self {
+            residual: rows * model.hidden,
+            qkv: widest(&mut mixers().map(|m| (m.heads + 2 * m.kv_heads) * m.head_dim)),
+            attended: widest(&mut mixers().map(|m| m.heads * m.head_dim)),
+            gated: widest(&mut model.layers.iter().map(|layer| layer.mlp.width)),
+            angles: model.ropes.iter().map(|rope| rows * rope.dims).collect(),
+            logits: logit_rows * model.vocab,
+        }
+    }
+
+    /// Bytes of all buffers, and where they lie.
+    pub(super) fn bytes(&self, device: &dyn Device) -> Vec<(u64, Storage)> {
+        let activations = [self.residual, self.qkv, self.attended, self.gated].into_iter().chain(self.angles.clone());
+        let mut all: Vec<(u64, Storage)> = activations.map(|floats| (4 * floats as u64, Storage::Private)).collect();
+        let (logits, readable) = logits_storage(device);
+        all.extend([logits].into_iter().chain(readable).map(|storage| (4 * self.logits as u64, storage)));
+        all
+    }
+}
+
+/// Storage of the logits, and of those for the host where it does not reach the device's.
+fn logits_storage(device: &dyn Device) -> (Storage, Option<Storage>) {
+    match device.info().unified_memory {
+        true => (Storage::Shared, None),
+        // Sampling would read them over the bus, and the host seldom wants them.
+        false => (Storage::Private, Some(Storage::Shared)),
+    }
+}
+
+impl Scratch {
+    /// Room for steps of `rows` rows of which `logit_rows` need logits.
+    pub fn new(
+        model: &Blueprint,
+        device: &dyn Device,
+        allocate: &dyn Allocate,
+        rows: usize,
+        logit_rows: usize,
+    ) -> Result<Self> {
+        let sizes = Sizes::of(model, rows, logit_rows);
+        let mut held = Vec::new();
+        let mut room = |floats: usize, storage, tag| -> Result<Buffer> {
+            let memory = allocate.allocate(4 * floats as u64, storage, tag)?;
+            let buffer = (*memory).clone();
+            held.push(memory);
+            Ok(buffer)
+        };
+        let mut own = |floats| room(floats, Storage::Private, "activations");
+        let (residual, qkv, attended, gated) =
+            (own(sizes.residual)?, own(sizes.qkv)?, own(sizes.attended)?, own(sizes.gated)?);
+        let angles = sizes.angles.iter().map(|&floats| own(floats)).collect::<Result<_>>()?;
+        let (storage, other) = logits_storage(device);
+        let logits = room(sizes.logits, storage, "logits")?;
+        let readable = other.map_or(Ok(logits.clone()), |storage| room(sizes.logits, storage, "logits"))?;
+        Ok(Self { residual, qkv, attended, gated, angles, logits, readable, vocab: model.vocab, _held: held })
+    }
+
+    /// Records, after a step's ops, what lets the host read the first `rows` rows of its logits.
+    pub fn make_readable(&self, encoder: &mut dyn Encoder, rows: usize) -> Result<()> {
+        let bytes = 0..4 * (rows * self.vocab) as u64;
+        if self.logits.overlaps(&self.readable) || rows == 0 {
+            return Ok(());
+        }
+        encoder.record(Op::Copy(Copy { from: self.logits.slice(bytes.clone())?, to: self.readable.slice(bytes)? }))
+    }
+
+    /// Reads whole rows of logits from row `first` on, once the step has completed.
+    pub fn read_logits(&self, first: usize, logits: &mut [f32]) -> Result<()> {
+        self.readable.read(4 * (first * self.vocab) as u64, logits)
+    }
+}
