@@ -1,6 +1,6 @@
 //! Keys that decoders of attention and a gated feed-forward network, each behind a norm, have in common.
 
-use super::rope;
+use super::rope_keys;
 use crate::blueprint::{AttentionSpec, Blueprint, LayerSpec, MlpSpec};
 use mlx_serving_checkpoint::{Keys, Result};
 
@@ -59,7 +59,7 @@ pub(super) fn read(keys: &Keys<'_>, defaults: &Defaults) -> Result<Blueprint> {
     }
     let max_positions = keys.optional_size("max_position_embeddings", 1 << 28)?.unwrap_or(defaults.positions);
     let windows = (defaults.windows)(keys, layers)?;
-    let rope = rope::read(keys, head_dim, defaults.theta, max_positions, &windows)?;
+    let rope = rope_keys::read(keys, head_dim, defaults.theta, max_positions, &windows)?;
     let mlp = MlpSpec { width: keys.size("intermediate_size", MAX_DIMENSION)?, bias: false };
     let layer = |window| {
         let (rope, head_norms, qkv_bias, o_bias) = (Some(0), false, false, false);

@@ -6,7 +6,7 @@ mod llama;
 mod mistral;
 mod qwen2;
 mod qwen3;
-mod rope;
+mod rope_keys;
 
 use crate::blueprint::Blueprint;
 use mlx_serving_checkpoint::synth::Shape;
@@ -22,7 +22,7 @@ pub(crate) struct Architecture {
 }
 
 /// All that are known.
-pub(crate) const ALL: [Architecture; 4] = [
+pub(crate) const ALL: &[Architecture] = &[
     Architecture { name: "qwen2", parse: qwen2::parse, shapes: &qwen2::SHAPES },
     Architecture { name: "qwen3", parse: qwen3::parse, shapes: &qwen3::SHAPES },
     Architecture { name: "llama", parse: llama::parse, shapes: &llama::SHAPES },
@@ -40,8 +40,8 @@ impl Blueprint {
         match ALL.iter().find(|architecture| Some(architecture.name) == named) {
             Some(architecture) => (architecture.parse)(&keys),
             None => {
-                let names = ALL.map(|architecture| architecture.name).join(", ");
-                Err(keys.bad("model_type", format!("one of the architectures known here: {names}")))
+                let names: Vec<&str> = ALL.iter().map(|architecture| architecture.name).collect();
+                Err(keys.bad("model_type", format!("one of the architectures known here: {}", names.join(", "))))
             }
         }
     }
