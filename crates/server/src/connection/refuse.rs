@@ -6,18 +6,27 @@ use super::socket::{LINGER, LINGER_BYTES};
 use crate::error::ApiError;
 use axum::http::Version;
 use axum::response::IntoResponse;
-use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Tells the client that there is no room. Its place is free for others at once.
-pub(super) async fn refuse(socket: TcpStream, mut place: Place) {
+/// Tells the client that there is no room, then takes what it is still sending, within bounds: closing on unread bytes would reset the
+/// connection, and with it the answer. Its place is free for others at once.
+pub(super) async fn refuse(mut socket: TcpStream, mut place: Place) {
     place.leave();
     let crowded = whole(ApiError::crowded().into_response(), Version::HTTP_11, false, false).await;
+    let answer = async {
+        socket.write_all(&crowded).await?;
+        socket.shutdown().await
+    };
+    // Nobody waits long for a client that does not take so few bytes.
+    if !matches!(timeout(LINGER, answer).await, Ok(Ok(()))) {
+        return;
+    }
+    let (mut rest, mut sink) = (socket.take(LINGER_BYTES), tokio::io::sink());
     tokio::select! {
-        // Nobody waits long for a client that does not take so few bytes; newcomers need the place at once.
-        _ = timeout(LINGER, last_answer(socket, &crowded)) => {}
+        _ = timeout(LINGER, tokio::io::copy(&mut rest, &mut sink)) => {}
+        // Newcomers need the place even so.
         _ = place.activity.closed() => {}
     }
 }
@@ -34,14 +43,4 @@ pub(super) async fn make_room(socket: TcpStream, place: Place, read: bool) {
     if let Ok(socket) = TcpStream::from_std(socket) {
         refuse(socket, place).await;
     }
-}
-
-/// Writes an answer, then takes what the client is still sending, within bounds: closing on unread bytes would reset the connection, and
-/// with it the answer.
-async fn last_answer(mut socket: TcpStream, answer: &[u8]) -> io::Result<()> {
-    socket.write_all(answer).await?;
-    socket.shutdown().await?;
-    let mut rest = socket.take(LINGER_BYTES);
-    tokio::io::copy(&mut rest, &mut tokio::io::sink()).await?;
-    Ok(())
 }

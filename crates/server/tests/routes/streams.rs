@@ -73,7 +73,7 @@ async fn one_failed_choice_ends_the_stream_of_all() {
     house.model.plays([vec![Say("a"), Wait(gate)], vec![Say("b"), Fail(EngineError::Device("a fault".into()))]]);
     let reply = house.complete(json!({ "n": 2, "stream": true })).await;
     assert_eq!(events(&reply.text).last().unwrap()["error"]["code"], "device_error");
-    assert_eq!(house.model.canceled(), 2);
+    assert_eq!(house.model.canceled(), 1);
 }
 
 #[tokio::test]
