@@ -81,6 +81,7 @@ impl Ask {
             logprobs: self.logprobs,
             prompt_logprobs: self.prompt_logprobs,
             begins_text: self.begins_text,
+            salt: 0,
         };
         // The last one takes the prompt itself.
         std::iter::repeat_n(prompt, self.choices).enumerate().map(request).collect()

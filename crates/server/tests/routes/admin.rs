@@ -90,8 +90,8 @@ async fn readiness_waits_for_what_is_loaded_or_loaded_again() {
         async move { crate::house::Reply::of(tower::ServiceExt::oneshot(app, request).await.unwrap()).await }
     };
     assert_eq!(get("/ready").await.json(503), json!({ "status": "loading", "reason": null }));
-    state.add_lost("m".into(), "its file changed".into());
-    let reloading = json!({ "status": "reloading", "reason": "m is being loaded again: its file changed" });
+    crate::house::lose(&state, "m");
+    let reloading = json!({ "status": "reloading", "reason": "m is being loaded again: its weights could not be loaded: its file changed" });
     assert_eq!(get("/ready").await.json(503), reloading);
     assert_eq!(get("/health").await.json(200)["status"], "reloading");
     state.add(Arc::new(Script::new("m")));

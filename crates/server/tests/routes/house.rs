@@ -6,6 +6,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use axum::response::Response;
 use http_body_util::BodyExt;
+use mlx_serving_runtime::RuntimeError;
 use mlx_serving_server::{AppState, Settings, router};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -139,4 +140,10 @@ impl Reply {
         let field = |name: &str| json["error"][name].as_str().unwrap_or("").to_owned();
         (field("param"), field("code"), field("message"))
     }
+}
+
+/// Has the weights of a model change while they are loaded.
+pub fn lose(state: &AppState, id: &str) {
+    let changed = || Err(RuntimeError::Weights { model: id.to_owned(), reason: "its file changed".to_owned() });
+    state.registry().load(id, changed).unwrap();
 }

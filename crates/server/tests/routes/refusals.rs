@@ -200,7 +200,7 @@ async fn a_server_that_stops_takes_no_new_requests_and_ends_the_others() {
 async fn a_model_that_is_loaded_or_loaded_again_will_be_there_soon() {
     let settings = Settings { names: vec!["m".into(), "lost".into()], ..Settings::default() };
     let state = AppState::new(settings);
-    state.add_lost("lost".into(), "its file changed".into());
+    crate::house::lose(&state, "lost");
     let app = router(state);
     let ask = |model: &str| {
         use tower::ServiceExt;
@@ -212,7 +212,10 @@ async fn a_model_that_is_loaded_or_loaded_again_will_be_there_soon() {
     let (_, code, message) = ask("m").await.error(503);
     assert_eq!((code.as_str(), message.as_str()), ("unavailable", "model m is being loaded; try again soon"));
     let reply = ask("lost").await;
-    assert_eq!(reply.error(503).2, "model lost is being loaded again (its file changed); try again soon");
+    assert_eq!(
+        reply.error(503).2,
+        "model lost is being loaded again (its weights could not be loaded: its file changed); try again soon"
+    );
     assert_eq!(reply.headers["retry-after"], "1");
 }
 
