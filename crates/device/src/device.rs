@@ -1,4 +1,4 @@
-use crate::{Buffer, Heap, Queue, Result, Storage, Timeline, WeightLayout, WeightSource, WeightSpec};
+use crate::{Buffer, Heap, KvSpec, Queue, Result, Storage, Timeline, WeightLayout, WeightSource, WeightSpec};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -56,17 +56,6 @@ pub struct Placement {
     pub size: u64,
     /// Alignment of the offset, a power of two.
     pub align: u64,
-}
-
-/// Shape of one layer's paged KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KvSpec {
-    /// Key/value heads.
-    pub heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// Tokens of one block (page).
-    pub block_tokens: usize,
 }
 
 /// A device: memory, two queues, timelines, and its own layouts of weights and KV blocks.

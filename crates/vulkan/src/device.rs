@@ -2,12 +2,11 @@ use crate::find::{DeviceKind, Gpu, Instance, Survey, ValidationLog, no_driver, s
 use crate::heap::{Tally, VulkanHeap, VulkanMemory};
 use crate::pipelines::{Pipelines, WarmUp};
 use crate::queue::VulkanQueue;
-use crate::queue_kind::QueueKind;
 use crate::record::{Bundles, Recorder};
 use crate::run::{Executor, KernelTime, VulkanTimeline};
 use mlx_serving_device::{
-    Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
-    Timeline, WeightLayout, WeightSource, WeightSpec,
+    Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, QueueId, QueueKind,
+    Result, Storage, Timeline, WeightLayout, WeightSource, WeightSpec,
 };
 use mlx_serving_kernels::{Kernel, Lowering, Scratch, assemble_exact};
 use std::fmt;
@@ -136,12 +135,12 @@ impl VulkanDevice {
             profile: options.profile,
         });
         let executor = Executor::new(gpu, pipelines)?;
-        let open = |kind| Arc::new(VulkanQueue { kind, recorder: recorder.clone(), executor: executor.clone() });
+        let open = |id| Arc::new(VulkanQueue { id, recorder: recorder.clone(), executor: executor.clone() });
         Ok(Arc::new(Self {
             info,
             warm: WarmUp::default(),
             tally: tally(),
-            queues: QueueKind::ALL.map(open),
+            queues: QueueId::of_new_device().map(open),
             recorder,
             executor,
             gpu: gpu.clone(),

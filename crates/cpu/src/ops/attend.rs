@@ -1,14 +1,13 @@
 //! [`Attend`]: keys and values into the cache, then attention, in two phases with a barrier between.
 
-use super::Lowering;
-use crate::kernels::Isa;
+use super::lowering::Lowering;
 use crate::kernels::attention::{Attention, Element, Narrow, PAGE, PART, Pages, Tile, TileShape};
 use crate::kernels::norm::RmsNorm;
 use crate::kernels::rope::{Pairing, rotate};
 use crate::pool::Worker;
 use crate::scratch::Carver;
 use crate::share::{Share, part};
-use crate::simd::vectorize;
+use crate::simd::{Isa, vectorize};
 use crate::view::View;
 use mlx_serving_device::ops::{Attend, Norm, Span};
 use mlx_serving_device::{DeviceError, KvSpec, Result};

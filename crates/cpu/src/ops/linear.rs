@@ -1,15 +1,14 @@
 //! [`Linear`]: tokens made ready once for all matrices, then tiles of 16 output features shared over the workers, each finished
 //! where it is computed.
 
-use super::Lowering;
+use super::lowering::Lowering;
 use super::weight::PackedWeight;
-use crate::kernels::Isa;
 use crate::kernels::gate::Gate;
 use crate::kernels::matmul::{InputFormat, Prepare, Product, RowNorm, TILE, multiply, widths};
 use crate::pool::Worker;
 use crate::scratch::Carver;
 use crate::share::{Share, part};
-use crate::simd::vectorize;
+use crate::simd::{Isa, vectorize};
 use crate::view::View;
 use mlx_serving_device::ops::{Activation, Epilogue, Linear};
 use mlx_serving_device::{Arithmetic, DeviceError, Result};

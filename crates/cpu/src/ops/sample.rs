@@ -1,11 +1,10 @@
 //! [`Sample`]: passes over chunks of all rows, a barrier after each; greedy rows take part in the first and the last only.
 
-use super::Lowering;
-use crate::kernels::Isa;
+use super::lowering::Lowering;
 use crate::kernels::sampling::{Adjust, BINS, Best, Bin, Count, Cut, Draw, Filters, cut, draw_one};
 use crate::pool::Worker;
 use crate::share::part;
-use crate::simd::vectorize;
+use crate::simd::{Isa, vectorize};
 use crate::view::View;
 use mlx_serving_device::ops::{LogitBias, NO_SLOT, Sample, SampleParams};
 use mlx_serving_device::{DeviceError, Result};

@@ -3,7 +3,8 @@
 use super::rig::{LIMIT, room, submit, upload};
 use crate::ops::{Copy, Observe};
 use crate::{
-    Buffer, CommandBuffer, Device, DeviceError, Memory, Op, Point, Result, Status, Storage, Submission, Timeline,
+    Buffer, CommandBuffer, Device, DeviceError, Memory, Op, Point, QueueId, Result, Status, Storage, Submission,
+    Timeline,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -150,6 +151,10 @@ pub fn timelines_never_fall_and_wake_everybody(device: &Arc<dyn Device>) {
 struct Foreign;
 
 impl CommandBuffer for Foreign {
+    fn queue(&self) -> QueueId {
+        QueueId::of_new_device()[0]
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
         self
     }

@@ -1,4 +1,6 @@
-use super::{Batch, Norm, holds, require};
+use super::batch::Batch;
+use super::check::{holds, require};
+use super::linear::Norm;
 use crate::{Buffer, KvSpec, Result};
 
 /// `out[r][i]` = (cos, sin) of position(r) · `inv_freq[i]`, each times `scale`. Once a step; every layer's [`Attend`] reads it.

@@ -1,4 +1,4 @@
-use super::{holds, require};
+use super::check::{holds, require};
 use crate::{Buffer, Result};
 
 /// Choice of one sequence's next token. The order: repetition, presence and frequency penalties, logit biases,

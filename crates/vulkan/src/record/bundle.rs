@@ -1,9 +1,8 @@
 use crate::error::driver;
 use crate::find::Gpu;
 use crate::heap::{Tally, VulkanMemory};
-use crate::queue_kind::QueueKind;
 use ash::vk;
-use mlx_serving_device::{Memory, Result, Storage};
+use mlx_serving_device::{Memory, QueueKind, Result, Storage};
 use mlx_serving_kernels::Launch;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

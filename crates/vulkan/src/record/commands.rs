@@ -116,9 +116,8 @@ mod tests {
     use crate::find::{Instance, Survey};
     use crate::heap::{Tally, VulkanMemory};
     use crate::pipelines::Pipelines;
-    use crate::queue_kind::QueueKind;
     use crate::record::{Bundles, Lease};
-    use mlx_serving_device::{Arithmetic, Buffer, Op, Storage, ops};
+    use mlx_serving_device::{Arithmetic, Buffer, Op, QueueKind, Storage, ops};
     use mlx_serving_kernels::{Access, Launch, Lowering};
     use std::sync::Arc;
 

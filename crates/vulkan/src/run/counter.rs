@@ -1,4 +1,4 @@
-use crate::queue_kind::QueueKind;
+use mlx_serving_device::QueueKind;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

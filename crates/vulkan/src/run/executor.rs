@@ -6,10 +6,9 @@ use super::schedule::{Entry, Mark, Piece};
 use super::shared::{Shared, State};
 use crate::find::Gpu;
 use crate::pipelines::Pipelines;
-use crate::queue_kind::QueueKind;
 use crate::record::{Tape, VulkanCommands};
 use ash::vk;
-use mlx_serving_device::{DeviceError, Patience, Result};
+use mlx_serving_device::{DeviceError, Patience, QueueKind, Result};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -50,7 +49,7 @@ impl Shared {
         let entry = Entry { pieces: pieces.collect(), signals: [done].into_iter().chain(signal).collect(), rest: load };
         self.submissions.fetch_add(1, Relaxed);
         let mut state = self.state();
-        state.schedule.push(queue, entry);
+        state.schedule.push(queue.kind, entry);
         self.pump_locked(&mut state);
         Ok(ending)
     }

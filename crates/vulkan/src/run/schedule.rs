@@ -4,7 +4,7 @@
 //! would wait forever.
 
 use super::counter::{Counter, Progress, Ticket};
-use crate::queue_kind::QueueKind;
+use mlx_serving_device::QueueKind;
 use std::collections::VecDeque;
 use std::sync::Arc;
 

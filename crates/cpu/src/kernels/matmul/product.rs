@@ -1,8 +1,7 @@
 //! The products themselves, written once for all instruction sets.
 
 use super::layout::{CHUNK, DENSE_STEP, Line, TILE, TileLayout, codes, step_lines};
-use crate::kernels::Isa;
-use crate::simd::{Kernel, LANES, Simd, lanes, vectorize};
+use crate::simd::{Isa, Kernel, LANES, Simd, lanes, vectorize};
 use mlx_serving_device::{Arithmetic, Float, WeightFormat};
 use std::marker::PhantomData;
 use std::ops::Range;

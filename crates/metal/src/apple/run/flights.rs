@@ -1,7 +1,6 @@
-use crate::apple::queue_kind::QueueKind;
 use crate::apple::record::Step;
 use crate::apple::timeline::MetalPoint;
-use mlx_serving_device::{Completion, DeviceError, Result, Timeline as _, Times};
+use mlx_serving_device::{Completion, DeviceError, QueueKind, Result, Timeline as _, Times};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
