@@ -43,7 +43,7 @@ impl Worker {
         View::new(&arena.slice(offset as u64..arena.len())?, len)
     }
 
-    /// Runs the job; a failure is noted, the first wins, and the others are sent home.
+    /// Runs the job; a failure is noted, the first wins, and the others are released from the barrier.
     fn run(&mut self, job: &Job<'_>) {
         let outcome = catch_unwind(AssertUnwindSafe(|| job(self)));
         let error = match outcome {

@@ -160,7 +160,7 @@ struct Runner {
 }
 
 impl Runner {
-    /// Interval at which a wait looks whether the queue is closing.
+    /// Interval at which a wait looks whether the queue is closing; no op waits for it.
     const LOOK_UP: Duration = Duration::from_millis(50);
 
     fn serve(&mut self) {

@@ -29,7 +29,7 @@ pub trait CommandBuffer: Send {
 pub struct QueueId {
     /// Number of the device, in this process.
     device: u64,
-    /// Which of its two.
+    /// Kind of the queue.
     pub kind: QueueKind,
 }
 
@@ -49,13 +49,13 @@ impl QueueId {
         let (recorded, kind) = (commands.queue(), self.kind);
         if recorded.device == self.device && recorded.kind != kind {
             return Err(DeviceError::Contract(format!(
-                "a command buffer recorded for the {:?} queue was submitted to the {kind:?} queue",
+                "a command buffer recorded for the {} queue was submitted to the {kind} queue",
                 recorded.kind
             )));
         }
         let own = if recorded == self { commands.into_any().downcast().ok() } else { None };
         own.ok_or_else(|| {
-            DeviceError::Contract(format!("a command buffer of another device was submitted to the {kind:?} queue"))
+            DeviceError::Contract(format!("a command buffer of another device was submitted to the {kind} queue"))
         })
     }
 }

@@ -1,4 +1,5 @@
 use crate::{DeviceError, Op, Result};
+use std::fmt;
 
 /// One of a device's two queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,5 +31,14 @@ impl QueueKind {
                 op.name()
             ))),
         }
+    }
+}
+
+impl fmt::Display for QueueKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            QueueKind::Compute => "compute",
+            QueueKind::Transfer => "transfer",
+        })
     }
 }

@@ -5,7 +5,7 @@ use crate::logprobs::log_softmax;
 use crate::scheduler::{Limits, Plan, Scheduler};
 use crate::spill::SpillStore;
 use crate::uniforms::{self, Bounds, StepInputs};
-use mlx_serving_device::ops::{Copy, LogitBias, NO_SLOT, Observe, Sample, SampleParams};
+use mlx_serving_device::ops::{Copy, LogitBias, NO_HISTORY_ROW, Observe, Sample, SampleParams};
 use mlx_serving_device::{Buffer, Device, DeviceError, Encoder, Op, Result, Status, Storage};
 use mlx_serving_metal_layer::{Allocation, InFlight, LayerStats, MetalLayer, Ticket};
 use mlx_serving_model::{KvCache, Model, Scratch, Step};
@@ -315,7 +315,7 @@ impl Stepper {
                 seed_low: client.seed as u32,
                 seed_high: (client.seed >> 32) as u32,
                 position: span.start + span.rows,
-                slot: client.slot.unwrap_or(NO_SLOT),
+                history_row: client.slot.unwrap_or(NO_HISTORY_ROW),
                 bias_first: biases.len() as u32,
                 bias_count: s.logit_bias.len() as u32,
             });
@@ -356,7 +356,7 @@ impl Stepper {
             encoder.record(Op::Observe(Observe {
                 history: (**history).clone(),
                 vocab: self.model.vocab(),
-                slot: slot as usize,
+                history_row: slot as usize,
                 tokens: (*buffer).clone(),
                 count: tokens.len(),
                 prompt: sequence.progress.prompt,

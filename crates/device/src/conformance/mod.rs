@@ -77,7 +77,7 @@ macro_rules! conformance {
             sample::temperatures_below_the_floor_draw_nothing,
             sample::company_changes_no_choice,
             sample::rows_without_a_finite_value_have_no_token,
-            sample::slots_and_biases_outside_are_refused,
+            sample::history_rows_and_biases_outside_are_refused,
         }
     };
     ($devices:path; $($room:ident::$case:ident),* $(,)?) => {

@@ -31,7 +31,7 @@ fn bytes(buffer: &Buffer) -> Vec<u8> {
 /// An op that records well and fails when it runs.
 fn failing(device: &Arc<dyn Device>) -> Op {
     let (history, tokens) = (room(device, 16), upload(device, &[9u32]));
-    Op::Observe(Observe { history, vocab: 4, slot: 0, tokens, count: 1, prompt: 1 })
+    Op::Observe(Observe { history, vocab: 4, history_row: 0, tokens, count: 1, prompt: 1 })
 }
 
 /// Rules 1 and 2: a chain of copies, each of which reads what the one before wrote, in one command buffer and over many.

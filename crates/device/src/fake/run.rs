@@ -33,9 +33,9 @@ pub(super) fn pretend(op: &Op) -> Result<()> {
     }
 }
 
-/// The token that sampling writes on a device that computes nothing: it depends on seed, position and slot.
+/// The token that sampling writes on a device that computes nothing: it depends on seed, position and history row.
 pub fn scripted_token(params: &SampleParams, vocab: usize) -> u32 {
-    let [word, _] = oracle::threefry([params.seed_low, params.seed_high], [params.position, params.slot]);
+    let [word, _] = oracle::threefry([params.seed_low, params.seed_high], [params.position, params.history_row]);
     (u64::from(word) % vocab.max(1) as u64) as u32
 }
 
@@ -145,7 +145,7 @@ fn used_blocks(op: &Attend, spans: &[crate::ops::Span], tables: &[u32]) -> BTree
 
 fn observe(op: &Observe) -> Result<()> {
     let row = 4 * op.vocab as u64;
-    let place = op.history.slice(op.slot as u64 * row..(op.slot as u64 + 1) * row)?;
+    let place = op.history.slice(op.history_row as u64 * row..(op.history_row as u64 + 1) * row)?;
     let mut row = vec![0; op.vocab];
     oracle::observe(&mut row, &load::<u32>(&op.tokens, op.count)?, op.prompt)?;
     store(&place, &row)

@@ -48,7 +48,7 @@ pub struct Attend {
     pub pairs: usize,
     /// Pairing of the rotated values.
     pub interleaved: bool,
-    /// This layer's cache: blocks of [`crate::Device::kv_block_bytes`] bytes in the backend's layout.
+    /// Cache of the layer: blocks of [`crate::Device::kv_block_bytes`] bytes in the backend's layout.
     pub cache: Buffer,
     /// The ragged batch.
     pub batch: Batch,

@@ -3,8 +3,8 @@
 use super::memory::Memory;
 use super::plan::{Case, Plan};
 use mlx_serving_device::ops::{
-    Activation, Attend, Batch, Embed, Epilogue, Linear, NO_SLOT, Norm, Projection, RopeAngles, Sample, SampleParams,
-    Span,
+    Activation, Attend, Batch, Embed, Epilogue, Linear, NO_HISTORY_ROW, Norm, Projection, RopeAngles, Sample,
+    SampleParams, Span,
 };
 use mlx_serving_device::{Buffer, Op, Result};
 use serde::Serialize;
@@ -167,7 +167,8 @@ impl<'a> Rig<'a> {
         // Tokens from all over the vocabulary.
         let tokens: Vec<u32> = (0..case.rows).map(|row| (row * 7919 % self.plan.shape.vocab) as u32).collect();
         let last_rows: Vec<u32> = (1..=case.sequences).map(|i| (i * each - 1) as u32).collect();
-        let greedy = SampleParams { top_p: 1.0, repetition: 1.0, slot: NO_SLOT, ..bytemuck::Zeroable::zeroed() };
+        let greedy =
+            SampleParams { top_p: 1.0, repetition: 1.0, history_row: NO_HISTORY_ROW, ..bytemuck::Zeroable::zeroed() };
         let m = &self.memory;
         Ok(Step {
             rig: self,
