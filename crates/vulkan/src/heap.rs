@@ -59,7 +59,7 @@ impl VulkanMemory {
             return Err(refused(format!("{used} of the {} bytes set as the limit are in use", tally.limit)));
         }
         let (raw, memory) = allocate(gpu, size, storage).map_err(|e| refused(e.to_string()))?;
-        // From here on its drop gives back what it has.
+        // From here on its drop releases what it has.
         let mut this = Self { raw, memory, mapped: None, len, storage, tally: tally.clone(), gpu: gpu.clone() };
         tally.allocations.fetch_add(1, Relaxed);
         tally.bytes.fetch_add(len, Relaxed);
@@ -161,10 +161,10 @@ fn allocate(gpu: &Gpu, size: u64, storage: Storage) -> Result<(vk::Buffer, vk::D
         let memory = unsafe { gpu.raw.allocate_memory(&info, None) }?;
         // SAFETY: both are new, and the memory has the size that the buffer needs.
         let bound = unsafe { gpu.raw.bind_buffer_memory(buffer, memory, 0) };
-        // SAFETY: memory that could not be bound is in nobody's use.
+        // SAFETY: memory that could not be bound is unused.
         bound.map(|()| memory).inspect_err(|_| unsafe { gpu.raw.free_memory(memory, None) })
     });
-    // SAFETY: a buffer without memory is in nobody's use.
+    // SAFETY: a buffer without memory is unused.
     bound.map(|memory| (buffer, memory)).inspect_err(|_| unsafe { gpu.raw.destroy_buffer(buffer, None) })
 }
 

@@ -15,7 +15,7 @@ impl VulkanQueue {
     /// The mark of a point of this device.
     fn mark(&self, point: &Point) -> Result<Mark> {
         let timeline = point.timeline_as::<VulkanTimeline>()?;
-        if !std::ptr::eq(timeline.executor.as_ptr(), Arc::as_ptr(&self.executor.shared)) {
+        if !std::ptr::eq(timeline.dispatcher.as_ptr(), Arc::as_ptr(&self.executor.dispatcher)) {
             return Err(point.foreign());
         }
         Ok(Mark { counter: timeline.counter.clone(), value: point.value })
@@ -38,9 +38,9 @@ impl Queue for VulkanQueue {
         let (waits, signal) = (marks(waits)?, signal.map(|point| self.mark(&point)).transpose()?);
         let pieces = std::mem::take(&mut commands.pieces).into_iter();
         let pieces = pieces.map(|piece| Ok((marks(&piece.waits)?, piece.tape))).collect::<Result<Vec<_>>>()?;
-        let shared = &self.executor.shared;
-        let ending = shared.submit(commands, waits, pieces, signal)?;
-        Ok(Arc::new(VulkanSubmission { ending, executor: Arc::downgrade(shared) }))
+        let dispatcher = &self.executor.dispatcher;
+        let ending = dispatcher.submit(commands, waits, pieces, signal)?;
+        Ok(Arc::new(VulkanSubmission { ending, dispatcher: Arc::downgrade(dispatcher) }))
     }
 }
 

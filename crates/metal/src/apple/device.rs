@@ -174,6 +174,10 @@ impl Device for MetalDevice {
         self.recorder.lowering.pack_weight(spec, source, blocks, out)
     }
 
+    fn check_gated(&self, gate: &WeightSpec, up: &WeightSpec) -> Result<()> {
+        self.recorder.lowering.check_gated(gate, up)
+    }
+
     fn kv_block_bytes(&self, spec: &KvSpec) -> usize {
         self.recorder.lowering.kv_block_bytes(spec)
     }
