@@ -1,15 +1,14 @@
-use crate::encoder::Kind;
 use crate::heap::{CpuHeap, CpuMemory, Tally};
-use crate::kernels::Isa;
 use crate::kernels::matmul::{TileLayout, pack};
 use crate::machine;
 use crate::ops::Lowering;
 use crate::pool::Pool;
 use crate::queue::{Activity, CpuQueue};
+use crate::simd::Isa;
 use crate::timeline::CpuTimeline;
 use mlx_serving_device::{
-    Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
-    Timeline, WeightLayout, WeightSource, WeightSpec,
+    Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, QueueId, Result,
+    Storage, Timeline, WeightLayout, WeightSource, WeightSpec,
 };
 use std::fmt;
 use std::ops::Range;
@@ -50,11 +49,12 @@ impl CpuDevice {
         let workers = options.threads.unwrap_or_else(machine::threads).max(1);
         let activity =
             Arc::new(Activity { epoch: Instant::now(), submissions: AtomicU64::new(0), compute: Mutex::default() });
-        let queue = |kind, workers| {
+        let queue = |id, workers| {
             let pool = Pool::new(workers).map_err(|e| DeviceError::Lost(format!("no worker threads: {e}")))?;
             let lowering = Lowering { isa, arithmetic: options.arithmetic, workers };
-            CpuQueue::new(kind, pool, Arc::new(lowering), activity.clone())
+            CpuQueue::new(id, pool, Arc::new(lowering), activity.clone())
         };
+        let [compute, transfer] = QueueId::of_new_device();
         // All of it: what is free changes, and callers look at it themselves. Where the system does not tell, no bound is made up.
         let memory = machine::host_memory().map_or(u64::MAX, |memory| memory.total);
         let info = DeviceInfo {
@@ -71,8 +71,8 @@ impl CpuDevice {
             info,
             isa,
             tally: Arc::default(),
-            compute: queue(Kind::Compute, workers)?,
-            transfer: queue(Kind::Transfer, 1)?,
+            compute: queue(compute, workers)?,
+            transfer: queue(transfer, 1)?,
             activity,
         }))
     }

@@ -1,14 +1,7 @@
 use crate::ops::{Lowering, Step};
-use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Op, Point, Result};
+use mlx_serving_device::{CommandBuffer, Encoder, Op, Point, QueueId, Result};
 use std::any::Any;
 use std::sync::Arc;
-
-/// Queue of a device that something belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Compute,
-    Transfer,
-}
 
 /// Ops with what must have happened before the first of them.
 #[derive(Default)]
@@ -19,14 +12,14 @@ pub(crate) struct Segment {
 
 /// Records: every op is checked and resolved to addresses and shares of work at once, so that running it decides nothing.
 pub(crate) struct CpuEncoder {
-    kind: Kind,
+    queue: QueueId,
     lowering: Arc<Lowering>,
     segments: Vec<Segment>,
 }
 
 impl CpuEncoder {
-    pub(crate) fn new(kind: Kind, lowering: Arc<Lowering>) -> Self {
-        Self { kind, lowering, segments: vec![Segment::default()] }
+    pub(crate) fn new(queue: QueueId, lowering: Arc<Lowering>) -> Self {
+        Self { queue, lowering, segments: vec![Segment::default()] }
     }
 
     fn last(&mut self) -> &mut Segment {
@@ -36,11 +29,9 @@ impl CpuEncoder {
 
 impl Encoder for CpuEncoder {
     fn record(&mut self, op: Op) -> Result<()> {
-        if self.kind == Kind::Transfer && !matches!(op, Op::Copy(_)) {
-            return Err(DeviceError::Contract(format!("the transfer queue runs copies only, not {op:?}")));
-        }
         op.validate()?;
-        let step = self.lowering.step(op)?;
+        self.queue.kind.admit(&op)?;
+        let step = Step::new(op, &self.lowering)?;
         self.last().steps.push(step);
         Ok(())
     }
@@ -54,17 +45,21 @@ impl Encoder for CpuEncoder {
     }
 
     fn finish(self: Box<Self>) -> Result<Box<dyn CommandBuffer>> {
-        Ok(Box::new(CpuCommands { kind: self.kind, segments: self.segments }))
+        Ok(Box::new(CpuCommands { queue: self.queue, segments: self.segments }))
     }
 }
 
 /// A recorded command buffer.
 pub(crate) struct CpuCommands {
-    pub(crate) kind: Kind,
+    queue: QueueId,
     pub(crate) segments: Vec<Segment>,
 }
 
 impl CommandBuffer for CpuCommands {
+    fn queue(&self) -> QueueId {
+        self.queue
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
         self
     }

@@ -1,5 +1,5 @@
 use crate::mapping::Mapping;
-use mlx_serving_device::{Buffer, DeviceError, Heap, Memory, Result, Storage};
+use mlx_serving_device::{Buffer, DeviceError, Heap, Memory, Result, Storage, range_within};
 use std::any::Any;
 use std::fmt;
 use std::ops::Range;
@@ -38,10 +38,8 @@ impl CpuMemory {
     }
 
     fn range(&self, offset: u64, len: u64) -> Result<Range<usize>> {
-        match offset.checked_add(len) {
-            Some(end) if end <= self.len => Ok(offset as usize..end as usize),
-            _ => Err(DeviceError::Contract(format!("access at {offset} of {len} bytes in memory of {}", self.len))),
-        }
+        let range = range_within(offset, len, self.len)?;
+        Ok(range.start as usize..range.end as usize)
     }
 }
 
@@ -109,14 +107,7 @@ impl Heap for CpuHeap {
     }
 
     fn place(&self, offset: u64, len: u64) -> Result<Buffer> {
-        if !offset.is_multiple_of(Self::ALIGN) {
-            return Err(DeviceError::Contract(format!(
-                "placement at {offset}, which is no multiple of {}",
-                Self::ALIGN
-            )));
-        }
-        self.memory.range(offset, len)?;
-        Buffer::whole(self.memory.clone()).slice(offset..offset + len)
+        Buffer::placed(self.memory.clone(), offset, len, Self::ALIGN)
     }
 
     fn touch(&self, range: Range<u64>) -> Result<()> {

@@ -22,5 +22,5 @@ mod timeline;
 mod view;
 
 pub use device::{CpuDevice, CpuOptions};
-pub use kernels::Isa;
 pub use machine::{HostMemory, host_memory};
+pub use simd::Isa;

@@ -20,30 +20,30 @@ pub(crate) struct Worker {
     pub(crate) count: usize,
     /// Its working memory.
     pub(crate) scratch: Scratch,
-    shared: Arc<Shared>,
+    team: Arc<Team>,
 }
 
 impl Worker {
     /// Meets the others; fails if one of them has failed.
     pub(crate) fn barrier(&self) -> Result<()> {
-        self.shared.barrier.wait()
+        self.team.barrier.wait()
     }
 
     /// As [`Self::barrier`]; who has to wait does something of use first.
     pub(crate) fn barrier_doing(&self, idle: impl FnOnce()) -> Result<()> {
-        self.shared.barrier.wait_doing(idle)
+        self.team.barrier.wait_doing(idle)
     }
 
     /// `len` values of the scratch that all workers share, from byte `offset`. Its contents mean nothing at the start of an op.
     pub(crate) fn arena<T: Pod>(&self, offset: usize, len: usize) -> Result<View<T>> {
-        let arena = self.shared.arena.lock().unwrap_or_else(PoisonError::into_inner);
+        let arena = self.team.arena.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(arena) = &*arena else {
             return Err(DeviceError::Contract("an op without shared scratch asked for it".into()));
         };
         View::new(&arena.slice(offset as u64..arena.len())?, len)
     }
 
-    /// Runs the job; a failure is noted, the first wins, and the others are sent home.
+    /// Runs the job; a failure is noted, the first wins, and the others are released from the barrier.
     fn run(&mut self, job: &Job<'_>) {
         let outcome = catch_unwind(AssertUnwindSafe(|| job(self)));
         let error = match outcome {
@@ -51,8 +51,8 @@ impl Worker {
             Ok(Err(error)) => error,
             Err(panic) => DeviceError::CommandFailed(format!("a worker panicked: {}", panic_text(&*panic))),
         };
-        self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        self.shared.barrier.break_up();
+        self.team.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.team.barrier.break_up();
     }
 }
 
@@ -64,7 +64,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
 /// A job: every worker runs it, with its own [`Worker`].
 pub(crate) type Job<'a> = dyn Fn(&mut Worker) -> Result<()> + Sync + 'a;
 
-struct Shared {
+/// State of the job at hand, and the memory that all workers use for it.
+struct Team {
     barrier: Barrier,
     /// The job at hand: a pointer to a `&Job` on the stack of [`Pool::run`].
     job: AtomicPtr<()>,
@@ -87,7 +88,7 @@ struct Helper {
 ///
 /// Between jobs a worker stays awake for a moment, then parks until the next one.
 pub(crate) struct Pool {
-    shared: Arc<Shared>,
+    team: Arc<Team>,
     helpers: Vec<Helper>,
     first: Worker,
 }
@@ -95,7 +96,7 @@ pub(crate) struct Pool {
 impl Pool {
     /// Starts `workers − 1` threads; who calls [`Self::run`] is worker 0.
     pub(crate) fn new(workers: usize) -> io::Result<Self> {
-        let shared = Arc::new(Shared {
+        let team = Arc::new(Team {
             barrier: Barrier::new(workers),
             job: AtomicPtr::new(ptr::null_mut()),
             round: Line::default(),
@@ -104,8 +105,8 @@ impl Pool {
             failure: Mutex::new(None),
             arena: Mutex::new(None),
         });
-        let worker = |index| Worker { index, count: workers, scratch: Scratch::default(), shared: shared.clone() };
-        let mut pool = Self { shared: shared.clone(), helpers: Vec::new(), first: worker(0) };
+        let worker = |index| Worker { index, count: workers, scratch: Scratch::default(), team: team.clone() };
+        let mut pool = Self { team: team.clone(), helpers: Vec::new(), first: worker(0) };
         for index in 1..workers {
             let asleep = Arc::new(AtomicBool::new(false));
             let (flag, worker) = (asleep.clone(), worker(index));
@@ -118,7 +119,7 @@ impl Pool {
 
     /// Makes the scratch that workers share at least `bytes` long.
     pub(crate) fn reserve(&mut self, bytes: usize) -> Result<()> {
-        let mut arena = self.shared.arena.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut arena = self.team.arena.lock().unwrap_or_else(PoisonError::into_inner);
         if arena.as_ref().is_none_or(|arena| arena.len() < bytes as u64) {
             // The old one goes first: the two need never exist at once.
             *arena = None;
@@ -130,19 +131,19 @@ impl Pool {
 
     /// Runs `job` on every worker and waits for all; the first failure, if there was one.
     pub(crate) fn run(&mut self, job: &Job<'_>) -> Result<()> {
-        let shared = &self.shared;
-        shared.running.0.store(self.helpers.len(), Ordering::Relaxed);
-        shared.job.store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
+        let team = &self.team;
+        team.running.0.store(self.helpers.len(), Ordering::Relaxed);
+        team.job.store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
         // SeqCst pairs with the worker's flag: one of the two sees the other.
-        shared.round.0.fetch_add(1, Ordering::SeqCst);
+        team.round.0.fetch_add(1, Ordering::SeqCst);
         wake(&self.helpers);
         self.first.run(job);
-        wait_until(|| shared.running.0.load(Ordering::Acquire) == 0);
-        shared.job.store(ptr::null_mut(), Ordering::Relaxed);
-        match shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        wait_until(|| team.running.0.load(Ordering::Acquire) == 0);
+        team.job.store(ptr::null_mut(), Ordering::Relaxed);
+        match team.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             None => Ok(()),
             Some(error) => {
-                shared.barrier.reset();
+                team.barrier.reset();
                 Err(error)
             }
         }
@@ -151,8 +152,8 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.closing.store(true, Ordering::Relaxed);
-        self.shared.round.0.fetch_add(1, Ordering::SeqCst);
+        self.team.closing.store(true, Ordering::Relaxed);
+        self.team.round.0.fetch_add(1, Ordering::SeqCst);
         wake(&self.helpers);
         for helper in self.helpers.drain(..) {
             if helper.handle.join().is_err() {
@@ -170,10 +171,10 @@ fn wake(helpers: &[Helper]) {
 
 /// A helper thread's life.
 fn serve(mut worker: Worker, asleep: &AtomicBool) {
-    let shared = worker.shared.clone();
+    let team = worker.team.clone();
     let mut seen = 0;
     loop {
-        let called = || shared.round.0.load(Ordering::SeqCst) != seen;
+        let called = || team.round.0.load(Ordering::SeqCst) != seen;
         if !awake_until(called) {
             asleep.store(true, Ordering::SeqCst);
             while !called() {
@@ -181,16 +182,16 @@ fn serve(mut worker: Worker, asleep: &AtomicBool) {
             }
             asleep.store(false, Ordering::SeqCst);
         }
-        seen = shared.round.0.load(Ordering::Acquire);
-        if shared.closing.load(Ordering::Relaxed) {
+        seen = team.round.0.load(Ordering::Acquire);
+        if team.closing.load(Ordering::Relaxed) {
             return;
         }
-        let job = shared.job.load(Ordering::Relaxed).cast::<&Job<'_>>();
+        let job = team.job.load(Ordering::Relaxed).cast::<&Job<'_>>();
         // SAFETY: `Pool::run` stored a pointer to its argument before it raised the round, and stays in the call, so keeps the
         // argument alive, until this thread has counted itself out below.
         let job: &Job<'_> = unsafe { *job };
         worker.run(job);
-        shared.running.0.fetch_sub(1, Ordering::Release);
+        team.running.0.fetch_sub(1, Ordering::Release);
     }
 }
 

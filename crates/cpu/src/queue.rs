@@ -1,8 +1,10 @@
-use crate::encoder::{CpuCommands, CpuEncoder, Kind, Segment};
+use crate::encoder::{CpuCommands, CpuEncoder, Segment};
 use crate::ops::{Lowering, Step};
 use crate::pool::Pool;
 use crate::sync::awake_until;
-use mlx_serving_device::{CommandBuffer, Completion, DeviceError, Encoder, Point, Queue, Result, Submission};
+use mlx_serving_device::{
+    CommandBuffer, Completion, DeviceError, Encoder, Point, Queue, QueueId, QueueKind, Result, Submission,
+};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -84,7 +86,7 @@ impl Inbox {
 
 /// A queue: one thread that runs command buffers in the order of submission. The compute queue's is worker 0 of the pool.
 pub(crate) struct CpuQueue {
-    kind: Kind,
+    id: QueueId,
     lowering: Arc<Lowering>,
     inbox: Arc<Inbox>,
     activity: Arc<Activity>,
@@ -92,24 +94,24 @@ pub(crate) struct CpuQueue {
 }
 
 impl CpuQueue {
-    pub(crate) fn new(kind: Kind, pool: Pool, lowering: Arc<Lowering>, activity: Arc<Activity>) -> Result<Arc<Self>> {
+    pub(crate) fn new(id: QueueId, pool: Pool, lowering: Arc<Lowering>, activity: Arc<Activity>) -> Result<Arc<Self>> {
         let inbox = Arc::new(Inbox::default());
-        let mut runner = Runner { kind, pool, inbox: inbox.clone(), activity: activity.clone() };
-        let name = match kind {
-            Kind::Compute => "cpu-worker-0",
-            Kind::Transfer => "cpu-transfer",
+        let mut runner = Runner { kind: id.kind, pool, inbox: inbox.clone(), activity: activity.clone() };
+        let name = match id.kind {
+            QueueKind::Compute => "cpu-worker-0",
+            QueueKind::Transfer => "cpu-transfer",
         };
         let thread = std::thread::Builder::new()
             .name(name.into())
             .spawn(move || runner.serve())
             .map_err(|e| DeviceError::Lost(format!("no thread for a queue: {e}")))?;
-        Ok(Arc::new(Self { kind, lowering, inbox, activity, thread: Some(thread) }))
+        Ok(Arc::new(Self { id, lowering, inbox, activity, thread: Some(thread) }))
     }
 }
 
 impl Queue for CpuQueue {
     fn encoder(&self) -> Result<Box<dyn Encoder>> {
-        Ok(Box::new(CpuEncoder::new(self.kind, self.lowering.clone())))
+        Ok(Box::new(CpuEncoder::new(self.id, self.lowering.clone())))
     }
 
     fn submit(
@@ -118,13 +120,9 @@ impl Queue for CpuQueue {
         waits: &[Point],
         signal: Option<Point>,
     ) -> Result<Arc<dyn Submission>> {
-        let commands = commands.into_any().downcast::<CpuCommands>();
-        let commands = commands.map_err(|_| DeviceError::Contract("a command buffer of another device".into()))?;
-        if commands.kind != self.kind {
-            return Err(DeviceError::Contract(format!("a command buffer for {:?} on {:?}", commands.kind, self.kind)));
-        }
+        let commands = *self.id.take(commands)?;
         let submission = Arc::new(Completion::default());
-        let entry = Entry { commands: *commands, waits: waits.to_vec(), signal, submission: submission.clone() };
+        let entry = Entry { commands, waits: waits.to_vec(), signal, submission: submission.clone() };
         self.activity.submissions.fetch_add(1, Ordering::Relaxed);
         self.inbox.entries.lock().unwrap_or_else(PoisonError::into_inner).push_back(entry);
         self.inbox.arrivals.fetch_add(1, Ordering::Release);
@@ -142,27 +140,27 @@ impl Drop for CpuQueue {
         }
         self.inbox.arrived.notify_one();
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread of the {:?} queue panicked", self.kind);
+            tracing::error!("the thread of the {:?} queue panicked", self.id.kind);
         }
     }
 }
 
 impl fmt::Debug for CpuQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "CpuQueue({:?})", self.kind)
+        write!(f, "CpuQueue({:?})", self.id.kind)
     }
 }
 
 /// The queue's thread.
 struct Runner {
-    kind: Kind,
+    kind: QueueKind,
     pool: Pool,
     inbox: Arc<Inbox>,
     activity: Arc<Activity>,
 }
 
 impl Runner {
-    /// Interval at which a wait looks whether the queue is closing.
+    /// Interval at which a wait looks whether the queue is closing; no op waits for it.
     const LOOK_UP: Duration = Duration::from_millis(50);
 
     fn serve(&mut self) {
@@ -191,7 +189,7 @@ impl Runner {
             return Ok(());
         }
         self.pool.reserve(segment.steps.iter().map(Step::shared_bytes).max().unwrap_or(0))?;
-        if self.kind == Kind::Compute {
+        if self.kind == QueueKind::Compute {
             self.activity.compute().begin();
         }
         let outcome = self.pool.run(&|worker| {
@@ -203,7 +201,7 @@ impl Runner {
             }
             Ok(())
         });
-        if self.kind == Kind::Compute {
+        if self.kind == QueueKind::Compute {
             self.activity.compute().end();
         }
         outcome

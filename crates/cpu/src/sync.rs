@@ -7,11 +7,11 @@ pub(crate) use std::sync::atomic;
 
 use std::time::{Duration, Instant};
 
-/// Rounds of pure spinning: some ten microseconds, longer than most steps are apart.
+/// Rounds of pure spinning: some ten microseconds, longer than most steps are apart. Not measured.
 const SPINS: u32 = 4000;
-/// Time for which a waiter keeps a core, offering it to others all the while.
+/// Time for which a waiter keeps a core, offering it to others all the while. Not measured.
 const AWAKE: Duration = Duration::from_micros(200);
-/// Time that it sleeps at a time after that.
+/// Time that it sleeps at a time after that. Not measured.
 #[cfg(not(loom))]
 const NAP: Duration = Duration::from_micros(50);
 

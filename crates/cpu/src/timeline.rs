@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Rounds of looking at the value before a waiter sleeps: a few microseconds.
+/// Rounds of looking at the value before a waiter sleeps: a few microseconds. Not measured.
 const SPINS: u32 = 200;
 
 /// A futex-like counter: readers look at one word, and only a waiter that sleeps makes a signal take the lock.

@@ -24,9 +24,7 @@ unsafe impl<T: Pod + Sync> Sync for View<T> {}
 impl<T: Pod> View<T> {
     /// The first `len` values of `buffer`.
     pub(crate) fn new(buffer: &Buffer, len: usize) -> Result<Self> {
-        let Some(memory) = buffer.memory().as_any().downcast_ref::<CpuMemory>() else {
-            return Err(DeviceError::Contract(format!("{buffer:?} belongs to another device")));
-        };
+        let memory: &CpuMemory = buffer.memory_as()?;
         let start = memory.address(buffer.offset()).cast::<T>();
         let fits = len.checked_mul(size_of::<T>()).is_some_and(|bytes| bytes as u64 <= buffer.len());
         if !fits || !start.is_aligned() {

@@ -1,9 +1,6 @@
-use crate::{DeviceError, Patience, Result, Status, Submission};
+use crate::{DeviceError, Patience, Result, Status, Submission, Times};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-
-/// First and last moment of a run, on the device's clock.
-pub type Times = (Duration, Duration);
 
 /// A submission that its backend ends: how it ended, and when it ran, for whoever asks.
 #[derive(Debug, Default)]
@@ -13,7 +10,7 @@ pub struct Completion {
 }
 
 impl Completion {
-    /// It has ended, with its times where the device has a clock.
+    /// Notes the end, with its times where the device has a clock.
     pub fn end(&self, outcome: Result<()>, times: Option<Times>) {
         *self.ended() = Some((outcome, times));
         self.wake.notify_all();

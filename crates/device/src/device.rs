@@ -1,4 +1,4 @@
-use crate::{Buffer, Heap, Queue, Result, Storage, Timeline, WeightLayout, WeightSource, WeightSpec};
+use crate::{Buffer, Heap, KvSpec, Queue, Result, Storage, Timeline, WeightLayout, WeightSource, WeightSpec};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -58,17 +58,6 @@ pub struct Placement {
     pub align: u64,
 }
 
-/// Shape of one layer's paged KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct KvSpec {
-    /// Key/value heads.
-    pub heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// Tokens of one block (page).
-    pub block_tokens: usize,
-}
-
 /// A device: memory, two queues, timelines, and its own layouts of weights and KV blocks.
 pub trait Device: fmt::Debug + Send + Sync {
     /// Its description.
@@ -92,7 +81,7 @@ pub trait Device: fmt::Debug + Send + Sync {
     /// A new timeline at 0.
     fn new_timeline(&self) -> Result<Arc<dyn Timeline>>;
 
-    /// This device's storage of such a weight.
+    /// Storage of such a weight on this device.
     fn weight_layout(&self, spec: &WeightSpec) -> Result<WeightLayout>;
     /// Packs some blocks of a weight on the host: `source` is the whole matrix, `out` has the bytes of `blocks`. Safe to call
     /// from any thread.
@@ -103,6 +92,11 @@ pub trait Device: fmt::Debug + Send + Sync {
         blocks: Range<usize>,
         out: &mut [u8],
     ) -> Result<()>;
+    /// Refuses two weights of equal shapes that this device does not multiply as gate and up of one [`crate::ops::Epilogue::Gated`]: to be
+    /// asked when a model is loaded, so that none fails at its first step.
+    fn check_gated(&self, _gate: &WeightSpec, _up: &WeightSpec) -> Result<()> {
+        Ok(())
+    }
     /// Bytes of one block (keys and values) of one layer.
     fn kv_block_bytes(&self, spec: &KvSpec) -> usize;
 }

@@ -15,7 +15,7 @@ pub enum DeviceError {
         /// The backend's own words.
         detail: String,
     },
-    /// The device is gone; every object made from it is useless.
+    /// The device is lost; every object made from it is useless.
     #[error("device lost: {0}; the engine must be loaded again")]
     Lost(String),
     /// A command buffer ended in error.

@@ -56,7 +56,31 @@ pub struct Buffer {
     len: u64,
 }
 
+/// Checks that `len` bytes at `offset` lie within memory of `total` bytes; their range.
+///
+/// # Errors
+/// [`DeviceError::Contract`] if they do not.
+pub fn range_within(offset: u64, len: u64, total: u64) -> Result<Range<u64>> {
+    match offset.checked_add(len) {
+        Some(end) if end <= total => Ok(offset..end),
+        _ => Err(DeviceError::Contract(format!("access at {offset} of {len} bytes in memory of {total}"))),
+    }
+}
+
 impl Buffer {
+    /// Views `len` bytes at `offset` of a heap's memory, where buffers are placed at multiples of `align`: [`Heap::place`] of a backend
+    /// whose heaps are one piece of memory.
+    ///
+    /// # Errors
+    /// [`DeviceError::Contract`] for an offset that is no multiple, or a range that leads outside.
+    pub fn placed(memory: Arc<dyn Memory>, offset: u64, len: u64, align: u64) -> Result<Self> {
+        if !offset.is_multiple_of(align) {
+            return Err(DeviceError::Contract(format!("placement at {offset}, which is no multiple of {align}")));
+        }
+        range_within(offset, len, memory.len())?;
+        Ok(Self { memory, offset, len })
+    }
+
     /// Views a whole piece of memory.
     pub fn whole(memory: Arc<dyn Memory>) -> Self {
         let len = memory.len();
@@ -74,6 +98,17 @@ impl Buffer {
     /// The memory behind the view.
     pub fn memory(&self) -> &Arc<dyn Memory> {
         &self.memory
+    }
+    /// The memory behind the view, as the backend's own type.
+    ///
+    /// # Errors
+    /// [`DeviceError::Contract`] if it is another device's.
+    pub fn memory_as<M: Memory>(&self) -> Result<&M> {
+        self.memory.as_any().downcast_ref().ok_or_else(|| self.foreign())
+    }
+    /// Refusal of a view of another device's memory.
+    pub fn foreign(&self) -> DeviceError {
+        DeviceError::Contract(format!("{self:?} belongs to another device"))
     }
     /// Offset into [`Self::memory`], bytes.
     pub fn offset(&self) -> u64 {

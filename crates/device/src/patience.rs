@@ -23,7 +23,7 @@ impl RunningTime {
         self.counted + now.saturating_duration_since(self.looked).min(self.longest)
     }
 
-    /// The same, as one of the looks.
+    /// Reads the time that counts up to `now`, as one of the looks.
     pub fn look(&mut self, now: Instant) -> Duration {
         self.counted = self.read(now);
         self.looked = self.looked.max(now);

@@ -1,7 +1,8 @@
-use crate::{DeviceError, Op, Point, Result, Times};
+use crate::{DeviceError, Op, Point, QueueKind, Result};
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Records ops for one command buffer.
@@ -17,8 +18,46 @@ pub trait Encoder: Send {
 
 /// A recorded command buffer, good for one submission.
 pub trait CommandBuffer: Send {
+    /// The queue whose encoder recorded it.
+    fn queue(&self) -> QueueId;
     /// For the backend's downcast.
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
+}
+
+/// A queue of one device, as its command buffers know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QueueId {
+    /// Number of the device, in this process.
+    device: u64,
+    /// Kind of the queue.
+    pub kind: QueueKind,
+}
+
+impl QueueId {
+    /// The two queues of a new device, in the order of [`QueueKind::ALL`].
+    pub fn of_new_device() -> [Self; 2] {
+        static DEVICES: AtomicU64 = AtomicU64::new(0);
+        let device = DEVICES.fetch_add(1, Relaxed);
+        QueueKind::ALL.map(|kind| Self { device, kind })
+    }
+
+    /// Takes a command buffer for submission, as the backend's own type.
+    ///
+    /// # Errors
+    /// [`DeviceError::Contract`] if it was recorded on another device or for the other queue.
+    pub fn take<C: CommandBuffer + 'static>(self, commands: Box<dyn CommandBuffer>) -> Result<Box<C>> {
+        let (recorded, kind) = (commands.queue(), self.kind);
+        if recorded.device == self.device && recorded.kind != kind {
+            return Err(DeviceError::Contract(format!(
+                "a command buffer recorded for the {} queue was submitted to the {kind} queue",
+                recorded.kind
+            )));
+        }
+        let own = if recorded == self { commands.into_any().downcast().ok() } else { None };
+        own.ok_or_else(|| {
+            DeviceError::Contract(format!("a command buffer of another device was submitted to the {kind} queue"))
+        })
+    }
 }
 
 /// A queue of command buffers, run in order.
@@ -41,9 +80,12 @@ pub enum Status {
     Pending,
     /// All ops have run.
     Completed,
-    /// It ended in error; its point was signaled all the same.
+    /// Ended in error; its point was signaled all the same.
     Failed(DeviceError),
 }
+
+/// First and last moment of a run, on the device's clock.
+pub type Times = (Duration, Duration);
 
 /// A command buffer in flight.
 pub trait Submission: fmt::Debug + Send + Sync {

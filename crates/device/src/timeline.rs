@@ -1,4 +1,4 @@
-use crate::Result;
+use crate::{DeviceError, Result};
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +30,17 @@ impl Point {
     /// True once the timeline has reached the value.
     pub fn reached(&self) -> bool {
         self.timeline.value() >= self.value
+    }
+    /// The timeline, as the backend's own type.
+    ///
+    /// # Errors
+    /// [`DeviceError::Contract`] if it is another device's.
+    pub fn timeline_as<T: Timeline>(&self) -> Result<&T> {
+        self.timeline.as_any().downcast_ref().ok_or_else(|| self.foreign())
+    }
+    /// Refusal of a point on another device's timeline.
+    pub fn foreign(&self) -> DeviceError {
+        DeviceError::Contract(format!("{self:?} belongs to another device"))
     }
     /// Blocks the host until the point is reached.
     pub fn wait(&self, limit: Duration) -> Result<()> {

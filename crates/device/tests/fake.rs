@@ -348,3 +348,20 @@ fn the_log_says_what_was_asked() {
     let freed = log.iter().filter(|event| matches!(event, Event::Freed { .. })).count();
     assert_eq!((freed, log.last()), (3, Some(&ended)), "memory is released first");
 }
+
+/// The contract's own check, which every backend's queues make.
+#[test]
+fn command_buffers_of_a_twin_device_and_of_the_other_queue_are_refused() {
+    let (device, twin) = (plain(), plain());
+    let recorded = |queue: &Arc<dyn Queue>| queue.encoder().unwrap().finish().unwrap();
+    let (compute, transfer) = (device.compute_queue(), device.transfer_queue());
+    let refused = |commands| compute.submit(commands, &[], None).map(drop).unwrap_err().to_string();
+    let of_twin = refused(recorded(&twin.compute_queue()));
+    assert!(of_twin.contains("a command buffer of another device was submitted to the compute queue"), "{of_twin}");
+    let of_transfer = refused(recorded(&transfer));
+    assert!(
+        of_transfer.contains("recorded for the transfer queue was submitted to the compute queue"),
+        "{of_transfer}"
+    );
+    compute.submit(recorded(&compute), &[], None).unwrap().wait(LIMIT).unwrap();
+}

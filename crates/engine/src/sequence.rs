@@ -5,7 +5,7 @@ use crate::request::{Request, Sampling};
 use crate::schedule::history::{HistoryRow, HistoryRows};
 use crate::schedule::plan::{Limits, Observed, Part, Plan};
 use crate::shared::{Arrival, Live};
-use mlx_serving_device::ops::{LogitBias, NO_SLOT, SAMPLED, SampleParams, Span};
+use mlx_serving_device::ops::{LogitBias, NO_HISTORY_ROW, SAMPLED, SampleParams, Span};
 use mlx_serving_model::BLOCK_TOKENS;
 use mlx_serving_text::{AnswerText, Tokenizer};
 use std::ops::Range;
@@ -251,7 +251,7 @@ impl Sequence {
         let biases = &self.request.sampling.logit_bias;
         plan.params.push(SampleParams {
             position: self.computed as u32,
-            slot: counts.unwrap_or(NO_SLOT),
+            history_row: counts.unwrap_or(NO_HISTORY_ROW),
             bias_first: plan.biases.len() as u32,
             bias_count: biases.len() as u32,
             ..params(&self.request.sampling, self.seed)

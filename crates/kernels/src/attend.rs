@@ -5,7 +5,7 @@ use bytemuck::bytes_of;
 use mlx_serving_device::ops::{Attend, Norm};
 use mlx_serving_device::{Arithmetic, Buffer, DeviceError, KvSpec, Result};
 
-/// Keys of a stretch, as in attention.wgsl.
+/// Keys of a stretch, as in lib/attention.wgsl.
 const STRETCH: usize = 128;
 /// Results of stretches that are computed apart take no more memory than this, bytes.
 const MOST_APART: usize = 64 << 20;
@@ -34,7 +34,7 @@ fn kv(arithmetic: Arithmetic) -> Kv {
     }
 }
 
-/// How the queries of a batch are cut into workgroups.
+/// Division of a batch's queries into workgroups.
 struct Tiles {
     queries: Queries,
     items: Items,

@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// `assemble` makes the device; where there are units to be tried out, a second time, so that nothing of the trial counts.
 ///
 /// # Errors
-/// What `assemble` says.
+/// Errors of `assemble`.
 pub fn assemble_exact<D: Device>(
     arithmetic: Arithmetic,
     matrix_side: Option<u32>,
@@ -43,7 +43,7 @@ pub fn assemble_exact<D: Device>(
     assemble(Lowering::new(arithmetic, None))
 }
 
-/// Whether the units give the very sums that plain arithmetic gives, up to the largest that there can be.
+/// True if the units give the very sums that plain arithmetic gives, up to the largest that there can be.
 fn matrix_units_are_exact(device: &dyn Device) -> Result<bool> {
     let weight = weight(device)?;
     let rows: Vec<f32> = (0..ROWS * SPEC.cols).map(|at| input(at / SPEC.cols, at % SPEC.cols)).collect();

@@ -22,7 +22,7 @@ pub fn error(words: [u32; 2]) -> Option<DeviceError> {
         4 => format!("attend: span {value} leads outside of the batch, its context or its block table"),
         5 => format!("attend: block {value} is outside of the cache"),
         6 => format!("observe: token {value} is outside of the vocabulary"),
-        7 => format!("sample: slot {value} is outside of the history"),
+        7 => format!("sample: history row {value} is not there"),
         8 => format!("sample: bias {value} is not there"),
         code => format!("unknown fault {code} ({value})"),
     };

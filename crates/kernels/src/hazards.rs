@@ -1,4 +1,4 @@
-//! Which launches may not run beside each other: what decides where a backend puts barriers.
+//! Launches that may not run beside each other, between which a backend puts barriers.
 
 use crate::Access;
 use std::ops::Range;
@@ -10,7 +10,7 @@ pub struct Use {
     pub memory: usize,
     /// Bytes of that memory.
     pub range: Range<u64>,
-    /// What the command does with them.
+    /// Access of the command to them.
     pub access: Access,
 }
 
@@ -23,7 +23,7 @@ impl Use {
     }
 }
 
-/// What commands have used since the last barrier: those that conflict may not run beside each other.
+/// Uses since the last barrier: commands whose uses conflict may not run beside each other.
 #[derive(Debug, Default)]
 pub struct Hazards {
     since: Vec<Use>,

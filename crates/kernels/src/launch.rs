@@ -4,7 +4,7 @@ use mlx_serving_device::Buffer;
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
-/// What a kernel does with a binding.
+/// Access of a kernel to a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Reads it.
@@ -64,7 +64,7 @@ impl Variant {
 /// One dispatch of a kernel.
 #[derive(Debug, Clone)]
 pub struct Launch {
-    /// What runs.
+    /// Kernel to run.
     pub kernel: &'static Kernel,
     /// One buffer a binding, without the fault buffer.
     pub bindings: Vec<Buffer>,

@@ -1,4 +1,4 @@
-//! How weights lie in device memory. Blocks of four rows; in a block, for each chunk of 32 columns, the words of each row (MLX's
+//! Layout of weights in device memory. Blocks of four rows; in a block, for each chunk of 32 columns, the words of each row (MLX's
 //! little-endian stream as it is: 32 codes of b bits are b words; dense columns are padded to whole chunks with zeros), then for
 //! each group of columns the four rows' scale and bias: one word a row where they are 16 bits wide (scale below bias), otherwise four
 //! scales and four biases. So a lane loads a chunk of four rows in 16-byte pieces, and neighboring lanes load neighboring chunks.

@@ -1,4 +1,4 @@
-//! Compute kernels for GPUs: WGSL in `wgsl/`, translated to SPIR-V and MSL when the crate is built, and [`Lowering`], which turns
+//! Compute kernels for GPUs: WGSL in `wgsl/`, with what kernels share in `wgsl/lib/`, translated to SPIR-V and MSL when the crate is built, and [`Lowering`], which turns
 //! each op of the contract into launches of them. What a backend adds is memory, queues and pipelines.
 //!
 //! Every sum is taken in one order that depends on neither batch nor device, so that a row's bits do not depend on its company.

@@ -4,7 +4,7 @@ use crate::params::{GatherCheckParams, LinearParams};
 use crate::variant::{Bits, Side, Tile, Variant};
 use bytemuck::bytes_of;
 use mlx_serving_device::ops::{Epilogue, Linear, Projection};
-use mlx_serving_device::{Buffer, DeviceError, Result, WeightFormat};
+use mlx_serving_device::{Buffer, DeviceError, Result, WeightFormat, WeightSpec};
 
 /// Up to so many rows, half a tile, take the kernel through which the weights stream once for eight rows (four of a gate); more go
 /// through tiles, which cost the same however few of their rows there are.
@@ -22,13 +22,8 @@ pub(crate) fn lower(
     matrix_side: Option<Side>,
     scratch: &mut dyn FnMut(u64) -> Result<Buffer>,
 ) -> Result<Vec<Launch>> {
-    if let (Epilogue::Gated(..), [gate, up]) = (&op.epilogue, &op.projections[..])
-        && gate.weight.spec != up.weight.spec
-    {
-        let (gate, up) = (gate.weight.spec.format, up.weight.spec.format);
-        return Err(DeviceError::Unsupported(format!(
-            "a gate of {gate:?} beside {up:?}: GPUs need both in one format"
-        )));
+    if let (Epilogue::Gated(..), [gate, up]) = (&op.epilogue, &op.projections[..]) {
+        check_gated(&gate.weight.spec, &up.weight.spec)?;
     }
     let quantized = |p: &Projection| matches!(p.weight.spec.format, WeightFormat::Affine { .. });
     let matrix_side = matrix_side.filter(|_| op.projections.iter().all(quantized));
@@ -58,6 +53,17 @@ pub(crate) fn lower(
         first += part[0].weight.spec.rows;
     }
     Ok(launches)
+}
+
+/// Fails unless one kernel multiplies both: it reads them in one layout.
+pub(crate) fn check_gated(gate: &WeightSpec, up: &WeightSpec) -> Result<()> {
+    if gate == up {
+        return Ok(());
+    }
+    let (gate, up) = (gate.format, up.format);
+    Err(DeviceError::Unsupported(format!(
+        "a gate of {gate:?} beside {up:?}: GPUs need both in one format; quantize the two alike, or use --device cpu"
+    )))
 }
 
 /// The rows with the norm's weight, the sums (and steps) of their chunks, and the norm's factors, for [`many`].

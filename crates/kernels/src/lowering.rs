@@ -33,7 +33,7 @@ impl Lowering {
     /// may be given the same, since ops run in order.
     ///
     /// # Errors
-    /// What `scratch` says, and shapes that the kernels do not have.
+    /// Errors of `scratch`, and shapes that the kernels do not have.
     pub fn lower(&self, op: &Op, scratch: &mut dyn FnMut(u64) -> Result<Buffer>) -> Result<Vec<Launch>> {
         match op {
             Op::Embed(op) => embed::lower(op),
@@ -60,6 +60,11 @@ impl Lowering {
         out: &mut [u8],
     ) -> Result<()> {
         layout::pack(spec, source, blocks, out)
+    }
+
+    /// See [`mlx_serving_device::Device::check_gated`]: GPUs need both in one format.
+    pub fn check_gated(&self, gate: &WeightSpec, up: &WeightSpec) -> Result<()> {
+        linear::check_gated(gate, up)
     }
 
     /// See [`mlx_serving_device::Device::kv_block_bytes`]: f16 keys and values, f32 in exact arithmetic.

@@ -11,7 +11,7 @@ const MAX_GROUPS: usize = 4096;
 
 /// Zeros for the row, then marks and counts.
 pub(crate) fn lower(op: &Observe) -> Result<Vec<Launch>> {
-    let first = 4 * (op.slot * op.vocab) as u64;
+    let first = 4 * (op.history_row * op.vocab) as u64;
     let row = op.history.slice(first..first + 4 * op.vocab as u64)?;
     let word = |value: usize| {
         u32::try_from(value)

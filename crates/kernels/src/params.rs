@@ -3,7 +3,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// Head of all immediates: `Head` in prelude.wgsl, padded as WGSL pads it.
+/// Head of all immediates: `Head` in lib/prelude.wgsl, padded as WGSL pads it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, Pod, Zeroable)]
 pub(crate) struct Head {
@@ -106,7 +106,7 @@ pub(crate) struct ObserveMarkParams {
 pub(crate) struct SampleAdjustParams {
     pub(crate) vocab: u32,
     pub(crate) tiles: u32,
-    pub(crate) slots: u32,
+    pub(crate) history_rows: u32,
     pub(crate) biases: u32,
     pub(crate) zero: u32,
 }

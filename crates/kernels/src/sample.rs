@@ -25,9 +25,9 @@ pub(crate) fn lower(op: &Sample, scratch: &mut dyn FnMut(u64) -> Result<Buffer>)
     let keys = scratch((4 * op.rows * tiles * TILE) as u64)?;
     let bests = scratch((8 * op.rows * tiles) as u64)?;
     let (vocab, tiles, rows) = (op.vocab as u32, tiles as u32, op.rows as u32);
-    let slots = op.history.as_ref().map_or(0, |history| history.len() / 4).min(u32::MAX.into()) as u32 / vocab;
+    let history_rows = op.history.as_ref().map_or(0, |history| history.len() / 4).min(u32::MAX.into()) as u32 / vocab;
     let biases = (op.biases.len() / size_of::<LogitBias>() as u64).min(u32::MAX.into()) as u32;
-    // Without a history no row may have a slot, and the binding is not touched.
+    // Without a history no row may have a row there, and the binding is not touched.
     let (read, written) = op.history.as_ref().map_or((&op.params, &op.out), |history| (history, history));
     let work = 16 * u64::from(rows) * u64::from(vocab);
     Ok(vec![
@@ -44,7 +44,7 @@ pub(crate) fn lower(op: &Sample, scratch: &mut dyn FnMut(u64) -> Result<Buffer>)
             ],
             groups: [tiles, rows, 1],
             work,
-            params: bytes_of(&SampleAdjustParams { vocab, tiles, slots, biases, zero: 0 }).into(),
+            params: bytes_of(&SampleAdjustParams { vocab, tiles, history_rows, biases, zero: 0 }).into(),
         },
         Launch {
             kernel: Variant::SampleChoose.kernel(),

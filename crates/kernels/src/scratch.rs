@@ -24,7 +24,7 @@ impl Scratch {
     /// Lowers one op: `lower` may ask for room, every time for bytes of its own.
     ///
     /// # Errors
-    /// What `lower` says, and what allocating says to it.
+    /// Errors of `lower`, among them those of allocating.
     pub fn for_op<T>(&self, lower: impl FnOnce(&mut dyn FnMut(u64) -> Result<Buffer>) -> Result<T>) -> Result<T> {
         let mut piece = self.piece.lock().unwrap_or_else(PoisonError::into_inner);
         let mut at = 0;

@@ -1,4 +1,4 @@
-//! What every launch promises to a backend, over ops of many shapes. Buffers are the fake device's; nothing runs.
+//! Promises of every launch to a backend, over ops of many shapes. Buffers are the fake device's; nothing runs.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use mlx_serving_device::fake::{FakeDevice, FakeOptions};
@@ -106,17 +106,17 @@ fn attend(rig: &Rig, head_dim: usize, group: usize, rows: usize, sequences: usiz
 
 fn observe(rig: &Rig, count: usize) -> Op {
     let (history, tokens) = (rig.room(3 * 1000), rig.room(count));
-    Op::Observe(Observe { history, vocab: 1000, slot: 2, tokens, count, prompt: count / 2 })
+    Op::Observe(Observe { history, vocab: 1000, history_row: 2, tokens, count, prompt: count / 2 })
 }
 
-fn sample(rig: &Rig, rows: usize, vocab: usize, slots: Option<usize>) -> Op {
+fn sample(rig: &Rig, rows: usize, vocab: usize, history_rows: Option<usize>) -> Op {
     Op::Sample(Sample {
         logits: rig.room(rows * vocab),
         vocab,
         rows,
         params: rig.room(rows * size_of::<SampleParams>() / 4),
         biases: rig.room(2 * 3 + 1),
-        history: slots.map(|slots| rig.room(slots * vocab + 2)),
+        history: history_rows.map(|history_rows| rig.room(history_rows * vocab + 2)),
         out: rig.room(rows),
     })
 }
@@ -165,8 +165,8 @@ fn launches_fit_devices_and_use_every_kernel() {
         rig.check(Op::Copy(Copy { from, to }));
         let op = observe(&rig, 5000);
         rig.check(op);
-        for slots in [None, Some(9)] {
-            let op = sample(&rig, 8, 151_936, slots);
+        for history_rows in [None, Some(9)] {
+            let op = sample(&rig, 8, 151_936, history_rows);
             rig.check(op);
         }
         used.extend(rig.used);
@@ -218,8 +218,12 @@ fn a_gate_of_another_format_is_unsupported() {
     let mut op = linear(&rig, 1, &[8, 8], formats()[0], |out| Epilogue::Gated(Activation::Silu, out));
     let Op::Linear(both) = &mut op else { panic!("{op:?}") };
     both.projections[1].weight = rig.weight(8, 128, WeightFormat::Affine { bits: 8, group: 64, scale: Float::F32 });
+    let [gate, up] = [0, 1].map(|i| both.projections[i].weight.spec);
+    let at_load = rig.lowering.check_gated(&gate, &up).unwrap_err();
+    assert!(at_load.to_string().contains("quantize the two alike"), "{at_load}");
+    assert_eq!(rig.lowering.check_gated(&gate, &gate), Ok(()));
     let refused = rig.lowering.lower(&op, &mut |_| panic!("nothing to compute"));
-    assert!(refused.unwrap_err().to_string().contains("gate"));
+    assert_eq!(refused.unwrap_err(), at_load, "the same at the first step, for whoever has not asked");
 }
 
 /// Contexts of several stretches are computed apart where rows alone do not fill a GPU, and not where they do.
@@ -237,7 +241,7 @@ fn long_contexts_are_split_for_few_rows_only() {
     assert_eq!(rig.check(op).len(), 2);
 }
 
-/// Two launches read the logits once, and know how many slots and biases there are.
+/// Two launches read the logits once, and know how many history_rows and biases there are.
 #[test]
 fn sampling_is_two_launches_whose_tiles_cover_the_vocabulary() {
     let mut rig = Rig::new(Arithmetic::Fast, None);
@@ -245,8 +249,8 @@ fn sampling_is_two_launches_whose_tiles_cover_the_vocabulary() {
         let bytes = launch.immediates(64, 0);
         bytes[32..52].chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect::<Vec<_>>()
     };
-    for (slots, known) in [(Some(4), 4), (None, 0)] {
-        let op = sample(&rig, 3, 151_936, slots);
+    for (history_rows, known) in [(Some(4), 4), (None, 0)] {
+        let op = sample(&rig, 3, 151_936, history_rows);
         let launches = rig.check(op);
         assert_eq!(launches.iter().map(|launch| launch.groups).collect::<Vec<_>>(), [[75, 3, 1], [3, 1, 1]]);
         assert_eq!(immediates(&launches[0]), [151_936, 75, known, 3, 0]);
@@ -271,7 +275,7 @@ fn vocabularies_of_a_million_are_unsupported() {
     assert!(refused.unwrap_err().to_string().contains("1048576 logits"));
 }
 
-/// What no kernel can do is refused when it is lowered.
+/// An op that no kernel can run is refused when it is lowered.
 #[test]
 fn odd_and_overwide_heads_are_unsupported() {
     let rig = Rig::new(Arithmetic::Fast, None);

@@ -1,12 +1,12 @@
-//! The scalar functions of `math.wgsl` and `divide.wgsl`, mirrored operation by operation with the constants of the WGSL itself, so
+//! The scalar functions of `lib/math.wgsl` and `lib/divide.wgsl`, mirrored operation by operation with the constants of the WGSL itself, so
 //! that their error can be measured without a device: with every product fused into its sum, and with none.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use proptest::prelude::*;
 
-const MATH: &str = include_str!("../src/wgsl/math.wgsl");
+const MATH: &str = include_str!("../src/wgsl/lib/math.wgsl");
 
-/// The value of `const {name}: f32` in `math.wgsl`.
+/// The value of `const {name}: f32` in `lib/math.wgsl`.
 fn constant(name: &str) -> f32 {
     let start = format!("const {name}: f32 = ");
     let line = MATH.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_else(|| panic!("no {name}"));
@@ -67,7 +67,7 @@ fn power_of_two(n: i32) -> f32 {
     f32::from_bits(((n + 127) as u32) << 23)
 }
 
-/// How far `got` is from `want`, in units of the last place of the f32 next to `want`; infinite if it is no number.
+/// Distance of `got` from `want`, in units of the last place of the f32 next to `want`; infinite if it is no number.
 fn ulps(got: f32, want: f64) -> f64 {
     if got.is_nan() {
         return f64::INFINITY;

@@ -1,4 +1,4 @@
-//! What the build script adds to SPIR-V whose memory model is Vulkan's.
+//! Additions of the build script to SPIR-V whose memory model is Vulkan's.
 
 #[path = "../memory_model.rs"]
 mod memory_model;

@@ -132,7 +132,7 @@ pub struct BlitQueueConfig {
     /// Switch.
     #[garde(skip)]
     pub enabled: bool,
-    /// Copies under way at most.
+    /// Copies in flight at most.
     #[garde(range(min = 1, max = 100))]
     pub max_pending_ops: usize,
     /// A copy that takes longer has failed.

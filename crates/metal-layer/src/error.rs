@@ -10,7 +10,7 @@ pub enum MetalLayerError {
     Optimization {
         /// Its name.
         name: &'static str,
-        /// Why.
+        /// Reason.
         source: DeviceError,
     },
     /// The device refused what every layer needs.

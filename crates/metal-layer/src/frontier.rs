@@ -5,12 +5,12 @@ use std::sync::{Arc, PoisonError};
 
 /// One timeline with the highest value handed out on it.
 #[derive(Debug, Clone)]
-pub struct Lane {
+pub struct Track {
     timeline: Arc<dyn Timeline>,
     issued: Arc<AtomicU64>,
 }
 
-impl Lane {
+impl Track {
     /// The next point to signal; everything submitted from now on comes before it.
     pub fn issue(&self) -> Point {
         let value = self.issued.fetch_add(1, Ordering::AcqRel) + 1;
@@ -27,20 +27,20 @@ impl Lane {
 /// reused only once all of it has completed.
 #[derive(Debug, Clone, Default)]
 pub struct Frontier {
-    lanes: Arc<Mutex<Vec<Lane>>>,
+    tracks: Arc<Mutex<Vec<Track>>>,
 }
 
 impl Frontier {
     /// Adds a timeline that submissions signal.
-    pub fn lane(&self, timeline: Arc<dyn Timeline>) -> Lane {
-        let lane = Lane { issued: Arc::new(AtomicU64::new(timeline.value())), timeline };
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(lane.clone());
-        lane
+    pub fn track(&self, timeline: Arc<dyn Timeline>) -> Track {
+        let track = Track { issued: Arc::new(AtomicU64::new(timeline.value())), timeline };
+        self.tracks.lock().unwrap_or_else(PoisonError::into_inner).push(track.clone());
+        track
     }
 
     /// The points that everything submitted so far will reach, without those reached already.
     pub fn pending(&self) -> Vec<Point> {
-        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.iter().map(Lane::latest).filter(|p| !p.reached()).collect()
+        let tracks = self.tracks.lock().unwrap_or_else(PoisonError::into_inner);
+        tracks.iter().map(Track::latest).filter(|p| !p.reached()).collect()
     }
 }

@@ -43,7 +43,7 @@ struct Switches {
 enum Switch {
     Off,
     On,
-    /// It was to be on; why it did not start.
+    /// Wanted and not started, for this reason.
     Failed(String),
 }
 
@@ -103,7 +103,7 @@ impl MetalLayer {
     ) -> Result<Self, MetalLayerError> {
         let policy = config.fallback_policy();
         let wiring = Wiring { policy, ..Wiring::new(device.clone()) };
-        let compute = wiring.frontier.lane(device.new_timeline()?);
+        let compute = wiring.frontier.track(device.new_timeline()?);
 
         let caching = || Arc::new(plain_allocator(&wiring)) as Arc<dyn Allocate>;
         let wanted = config.enabled && config.memory_pool.enabled;

@@ -23,7 +23,7 @@ pub use allocate::caching::CachingAllocator;
 pub use allocate::pool::{MemoryPool, WholeHeap, WorkingSet};
 pub use allocate::{Allocate, Allocation, Leak, Reclaim, WEIGHTS};
 pub use error::MetalLayerError;
-pub use frontier::{Frontier, Lane};
+pub use frontier::{Frontier, Track};
 pub use layer::MetalLayer;
 pub use observe::metrics::LayerMetrics;
 pub use observe::stats::{BlitStats, DeviceStats, LayerStats, PoolStats, RingStats, Switched};

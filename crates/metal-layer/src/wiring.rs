@@ -4,7 +4,7 @@ use crate::observe::metrics::LayerMetrics;
 use mlx_serving_device::Device;
 use std::sync::Arc;
 
-/// Everything that the implementations of one layer share: each is made with it.
+/// Common parts of one layer, with which each implementation is made.
 #[derive(Debug, Clone)]
 pub struct Wiring {
     /// Device that gives memory and takes submissions.

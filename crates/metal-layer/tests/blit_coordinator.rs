@@ -8,7 +8,7 @@ use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Buffer, Device, DeviceError, Op, Point, Status, Storage, Submission};
 use mlx_serving_metal_layer::config::BlitQueueConfig;
 use mlx_serving_metal_layer::{
-    Allocate, BlitCoordinator, CachingAllocator, InlineTransfer, Lane, Ticket, Transfer, Wiring,
+    Allocate, BlitCoordinator, CachingAllocator, InlineTransfer, Ticket, Track, Transfer, Wiring,
 };
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ struct Bench {
     device: Arc<dyn Device>,
     allocate: Arc<dyn Allocate>,
     wiring: Wiring,
-    compute: Lane,
+    compute: Track,
 }
 
 impl Bench {
@@ -31,7 +31,7 @@ impl Bench {
 
     fn on(device: Arc<dyn Device>) -> Self {
         let wiring = Wiring::new(device.clone());
-        let compute = wiring.frontier.lane(device.new_timeline().unwrap());
+        let compute = wiring.frontier.track(device.new_timeline().unwrap());
         let allocate = Arc::new(CachingAllocator::new(&wiring));
         Self { device, allocate, wiring, compute }
     }

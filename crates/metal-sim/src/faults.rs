@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Everything that a test can change about the simulated device.
+/// Settings that a test can change about the simulated device.
 #[derive(Debug, Clone)]
 struct Settings {
     allocation_countdown: Option<u64>,

@@ -22,7 +22,7 @@
 //! within a queue, everything else takes a barrier, a fence, an event, or a wait of the host's), balance of references, use
 //! after release, autorelease outside a pool. Each has a test that breaks it, in `tests/rules_*.rs`.
 //!
-//! It is stricter than a device in places: an over-full queue breaks a rule instead of blocking, an object is in use until its
+//! The simulator is stricter than a device in places: an over-full queue breaks a rule instead of blocking, an object is in use until its
 //! command buffer has completed, fills and copies of one blit pass count as unordered over untracked memory, and a kernel is
 //! taken to touch all of what is bound, reading or writing as its signature says. It is laxer in others: nothing checks what
 //! the host does through `contents`, all memory is resident, and nothing is slow.

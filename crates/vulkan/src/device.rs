@@ -2,12 +2,11 @@ use crate::find::{DeviceKind, Gpu, Instance, Survey, ValidationLog, no_driver, s
 use crate::heap::{Tally, VulkanHeap, VulkanMemory};
 use crate::pipelines::{Pipelines, WarmUp};
 use crate::queue::VulkanQueue;
-use crate::queue_kind::QueueKind;
 use crate::record::{Bundles, Recorder};
 use crate::run::{Executor, KernelTime, VulkanTimeline};
 use mlx_serving_device::{
-    Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage,
-    Timeline, WeightLayout, WeightSource, WeightSpec,
+    Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, QueueId, QueueKind,
+    Result, Storage, Timeline, WeightLayout, WeightSource, WeightSpec,
 };
 use mlx_serving_kernels::{Kernel, Lowering, Scratch, assemble_exact};
 use std::fmt;
@@ -136,12 +135,12 @@ impl VulkanDevice {
             profile: options.profile,
         });
         let executor = Executor::new(gpu, pipelines)?;
-        let open = |kind| Arc::new(VulkanQueue { kind, recorder: recorder.clone(), executor: executor.clone() });
+        let open = |id| Arc::new(VulkanQueue { id, recorder: recorder.clone(), executor: executor.clone() });
         Ok(Arc::new(Self {
             info,
             warm: WarmUp::default(),
             tally: tally(),
-            queues: QueueKind::ALL.map(open),
+            queues: QueueId::of_new_device().map(open),
             recorder,
             executor,
             gpu: gpu.clone(),
@@ -153,14 +152,14 @@ impl VulkanDevice {
         self.gpu.instance.messages.all()
     }
 
-    /// The same, to be asked after the device has been dropped, too.
+    /// Messages of the validation layer, to be asked for after the device has been dropped, too.
     pub fn validation_log(&self) -> ValidationLog {
         ValidationLog(self.gpu.instance.messages.clone())
     }
 
     /// Time of each kernel since the device was opened with [`VulkanOptions::profile`], those that took most first; what has ended counts.
     pub fn profile(&self) -> Vec<KernelTime> {
-        self.executor.shared.profile()
+        self.executor.dispatcher.profile()
     }
 
     /// Compiles every kernel that the device can run in the background, so that none waits for its first use; dropping the device ends that.
@@ -232,17 +231,17 @@ impl Device for VulkanDevice {
     }
 
     fn counters(&self) -> Counters {
-        let shared = &self.executor.shared;
+        let dispatcher = &self.executor.dispatcher;
         Counters {
             allocations: self.tally.allocations.load(Relaxed),
             bytes_allocated: self.tally.bytes.load(Relaxed),
-            submissions: shared.submissions(),
-            busy: shared.busy(),
+            submissions: dispatcher.submissions(),
+            busy: dispatcher.busy(),
         }
     }
 
     fn now(&self) -> Duration {
-        self.executor.shared.now()
+        self.executor.dispatcher.now()
     }
 
     fn new_heap(&self, len: u64, storage: Storage) -> Result<Arc<dyn Heap>> {
@@ -268,8 +267,8 @@ impl Device for VulkanDevice {
 
     fn new_timeline(&self) -> Result<Arc<dyn Timeline>> {
         self.gpu.alive()?;
-        let executor = Arc::downgrade(&self.executor.shared);
-        Ok(Arc::new(VulkanTimeline { counter: Arc::default(), executor }))
+        let dispatcher = Arc::downgrade(&self.executor.dispatcher);
+        Ok(Arc::new(VulkanTimeline { counter: Arc::default(), dispatcher }))
     }
 
     fn weight_layout(&self, spec: &WeightSpec) -> Result<WeightLayout> {
@@ -284,6 +283,10 @@ impl Device for VulkanDevice {
         out: &mut [u8],
     ) -> Result<()> {
         self.recorder.lowering.pack_weight(spec, source, blocks, out)
+    }
+
+    fn check_gated(&self, gate: &WeightSpec, up: &WeightSpec) -> Result<()> {
+        self.recorder.lowering.check_gated(gate, up)
     }
 
     fn kv_block_bytes(&self, spec: &KvSpec) -> usize {

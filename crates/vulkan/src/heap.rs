@@ -1,6 +1,6 @@
 use crate::find::Gpu;
 use ash::vk;
-use mlx_serving_device::{Buffer, DeviceError, Heap, Memory, Result, Storage};
+use mlx_serving_device::{Buffer, DeviceError, Heap, Memory, Result, Storage, range_within};
 use std::any::Any;
 use std::fmt;
 use std::ops::Range;
@@ -59,7 +59,7 @@ impl VulkanMemory {
             return Err(refused(format!("{used} of the {} bytes set as the limit are in use", tally.limit)));
         }
         let (raw, memory) = allocate(gpu, size, storage).map_err(|e| refused(e.to_string()))?;
-        // From here on its drop gives back what it has.
+        // From here on its drop releases what it has.
         let mut this = Self { raw, memory, mapped: None, len, storage, tally: tally.clone(), gpu: gpu.clone() };
         tally.allocations.fetch_add(1, Relaxed);
         tally.bytes.fetch_add(len, Relaxed);
@@ -74,20 +74,14 @@ impl VulkanMemory {
 
     /// The memory behind a view, if it is `gpu`'s.
     pub(crate) fn of<'a>(buffer: &'a Buffer, gpu: &Arc<Gpu>) -> Result<&'a Self> {
-        let memory = buffer.memory().as_any().downcast_ref::<Self>();
-        memory
-            .filter(|memory| Arc::ptr_eq(&memory.gpu, gpu))
-            .ok_or_else(|| DeviceError::Contract(format!("{buffer:?} belongs to another device")))
+        let memory = buffer.memory_as::<Self>()?;
+        if Arc::ptr_eq(&memory.gpu, gpu) { Ok(memory) } else { Err(buffer.foreign()) }
     }
 
     /// The address of a range that lies within.
     fn address(&self, offset: u64, len: u64) -> Result<*mut u8> {
-        let fits = offset.checked_add(len).is_some_and(|end| end <= self.len);
-        let outside = || DeviceError::Contract(format!("access at {offset} of {len} bytes in memory of {}", self.len));
+        range_within(offset, len, self.len)?;
         let hidden = || DeviceError::Contract("host access to private memory".into());
-        if !fits {
-            return Err(outside());
-        }
         Ok(self.mapped.as_ref().ok_or_else(hidden)?.0.wrapping_add(offset as usize))
     }
 }
@@ -167,10 +161,10 @@ fn allocate(gpu: &Gpu, size: u64, storage: Storage) -> Result<(vk::Buffer, vk::D
         let memory = unsafe { gpu.raw.allocate_memory(&info, None) }?;
         // SAFETY: both are new, and the memory has the size that the buffer needs.
         let bound = unsafe { gpu.raw.bind_buffer_memory(buffer, memory, 0) };
-        // SAFETY: memory that could not be bound is in nobody's use.
+        // SAFETY: memory that could not be bound is unused.
         bound.map(|()| memory).inspect_err(|_| unsafe { gpu.raw.free_memory(memory, None) })
     });
-    // SAFETY: a buffer without memory is in nobody's use.
+    // SAFETY: a buffer without memory is unused.
     bound.map(|memory| (buffer, memory)).inspect_err(|_| unsafe { gpu.raw.destroy_buffer(buffer, None) })
 }
 
@@ -219,11 +213,7 @@ impl Heap for VulkanHeap {
     }
 
     fn place(&self, offset: u64, len: u64) -> Result<Buffer> {
-        if !offset.is_multiple_of(self.align) {
-            return Err(DeviceError::Contract(format!("placement at {offset}, no multiple of {}", self.align)));
-        }
-        let end = offset.checked_add(len).ok_or_else(|| DeviceError::Contract(format!("{len} bytes at {offset}")))?;
-        Buffer::whole(self.memory.clone()).slice(offset..end)
+        Buffer::placed(self.memory.clone(), offset, len, self.align)
     }
 
     fn touch(&self, range: Range<u64>) -> Result<()> {
@@ -248,8 +238,8 @@ mod tests {
     fn types(flags: &[Flags]) -> vk::PhysicalDeviceMemoryProperties {
         let mut memory =
             vk::PhysicalDeviceMemoryProperties { memory_type_count: flags.len() as u32, ..Default::default() };
-        for (slot, flags) in memory.memory_types.iter_mut().zip(flags) {
-            slot.property_flags = *flags;
+        for (entry, flags) in memory.memory_types.iter_mut().zip(flags) {
+            entry.property_flags = *flags;
         }
         memory
     }

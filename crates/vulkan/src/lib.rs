@@ -11,7 +11,6 @@ mod find;
 mod heap;
 mod pipelines;
 mod queue;
-mod queue_kind;
 mod record;
 mod run;
 mod testing;

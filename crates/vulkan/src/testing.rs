@@ -7,13 +7,13 @@ impl VulkanDevice {
     /// Behaves from now on as after the loss of the device.
     #[doc(hidden)]
     pub fn lose(&self) {
-        self.executor.shared.lose("a test asked for it");
+        self.executor.dispatcher.lose("a test asked for it");
     }
 
     /// Lets the driver refuse the next piece of work for want of memory.
     #[doc(hidden)]
     pub fn refuse_next_piece(&self) {
-        self.executor.shared.refuse.store(true, Relaxed);
+        self.executor.dispatcher.refuse.store(true, Relaxed);
     }
 
     /// Sets of recording objects ever made.
@@ -25,6 +25,6 @@ impl VulkanDevice {
     /// Pieces ever handed to the driver.
     #[doc(hidden)]
     pub fn pieces(&self) -> u64 {
-        self.executor.shared.pieces.load(Relaxed)
+        self.executor.dispatcher.pieces.load(Relaxed)
     }
 }

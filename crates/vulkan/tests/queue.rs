@@ -148,7 +148,7 @@ fn a_lost_device_ends_everything_and_refuses_the_rest() {
     never.timeline.signal(1);
     let own = device.counters().bytes_allocated;
     drop((a, b));
-    assert_eq!((own, device.counters().bytes_allocated), (128, 0), "the memory can still be given back");
+    assert_eq!((own, device.counters().bytes_allocated), (128, 0), "the memory can still be released");
 }
 
 #[test]

@@ -31,8 +31,7 @@ impl Kernel for Gate<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::Isa;
-    use crate::simd::vectorize;
+    use crate::simd::{Isa, vectorize};
 
     #[test]
     fn silu_is_close_everywhere() {

@@ -2,10 +2,7 @@
 
 pub(crate) mod attention;
 pub(crate) mod gate;
-mod isa;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod rope;
 pub(crate) mod sampling;
-
-pub use isa::Isa;

@@ -46,8 +46,7 @@ fn sum_of_squares<S: Simd>(simd: S, row: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::Isa;
-    use crate::simd::vectorize;
+    use crate::simd::{Isa, vectorize};
     use proptest::prelude::*;
 
     proptest! {

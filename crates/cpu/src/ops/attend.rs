@@ -1,23 +1,23 @@
 //! [`Attend`]: keys and values into the cache, then attention, in two phases with a barrier between.
 
-use super::Lowering;
-use crate::kernels::Isa;
+use super::lowering::Lowering;
 use crate::kernels::attention::{Attention, Element, Narrow, PAGE, PART, Pages, Tile, TileShape};
 use crate::kernels::norm::RmsNorm;
 use crate::kernels::rope::{Pairing, rotate};
 use crate::pool::Worker;
 use crate::scratch::Carver;
 use crate::share::{Share, part};
-use crate::simd::vectorize;
+use crate::simd::{Isa, vectorize};
 use crate::view::View;
 use mlx_serving_device::ops::{Attend, Norm, Span};
 use mlx_serving_device::{DeviceError, KvSpec, Result};
 use std::ops::Range;
 use std::sync::atomic::Ordering::{AcqRel, Relaxed};
 
-/// Query rows (positions × grouped heads) of a tile, about: enough to pay for widening keys and values, few enough for L2.
+/// Query rows (positions × grouped heads) of a tile, about: enough to pay for widening keys and values, few enough for L2. Not
+/// measured.
 const TILE_ROWS: usize = 64;
-/// Tasks per worker below which long sequences are split by parts.
+/// Tasks per worker below which long sequences are split by parts. Not measured.
 const FEW_TASKS: usize = 4;
 
 struct HeadNorm {
@@ -292,15 +292,15 @@ impl<E: Element> AttendStep<E> {
         let parts = task.part.map_or_else(|| tile.parts(), |part| part..part + 1);
         vectorize(self.isa, Attention { tile: &mut tile, pages: &pages, parts });
         if let (Some(part), Some((counters, partials))) = (task.part, partials) {
-            let slot = task.span * self.kv.heads + task.head;
-            self.store_partial(&tile, &partials, slot, part);
+            let pair = task.span * self.kv.heads + task.head;
+            self.store_partial(&tile, &partials, pair, part);
             let parts = self.split_parts(span);
             // Acquire and release: whoever comes last sees the partial results of all.
-            if counters.atomic(slot).fetch_add(1, AcqRel) as usize + 1 < parts.len() {
+            if counters.atomic(pair).fetch_add(1, AcqRel) as usize + 1 < parts.len() {
                 return Ok(());
             }
             tile.forget();
-            self.merge_partials(&mut tile, &partials, slot, parts);
+            self.merge_partials(&mut tile, &partials, pair, parts);
         }
         self.store(&tile, task, span);
         Ok(())
@@ -340,14 +340,14 @@ impl<E: Element> AttendStep<E> {
     }
 
     /// Range of a task's partial result.
-    fn partial_at(&self, slot: usize, part: usize) -> Range<usize> {
-        let at = (slot * self.parts() + part) * self.partial_len();
+    fn partial_at(&self, pair: usize, part: usize) -> Range<usize> {
+        let at = (pair * self.parts() + part) * self.partial_len();
         at..at + self.partial_len()
     }
 
-    fn store_partial(&self, tile: &Tile<'_>, partials: &View<f32>, slot: usize, part: usize) {
+    fn store_partial(&self, tile: &Tile<'_>, partials: &View<f32>, pair: usize, part: usize) {
         // SAFETY: this task's own range; others read it after the counter says that it is written.
-        let to = unsafe { partials.get_mut(self.partial_at(slot, part)) };
+        let to = unsafe { partials.get_mut(self.partial_at(pair, part)) };
         for (g, to) in to.chunks_exact_mut(2 + tile.width()).enumerate() {
             let (top, sum, values) = tile.partial(g);
             (to[0], to[1]) = (top, sum);
@@ -355,10 +355,10 @@ impl<E: Element> AttendStep<E> {
         }
     }
 
-    fn merge_partials(&self, tile: &mut Tile<'_>, partials: &View<f32>, slot: usize, parts: Range<usize>) {
+    fn merge_partials(&self, tile: &mut Tile<'_>, partials: &View<f32>, pair: usize, parts: Range<usize>) {
         for part in parts {
-            // SAFETY: the counter has shown that all tasks of this slot have written theirs.
-            let from = unsafe { partials.get(self.partial_at(slot, part)) };
+            // SAFETY: the counter has shown that all tasks of this pair have written theirs.
+            let from = unsafe { partials.get(self.partial_at(pair, part)) };
             for (g, from) in from.chunks_exact(2 + tile.width()).enumerate() {
                 tile.merge(g, from[0], from[1], &from[2..]);
             }

@@ -1,11 +1,11 @@
-use super::Lowering;
+use super::lowering::Lowering;
 use crate::pool::Worker;
 use crate::share::Share;
 use crate::view::View;
 use mlx_serving_device::ops::{Copy, Observe};
 use mlx_serving_device::{DeviceError, Result};
 
-/// Bytes that a worker copies at a time.
+/// Bytes that a worker copies at a time. Not measured.
 const CHUNK: usize = 256 << 10;
 /// A token of the prompt, in a history.
 const PROMPT: u32 = 1 << 31;
@@ -41,7 +41,7 @@ pub(crate) struct ObserveStep {
 impl ObserveStep {
     pub(super) fn new(op: &Observe) -> Result<Self> {
         let row = 4 * op.vocab as u64;
-        let row = op.history.slice(op.slot as u64 * row..(op.slot as u64 + 1) * row)?;
+        let row = op.history.slice(op.history_row as u64 * row..(op.history_row as u64 + 1) * row)?;
         Ok(Self { row: View::new(&row, op.vocab)?, tokens: View::new(&op.tokens, op.count)?, prompt: op.prompt })
     }
 

@@ -1,4 +1,4 @@
-use super::Lowering;
+use super::lowering::Lowering;
 use super::weight::PackedWeight;
 use crate::pool::Worker;
 use crate::share::Share;

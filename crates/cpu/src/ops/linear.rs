@@ -1,32 +1,33 @@
 //! [`Linear`]: tokens made ready once for all matrices, then tiles of 16 output features shared over the workers, each finished
 //! where it is computed.
 
-use super::Lowering;
+use super::lowering::Lowering;
 use super::weight::PackedWeight;
-use crate::kernels::Isa;
 use crate::kernels::gate::Gate;
 use crate::kernels::matmul::{InputFormat, Prepare, Product, RowNorm, TILE, multiply, widths};
 use crate::pool::Worker;
 use crate::scratch::Carver;
 use crate::share::{Share, part};
-use crate::simd::vectorize;
+use crate::simd::{Isa, vectorize};
 use crate::view::View;
 use mlx_serving_device::ops::{Activation, Epilogue, Linear};
 use mlx_serving_device::{Arithmetic, DeviceError, Result};
 use std::ops::Range;
 
-/// Up to so many values every worker makes all tokens ready for itself, which is quicker than to meet.
+/// Up to so many values every worker makes all tokens ready for itself, which is quicker than to meet. Not measured.
 const ALONE: usize = 8192;
-/// Features that several tiles are multiplied by at a time: few enough for the nearest cache.
+/// Features that several tiles are multiplied by at a time: few enough for the nearest cache (9 KB of
+/// 4-bit weights, 12 KB of inputs for twelve tokens). Not measured against other lengths.
 const SEGMENT: usize = 1024;
-/// Features that are made ready at a time.
+/// Features that are made ready at a time. Not measured.
 const PIECE: usize = 512;
-/// Bytes of weights that a worker takes at a time: of a stream, and for several passes over them.
+/// Bytes of weights that a worker takes at a time: of a stream, and for several passes over them. Not measured.
 const RUN: usize = 48 << 10;
 const KEPT: usize = 192 << 10;
-/// Bytes of a weight that are asked for ahead: what memory delivers while a worker waits for another.
+/// Bytes of a weight that are asked for ahead: what memory delivers while a worker waits for another. Not
+/// measured against other lengths.
 const AHEAD: usize = 16 << 10;
-/// Runs of each worker, at least: what is left at the end is short.
+/// Runs of each worker, at least: what is left at the end is short. Not measured.
 const RUNS: usize = 6;
 
 struct Matrix {

@@ -5,27 +5,20 @@ mod attend;
 mod copy;
 mod embed;
 mod linear;
+mod lowering;
 mod rope;
 mod sample;
 mod weight;
 
-use crate::kernels::Isa;
 use crate::pool::Worker;
 use attend::AttendStep;
 use copy::{CopyStep, ObserveStep};
 use embed::EmbedStep;
 use linear::LinearStep;
+pub(crate) use lowering::Lowering;
 use mlx_serving_device::{Arithmetic, Op, Result};
 use rope::RopeStep;
 use sample::SampleStep;
-
-/// Settings by which an op becomes a step.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Lowering {
-    pub(crate) isa: Isa,
-    pub(crate) arithmetic: Arithmetic,
-    pub(crate) workers: usize,
-}
 
 /// An op, ready to run.
 pub(crate) enum Step {
@@ -39,25 +32,23 @@ pub(crate) enum Step {
     Copy(CopyStep),
 }
 
-impl Lowering {
+impl Step {
     /// Resolves a valid op.
-    pub(crate) fn step(&self, op: Op) -> Result<Step> {
+    pub(crate) fn new(op: Op, lowering: &Lowering) -> Result<Step> {
         Ok(match op {
-            Op::Embed(op) => Step::Embed(EmbedStep::new(op, self)?),
+            Op::Embed(op) => Step::Embed(EmbedStep::new(op, lowering)?),
             Op::RopeAngles(op) => Step::Rope(RopeStep::new(&op)?),
-            Op::Linear(op) => Step::Linear(LinearStep::new(op, self)?),
-            Op::Attend(op) => match self.arithmetic {
-                Arithmetic::Fast => Step::AttendHalf(AttendStep::new(&op, self)?),
-                Arithmetic::Exact => Step::AttendFull(AttendStep::new(&op, self)?),
+            Op::Linear(op) => Step::Linear(LinearStep::new(op, lowering)?),
+            Op::Attend(op) => match lowering.arithmetic {
+                Arithmetic::Fast => Step::AttendHalf(AttendStep::new(&op, lowering)?),
+                Arithmetic::Exact => Step::AttendFull(AttendStep::new(&op, lowering)?),
             },
             Op::Observe(op) => Step::Observe(ObserveStep::new(&op)?),
-            Op::Sample(op) => Step::Sample(SampleStep::new(&op, self)?),
-            Op::Copy(op) => Step::Copy(CopyStep::new(&op, self)?),
+            Op::Sample(op) => Step::Sample(SampleStep::new(&op, lowering)?),
+            Op::Copy(op) => Step::Copy(CopyStep::new(&op, lowering)?),
         })
     }
-}
 
-impl Step {
     /// Scratch that its workers share, bytes.
     pub(crate) fn shared_bytes(&self) -> usize {
         match self {
@@ -81,7 +72,7 @@ impl Step {
         }
     }
 
-    /// This worker's part.
+    /// Computes a worker's part.
     pub(crate) fn run(&self, worker: &mut Worker) -> Result<()> {
         match self {
             Step::Embed(step) => step.run(worker),

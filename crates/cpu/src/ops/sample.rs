@@ -1,17 +1,16 @@
 //! [`Sample`]: passes over chunks of all rows, a barrier after each; greedy rows take part in the first and the last only.
 
-use super::Lowering;
-use crate::kernels::Isa;
+use super::lowering::Lowering;
 use crate::kernels::sampling::{Adjust, BINS, Best, Bin, Count, Cut, Draw, Filters, cut, draw_one};
 use crate::pool::Worker;
 use crate::share::part;
-use crate::simd::vectorize;
+use crate::simd::{Isa, vectorize};
 use crate::view::View;
-use mlx_serving_device::ops::{LogitBias, NO_SLOT, Sample, SampleParams};
+use mlx_serving_device::ops::{LogitBias, NO_HISTORY_ROW, Sample, SampleParams};
 use mlx_serving_device::{DeviceError, Result};
 use std::ops::Range;
 
-/// Tokens of a chunk: 32 KiB of logits.
+/// Tokens of a chunk: 32 KiB of logits, as much as the nearest cache holds. Not measured.
 const CHUNK: usize = 8192;
 
 /// A [`Sample`] ready to run.
@@ -152,7 +151,7 @@ impl SampleStep {
         Ok(())
     }
 
-    /// This worker's part of a row into its own histogram.
+    /// Counts a worker's part of a row into its own histogram.
     fn count(&self, notes: &Notes, row: usize, worker: &Worker) {
         let tokens = part(self.vocab, worker.index, worker.count);
         let at = (row * self.workers + worker.index) * BINS;
@@ -211,7 +210,7 @@ impl SampleStep {
         unsafe { self.out.set(row, chosen.token) };
         if let Some((history, at)) = self.history_row(params)?.filter(|_| chosen.token != u32::MAX) {
             let at = at.start + chosen.token as usize;
-            // SAFETY: a slot belongs to one sequence, which has one row in a batch.
+            // SAFETY: a history row belongs to one sequence, which has one row in a batch.
             unsafe { history.set(at, history.item(at) + 1) };
         }
         Ok(())
@@ -219,13 +218,13 @@ impl SampleStep {
 
     /// View and range of the history of a row with penalties.
     fn history_row(&self, params: &SampleParams) -> Result<Option<(&View<u32>, Range<usize>)>> {
-        if params.slot == NO_SLOT {
+        if params.history_row == NO_HISTORY_ROW {
             return Ok(None);
         }
-        let at = params.slot as usize * self.vocab;
+        let at = params.history_row as usize * self.vocab;
         let history = self.history.as_ref().filter(|history| at + self.vocab <= history.len());
-        let history =
-            history.ok_or_else(|| DeviceError::Contract(format!("sample: slot {} in no history", params.slot)))?;
+        let history = history
+            .ok_or_else(|| DeviceError::Contract(format!("sample: history row {} is not there", params.history_row)))?;
         Ok(Some((history, at..at + self.vocab)))
     }
 

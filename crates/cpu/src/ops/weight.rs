@@ -1,6 +1,5 @@
-use crate::kernels::Isa;
 use crate::kernels::matmul::{AskAhead, Line, TILE, TileLayout};
-use crate::simd::vectorize;
+use crate::simd::{Isa, vectorize};
 use crate::view::View;
 use mlx_serving_device::{Result, Weight};
 use std::ops::Range;

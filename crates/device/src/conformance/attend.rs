@@ -1,8 +1,7 @@
 //! [`Attend`] against the oracle, and against itself with other sequences around and other cuts.
 
 use super::data::{Noise, assert_close, assert_same_bits, for_all};
-use super::rig::{download, room, try_run, upload};
-use super::tolerance;
+use super::rig::{download, room, tolerance, try_run, upload};
 use crate::ops::{Attend, Batch, Norm, Span};
 use crate::oracle::{self, kv_block_values};
 use crate::{Buffer, Device, DeviceError, KvSpec, Op, Result};

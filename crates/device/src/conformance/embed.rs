@@ -123,7 +123,7 @@ pub fn history_is_written_and_unknown_tokens_fail(device: &Arc<dyn Device>) {
         let history = upload(device, &[7u32; 3 * VOCAB]);
         let tokens = upload(device, tokens);
         let count = tokens.len() as usize / 4;
-        let op = Observe { history: history.clone(), vocab: VOCAB, slot: 1, tokens, count, prompt };
+        let op = Observe { history: history.clone(), vocab: VOCAB, history_row: 1, tokens, count, prompt };
         try_run(device, Op::Observe(op)).map(|()| download::<u32>(&history, 3 * VOCAB))
     };
     let history = observe(&[3, 10, 3, 3, 0, 10, 3], 3).expect("known tokens are noted");

@@ -1,8 +1,7 @@
 //! [`Linear`] against the oracle, and against itself with other rows around.
 
 use super::data::{Noise, assert_close, assert_same_bits, for_all};
-use super::rig::{download, room, run, try_run, upload};
-use super::tolerance;
+use super::rig::{download, room, run, tolerance, try_run, upload};
 use super::weights::{Source, formats};
 use crate::ops::{Activation, Epilogue, Linear, Norm, Projection};
 use crate::oracle::{self, Finish};

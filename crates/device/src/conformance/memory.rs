@@ -91,7 +91,7 @@ pub fn touching_keeps_the_contents(device: &Arc<dyn Device>) {
     assert!(heap.touch(0..LEN + 1).is_err() && heap.touch(u64::MAX - 1..u64::MAX).is_err());
 }
 
-/// Heaps and dedicated buffers count, placed ones do not, and released ones are given back.
+/// Heaps and dedicated buffers count, placed ones do not, and released ones count no more.
 pub fn counters_follow_allocations(device: &Arc<dyn Device>) {
     let before = device.counters();
     let heap = device.new_heap(1 << 16, Storage::Shared).expect("a small heap is granted");

@@ -16,7 +16,7 @@ mod rig;
 pub mod sample;
 pub mod weights;
 
-use crate::{Arithmetic, Device};
+use crate::Device;
 use std::sync::Arc;
 
 /// Runs `case` on each device, saying on which for the report of a failure.
@@ -24,14 +24,6 @@ pub fn on_each(devices: Vec<Arc<dyn Device>>, case: fn(&Arc<dyn Device>)) {
     for device in devices {
         eprintln!("on {device:?}, {:?}", device.info());
         case(&device);
-    }
-}
-
-/// The relative L2 error that matrix products and attention may have.
-fn tolerance(device: &Arc<dyn Device>) -> f64 {
-    match device.info().arithmetic {
-        Arithmetic::Exact => 1e-5,
-        Arithmetic::Fast => 2e-2,
     }
 }
 
@@ -85,7 +77,7 @@ macro_rules! conformance {
             sample::temperatures_below_the_floor_draw_nothing,
             sample::company_changes_no_choice,
             sample::rows_without_a_finite_value_have_no_token,
-            sample::slots_and_biases_outside_are_refused,
+            sample::history_rows_and_biases_outside_are_refused,
         }
     };
     ($devices:path; $($room:ident::$case:ident),* $(,)?) => {

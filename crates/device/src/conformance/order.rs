@@ -3,7 +3,8 @@
 use super::rig::{LIMIT, room, submit, upload};
 use crate::ops::{Copy, Observe};
 use crate::{
-    Buffer, CommandBuffer, Device, DeviceError, Memory, Op, Point, Result, Status, Storage, Submission, Timeline,
+    Buffer, CommandBuffer, Device, DeviceError, Memory, Op, Point, QueueId, Result, Status, Storage, Submission,
+    Timeline,
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ fn bytes(buffer: &Buffer) -> Vec<u8> {
 /// An op that records well and fails when it runs.
 fn failing(device: &Arc<dyn Device>) -> Op {
     let (history, tokens) = (room(device, 16), upload(device, &[9u32]));
-    Op::Observe(Observe { history, vocab: 4, slot: 0, tokens, count: 1, prompt: 1 })
+    Op::Observe(Observe { history, vocab: 4, history_row: 0, tokens, count: 1, prompt: 1 })
 }
 
 /// Rules 1 and 2: a chain of copies, each of which reads what the one before wrote, in one command buffer and over many.
@@ -150,6 +151,10 @@ pub fn timelines_never_fall_and_wake_everybody(device: &Arc<dyn Device>) {
 struct Foreign;
 
 impl CommandBuffer for Foreign {
+    fn queue(&self) -> QueueId {
+        QueueId::of_new_device()[0]
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
         self
     }

@@ -1,6 +1,6 @@
 //! Steps that every case takes with a device: memory with something in it, and ops run to their end.
 
-use crate::{Buffer, Device, Op, Point, Queue, Result, Storage, Submission};
+use crate::{Arithmetic, Buffer, Device, Op, Point, Queue, Result, Storage, Submission};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,4 +48,12 @@ pub(super) fn try_run(device: &Arc<dyn Device>, op: Op) -> Result<()> {
 /// Runs one op that is good.
 pub(super) fn run(device: &Arc<dyn Device>, op: Op) {
     try_run(device, op).expect("a valid op runs");
+}
+
+/// The relative L2 error that matrix products and attention may have.
+pub(super) fn tolerance(device: &Arc<dyn Device>) -> f64 {
+    match device.info().arithmetic {
+        Arithmetic::Exact => 1e-5,
+        Arithmetic::Fast => 2e-2,
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::data::{Noise, for_all};
 use super::rig::{download, room, try_run, upload};
-use crate::ops::{LogitBias, MIN_TEMPERATURE, NO_SLOT, Sample, SampleParams};
+use crate::ops::{LogitBias, MIN_TEMPERATURE, NO_HISTORY_ROW, Sample, SampleParams};
 use crate::oracle::{self, PROMPT};
 use crate::{Device, DeviceError, Op, Result};
 use proptest::prelude::*;
@@ -165,21 +165,21 @@ pub fn penalties_and_biases_change_the_choice_alike(device: &Arc<dyn Device>) {
     let penalties = (0.5f32..2.0, -1.0f32..1.0, -1.0f32..1.0);
     for_all(24, (rows(), penalties, any::<u32>()), |(mut rows, (repetition, presence, frequency), seed)| {
         let mut noise = Noise::new(seed);
-        let slots = noise.shuffled(rows.params.len() + 1);
+        let history_rows = noise.shuffled(rows.params.len() + 1);
         let entry = |noise: &mut Noise| match noise.below(3) {
             0 => 0,
             _ => (noise.word() & PROMPT) | noise.below(4) as u32,
         };
-        rows.history = (0..slots.len() * rows.vocab).map(|_| entry(&mut noise)).collect();
-        for (params, slot) in rows.params.iter_mut().zip(slots) {
+        rows.history = (0..history_rows.len() * rows.vocab).map(|_| entry(&mut noise)).collect();
+        for (params, history_row) in rows.params.iter_mut().zip(history_rows) {
             let bias_first = rows.biases.len() as u32;
             for _ in 0..noise.below(5) {
                 let bias = if noise.below(3) == 0 { f32::NEG_INFINITY } else { 4.0 * noise.unit() };
                 rows.biases.push(LogitBias { token: noise.below(rows.vocab) as u32, bias });
             }
             let bias_count = rows.biases.len() as u32 - bias_first;
-            let slot = if noise.below(4) == 0 { NO_SLOT } else { slot };
-            *params = SampleParams { repetition, presence, frequency, slot, bias_first, bias_count, ..*params };
+            let history_row = if noise.below(4) == 0 { NO_HISTORY_ROW } else { history_row };
+            *params = SampleParams { repetition, presence, frequency, history_row, bias_first, bias_count, ..*params };
         }
         rows.compare(device);
     });
@@ -200,7 +200,7 @@ pub fn rows_without_a_finite_value_have_no_token(device: &Arc<dyn Device>) {
     logits[18_000 + 8500] = -3.0;
     let drawn = SampleParams { temperature: 1.0, top_k: 3, top_p: 0.9, min_p: 0.1, ..GREEDY };
     for params in [GREEDY, SampleParams { temperature: 1.0, ..GREEDY }, drawn] {
-        let params = [0, 1, 2].map(|slot| SampleParams { slot, ..params }).to_vec();
+        let params = [0, 1, 2].map(|history_row| SampleParams { history_row, ..params }).to_vec();
         let rows = Rows { vocab: 9000, logits: logits.clone(), params, biases: vec![], history: vec![0; 3 * 9000] };
         let (tokens, history) = rows.run(device).expect("valid rows");
         assert_eq!(tokens, [u32::MAX, u32::MAX, 8500]);
@@ -209,7 +209,7 @@ pub fn rows_without_a_finite_value_have_no_token(device: &Arc<dyn Device>) {
 }
 
 /// Things that params refer to and that are not there.
-pub fn slots_and_biases_outside_are_refused(device: &Arc<dyn Device>) {
+pub fn history_rows_and_biases_outside_are_refused(device: &Arc<dyn Device>) {
     let biases = vec![LogitBias { token: 0, bias: 1.0 }; 2];
     let good = Rows { vocab: 4, logits: vec![0.0; 4], params: vec![GREEDY], biases, history: vec![0; 8] };
     let with = |params: SampleParams, history: Vec<u32>| {
@@ -217,11 +217,11 @@ pub fn slots_and_biases_outside_are_refused(device: &Arc<dyn Device>) {
         outcome.map(|(tokens, _)| tokens[0])
     };
     let biased = |bias_first, bias_count| SampleParams { bias_first, bias_count, ..GREEDY };
-    let slotted = |slot| SampleParams { slot, ..GREEDY };
+    let row_of = |history_row| SampleParams { history_row, ..GREEDY };
     assert_eq!(with(biased(0, 2), vec![]), Ok(0));
-    assert_eq!(with(slotted(1), vec![0; 8]), Ok(0));
+    assert_eq!(with(row_of(1), vec![0; 8]), Ok(0));
     for (params, history) in
-        [(biased(1, 2), vec![]), (biased(u32::MAX, u32::MAX), vec![]), (slotted(2), vec![0; 8]), (slotted(0), vec![])]
+        [(biased(1, 2), vec![]), (biased(u32::MAX, u32::MAX), vec![]), (row_of(2), vec![0; 8]), (row_of(0), vec![])]
     {
         assert!(matches!(with(params, history), Err(DeviceError::Contract(_))), "{params:?}");
     }

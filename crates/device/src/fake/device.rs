@@ -1,52 +1,24 @@
-use super::control::{FakeControl, Latency, QueueKind};
+use super::control::FakeControl;
 use super::layout;
+use super::machine::Machine;
 use super::memory::{FakeHeap, FakeMemory};
+use super::options::FakeOptions;
 use super::queue::FakeQueue;
-use super::state::State;
 use super::timeline::FakeTimeline;
 use crate::oracle::kv_block_values;
 use crate::{
-    Arithmetic, Buffer, Counters, Device, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage, Timeline,
-    WeightLayout, WeightSource, WeightSpec,
+    Arithmetic, Buffer, Counters, Device, DeviceInfo, Heap, KvSpec, Placement, Queue, QueueId, Result, Storage,
+    Timeline, WeightLayout, WeightSource, WeightSpec,
 };
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Options of a [`FakeDevice`].
-#[derive(Debug, Clone, Copy)]
-pub struct FakeOptions {
-    /// Host and device share memory; on a discrete device the host does not reach [`Storage::Private`].
-    pub unified_memory: bool,
-    /// Bytes that may be allocated at a time.
-    pub memory_budget: u64,
-    /// Bytes of the longest buffer that an op may refer to.
-    pub max_buffer_len: u64,
-    /// Ops compute. Otherwise they are checked and cost their latency only; copies still copy, and sampling writes
-    /// [`super::scripted_token`].
-    pub compute: bool,
-    /// Latencies to begin with.
-    pub latency: Latency,
-}
-
-impl Default for FakeOptions {
-    /// Unified, 4 GiB, computing, as fast as it can.
-    fn default() -> Self {
-        Self {
-            unified_memory: true,
-            memory_budget: 4 << 30,
-            max_buffer_len: 4 << 30,
-            compute: true,
-            latency: Latency::default(),
-        }
-    }
-}
-
 /// A device for tests: see [`crate::fake`].
 #[derive(Debug)]
 pub struct FakeDevice {
     info: DeviceInfo,
-    state: Arc<State>,
+    machine: Arc<Machine>,
     compute: Arc<FakeQueue>,
     transfer: Arc<FakeQueue>,
 }
@@ -54,7 +26,7 @@ pub struct FakeDevice {
 impl FakeDevice {
     /// Starts the two queues' threads. Fails where none can be started.
     pub fn new(options: FakeOptions) -> Result<Arc<Self>> {
-        let state = Arc::new(State::new(&options));
+        let machine = Arc::new(Machine::new(&options));
         let info = DeviceInfo {
             backend: "fake",
             name: "fake device".into(),
@@ -65,14 +37,14 @@ impl FakeDevice {
             arithmetic: Arithmetic::Exact,
             units: 1,
         };
-        let compute = Arc::new(FakeQueue::new(QueueKind::Compute, state.clone())?);
-        let transfer = Arc::new(FakeQueue::new(QueueKind::Transfer, state.clone())?);
-        Ok(Arc::new(Self { info, state, compute, transfer }))
+        let [compute, transfer] = QueueId::of_new_device();
+        let (compute, transfer) = (FakeQueue::new(compute, &machine)?, FakeQueue::new(transfer, &machine)?);
+        Ok(Arc::new(Self { info, machine, compute: Arc::new(compute), transfer: Arc::new(transfer) }))
     }
 
     /// Its control.
     pub fn control(&self) -> FakeControl {
-        FakeControl { state: self.state.clone() }
+        FakeControl { machine: self.machine.clone() }
     }
 }
 
@@ -82,19 +54,19 @@ impl Device for FakeDevice {
     }
 
     fn counters(&self) -> Counters {
-        self.state.counters()
+        self.machine.counters()
     }
 
     fn now(&self) -> Duration {
-        self.state.now()
+        self.machine.now()
     }
 
     fn new_heap(&self, len: u64, storage: Storage) -> Result<Arc<dyn Heap>> {
-        Ok(Arc::new(FakeHeap::new(FakeMemory::new(len, storage, true, &self.state)?)))
+        Ok(Arc::new(FakeHeap::new(FakeMemory::new(len, storage, true, &self.machine)?)))
     }
 
     fn new_buffer(&self, len: u64, storage: Storage) -> Result<Buffer> {
-        Ok(Buffer::whole(FakeMemory::new(len, storage, false, &self.state)?))
+        Ok(Buffer::whole(FakeMemory::new(len, storage, false, &self.machine)?))
     }
 
     fn placement(&self, len: u64) -> Placement {
@@ -110,8 +82,8 @@ impl Device for FakeDevice {
     }
 
     fn new_timeline(&self) -> Result<Arc<dyn Timeline>> {
-        self.state.alive()?;
-        Ok(Arc::new(FakeTimeline::new(self.state.clone())))
+        self.machine.alive()?;
+        Ok(Arc::new(FakeTimeline::new(self.machine.clone())))
     }
 
     fn weight_layout(&self, spec: &WeightSpec) -> Result<WeightLayout> {

@@ -1,7 +1,7 @@
 //! The device's storage of weights and KV blocks: a weight's rows one after the other, each as values, scales and biases of the
 //! source, in blocks of four with padding; a KV block as the oracle has it.
 
-use super::run::load;
+use super::memory::load;
 use crate::oracle::{Matrix, dequantize};
 use crate::{DeviceError, Result, Weight, WeightLayout, WeightSource, WeightSpec};
 use std::ops::Range;

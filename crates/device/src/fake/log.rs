@@ -1,6 +1,4 @@
-use super::control::QueueKind;
-use super::timeline::FakeTimeline;
-use crate::{Point, Storage};
+use crate::{QueueKind, Storage};
 
 /// A point on a timeline, to compare: the timeline's number in order of making, and the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -9,14 +7,6 @@ pub struct Mark {
     pub timeline: u64,
     /// Value on it.
     pub value: u64,
-}
-
-impl Mark {
-    /// The mark of a point.
-    pub fn of(point: &Point) -> Self {
-        let timeline = point.timeline.as_any().downcast_ref::<FakeTimeline>();
-        Self { timeline: timeline.map_or(u64::MAX, FakeTimeline::number), value: point.value }
-    }
 }
 
 /// Something that happened on a [`super::FakeDevice`].

@@ -1,6 +1,7 @@
 use super::log::Event;
-use super::state::State;
-use crate::{Buffer, DeviceError, Heap, Memory, Result, Storage};
+use super::machine::Machine;
+use crate::{Buffer, DeviceError, Heap, Memory, Result, Storage, range_within};
+use bytemuck::Pod;
 use std::any::Any;
 use std::fmt;
 use std::ops::Range;
@@ -15,31 +16,31 @@ pub(super) struct FakeMemory {
     bytes: RwLock<Vec<u8>>,
     len: u64,
     storage: Storage,
-    state: Arc<State>,
+    machine: Arc<Machine>,
 }
 
 impl FakeMemory {
     /// Allocates, if budget and faults allow.
-    pub(super) fn new(len: u64, storage: Storage, heap: bool, state: &Arc<State>) -> Result<Arc<Self>> {
-        state.alive()?;
+    pub(super) fn new(len: u64, storage: Storage, heap: bool, machine: &Arc<Machine>) -> Result<Arc<Self>> {
+        machine.alive()?;
         let what = if heap { "a heap" } else { "a buffer" };
         let refused = |detail: &str| {
-            state.note(Event::Refused { bytes: len });
+            machine.note(Event::Refused { bytes: len });
             DeviceError::OutOfMemory { requested: len, what, detail: detail.to_owned() }
         };
-        if state.struck(|s| &mut s.allocations) {
+        if machine.struck(|s| &mut s.allocations) {
             return Err(refused("by a planted fault"));
         }
-        let within = |used: u64| used.checked_add(len).filter(|sum| *sum <= state.memory_budget);
-        if state.bytes.fetch_update(SeqCst, SeqCst, within).is_err() {
+        let within = |used: u64| used.checked_add(len).filter(|sum| *sum <= machine.memory_budget);
+        if machine.bytes.fetch_update(SeqCst, SeqCst, within).is_err() {
             return Err(refused("beyond the memory budget"));
         }
-        state.allocations.fetch_add(1, SeqCst);
-        state.note(Event::Allocated { bytes: len, storage, heap });
+        machine.allocations.fetch_add(1, SeqCst);
+        machine.note(Event::Allocated { bytes: len, storage, heap });
         let mut bytes = vec![0; len as usize];
         let poisoned = bytes.len().min(POISONED);
         bytes[..poisoned].fill(u8::MAX);
-        Ok(Arc::new(Self { bytes: RwLock::new(bytes), len, storage, state: state.clone() }))
+        Ok(Arc::new(Self { bytes: RwLock::new(bytes), len, storage, machine: machine.clone() }))
     }
 
     /// Copies out, for the device.
@@ -57,16 +58,14 @@ impl FakeMemory {
     }
 
     fn range(&self, offset: u64, len: u64) -> Result<Range<usize>> {
-        match offset.checked_add(len) {
-            Some(end) if end <= self.len => Ok(offset as usize..end as usize),
-            _ => Err(DeviceError::Contract(format!("access at {offset} of {len} bytes in memory of {}", self.len))),
-        }
+        let range = range_within(offset, len, self.len)?;
+        Ok(range.start as usize..range.end as usize)
     }
 
     /// Fails where the host has no access.
     fn host(&self) -> Result<()> {
-        self.state.alive()?;
-        if self.storage == Storage::Shared || self.state.unified_memory {
+        self.machine.alive()?;
+        if self.storage == Storage::Shared || self.machine.unified_memory {
             return Ok(());
         }
         Err(DeviceError::Contract("host access to private memory of a discrete device; copy through a queue".into()))
@@ -75,8 +74,8 @@ impl FakeMemory {
 
 impl Drop for FakeMemory {
     fn drop(&mut self) {
-        self.state.bytes.fetch_sub(self.len, SeqCst);
-        self.state.note(Event::Freed { bytes: self.len });
+        self.machine.bytes.fetch_sub(self.len, SeqCst);
+        self.machine.note(Event::Freed { bytes: self.len });
     }
 }
 
@@ -141,20 +140,36 @@ impl Heap for FakeHeap {
     }
 
     fn place(&self, offset: u64, len: u64) -> Result<Buffer> {
-        if !offset.is_multiple_of(Self::ALIGN) {
-            let align = Self::ALIGN;
-            return Err(DeviceError::Contract(format!("placement at {offset}, which is no multiple of {align}")));
-        }
-        self.memory.range(offset, len)?;
-        Buffer::whole(self.memory.clone()).slice(offset..offset + len)
+        Buffer::placed(self.memory.clone(), offset, len, Self::ALIGN)
     }
 
     fn touch(&self, range: Range<u64>) -> Result<()> {
-        self.memory.state.alive()?;
+        self.memory.machine.alive()?;
         let range = self.memory.range(range.start, range.end.saturating_sub(range.start))?;
         let mut bytes = self.memory.bytes.write().unwrap_or_else(PoisonError::into_inner);
         // Written through a black box: a byte that keeps its value need not be written otherwise.
         bytes[range].iter_mut().step_by(4096).for_each(|byte| *byte = std::hint::black_box(*byte));
         Ok(())
     }
+}
+
+/// The first `count` values of a buffer.
+pub(super) fn load<T: Pod>(buffer: &Buffer, count: usize) -> Result<Vec<T>> {
+    if (count * size_of::<T>()) as u64 > buffer.len() {
+        let what = std::any::type_name::<T>();
+        return Err(DeviceError::Contract(format!("{count} values of {what} do not fit {buffer:?}")));
+    }
+    let mut values = vec![T::zeroed(); count];
+    buffer.memory_as::<FakeMemory>()?.load(buffer.offset(), bytemuck::cast_slice_mut(&mut values))?;
+    Ok(values)
+}
+
+/// All values of a buffer.
+pub(super) fn load_all<T: Pod>(buffer: &Buffer) -> Result<Vec<T>> {
+    load(buffer, buffer.len() as usize / size_of::<T>())
+}
+
+/// Writes `values` to the beginning of a buffer.
+pub(super) fn store<T: Pod>(buffer: &Buffer, values: &[T]) -> Result<()> {
+    buffer.memory_as::<FakeMemory>()?.store(buffer.offset(), bytemuck::cast_slice(values))
 }

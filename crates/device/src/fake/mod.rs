@@ -1,6 +1,6 @@
 //! A device whose ops are the oracle's, with settable latencies and faults, for tests of the layers above.
 //!
-//! It is a full [`crate::Device`]: heaps, two queues with a thread each, timelines, counters and timestamps of what its threads
+//! A full [`crate::Device`]: heaps, two queues with a thread each, timelines, counters and timestamps of what its threads
 //! really did. [`FakeControl`] changes latencies and plants faults while it runs, and hands out the log of what was asked of it.
 //!
 //! Latencies pass before an op takes effect, so that a missing wait shows as stale bytes. Fresh memory is filled with all ones
@@ -10,13 +10,16 @@ mod control;
 mod device;
 mod layout;
 mod log;
+mod machine;
 mod memory;
+mod options;
 mod queue;
 mod run;
-mod state;
 mod timeline;
 
-pub use control::{FakeControl, Fault, Latency, QueueKind};
-pub use device::{FakeDevice, FakeOptions};
+pub use crate::QueueKind;
+pub use control::FakeControl;
+pub use device::FakeDevice;
 pub use log::{Event, Mark};
+pub use options::{FakeOptions, Fault, Latency};
 pub use run::scripted_token;

@@ -1,9 +1,10 @@
-use super::control::QueueKind;
 use super::log::{Event, Mark};
+use super::machine::Machine;
 use super::run::{corrupt, pretend, run};
-use super::state::State;
 use super::timeline::FakeTimeline;
-use crate::{CommandBuffer, Completion, DeviceError, Encoder, Op, Point, Queue, Result, Submission, Times};
+use crate::{
+    CommandBuffer, Completion, DeviceError, Encoder, Op, Point, Queue, QueueId, QueueKind, Result, Submission, Times,
+};
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -18,11 +19,15 @@ enum Command {
 }
 
 struct FakeCommands {
-    kind: QueueKind,
+    queue: QueueId,
     commands: Vec<Command>,
 }
 
 impl CommandBuffer for FakeCommands {
+    fn queue(&self) -> QueueId {
+        self.queue
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
         self
     }
@@ -30,32 +35,27 @@ impl CommandBuffer for FakeCommands {
 
 struct FakeEncoder {
     recorded: FakeCommands,
-    state: Arc<State>,
+    machine: Arc<Machine>,
 }
 
 impl Encoder for FakeEncoder {
     fn record(&mut self, op: Op) -> Result<()> {
-        if self.recorded.kind == QueueKind::Transfer && !matches!(op, Op::Copy(_)) {
-            return Err(DeviceError::Contract(format!("the transfer queue runs copies only, not {op:?}")));
-        }
         op.validate()?;
-        let max = self.state.max_buffer_len;
-        if let Some(buffer) = op.buffers().into_iter().find(|buffer| buffer.len() > max) {
-            return Err(DeviceError::Contract(format!("an op refers to {buffer:?}; at most {max} bytes may be bound")));
-        }
-        self.state.sleep(self.state.latency().record)?;
+        self.recorded.queue.kind.admit(&op)?;
+        op.check_lengths(self.machine.max_buffer_len)?;
+        self.machine.sleep(self.machine.latency().record)?;
         self.recorded.commands.push(Command::Run(Box::new(op)));
         Ok(())
     }
 
     fn wait(&mut self, point: Point) -> Result<()> {
-        self.state.alive()?;
+        self.machine.alive()?;
         self.recorded.commands.push(Command::Wait(point));
         Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<Box<dyn CommandBuffer>> {
-        self.state.sleep(self.state.latency().finish)?;
+        self.machine.sleep(self.machine.latency().finish)?;
         Ok(Box::new(self.recorded))
     }
 }
@@ -71,27 +71,28 @@ struct Entry {
 /// A queue: one thread that runs command buffers in the order of submission.
 #[derive(Debug)]
 pub(super) struct FakeQueue {
-    kind: QueueKind,
-    state: Arc<State>,
+    id: QueueId,
+    machine: Arc<Machine>,
     inbox: Option<Sender<Entry>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl FakeQueue {
-    pub(super) fn new(kind: QueueKind, state: Arc<State>) -> Result<Self> {
+    pub(super) fn new(id: QueueId, machine: &Arc<Machine>) -> Result<Self> {
         let (inbox, entries) = channel();
-        let runner = Runner { kind, state: state.clone() };
-        let thread = std::thread::Builder::new().name(format!("fake-{kind:?}")).spawn(move || runner.serve(entries));
+        let runner = Runner { kind: id.kind, machine: machine.clone() };
+        let thread =
+            std::thread::Builder::new().name(format!("fake-{:?}", id.kind)).spawn(move || runner.serve(entries));
         let thread = thread.map_err(|e| DeviceError::Lost(format!("no thread for a queue: {e}")))?;
-        Ok(Self { kind, state, inbox: Some(inbox), thread: Some(thread) })
+        Ok(Self { id, machine: machine.clone(), inbox: Some(inbox), thread: Some(thread) })
     }
 }
 
 impl Queue for FakeQueue {
     fn encoder(&self) -> Result<Box<dyn Encoder>> {
-        self.state.alive()?;
-        let recorded = FakeCommands { kind: self.kind, commands: Vec::new() };
-        Ok(Box::new(FakeEncoder { recorded, state: self.state.clone() }))
+        self.machine.alive()?;
+        let recorded = FakeCommands { queue: self.id, commands: Vec::new() };
+        Ok(Box::new(FakeEncoder { recorded, machine: self.machine.clone() }))
     }
 
     fn submit(
@@ -100,21 +101,17 @@ impl Queue for FakeQueue {
         waits: &[Point],
         signal: Option<Point>,
     ) -> Result<Arc<dyn Submission>> {
-        self.state.alive()?;
-        let commands = commands.into_any().downcast::<FakeCommands>();
-        let commands = commands.map_err(|_| DeviceError::Contract("a command buffer of another device".into()))?;
-        if commands.kind != self.kind {
-            return Err(DeviceError::Contract(format!("a command buffer for {:?} on {:?}", commands.kind, self.kind)));
-        }
+        self.machine.alive()?;
+        let FakeCommands { commands, .. } = *self.id.take(commands)?;
         let submission = Arc::new(Completion::default());
         let entry = Entry {
-            number: self.state.submissions.fetch_add(1, SeqCst),
-            commands: commands.commands,
+            number: self.machine.submissions.fetch_add(1, SeqCst),
+            commands,
             waits: waits.to_vec(),
             signal,
             submission: submission.clone(),
         };
-        self.state.note(submitted(self.kind, &entry));
+        self.machine.note(submitted(self.id.kind, &entry));
         let sent = self.inbox.as_ref().is_some_and(|inbox| inbox.send(entry).is_ok());
         if sent { Ok(submission) } else { Err(DeviceError::Lost("a queue's thread has ended".into())) }
     }
@@ -123,10 +120,10 @@ impl Queue for FakeQueue {
 impl Drop for FakeQueue {
     /// Runs what has been submitted; what waits for a point that nobody has reached fails.
     fn drop(&mut self) {
-        self.state.close();
+        self.machine.close();
         self.inbox = None;
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread of the {:?} queue panicked", self.kind);
+            tracing::error!("the thread of the {:?} queue panicked", self.id.kind);
         }
     }
 }
@@ -160,7 +157,7 @@ fn submitted(queue: QueueKind, entry: &Entry) -> Event {
 /// A queue's thread.
 struct Runner {
     kind: QueueKind,
-    state: Arc<State>,
+    machine: Arc<Machine>,
 }
 
 impl Runner {
@@ -173,13 +170,13 @@ impl Runner {
             let (outcome, times) = self.run(&commands, &waits);
             // Memory is released before anybody learns that its use is over.
             drop(commands);
-            self.state.note(Event::Ended { submission: number, completed: outcome.is_ok() });
+            self.machine.note(Event::Ended { submission: number, completed: outcome.is_ok() });
             submission.end(outcome, Some(times));
-            let dropped = self.state.struck(|s| &mut s.queue(self.kind).drop_signal);
+            let dropped = self.machine.struck(|s| &mut s.queue(self.kind).drop_signal);
             if let Some(point) = signal.filter(|_| !dropped) {
-                match point.timeline.as_any().downcast_ref::<FakeTimeline>() {
-                    Some(timeline) => timeline.raise(point.value),
-                    None => point.timeline.signal(point.value),
+                match point.timeline_as::<FakeTimeline>() {
+                    Ok(timeline) => timeline.raise(point.value),
+                    Err(_) => point.timeline.signal(point.value),
                 }
             }
         }
@@ -187,25 +184,25 @@ impl Runner {
 
     fn run(&self, commands: &[Command], waits: &[Point]) -> (Result<()>, Times) {
         let ready = waits.iter().try_for_each(|point| self.wait(point));
-        let began = self.state.now();
+        let began = self.machine.now();
         let outcome = ready.and_then(|()| self.faults()).and_then(|()| self.execute(commands));
-        (outcome, (began, self.state.now()))
+        (outcome, (began, self.machine.now()))
     }
 
     /// The faults that strike a whole submission.
     fn faults(&self) -> Result<()> {
-        self.state.alive()?;
-        if self.state.struck(|s| &mut s.queue(self.kind).hang) {
-            self.state.hang()?;
+        self.machine.alive()?;
+        if self.machine.struck(|s| &mut s.queue(self.kind).hang) {
+            self.machine.hang()?;
         }
-        if self.state.struck(|s| &mut s.queue(self.kind).fail) {
+        if self.machine.struck(|s| &mut s.queue(self.kind).fail) {
             return Err(DeviceError::CommandFailed("a planted fault".into()));
         }
         Ok(())
     }
 
     fn execute(&self, commands: &[Command]) -> Result<()> {
-        let mut due = self.state.latency().execute;
+        let mut due = self.machine.latency().execute;
         for command in commands {
             match command {
                 Command::Wait(point) => self.wait(point)?,
@@ -213,7 +210,7 @@ impl Runner {
                     let began = Instant::now();
                     let outcome = self.run_op(op, &mut due);
                     if self.kind == QueueKind::Compute {
-                        self.state.busy.fetch_add(began.elapsed().as_nanos() as u64, SeqCst);
+                        self.machine.busy.fetch_add(began.elapsed().as_nanos() as u64, SeqCst);
                     }
                     outcome?;
                 }
@@ -224,19 +221,19 @@ impl Runner {
 
     /// Runs one op after its latency and what is `due` of the command buffer's.
     fn run_op(&self, op: &Op, due: &mut Duration) -> Result<()> {
-        let latency = self.state.latency();
+        let latency = self.machine.latency();
         let Op::Copy(copy) = op else {
-            self.state.sleep(latency.op + std::mem::take(due))?;
-            return if self.state.compute { run(op) } else { pretend(op) };
+            self.machine.sleep(latency.op + std::mem::take(due))?;
+            return if self.machine.compute { run(op) } else { pretend(op) };
         };
         if let Some(rate) = latency.copy_bytes_per_second {
-            self.state.sleep(Duration::from_secs_f64(copy.from.len() as f64 / rate.max(1) as f64))?;
+            self.machine.sleep(Duration::from_secs_f64(copy.from.len() as f64 / rate.max(1) as f64))?;
         }
-        if self.state.struck(|s| &mut s.queue(self.kind).fail_copies) {
+        if self.machine.struck(|s| &mut s.queue(self.kind).fail_copies) {
             return Err(DeviceError::CommandFailed("a planted fault failed a copy".into()));
         }
         run(op)?;
-        if self.state.struck(|s| &mut s.queue(self.kind).corrupt_copies) {
+        if self.machine.struck(|s| &mut s.queue(self.kind).corrupt_copies) {
             corrupt(copy)?;
         }
         Ok(())
@@ -244,9 +241,9 @@ impl Runner {
 
     fn wait(&self, point: &Point) -> Result<()> {
         loop {
-            self.state.alive()?;
+            self.machine.alive()?;
             match point.wait(Self::LOOK_UP) {
-                Err(DeviceError::Timeout { .. }) if self.state.closing.load(SeqCst) => {
+                Err(DeviceError::Timeout { .. }) if self.machine.closing.load(SeqCst) => {
                     let value = point.value;
                     return Err(DeviceError::Lost(format!("the device was dropped before a timeline reached {value}")));
                 }

@@ -1,11 +1,10 @@
 //! Ops on device memory: loads what the oracle takes, runs it, stores what it gives.
 
 use super::layout::unpack;
-use super::memory::FakeMemory;
+use super::memory::{load, load_all, store};
 use crate::ops::{Attend, Copy, Embed, Epilogue, Linear, Norm, Observe, RopeAngles, Sample, SampleParams};
 use crate::oracle::{self, Finish, Matrix};
-use crate::{Buffer, DeviceError, Op, Result};
-use bytemuck::Pod;
+use crate::{Op, Result};
 use std::collections::BTreeMap;
 
 /// Runs an op.
@@ -34,35 +33,10 @@ pub(super) fn pretend(op: &Op) -> Result<()> {
     }
 }
 
-/// The token that sampling writes on a device that computes nothing: it depends on seed, position and slot.
+/// The token that sampling writes on a device that computes nothing: it depends on seed, position and history row.
 pub fn scripted_token(params: &SampleParams, vocab: usize) -> u32 {
-    let [word, _] = oracle::threefry([params.seed_low, params.seed_high], [params.position, params.slot]);
+    let [word, _] = oracle::threefry([params.seed_low, params.seed_high], [params.position, params.history_row]);
     (u64::from(word) % vocab.max(1) as u64) as u32
-}
-
-fn memory(buffer: &Buffer) -> Result<&FakeMemory> {
-    let memory = buffer.memory().as_any().downcast_ref::<FakeMemory>();
-    memory.ok_or_else(|| DeviceError::Contract(format!("{buffer:?} belongs to another device")))
-}
-
-/// The first `count` values of a buffer.
-pub(super) fn load<T: Pod>(buffer: &Buffer, count: usize) -> Result<Vec<T>> {
-    if (count * size_of::<T>()) as u64 > buffer.len() {
-        let what = std::any::type_name::<T>();
-        return Err(DeviceError::Contract(format!("{count} values of {what} do not fit {buffer:?}")));
-    }
-    let mut values = vec![T::zeroed(); count];
-    memory(buffer)?.load(buffer.offset(), bytemuck::cast_slice_mut(&mut values))?;
-    Ok(values)
-}
-
-/// All values of a buffer.
-fn load_all<T: Pod>(buffer: &Buffer) -> Result<Vec<T>> {
-    load(buffer, buffer.len() as usize / size_of::<T>())
-}
-
-fn store<T: Pod>(buffer: &Buffer, values: &[T]) -> Result<()> {
-    memory(buffer)?.store(buffer.offset(), bytemuck::cast_slice(values))
 }
 
 fn embed(op: &Embed) -> Result<()> {
@@ -171,7 +145,7 @@ fn used_blocks(op: &Attend, spans: &[crate::ops::Span], tables: &[u32]) -> BTree
 
 fn observe(op: &Observe) -> Result<()> {
     let row = 4 * op.vocab as u64;
-    let place = op.history.slice(op.slot as u64 * row..(op.slot as u64 + 1) * row)?;
+    let place = op.history.slice(op.history_row as u64 * row..(op.history_row as u64 + 1) * row)?;
     let mut row = vec![0; op.vocab];
     oracle::observe(&mut row, &load::<u32>(&op.tokens, op.count)?, op.prompt)?;
     store(&place, &row)

@@ -1,6 +1,6 @@
 use super::log::{Event, Mark};
-use super::state::State;
-use crate::{DeviceError, Patience, Result, Timeline};
+use super::machine::Machine;
+use crate::{DeviceError, Patience, Point, Result, Timeline};
 use std::any::Any;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -14,18 +14,13 @@ pub(super) struct FakeTimeline {
     number: u64,
     value: Mutex<u64>,
     raised: Condvar,
-    state: Arc<State>,
+    machine: Arc<Machine>,
 }
 
 impl FakeTimeline {
-    pub(super) fn new(state: Arc<State>) -> Self {
-        let number = state.timelines.fetch_add(1, SeqCst);
-        Self { number, value: Mutex::default(), raised: Condvar::new(), state }
-    }
-
-    /// Its number in order of making.
-    pub(super) fn number(&self) -> u64 {
-        self.number
+    pub(super) fn new(machine: Arc<Machine>) -> Self {
+        let number = machine.timelines.fetch_add(1, SeqCst);
+        Self { number, value: Mutex::default(), raised: Condvar::new(), machine }
     }
 
     /// Raises the counter, for a queue.
@@ -33,6 +28,14 @@ impl FakeTimeline {
         let mut now = self.value.lock().unwrap_or_else(PoisonError::into_inner);
         *now = value.max(*now);
         self.raised.notify_all();
+    }
+}
+
+impl Mark {
+    /// The mark of a point.
+    pub fn of(point: &Point) -> Self {
+        let timeline = point.timeline_as::<FakeTimeline>();
+        Self { timeline: timeline.map_or(u64::MAX, |timeline| timeline.number), value: point.value }
     }
 }
 
@@ -45,7 +48,7 @@ impl Timeline for FakeTimeline {
         let mut patience = Patience::new(limit);
         let mut now = self.value.lock().unwrap_or_else(PoisonError::into_inner);
         while *now < value {
-            self.state.alive()?;
+            self.machine.alive()?;
             let Some(slice) = patience.slice() else {
                 return Err(DeviceError::Timeout { value, reached: *now, waited: limit });
             };
@@ -55,7 +58,7 @@ impl Timeline for FakeTimeline {
     }
 
     fn signal(&self, value: u64) {
-        self.state.note(Event::Signaled(Mark { timeline: self.number, value }));
+        self.machine.note(Event::Signaled(Mark { timeline: self.number, value }));
         self.raise(value);
     }
 

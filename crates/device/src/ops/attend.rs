@@ -1,4 +1,6 @@
-use super::{Batch, Norm, holds, require};
+use super::batch::Batch;
+use super::check::{holds, require};
+use super::linear::Norm;
 use crate::{Buffer, KvSpec, Result};
 
 /// `out[r][i]` = (cos, sin) of position(r) · `inv_freq[i]`, each times `scale`. Once a step; every layer's [`Attend`] reads it.
@@ -46,7 +48,7 @@ pub struct Attend {
     pub pairs: usize,
     /// Pairing of the rotated values.
     pub interleaved: bool,
-    /// This layer's cache: blocks of [`crate::Device::kv_block_bytes`] bytes in the backend's layout.
+    /// Cache of the layer: blocks of [`crate::Device::kv_block_bytes`] bytes in the backend's layout.
     pub cache: Buffer,
     /// The ragged batch.
     pub batch: Batch,

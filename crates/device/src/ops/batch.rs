@@ -1,4 +1,4 @@
-use super::{holds, require};
+use super::check::{holds, require};
 use crate::{Buffer, Result};
 
 /// A token word with this bit set means "token `word & !SAMPLED` of the previous step's [`super::Sample::out`]".

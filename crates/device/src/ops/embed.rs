@@ -1,4 +1,4 @@
-use super::{holds, require};
+use super::check::{holds, require};
 use crate::{Buffer, Result, Weight};
 
 /// `out[r]` = `table[token(r)]`, dequantized to `f32`.

@@ -1,4 +1,4 @@
-use super::{holds, require};
+use super::check::{holds, require};
 use crate::{Buffer, Result, Weight};
 
 /// RMS norm: x · weight / sqrt(mean(x²) + eps).

@@ -6,6 +6,7 @@
 
 mod attend;
 mod batch;
+mod check;
 mod embed;
 mod linear;
 mod sample;
@@ -14,7 +15,7 @@ pub use attend::{Attend, RopeAngles};
 pub use batch::{Batch, SAMPLED, Span};
 pub use embed::{Copy, Embed};
 pub use linear::{Activation, Epilogue, Linear, Norm, Projection};
-pub use sample::{LogitBias, MIN_TEMPERATURE, NO_SLOT, Observe, Sample, SampleParams};
+pub use sample::{LogitBias, MIN_TEMPERATURE, NO_HISTORY_ROW, Observe, Sample, SampleParams};
 
 use crate::{Buffer, DeviceError, Result};
 
@@ -65,6 +66,17 @@ impl Op {
         }
     }
 
+    /// Fails if it refers to a buffer that is longer than `max` bytes ([`crate::DeviceInfo::max_buffer_len`]).
+    pub fn check_lengths(&self, max: u64) -> Result<()> {
+        match self.buffers().into_iter().find(|buffer| buffer.len() > max) {
+            None => Ok(()),
+            Some(buffer) => Err(DeviceError::Contract(format!(
+                "{} refers to {buffer:?}; at most {max} bytes may be bound",
+                self.name()
+            ))),
+        }
+    }
+
     /// Checks shapes, lengths and ranges: what a backend may take for granted.
     pub fn validate(&self) -> Result<()> {
         match self {
@@ -77,17 +89,4 @@ impl Op {
             Op::Copy(op) => op.validate(),
         }
     }
-}
-
-/// Fails unless `buffer` holds at least `values` 4-byte values at a 4-byte offset.
-fn holds(what: &str, buffer: &Buffer, values: usize) -> Result<()> {
-    if buffer.len() >= 4 * values as u64 && buffer.offset().is_multiple_of(4) {
-        return Ok(());
-    }
-    Err(DeviceError::Contract(format!("{what}: {values} values do not fit {buffer:?}")))
-}
-
-/// Fails unless `condition`.
-fn require(condition: bool, message: impl FnOnce() -> String) -> Result<()> {
-    if condition { Ok(()) } else { Err(DeviceError::Contract(message())) }
 }

@@ -1,4 +1,4 @@
-use super::{holds, require};
+use super::check::{holds, require};
 use crate::{Buffer, Result};
 
 /// Choice of one sequence's next token. The order: repetition, presence and frequency penalties, logit biases,
@@ -27,8 +27,8 @@ pub struct SampleParams {
     pub seed_high: u32,
     /// Position of the token to choose: the generator's counter, so that a draw depends on nothing else.
     pub position: u32,
-    /// The sequence's row in [`Sample::history`], or [`NO_SLOT`].
-    pub slot: u32,
+    /// Row of the sequence in [`Sample::history`], or [`NO_HISTORY_ROW`].
+    pub history_row: u32,
     /// First entry in [`Sample::biases`].
     pub bias_first: u32,
     /// Number of entries.
@@ -53,7 +53,7 @@ impl SampleParams {
         seed_low: 0,
         seed_high: 0,
         position: 0,
-        slot: NO_SLOT,
+        history_row: NO_HISTORY_ROW,
         bias_first: 0,
         bias_count: 0,
     };
@@ -64,8 +64,8 @@ impl SampleParams {
     }
 }
 
-/// [`SampleParams::slot`] of a sequence without penalties.
-pub const NO_SLOT: u32 = u32::MAX;
+/// [`SampleParams::history_row`] of a sequence without penalties.
+pub const NO_HISTORY_ROW: u32 = u32::MAX;
 
 /// An addition to one token's logit. −∞ forbids it.
 #[repr(C)]
@@ -81,12 +81,12 @@ pub struct LogitBias {
 /// the prompt and counts the token's occurrences in the answer below it.
 #[derive(Debug, Clone)]
 pub struct Observe {
-    /// u32 `[slots][vocabulary]`.
+    /// u32 `[history rows][vocabulary]`.
     pub history: Buffer,
     /// Vocabulary.
     pub vocab: usize,
     /// The row to write; what it held is lost.
-    pub slot: usize,
+    pub history_row: usize,
     /// u32 `[count]`: prompt, then answer so far.
     pub tokens: Buffer,
     /// Tokens.
@@ -97,7 +97,7 @@ pub struct Observe {
 
 impl Observe {
     pub(super) fn validate(&self) -> Result<()> {
-        holds("observe history", &self.history, (self.slot + 1) * self.vocab)?;
+        holds("observe history", &self.history, (self.history_row + 1) * self.vocab)?;
         require(self.prompt <= self.count, || {
             format!("observe: {} of {} tokens are the prompt's", self.prompt, self.count)
         })?;
@@ -118,7 +118,7 @@ pub struct Sample {
     pub params: Buffer,
     /// [`LogitBias`], as many as the params refer to.
     pub biases: Buffer,
-    /// u32 `[slots][vocab]`; needed if any row has a slot.
+    /// u32 `[history rows][vocab]`; needed if any row has one.
     pub history: Option<Buffer>,
     /// u32 `[rows]`: the chosen tokens; `u32::MAX` where a row of logits held no finite value.
     pub out: Buffer,

@@ -14,9 +14,9 @@ pub struct Projection<'a> {
 /// Treatment of a row's products, the projections' side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// They replace the row of `out`.
+    /// Replaces the row of `out` by the results.
     Store,
-    /// They are added to it.
+    /// Adds the results to the row of `out`.
     Add,
     /// activation(first half) · second half replaces it.
     Gated(Activation),

@@ -1,12 +1,12 @@
 use super::observe::PROMPT;
 use super::{broken, gumbel, threefry};
 use crate::Result;
-use crate::ops::{LogitBias, NO_SLOT, SampleParams};
+use crate::ops::{LogitBias, NO_HISTORY_ROW, SampleParams};
 
 /// [`crate::ops::Sample`] on slices: one token for each of `params`, from its row of `logits` (`[rows][vocabulary]`); every choice is
-/// noted in `history` (`[slots][vocabulary]`, empty for none) if the row has a slot. `u32::MAX` where nothing is left to choose.
+/// noted in `history` (`[history rows][vocabulary]`, empty for none) if the row has one there. `u32::MAX` where nothing is left to choose.
 ///
-/// Fails on a slot or a bias that is not there.
+/// Fails on a history row or a bias that is not there.
 pub fn sample(logits: &[f32], params: &[SampleParams], biases: &[LogitBias], history: &mut [u32]) -> Result<Vec<u32>> {
     let vocab = logits.len() / params.len();
     let mut tokens = Vec::with_capacity(params.len());
@@ -26,12 +26,12 @@ pub fn sample(logits: &[f32], params: &[SampleParams], biases: &[LogitBias], his
 
 /// The sequence's row of the history.
 fn seen<'a>(history: &'a mut [u32], vocab: usize, params: &SampleParams) -> Result<Option<&'a mut [u32]>> {
-    if params.slot == NO_SLOT {
+    if params.history_row == NO_HISTORY_ROW {
         return Ok(None);
     }
-    let at = params.slot as usize * vocab;
+    let at = params.history_row as usize * vocab;
     let row = history.get_mut(at..at + vocab);
-    row.map(Some).ok_or_else(|| broken(format!("sample: slot {} in no history", params.slot)))
+    row.map(Some).ok_or_else(|| broken(format!("sample: history row {} is not there", params.history_row)))
 }
 
 /// Penalties, biases and temperature, in `f32` and in this order.
@@ -136,7 +136,7 @@ mod tests {
     fn penalties_come_before_the_choice_and_choices_are_noted() {
         let logits = [3.0, 2.0, -1.0, 0.0];
         let choose = |params, mut history: [u32; 4]| {
-            let token = sample(&logits, &[SampleParams { slot: 0, ..params }], &[], &mut history).unwrap();
+            let token = sample(&logits, &[SampleParams { history_row: 0, ..params }], &[], &mut history).unwrap();
             (token[0], history)
         };
         assert_eq!(choose(GREEDY, [0; 4]), (0, [1, 0, 0, 0]));
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(choose(presence, [9, 0, 0, 0]).0, 1);
         let frequency = SampleParams { frequency: 0.6, ..GREEDY };
         assert_eq!((choose(frequency, [1, 0, 0, 0]).0, choose(frequency, [2, 0, 0, 0]).0), (0, 1));
-        assert!(sample(&logits, &[SampleParams { slot: 1, ..GREEDY }], &[], &mut [0; 4]).is_err());
+        assert!(sample(&logits, &[SampleParams { history_row: 1, ..GREEDY }], &[], &mut [0; 4]).is_err());
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl History {
             encoder.record(Op::Observe(Observe {
                 history,
                 vocab: self.vocab,
-                slot: observed.row as usize,
+                history_row: observed.row as usize,
                 tokens: (*buffer).clone(),
                 count,
                 prompt: observed.prompt,

@@ -1,7 +1,7 @@
-{% include "prelude.wgsl" %}
-{% include "attention.wgsl" %}
-{% include "math.wgsl" %}
-{% include "merge.wgsl" %}
+{% include "lib/prelude.wgsl" %}
+{% include "lib/attention.wgsl" %}
+{% include "lib/math.wgsl" %}
+{% include "lib/merge.wgsl" %}
 // Attention of up to {{ QUERIES }} queries that share a kv head: a few rows of one sequence by the heads of a group. Keys come in
 // stretches of 128, one a lane; values are summed by lanes that have eight of a query's columns each, {{ ITEMS }} times. What a query
 // computes, and in which order, does not depend on the queries beside it: what it does not see changes nothing.

@@ -1,8 +1,8 @@
-{% include "prelude.wgsl" %}
+{% include "lib/prelude.wgsl" %}
 {% set KV = 16 %}
-{% include "attention.wgsl" %}
-{% include "math.wgsl" %}
-{% include "merge.wgsl" %}
+{% include "lib/attention.wgsl" %}
+{% include "lib/math.wgsl" %}
+{% include "lib/merge.wgsl" %}
 // Merges the results of a head's stretches, in order: one workgroup a row and head.
 @group(0) @binding(0) var<storage, read> stretches: array<f32>;
 @group(0) @binding(1) var<storage, read_write> result: array<f32>;

@@ -1,5 +1,5 @@
-{% include "prelude.wgsl" %}
-{% include "attention.wgsl" %}
+{% include "lib/prelude.wgsl" %}
+{% include "lib/attention.wgsl" %}
 // Checks the batch, and writes one row's key and value of one kv head into the cache.
 @group(0) @binding(0) var<storage, read> qkv: array<f32>;
 @group(0) @binding(1) var<storage, read> angles: array<f32>;
@@ -8,7 +8,7 @@
 @group(0) @binding(4) var<storage, read> tables: array<u32>;
 @group(0) @binding(5) var<storage, read_write> cache: array<u32>;
 @group(0) @binding(6) var<storage, read_write> fault: array<atomic<u32>>;
-{% include "raise.wgsl" %}
+{% include "lib/raise.wgsl" %}
 var<workgroup> key: array<f32, 256>;
 var<workgroup> squares: array<f32, 16>;
 
@@ -102,10 +102,10 @@ fn attend_write(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocati
         return;
     }
     let row_words = padded(){{ " / 2u" if KV == 16 else "" }};
-    let slot = position % params.block_tokens;
-    let slots = params.block_tokens * row_words;
-    let keys_at = base(params.head, 5u) + (2u * block * params.kv_heads + head) * slots + slot * row_words;
-    let values_at = keys_at + params.kv_heads * slots;
+    let token = position % params.block_tokens;
+    let head_words = params.block_tokens * row_words;
+    let keys_at = base(params.head, 5u) + (2u * block * params.kv_heads + head) * head_words + token * row_words;
+    let values_at = keys_at + params.kv_heads * head_words;
     let from_value = from_key + params.kv_heads * dim;
     for (var i = lane; i < row_words; i += 64u) {
 {% if KV == 16 %}

@@ -1,4 +1,4 @@
-{% include "prelude.wgsl" %}
+{% include "lib/prelude.wgsl" %}
 // Copies `length` bytes; word by word of the destination, whose first and last word may be in part.
 struct Params {
     head: Head,

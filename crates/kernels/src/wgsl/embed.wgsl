@@ -1,5 +1,5 @@
-{% include "prelude.wgsl" %}
-{% include "weight.wgsl" %}
+{% include "lib/prelude.wgsl" %}
+{% include "lib/weight.wgsl" %}
 // Rows of one part of an embedding table, dequantized: one invocation a chunk of 32 columns.
 struct Params {
     head: Head,
@@ -21,7 +21,7 @@ var<immediate> params: Params;
 @group(0) @binding(2) var<storage, read> sampled: array<u32>;
 @group(0) @binding(3) var<storage, read_write> result: array<f32>;
 @group(0) @binding(4) var<storage, read_write> fault: array<atomic<u32>>;
-{% include "raise.wgsl" %}
+{% include "lib/raise.wgsl" %}
 
 @compute @workgroup_size(64)
 fn embed(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

@@ -1,4 +1,4 @@
-{% include "prelude.wgsl" %}
+{% include "lib/prelude.wgsl" %}
 // Raises a fault where a gathered row is not there.
 struct Params {
     head: Head,
@@ -8,7 +8,7 @@ struct Params {
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> gather: array<u32>;
 @group(0) @binding(1) var<storage, read_write> fault: array<atomic<u32>>;
-{% include "raise.wgsl" %}
+{% include "lib/raise.wgsl" %}
 
 @compute @workgroup_size(64)
 fn gather_check(@builtin(global_invocation_id) id: vec3<u32>) {

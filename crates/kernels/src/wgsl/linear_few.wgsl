@@ -1,7 +1,7 @@
-{% include "prelude.wgsl" %}
-{% include "weight.wgsl" %}
-{% include "math.wgsl" %}
-{% include "linear.wgsl" %}
+{% include "lib/prelude.wgsl" %}
+{% include "lib/weight.wgsl" %}
+{% include "lib/math.wgsl" %}
+{% include "lib/linear.wgsl" %}
 // Few rows: the weights stream through once. 32 lanes share four features, each with a partition of the columns; a workgroup has 16
 // features, of both projections where they are gated, for up to {{ TILE }} rows, which a lane takes {{ 2 if TILE > 1 else 1 }} at a time.
 {% set dense = BITS > 8 %}
@@ -96,12 +96,12 @@ fn linear_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     let block = min(group.y * 4u + (lane >> 5u), blocks - 1u);
     let first_row = group.x * {{ TILE }}u;
     let rows = min({{ TILE }}u, params.rows - first_row);
-    let slot = (lane >> 5u) * 33u + p;
+    let place = (lane >> 5u) * 33u + p;
 {% for w in weights %}
     let block{{ w }} = base(params.head, {{ 4 + 2 * w }}u) / 4u + block * (params.block_words / 4u);
 {% endfor %}
     for (var i = 0u; i < {{ 4 * TILE * weights | length }}u; i++) {
-        partial[i * STRIDE + slot] = 0.0;
+        partial[i * STRIDE + place] = 0.0;
     }
     for (var m = 0u; m < {{ TILE }}u; m++) {
         squares[m * 128u + lane] = 0.0;
@@ -179,9 +179,9 @@ fn linear_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
 {% endfor %}
 {% for k in range(pair) %}
 {% if dense %}
-                partial[({{ (w * 4 + r) * TILE + k }}u + m) * STRIDE + slot] += t{{ k }};
+                partial[({{ (w * 4 + r) * TILE + k }}u + m) * STRIDE + place] += t{{ k }};
 {% else %}
-                let at{{ k }} = ({{ (w * 4 + r) * TILE + k }}u + m) * STRIDE + slot;
+                let at{{ k }} = ({{ (w * 4 + r) * TILE + k }}u + m) * STRIDE + place;
                 let of_chunk{{ k }} = fma(scale{{ w }}[{{ r }}], t{{ k }}, bias_{{ w }}[{{ r }}] * sum{{ k }});
                 partial[at{{ k }}] = fma(step{{ k }}, of_chunk{{ k }}, partial[at{{ k }}]);
 {% endif %}
@@ -207,11 +207,11 @@ fn linear_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     let feature = group.y * 16u + lane % 16u;
     if (lane < {{ 16 * TILE }}u && row < params.rows && feature < params.features) {
         let at = (lane % 4u) * {{ TILE }}u + lane / 16u;
-        let from_slot = ((lane % 16u) / 4u) * 33u;
+        let from_place = ((lane % 16u) / 4u) * 33u;
 {% for w in weights %}
         var total{{ w }} = 0.0;
         for (var i = 0u; i < 32u; i++) {
-            total{{ w }} += partial[({{ w * 4 * TILE }}u + at) * STRIDE + from_slot + i];
+            total{{ w }} += partial[({{ w * 4 * TILE }}u + at) * STRIDE + from_place + i];
         }
         var bias_of_{{ w }} = 0.0;
         if (has(HAS_BIAS)) {

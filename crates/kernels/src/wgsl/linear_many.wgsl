@@ -1,8 +1,8 @@
-{% include "prelude.wgsl" %}
-{% include "weight.wgsl" %}
-{% include "math.wgsl" %}
-{% include "linear.wgsl" %}
-{% include "linear_tiles.wgsl" %}
+{% include "lib/prelude.wgsl" %}
+{% include "lib/weight.wgsl" %}
+{% include "lib/math.wgsl" %}
+{% include "lib/linear.wgsl" %}
+{% include "lib/linear_tiles.wgsl" %}
 // Many rows, each lane multiplying for itself.
 {% set dense = BITS > 8 %}
 {% set weights = [0, 1] if GATED else [0] %}

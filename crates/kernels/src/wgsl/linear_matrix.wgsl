@@ -1,10 +1,10 @@
 enable f16;
 enable wgpu_cooperative_matrix;
-{% include "prelude.wgsl" %}
-{% include "weight.wgsl" %}
-{% include "math.wgsl" %}
-{% include "linear.wgsl" %}
-{% include "linear_tiles.wgsl" %}
+{% include "lib/prelude.wgsl" %}
+{% include "lib/weight.wgsl" %}
+{% include "lib/math.wgsl" %}
+{% include "lib/linear.wgsl" %}
+{% include "lib/linear_tiles.wgsl" %}
 // Many rows through matrix units that multiply squares of {{ SIDE }}: subgroups make the 64 × 64 sums of a chunk in eight jobs of 16 rows by
 // 32 features, whatever the size of a subgroup; then each lane scales and adds its own.
 {% set weights = [0, 1] if GATED else [0] %}

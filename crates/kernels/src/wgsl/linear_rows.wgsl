@@ -1,6 +1,6 @@
-{% include "prelude.wgsl" %}
-{% include "math.wgsl" %}
-{% include "linear.wgsl" %}
+{% include "lib/prelude.wgsl" %}
+{% include "lib/math.wgsl" %}
+{% include "lib/linear.wgsl" %}
 // Prepares rows for tiles: u in whole chunks, then the sum of every chunk, then the norm's factors. 32 lanes a row. For matrix units
 // u is rounded, two columns a word as f16, and the chunks' steps follow the sums.
 @group(0) @binding(0) var<storage, read> input: array<f32>;

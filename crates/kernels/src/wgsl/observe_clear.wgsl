@@ -1,4 +1,4 @@
-{% include "prelude.wgsl" %}
+{% include "lib/prelude.wgsl" %}
 // First of two: zeros for one row of the history.
 struct Params {
     head: Head,

@@ -1,4 +1,4 @@
-{% include "prelude.wgsl" %}
+{% include "lib/prelude.wgsl" %}
 // Second of two: marks the prompt's tokens in the row of the history and counts the answer's.
 struct Params {
     head: Head,
@@ -11,7 +11,7 @@ var<immediate> params: Params;
 @group(0) @binding(1) var<storage, read> tokens: array<u32>;
 @group(0) @binding(2) var<storage, read_write> fault: array<atomic<u32>, 2>;
 
-{% include "raise.wgsl" %}
+{% include "lib/raise.wgsl" %}
 const PROMPT = 0x80000000u;
 
 @compute @workgroup_size(256)

@@ -1,4 +1,4 @@
-{% include "prelude.wgsl" %}
+{% include "lib/prelude.wgsl" %}
 // (cos, sin) of position · frequency, each times scale: one invocation a pair.
 struct Params {
     head: Head,

@@ -1,4 +1,4 @@
-{% include "prelude.wgsl" %}
+{% include "lib/prelude.wgsl" %}
 // First of two: penalties, biases and temperature for one tile of one row, in the oracle's order and bit for bit; the tile's best.
 // A row without filters is drawn here (or its largest value taken), and of filtered ones the keys are kept for the second kernel.
 struct Params {
@@ -6,7 +6,7 @@ struct Params {
     vocab: u32,
     tiles: u32,
     // How many there are.
-    slots: u32,
+    history_rows: u32,
     biases: u32,
     // 0, which no compiler knows: see rounded.
     zero: u32,
@@ -23,9 +23,9 @@ var<immediate> params: Params;
 @group(0) @binding(5) var<storage, read_write> bests: array<u32>;
 @group(0) @binding(6) var<storage, read_write> fault: array<atomic<u32>, 2>;
 
-{% include "raise.wgsl" %}
-{% include "sample_row.wgsl" %}
-{% include "divide.wgsl" %}
+{% include "lib/raise.wgsl" %}
+{% include "lib/sample_row.wgsl" %}
+{% include "lib/divide.wgsl" %}
 var<workgroup> stopped: u32;
 
 // Hides from the compiler how a value came about, so that it is not fused with what follows.
@@ -52,8 +52,8 @@ fn penalized(row: Row, value: f32, entry: u32) -> f32 {
 
 fn adjusted(index: u32, row: Row, token: u32) -> f32 {
     var z = logits[base(params.head, 1u) + index * params.vocab + token];
-    if (row.slot != NO_SLOT) {
-        z = penalized(row, z, history[base(params.head, 3u) + row.slot * params.vocab + token]);
+    if (row.history_row != NO_HISTORY_ROW) {
+        z = penalized(row, z, history[base(params.head, 3u) + row.history_row * params.vocab + token]);
     }
     let bias = base(params.head, 2u) + 2u * row.bias_first;
     for (var i = 0u; i < row.bias_count; i += 1u) {
@@ -76,8 +76,8 @@ fn sample_adjust(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_
         return;
     }
     let row = row_of(group.y);
-    if (row.slot != NO_SLOT && row.slot >= params.slots) {
-        raise(7u, row.slot);
+    if (row.history_row != NO_HISTORY_ROW && row.history_row >= params.history_rows) {
+        raise(7u, row.history_row);
         return;
     }
     if (row.bias_count > 0u && row.bias_count > params.biases - min(row.bias_first, params.biases)) {

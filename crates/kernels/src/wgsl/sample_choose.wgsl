@@ -1,4 +1,4 @@
-{% include "prelude.wgsl" %}
+{% include "lib/prelude.wgsl" %}
 // Second of two, one workgroup a row: the best of the row's tiles, or, if the row has filters, the draw among the survivors.
 // Passes over the keys of a filtered row: one for the draw, and before it, for top-k and top-p, two to eight that find the cut
 // (typically three); tiles without a survivor are passed over.
@@ -17,7 +17,7 @@ var<immediate> params: Params;
 @group(0) @binding(4) var<storage, read_write> chosen_tokens: array<u32>;
 @group(0) @binding(5) var<storage, read> fault: array<u32>;
 
-{% include "sample_row.wgsl" %}
+{% include "lib/sample_row.wgsl" %}
 fn key_at(index: u32, tile: u32, i: u32) -> u32 {
     return keys[base(params.head, 1u) + (index * params.tiles + tile) * TILE + i];
 }
@@ -26,7 +26,7 @@ fn best_key_of(index: u32, tile: u32) -> u32 {
     return bests[base(params.head, 2u) + 2u * (index * params.tiles + tile)];
 }
 
-{% include "sample_cut.wgsl" %}
+{% include "lib/sample_cut.wgsl" %}
 fn best_of_tiles(lane: u32, index: u32) -> vec2<u32> {
     var own = vec2(0u, NO_TOKEN);
     for (var tile = lane; tile < params.tiles; tile += LANES) {
@@ -90,8 +90,8 @@ fn sample_choose(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_
     }
     if (lane == 0u) {
         chosen_tokens[base(params.head, 4u) + group.x] = chosen.y;
-        if (row.slot != NO_SLOT && chosen.y != NO_TOKEN) {
-            history[base(params.head, 3u) + row.slot * params.vocab + chosen.y] += 1u;
+        if (row.history_row != NO_HISTORY_ROW && chosen.y != NO_TOKEN) {
+            history[base(params.head, 3u) + row.history_row * params.vocab + chosen.y] += 1u;
         }
     }
 }

@@ -15,19 +15,20 @@ const CACHE_LIMIT: u64 = 1 << 30;
 /// buffer serves a request if it wastes at most as much again as was asked for.
 #[derive(Debug)]
 pub struct CachingAllocator {
-    shared: Arc<Shared>,
+    cache: Arc<BufferCache>,
 }
 
+/// Backing of the allocations, which each holds until it is released.
 #[derive(Debug)]
-struct Shared {
+struct BufferCache {
     device: Arc<dyn Device>,
     frontier: Frontier,
     cache_limit: u64,
-    state: Mutex<State>,
+    buffers: Mutex<Buffers>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Buffers {
     next_id: u64,
     live: HashMap<u64, Live>,
     /// Released, waiting for submissions that may use them.
@@ -59,7 +60,7 @@ impl CachingAllocator {
 
     fn with_cache(wiring: &Wiring, cache_limit: u64) -> Self {
         let (device, frontier) = (wiring.device.clone(), wiring.frontier.clone());
-        Self { shared: Arc::new(Shared { device, frontier, cache_limit, state: Mutex::default() }) }
+        Self { cache: Arc::new(BufferCache { device, frontier, cache_limit, buffers: Mutex::default() }) }
     }
 }
 
@@ -69,13 +70,13 @@ fn size_class(len: u64) -> u64 {
     if len > PAGE { len.next_multiple_of(PAGE) } else { len.next_power_of_two().max(256) }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl BufferCache {
+    fn lock(&self) -> MutexGuard<'_, Buffers> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl Buffers {
     /// Moves buffers whose last use has completed to the free ones.
     fn settle(&mut self, limit: u64) {
         for (points, buffer) in std::mem::take(&mut self.pending_free) {
@@ -113,58 +114,58 @@ impl State {
 impl Allocate for CachingAllocator {
     fn allocate(&self, len: u64, storage: Storage, tag: &'static str) -> Result<Allocation> {
         let class = size_class(len.max(1));
-        let mut state = self.shared.lock();
-        state.settle(self.shared.cache_limit);
-        let whole = match state.take_cached(class, storage) {
+        let mut buffers = self.cache.lock();
+        buffers.settle(self.cache.cache_limit);
+        let whole = match buffers.take_cached(class, storage) {
             Some(buffer) => buffer,
             None => {
-                let buffer = self.shared.device.new_buffer(class, storage)?;
-                state.stats.bytes_reserved += buffer.len();
+                let buffer = self.cache.device.new_buffer(class, storage)?;
+                buffers.stats.bytes_reserved += buffer.len();
                 buffer
             }
         };
         let buffer = whole.slice(0..len.max(1))?;
-        state.next_id += 1;
-        let id = state.next_id;
-        state.stats.total_acquired += 1;
-        state.stats.bytes_in_use += len;
-        state.stats.peak_bytes_in_use = state.stats.peak_bytes_in_use.max(state.stats.bytes_in_use);
-        state.live.insert(id, Live { whole, asked: len, tag, since: Instant::now() });
-        Ok(Allocation::new(buffer, id, self.shared.clone()))
+        buffers.next_id += 1;
+        let id = buffers.next_id;
+        buffers.stats.total_acquired += 1;
+        buffers.stats.bytes_in_use += len;
+        buffers.stats.peak_bytes_in_use = buffers.stats.peak_bytes_in_use.max(buffers.stats.bytes_in_use);
+        buffers.live.insert(id, Live { whole, asked: len, tag, since: Instant::now() });
+        Ok(Allocation::new(buffer, id, self.cache.clone()))
     }
 
     fn stats(&self) -> PoolStats {
-        self.shared.lock().stats.clone()
+        self.cache.lock().stats.clone()
     }
 
     fn leaks(&self) -> Vec<Leak> {
-        let state = self.shared.lock();
+        let buffers = self.cache.lock();
         let mut leaks: Vec<Leak> =
-            state.live.values().map(|l| Leak { tag: l.tag, bytes: l.asked, age: l.since.elapsed() }).collect();
+            buffers.live.values().map(|l| Leak { tag: l.tag, bytes: l.asked, age: l.since.elapsed() }).collect();
         leaks.sort_by_key(|l| std::cmp::Reverse(l.age));
         leaks
     }
 
     fn trim(&self) {
-        let mut state = self.shared.lock();
-        state.settle(self.shared.cache_limit);
-        state.stats.bytes_reserved -= state.cached;
-        state.cached = 0;
-        state.free.clear();
+        let mut buffers = self.cache.lock();
+        buffers.settle(self.cache.cache_limit);
+        buffers.stats.bytes_reserved -= buffers.cached;
+        buffers.cached = 0;
+        buffers.free.clear();
     }
 }
 
-impl Reclaim for Shared {
+impl Reclaim for BufferCache {
     fn reclaim(&self, id: u64) {
-        let mut state = self.lock();
-        let Some(live) = state.live.remove(&id) else { return };
-        state.stats.total_released += 1;
-        state.stats.bytes_in_use -= live.asked;
+        let mut buffers = self.lock();
+        let Some(live) = buffers.live.remove(&id) else { return };
+        buffers.stats.total_released += 1;
+        buffers.stats.bytes_in_use -= live.asked;
         let points = self.frontier.pending();
         if points.is_empty() {
-            state.keep(live.whole, self.cache_limit);
+            buffers.keep(live.whole, self.cache_limit);
         } else {
-            state.pending_free.push((points, live.whole));
+            buffers.pending_free.push((points, live.whole));
         }
     }
 }

@@ -22,15 +22,15 @@ pub trait Allocate: fmt::Debug + Send + Sync {
     fn stats(&self) -> PoolStats;
     /// Allocations that are not yet released, oldest first.
     fn leaks(&self) -> Vec<Leak>;
-    /// Gives memory that is not in use back to the device.
+    /// Releases memory that is not in use to the device.
     fn trim(&self);
     /// Says that about `bytes` will be allocated for [`WEIGHTS`], so that they can be taken from the device in few pieces.
     fn expect_weights(&self, _bytes: u64) {}
 }
 
-/// Takes ranges back. A range may still be used by what was submitted before.
+/// Reclaims ranges that are released. Such a range may still be used by what was submitted before.
 pub trait Reclaim: fmt::Debug + Send + Sync {
-    /// The range's owner has let it go.
+    /// Reclaims the range that `id` names: its owner has released it.
     fn reclaim(&self, id: u64);
 }
 
@@ -45,7 +45,7 @@ pub struct Leak {
     pub age: Duration,
 }
 
-/// Device memory with one owner; dropping it gives the range back, to be reused once everything submitted so far has completed.
+/// Device memory with one owner; dropping it releases the range, to be reused once everything submitted so far has completed.
 #[derive(Debug)]
 pub struct Allocation {
     buffer: Buffer,

@@ -41,7 +41,7 @@ pub struct BlitStats {
     pub bytes_uploaded: u64,
     /// Bytes of them.
     pub bytes_downloaded: u64,
-    /// Transfers under way.
+    /// Transfers in flight.
     pub pending_operations: usize,
     /// Mean time of an upload.
     pub avg_upload_ms: f64,
@@ -93,7 +93,7 @@ pub struct RingStats {
     pub in_flight_count: usize,
     /// Slots handed out.
     pub total_acquired: u64,
-    /// Slots given back.
+    /// Slots released.
     pub total_released: u64,
     /// Slots submitted; the rest of those handed out were dropped or are being recorded.
     #[serde(skip)]
@@ -116,7 +116,7 @@ pub struct RingStats {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Switched<T> {
-    /// It runs.
+    /// Running.
     On {
         /// Always true.
         enabled: bool,

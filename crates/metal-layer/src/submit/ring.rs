@@ -1,6 +1,6 @@
 use crate::allocate::{Allocate, Allocation};
 use crate::config::{CommandBufferRingConfig, FallbackPolicy};
-use crate::frontier::Lane;
+use crate::frontier::Track;
 use crate::observe::stats::RingStats;
 use crate::submit::{InFlight, Lease, Slot, Submit};
 use crate::wiring::Wiring;
@@ -24,7 +24,7 @@ pub struct CommandBufferRing {
     /// Before the allocator, which says at its end what is not released.
     slots: Vec<RingSlot>,
     allocate: Arc<dyn Allocate>,
-    compute: Lane,
+    compute: Track,
     config: CommandBufferRingConfig,
     policy: FallbackPolicy,
     /// The slot to hand out next, if it is free.
@@ -61,7 +61,12 @@ struct FallenBack {
 
 impl CommandBufferRing {
     /// Submits to the compute queue of `device`, signaling `compute`.
-    pub fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, compute: &Lane, config: &CommandBufferRingConfig) -> Self {
+    pub fn new(
+        wiring: &Wiring,
+        allocate: Arc<dyn Allocate>,
+        compute: &Track,
+        config: &CommandBufferRingConfig,
+    ) -> Self {
         Self {
             device: wiring.device.clone(),
             allocate,

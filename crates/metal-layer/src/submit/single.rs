@@ -1,5 +1,5 @@
 use crate::allocate::{Allocate, Allocation};
-use crate::frontier::Lane;
+use crate::frontier::Track;
 use crate::observe::stats::RingStats;
 use crate::submit::{InFlight, Lease, Slot, Submit};
 use crate::wiring::Wiring;
@@ -14,7 +14,7 @@ pub struct SingleSubmission {
     /// Before the allocator, which says at its end what is not released.
     uniforms: Option<Allocation>,
     allocate: Arc<dyn Allocate>,
-    compute: Lane,
+    compute: Track,
     lease: Lease,
     in_flight: bool,
     stats: RingStats,
@@ -22,7 +22,7 @@ pub struct SingleSubmission {
 
 impl SingleSubmission {
     /// Submits to the compute queue of `device`, signaling `compute`.
-    pub fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, compute: &Lane) -> Self {
+    pub fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, compute: &Track) -> Self {
         let (device, compute) = (wiring.device.clone(), compute.clone());
         let stats = RingStats { ring_size: 1, available_count: 1, ..RingStats::default() };
         Self { device, allocate, compute, uniforms: None, lease: Lease::default(), in_flight: false, stats }

@@ -1,5 +1,5 @@
 use crate::allocate::Allocate;
-use crate::frontier::Lane;
+use crate::frontier::Track;
 use crate::observe::stats::BlitStats;
 use crate::transfer::bytes::{drain_directly, fill_directly, record_copies, total, within_reach};
 use crate::transfer::direction::Direction;
@@ -20,13 +20,13 @@ const MAX_CHUNK: u64 = 64 << 20;
 pub struct InlineTransfer {
     device: Arc<dyn Device>,
     allocate: Arc<dyn Allocate>,
-    compute: Lane,
+    compute: Track,
     stats: Mutex<BlitStats>,
 }
 
 impl InlineTransfer {
     /// Copies on the compute queue, whose submissions signal `compute`.
-    pub fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, compute: &Lane) -> Self {
+    pub fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, compute: &Track) -> Self {
         Self { device: wiring.device.clone(), allocate, compute: compute.clone(), stats: Mutex::default() }
     }
 

@@ -69,7 +69,7 @@ impl Outcome {
     }
 }
 
-/// Time that the host waits in the place of a device that shall not ([`Ticket::order`]).
+/// Time that the host waits instead of the device ([`Ticket::order`]).
 const HOST_LIMIT: Duration = Duration::from_secs(600);
 
 /// A transfer in flight.

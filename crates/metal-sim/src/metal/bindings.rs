@@ -17,7 +17,7 @@ pub(crate) const THREADGROUP_MEMORY: usize = 32 << 10;
 #[derive(Default)]
 pub(crate) struct Bindings {
     function: Option<Arc<Function>>,
-    slots: Vec<Option<Binding>>,
+    bound: Vec<Option<Binding>>,
     threadgroup: Vec<usize>,
 }
 
@@ -37,7 +37,7 @@ impl Bindings {
     }
 
     pub(crate) fn set_offset(&mut self, offset: usize, index: usize, call: &str) {
-        let Some(Some(Binding::Buffer(slice))) = self.slots.get_mut(index) else {
+        let Some(Some(Binding::Buffer(slice))) = self.bound.get_mut(index) else {
             return rules::broken(call, &format!("no buffer is bound at index {index}"));
         };
         let fits = offset < slice.bytes.len && offset.is_multiple_of(4);
@@ -56,10 +56,10 @@ impl Bindings {
 
     fn set(&mut self, binding: Option<Binding>, index: usize, call: &str) {
         rules::require(index < INDICES, call, || format!("buffer index {index} is over {}", INDICES - 1));
-        if self.slots.len() <= index {
-            self.slots.resize(index + 1, None);
+        if self.bound.len() <= index {
+            self.bound.resize(index + 1, None);
         }
-        self.slots[index] = binding;
+        self.bound[index] = binding;
     }
 
     pub(crate) fn set_threadgroup_memory(&mut self, length: usize, index: usize, call: &str) {
@@ -88,7 +88,7 @@ impl Bindings {
         }
         Some(Dispatch {
             function,
-            bindings: self.slots.clone(),
+            bindings: self.bound.clone(),
             threadgroup: self.threadgroup.clone(),
             groups,
             threads,
@@ -98,7 +98,7 @@ impl Bindings {
     fn must_serve(&self, argument: &Argument, kernel: &str, call: &str) {
         match argument {
             Argument::Buffer { index, name, min_len, .. } => {
-                let len = match self.slots.get(*index) {
+                let len = match self.bound.get(*index) {
                     Some(Some(Binding::Buffer(slice))) => Some(slice.range.len()),
                     Some(Some(Binding::Bytes(_, len))) => Some(*len),
                     _ => None,

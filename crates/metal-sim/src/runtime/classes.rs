@@ -153,7 +153,7 @@ exported_classes! {
 }
 
 /// The class object exported as `name`, or a new one.
-pub(crate) fn slot(name: &str) -> &'static Class {
+pub(crate) fn entry(name: &str) -> &'static Class {
     match EXPORTED.iter().find(|(exported, _)| *exported == name) {
         Some((_, class)) => class,
         None => Box::leak(Box::new(Class::empty())),
@@ -179,7 +179,7 @@ extern "C-unwind" fn objc_allocateClassPair(
     if by_name(&name).is_some() {
         return None;
     }
-    let class = slot(&name.to_string_lossy());
+    let class = entry(&name.to_string_lossy());
     class.define(name, superclass);
     Some(class)
 }

@@ -8,7 +8,7 @@ use std::mem;
 
 /// Defines `NSObject`.
 pub(super) fn define() {
-    let root = classes::slot("NSObject");
+    let root = classes::entry("NSObject");
     root.define(c"NSObject".to_owned(), None);
     macro_rules! method {
         ($class:expr, $name:literal, $types:literal, $function:expr, $signature:ty) => {

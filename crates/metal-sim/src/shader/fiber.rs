@@ -2,7 +2,7 @@
 
 use super::fault::Fault;
 use super::group::Group;
-use super::host::{Lanes, Site, Slots};
+use super::host::{LaneValues, Lanes, Site};
 use super::object::Entry;
 use corosensei::stack::{DefaultStack, Stack, StackPointer};
 use corosensei::trap::CoroutineTrapHandler;
@@ -22,11 +22,11 @@ const STAGGER: usize = 9 * 64;
 pub(super) enum Wait {
     /// Its threads have ended.
     End,
-    /// It is at a barrier of the threadgroup.
+    /// Waits at a barrier of the threadgroup.
     Barrier(Site),
-    /// It is at a simd operation.
+    /// Waits at a simd operation.
     Simd(Site),
-    /// It did what the processor refuses, and is gone.
+    /// Ended by an instruction that the processor refuses.
     Fault(Fault),
 }
 
@@ -53,11 +53,11 @@ pub(super) struct Running {
     first: Cell<u32>,
     end: Cell<u32>,
     thread: Cell<u32>,
-    /// The simd-group's slots, this lane, and how many lanes there are.
-    slots: Cell<*mut Slots>,
+    /// The simd-group's values, this lane, and how many lanes there are.
+    values: Cell<*mut LaneValues>,
     lane: Cell<u32>,
     count: Cell<u32>,
-    /// Index of the set of slots, 0 or 1, that the next simd operation fills.
+    /// Index of the set of values, 0 or 1, that the next simd operation fills.
     turn: Cell<usize>,
 }
 
@@ -92,16 +92,16 @@ pub(super) fn wait_at_barrier(site: Site) {
 pub(super) fn meet(site: Site, value: &[u8]) -> Lanes {
     // SAFETY: as for `wait_at_barrier`.
     let running = unsafe { &*RUNNING.get() };
-    let (slots, turn, lane) = (running.slots.get(), running.turn.get(), running.lane.get());
-    // SAFETY: `resume` set the pointer to its simd-group's slots; each lane writes its own, and nobody reads this set
+    let (values, turn, lane) = (running.values.get(), running.turn.get(), running.lane.get());
+    // SAFETY: `resume` set the pointer to its simd-group's values; each lane writes its own, and nobody reads this set
     // before all lanes have come. No reference outlives the statement.
-    unsafe { (&mut (*slots).0)[turn][lane as usize].0[..value.len()].copy_from_slice(value) };
+    unsafe { (&mut (*values).0)[turn][lane as usize].0[..value.len()].copy_from_slice(value) };
     running.turn.set(1 - turn);
     running.wait(Wait::Simd(site));
     // SAFETY: as above. The set stays as it is until the operation after the next one, for which every lane must have
     // come to the next one, and so have read.
-    let set = unsafe { &raw const (*slots).0[turn] };
-    Lanes { slots: set.cast(), lane, count: running.count.get() }
+    let set = unsafe { &raw const (*values).0[turn] };
+    Lanes { values: set.cast(), lane, count: running.count.get() }
 }
 
 /// A stack whose top is some lines below the mapping's: tops at the same place of each page would share few cache sets.
@@ -150,7 +150,7 @@ impl Fiber {
             first: Cell::new(0),
             end: Cell::new(0),
             thread: Cell::new(0),
-            slots: Cell::new(ptr::null_mut()),
+            values: Cell::new(ptr::null_mut()),
             lane: Cell::new(0),
             count: Cell::new(0),
             turn: Cell::new(0),
@@ -159,10 +159,10 @@ impl Fiber {
     }
 
     /// Says which threads this fiber runs next, and where they meet others at simd operations.
-    pub(super) fn seat(&self, threads: Range<usize>, slots: *mut Slots, lane: usize, count: usize) {
+    pub(super) fn seat(&self, threads: Range<usize>, values: *mut LaneValues, lane: usize, count: usize) {
         self.running.first.set(threads.start as u32);
         self.running.end.set(threads.end as u32);
-        self.running.slots.set(slots);
+        self.running.values.set(values);
         self.running.lane.set(lane as u32);
         self.running.count.set(count as u32);
         self.running.turn.set(0);

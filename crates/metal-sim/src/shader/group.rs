@@ -1,7 +1,7 @@
 //! Runs the threads of one threadgroup.
 
 use super::fiber::{Call, Fiber, Wait};
-use super::host::Slots;
+use super::host::LaneValues;
 use super::memory::Guarded;
 use super::order::Random;
 use super::{Function, SIMD_WIDTH};
@@ -51,7 +51,7 @@ pub(super) struct Stage {
     fibers: Vec<Fiber>,
     /// Simd-groups, in the order in which they run.
     simd_groups: Vec<usize>,
-    slots: Vec<Box<Slots>>,
+    values: Vec<Box<LaneValues>>,
     memory: Vec<Guarded>,
     pointers: Vec<*mut u8>,
 }
@@ -105,7 +105,7 @@ impl Stage {
         while self.fibers.len() < fibers {
             self.fibers.push(Fiber::new(self.fibers.len())?);
         }
-        self.slots.resize_with(self.slots.len().max(fibers.div_ceil(SIMD_WIDTH)), Slots::new);
+        self.values.resize_with(self.values.len().max(fibers.div_ceil(SIMD_WIDTH)), LaneValues::new);
         Ok(())
     }
 
@@ -117,14 +117,14 @@ impl Stage {
         for thread in 0..len {
             let simd = thread / SIMD_WIDTH;
             let count = lanes_of(simd, len).len();
-            self.fibers[thread].seat(thread..thread + 1, &raw mut *self.slots[simd], thread % SIMD_WIDTH, count);
+            self.fibers[thread].seat(thread..thread + 1, &raw mut *self.values[simd], thread % SIMD_WIDTH, count);
         }
     }
 
     /// One fiber runs all threads, one after another.
     fn run_straight(&mut self, group: &Group, call: &Call) -> Result<(), Failure> {
         let fiber = &mut self.fibers[0];
-        fiber.seat(0..group.len(), &raw mut *self.slots[0], 0, 1);
+        fiber.seat(0..group.len(), &raw mut *self.values[0], 0, 1);
         // SAFETY: `run`'s caller vouches for the pointers, and the fibers are cleared after an error.
         unsafe { fiber.resume(call) };
         match fiber.wait() {

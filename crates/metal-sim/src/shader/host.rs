@@ -25,21 +25,21 @@ impl fmt::Display for Site {
 /// One lane's value at a simd operation.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
-pub(super) struct Slot(pub(super) [u8; 64]);
+pub(super) struct LaneValue(pub(super) [u8; 64]);
 
 /// A simd-group's values: two sets, so that one can be filled while the other is read.
-pub(super) struct Slots(pub(super) [[Slot; SIMD_WIDTH]; 2]);
+pub(super) struct LaneValues(pub(super) [[LaneValue; SIMD_WIDTH]; 2]);
 
-impl Slots {
-    pub(super) fn new() -> Box<Slots> {
-        Box::new(Slots([[Slot([0; 64]); SIMD_WIDTH]; 2]))
+impl LaneValues {
+    pub(super) fn new() -> Box<LaneValues> {
+        Box::new(LaneValues([[LaneValue([0; 64]); SIMD_WIDTH]; 2]))
     }
 }
 
 /// Result of a simd operation, for each lane: all lanes' values, its own index, the number of lanes.
 #[repr(C)]
 pub(super) struct Lanes {
-    pub(super) slots: *const u8,
+    pub(super) values: *const u8,
     pub(super) lane: u32,
     pub(super) count: u32,
 }
@@ -62,7 +62,7 @@ extern "C" fn barrier(site: &Site) {
 }
 
 /// # Safety
-/// `value` has `size` bytes, at most a slot's.
+/// `value` has `size` bytes, at most a lane value's.
 unsafe extern "C" fn simd(site: &Site, value: *const u8, size: u32) -> Lanes {
     // SAFETY: the caller's promise.
     let value = unsafe { std::slice::from_raw_parts(value, size as usize) };

@@ -9,7 +9,7 @@
 //! Compiled objects are kept under `target/metal-sim/shaders` of this crate, or where `METAL_SIM_CACHE` says, by text,
 //! shim, flags and compiler. clang must be installed; the host is Linux on x86-64.
 //!
-//! It is strict where a GPU is not. Threads that wait at different places, a thread that ends where others wait, a bad
+//! The simulator is strict where a GPU is not. Threads that wait at different places, a thread that ends where others wait, a bad
 //! access, an argument that is missing, too small or misaligned end the dispatch with an error that names kernel, thread
 //! and place. Threadgroup memory starts as 0xA5 and ends at inaccessible pages. The order of threadgroups, of simd-groups
 //! between barriers and of lanes between simd operations follows a seed.
@@ -93,9 +93,9 @@ impl Library {
 /// Access of a kernel to a buffer, by its signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// It only reads.
+    /// Only reads.
     Read,
-    /// It writes, and may read.
+    /// Writes, and may read.
     Write,
 }
 

@@ -4,14 +4,13 @@ use crate::apple::heap::{ALIGN, Allocator, MetalHeap, Tally};
 use crate::apple::objects::{Object, refused};
 use crate::apple::pipelines::Pipelines;
 use crate::apple::queue::MetalQueue;
-use crate::apple::queue_kind::QueueKind;
 use crate::apple::record::Recorder;
 use crate::apple::residency::Residency;
 use crate::apple::run::{Flights, SubmitQueue, now};
 use crate::apple::timeline::MetalTimeline;
 use mlx_serving_device::{
-    Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, Result, Storage, Timeline,
-    WeightLayout, WeightSource, WeightSpec,
+    Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue, QueueId, Result, Storage,
+    Timeline, WeightLayout, WeightSource, WeightSpec,
 };
 use mlx_serving_kernels::{Kernel, Lowering, Scratch, assemble_exact};
 use objc2::rc::autoreleasepool;
@@ -104,12 +103,12 @@ impl MetalDevice {
             Arc::new(Recorder { lowering, pipelines: pipelines.clone(), scratch, max_buffer_len: info.max_buffer_len });
         let flights = Arc::new(Flights::default());
         let piece_work = options.piece_work.unwrap_or(PIECE_WORK);
-        let open = |kind, queue| {
-            let submit_queue = SubmitQueue::new(kind, queue, device, &allocator, flights.clone(), piece_work)?;
-            Ok(MetalQueue::new(kind, submit_queue, recorder.clone(), flights.clone()))
+        let open = |id: QueueId, queue| {
+            let submit_queue = SubmitQueue::new(id.kind, queue, device, &allocator, flights.clone(), piece_work)?;
+            Ok(MetalQueue::new(id, submit_queue, recorder.clone(), flights.clone()))
         };
-        let [compute, transfer] = queues;
-        let (compute, transfer) = (open(QueueKind::Compute, compute)?, open(QueueKind::Transfer, transfer)?);
+        let ([compute, transfer], ids) = (queues, QueueId::of_new_device());
+        let (compute, transfer) = (open(ids[0], compute)?, open(ids[1], transfer)?);
         Ok(Arc::new(Self { info, device: device.clone(), allocator, flights, recorder, compute, transfer }))
     }
 }
@@ -173,6 +172,10 @@ impl Device for MetalDevice {
         out: &mut [u8],
     ) -> Result<()> {
         self.recorder.lowering.pack_weight(spec, source, blocks, out)
+    }
+
+    fn check_gated(&self, gate: &WeightSpec, up: &WeightSpec) -> Result<()> {
+        self.recorder.lowering.check_gated(gate, up)
     }
 
     fn kv_block_bytes(&self, spec: &KvSpec) -> usize {

@@ -1,6 +1,6 @@
 use crate::apple::objects::{AnyThread, Object};
 use crate::apple::residency::{Residency, Seat};
-use mlx_serving_device::{Buffer, DeviceError, Heap, Memory, Result, Storage};
+use mlx_serving_device::{Buffer, DeviceError, Heap, Memory, Result, Storage, range_within};
 use objc2::rc::autoreleasepool;
 use objc2::runtime::ProtocolObject;
 use objc2_metal::{
@@ -138,12 +138,6 @@ pub(crate) struct MetalMemory {
 }
 
 impl MetalMemory {
-    /// The memory of a view; refuses other devices'.
-    pub(crate) fn of(buffer: &Buffer) -> Result<&MetalMemory> {
-        let foreign = || DeviceError::Contract(format!("{buffer:?} belongs to another device"));
-        buffer.memory().as_any().downcast_ref().ok_or_else(foreign)
-    }
-
     /// Buffer for binding.
     pub(crate) fn buffer(&self) -> &ProtocolObject<dyn MTLBuffer> {
         &self.buffer
@@ -151,17 +145,10 @@ impl MetalMemory {
 
     /// Start of a range in the host's address space.
     fn host(&self, offset: u64, len: u64) -> Result<*mut u8> {
-        self.check(offset, len)?;
+        range_within(offset, len, self.len)?;
         match *self.contents {
             Some(start) => Ok(start.wrapping_add(offset as usize)),
             None => Err(DeviceError::Contract(format!("the host cannot reach {self:?}"))),
-        }
-    }
-
-    fn check(&self, offset: u64, len: u64) -> Result<()> {
-        match offset.checked_add(len) {
-            Some(end) if end <= self.len => Ok(()),
-            _ => Err(DeviceError::Contract(format!("access at {offset} of {len} bytes in memory of {}", self.len))),
         }
     }
 
@@ -245,16 +232,12 @@ impl Heap for MetalHeap {
     }
 
     fn place(&self, offset: u64, len: u64) -> Result<Buffer> {
-        if !offset.is_multiple_of(ALIGN) {
-            return Err(DeviceError::Contract(format!("placement at {offset}, which is no multiple of {ALIGN}")));
-        }
-        self.memory.check(offset, len)?;
-        Buffer::whole(self.memory.clone()).slice(offset..offset + len)
+        Buffer::placed(self.memory.clone(), offset, len, ALIGN)
     }
 
     fn touch(&self, range: Range<u64>) -> Result<()> {
         let len = range.end.saturating_sub(range.start);
-        self.memory.check(range.start, len)?;
+        range_within(range.start, len, self.memory.len)?;
         // Private memory is backed from the start.
         let Some(start) = *self.memory.contents else { return Ok(()) };
         for offset in (range.start..range.end).step_by(PAGE as usize) {

@@ -6,7 +6,6 @@ mod heap;
 mod objects;
 mod pipelines;
 mod queue;
-mod queue_kind;
 mod record;
 mod residency;
 mod run;

@@ -11,7 +11,7 @@ pub(crate) struct AnyThread<T>(T);
 
 impl<T> AnyThread<T> {
     /// # Safety
-    /// Whatever is done with the object from several threads at once is safe in Metal, or excluded by the caller.
+    /// Uses of the object from several threads at once are safe in Metal, or excluded by the caller.
     pub(crate) unsafe fn new(object: T) -> Self {
         Self(object)
     }

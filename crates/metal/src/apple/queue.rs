@@ -1,14 +1,13 @@
-use crate::apple::queue_kind::QueueKind;
 use crate::apple::record::{MetalCommands, MetalEncoder, Recorder};
 use crate::apple::run::{Flight, Flights, SubmitQueue};
 use crate::apple::timeline::MetalPoint;
-use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Point, Queue, Result, Submission};
+use mlx_serving_device::{CommandBuffer, Encoder, Point, Queue, QueueId, Result, Submission};
 use std::fmt;
 use std::sync::Arc;
 
 /// The contract's queue over an `MTLCommandQueue`.
 pub(crate) struct MetalQueue {
-    kind: QueueKind,
+    id: QueueId,
     submit_queue: Arc<SubmitQueue>,
     recorder: Arc<Recorder>,
     flights: Arc<Flights>,
@@ -16,19 +15,19 @@ pub(crate) struct MetalQueue {
 
 impl MetalQueue {
     pub(crate) fn new(
-        kind: QueueKind,
+        id: QueueId,
         submit_queue: Arc<SubmitQueue>,
         recorder: Arc<Recorder>,
         flights: Arc<Flights>,
     ) -> Arc<Self> {
-        Arc::new(Self { kind, submit_queue, recorder, flights })
+        Arc::new(Self { id, submit_queue, recorder, flights })
     }
 }
 
 impl Queue for MetalQueue {
     fn encoder(&self) -> Result<Box<dyn Encoder>> {
         self.flights.alive()?;
-        Ok(Box::new(MetalEncoder::new(self.kind, self.recorder.clone())))
+        Ok(Box::new(MetalEncoder::new(self.id, self.recorder.clone())))
     }
 
     fn submit(
@@ -37,11 +36,7 @@ impl Queue for MetalQueue {
         waits: &[Point],
         signal: Option<Point>,
     ) -> Result<Arc<dyn Submission>> {
-        let commands = commands.into_any().downcast::<MetalCommands>();
-        let commands = commands.map_err(|_| DeviceError::Contract("a command buffer of another device".into()))?;
-        if commands.kind != self.kind {
-            return Err(DeviceError::Contract(format!("a command buffer for {:?} on {:?}", commands.kind, self.kind)));
-        }
+        let commands: MetalCommands = *self.id.take(commands)?;
         let waits = waits.iter().cloned().map(MetalPoint::new).collect::<Result<_>>()?;
         let flight = Flight::new(waits, commands.steps, signal.map(MetalPoint::new).transpose()?);
         let submission = flight.submission.clone();
@@ -60,6 +55,6 @@ impl Drop for MetalQueue {
 
 impl fmt::Debug for MetalQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MetalQueue({:?})", self.kind)
+        write!(f, "MetalQueue({:?})", self.id.kind)
     }
 }

@@ -84,14 +84,12 @@ pub(crate) struct MetalPoint(Point);
 impl MetalPoint {
     /// Refuses timelines of other devices.
     pub(crate) fn new(point: Point) -> Result<Self> {
-        match point.timeline.as_any().is::<MetalTimeline>() {
-            true => Ok(Self(point)),
-            false => Err(DeviceError::Contract(format!("{:?} belongs to another device", point.timeline))),
-        }
+        point.timeline_as::<MetalTimeline>()?;
+        Ok(Self(point))
     }
 
     pub(crate) fn timeline(&self) -> &MetalTimeline {
-        self.0.timeline.as_any().downcast_ref().expect("checked when the point was made")
+        self.0.timeline_as().expect("checked when the point was made")
     }
 
     pub(crate) fn value(&self) -> u64 {

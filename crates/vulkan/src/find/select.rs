@@ -81,7 +81,7 @@ pub(super) struct Abilities<'a> {
 }
 
 impl Abilities<'_> {
-    /// Everything that the backend needs and the device lacks, in words.
+    /// Needs of the backend that the device lacks, in words.
     pub(super) fn missing(&self) -> Vec<String> {
         let limits = self.limits;
         let mut missing = Vec::new();

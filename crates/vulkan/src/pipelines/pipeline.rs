@@ -41,7 +41,7 @@ impl Pipelines {
         let info = vk::PipelineCacheCreateInfo::default().initial_data(&data);
         // SAFETY: the device is alive; the data is what this driver wrote, or empty.
         let cache = unsafe { gpu.raw.create_pipeline_cache(&info, None) }.map_err(|e| driver("a pipeline cache", e))?;
-        // From here on its drop gives back what it has.
+        // From here on its drop releases what it has.
         let (made, unsaved) = (Kernel::all().iter().map(|_| OnceLock::new()).collect(), Mutex::default());
         let mut this = Self { gpu: gpu.clone(), cache, file, layouts: Vec::new(), made, unsaved };
         let most = Kernel::all().iter().map(|kernel| kernel.bindings.len()).max().unwrap_or(0);
@@ -66,7 +66,7 @@ impl Pipelines {
         let pipeline = self.compile(kernel)?;
         let kept = *made.get_or_init(|| pipeline);
         if kept != pipeline {
-            // SAFETY: another thread was faster; this one is in nobody's use.
+            // SAFETY: another thread was faster; this one is unused.
             unsafe { self.gpu.raw.destroy_pipeline(pipeline, None) };
         }
         self.unsaved().get_or_insert_with(Instant::now);

@@ -1,9 +1,8 @@
 use crate::error::driver;
 use crate::find::Gpu;
 use crate::heap::{Tally, VulkanMemory};
-use crate::queue_kind::QueueKind;
 use ash::vk;
-use mlx_serving_device::{Memory, Result, Storage};
+use mlx_serving_device::{Memory, QueueKind, Result, Storage};
 use mlx_serving_kernels::Launch;
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -14,7 +13,7 @@ const SETS: u32 = 64;
 /// Descriptors of one pool: no kernel has more bindings than ten, so that a pool is full when its sets are given away.
 const DESCRIPTORS: u32 = 10 * SETS;
 /// Fault words that are allocated together.
-const SLOTS: u64 = 256;
+const FAULTS: u64 = 256;
 /// Distance of fault words: no device aligns storage buffers to more.
 const STRIDE: u64 = 256;
 
@@ -44,13 +43,13 @@ impl Label {
 
 /// Words in which the kernels of one submission report a fault, and a copy that the host reads.
 #[derive(Debug, Clone)]
-pub(crate) struct FaultSlot {
+pub(crate) struct FaultWords {
     pub(super) words: Arc<VulkanMemory>,
     pub(super) readback: Arc<VulkanMemory>,
     pub(super) offset: u64,
 }
 
-impl FaultSlot {
+impl FaultWords {
     /// The words that the last submission left.
     pub(crate) fn read(&self) -> Result<[u32; 2]> {
         let mut bytes = [0; 8];
@@ -71,11 +70,11 @@ pub(crate) struct Bundle {
     sets: usize,
     timestamps: bool,
     stages: vk::PipelineStageFlags,
-    pub(crate) fault: FaultSlot,
+    pub(crate) fault: FaultWords,
 }
 
 impl Bundle {
-    fn new(gpu: &Arc<Gpu>, queue: QueueKind, fault: FaultSlot) -> Result<Self> {
+    fn new(gpu: &Arc<Gpu>, queue: QueueKind, fault: FaultWords) -> Result<Self> {
         let compute = queue == QueueKind::Compute;
         let family = if compute { gpu.queues.compute.family } else { gpu.queues.transfer.family };
         let info = vk::CommandPoolCreateInfo::default()
@@ -177,15 +176,15 @@ pub(crate) struct Bundles {
     tally: Arc<Tally>,
     free: Mutex<Vec<Bundle>>,
     /// The last group of fault words, and how many of them are given away.
-    slots: Mutex<Option<(FaultSlot, u64)>>,
+    fault_words: Mutex<Option<(FaultWords, u64)>>,
     made: AtomicUsize,
 }
 
 impl Bundles {
     /// `tally` counts what fault words take; it is not the device's.
     pub(crate) fn new(gpu: &Arc<Gpu>, queue: QueueKind, tally: &Arc<Tally>) -> Arc<Self> {
-        let (free, slots, made) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
-        Arc::new(Self { gpu: gpu.clone(), queue, tally: tally.clone(), free, slots, made })
+        let (free, fault_words, made) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
+        Arc::new(Self { gpu: gpu.clone(), queue, tally: tally.clone(), free, fault_words, made })
     }
 
     /// A bundle for one submission; it is returned when the lease drops.
@@ -194,7 +193,7 @@ impl Bundles {
         let bundle = match free {
             Some(bundle) => bundle,
             None => {
-                let bundle = Bundle::new(&self.gpu, self.queue, self.slot()?)?;
+                let bundle = Bundle::new(&self.gpu, self.queue, self.new_fault_words()?)?;
                 self.made.fetch_add(1, Relaxed);
                 bundle
             }
@@ -207,18 +206,18 @@ impl Bundles {
         self.made.load(Relaxed)
     }
 
-    fn slot(&self) -> Result<FaultSlot> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let (group, used) = match slots.take() {
-            Some((group, used)) if used < SLOTS => (group, used),
+    fn new_fault_words(&self) -> Result<FaultWords> {
+        let mut last = self.fault_words.lock().unwrap_or_else(PoisonError::into_inner);
+        let (group, used) = match last.take() {
+            Some((group, used)) if used < FAULTS => (group, used),
             _ => {
-                let room = |storage| VulkanMemory::new(&self.gpu, SLOTS * STRIDE, storage, "fault words", &self.tally);
+                let room = |storage| VulkanMemory::new(&self.gpu, FAULTS * STRIDE, storage, "fault words", &self.tally);
                 let (words, readback) = (room(Storage::Private)?, room(Storage::Shared)?);
-                (FaultSlot { words, readback, offset: 0 }, 0)
+                (FaultWords { words, readback, offset: 0 }, 0)
             }
         };
-        *slots = Some((group.clone(), used + 1));
-        Ok(FaultSlot { offset: used * STRIDE, ..group })
+        *last = Some((group.clone(), used + 1));
+        Ok(FaultWords { offset: used * STRIDE, ..group })
     }
 }
 

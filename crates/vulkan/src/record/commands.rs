@@ -1,6 +1,6 @@
 //! The commands that are recorded: each function is one Vulkan call or two.
 
-use super::bundle::{FaultSlot, Tape};
+use super::bundle::{FaultWords, Tape};
 use super::touch::Touch;
 use crate::error::driver;
 use crate::find::{Gpu, IMMEDIATES};
@@ -39,14 +39,14 @@ fn memory_barrier(gpu: &Gpu, tape: &Tape, stages: vk::PipelineStageFlags, access
 }
 
 /// Clears the fault words.
-pub(super) fn clear_fault(gpu: &Gpu, tape: &Tape, slot: &FaultSlot) {
-    // SAFETY: as above; the slot is this submission's alone.
-    unsafe { gpu.raw.cmd_fill_buffer(tape.commands, slot.words.raw, slot.offset, fault::BYTES, 0) };
+pub(super) fn clear_fault(gpu: &Gpu, tape: &Tape, words: &FaultWords) {
+    // SAFETY: as above; the words are this submission's alone.
+    unsafe { gpu.raw.cmd_fill_buffer(tape.commands, words.words.raw, words.offset, fault::BYTES, 0) };
 }
 
 /// Copies the fault words to where the host reads them.
-pub(super) fn read_fault(gpu: &Gpu, tape: &Tape, slot: &FaultSlot) {
-    copy(gpu, tape, (slot.words.raw, slot.offset), (slot.readback.raw, slot.offset), fault::BYTES);
+pub(super) fn read_fault(gpu: &Gpu, tape: &Tape, words: &FaultWords) {
+    copy(gpu, tape, (words.words.raw, words.offset), (words.readback.raw, words.offset), fault::BYTES);
 }
 
 /// Copies `len` bytes between (buffer, offset) pairs.
@@ -116,9 +116,8 @@ mod tests {
     use crate::find::{Instance, Survey};
     use crate::heap::{Tally, VulkanMemory};
     use crate::pipelines::Pipelines;
-    use crate::queue_kind::QueueKind;
     use crate::record::{Bundles, Lease};
-    use mlx_serving_device::{Arithmetic, Buffer, Op, Storage, ops};
+    use mlx_serving_device::{Arithmetic, Buffer, Op, QueueKind, Storage, ops};
     use mlx_serving_kernels::{Access, Launch, Lowering};
     use std::sync::Arc;
 

@@ -1,20 +1,18 @@
 use super::bundle::{Bundles, Label, Lease, Tape};
+use super::commands;
+use super::touch::Touch;
 use crate::find::Gpu;
 use crate::heap::VulkanMemory;
 use crate::pipelines::Pipelines;
-use crate::queue_kind::QueueKind;
-
-use super::commands;
-use super::touch::Touch;
 use ash::vk;
 use mlx_serving_device::ops::Copy;
-use mlx_serving_device::{Buffer, CommandBuffer, DeviceError, Encoder, Memory, Op, Point, Result};
+use mlx_serving_device::{Buffer, CommandBuffer, DeviceError, Encoder, Memory, Op, Point, QueueId, QueueKind, Result};
 use mlx_serving_kernels::{Access, Hazards, Launch, Lowering, Scratch, Use, fault};
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// State that all encoders of a device share.
+/// Parts of a device that all its encoders use.
 pub(crate) struct Recorder {
     pub(crate) gpu: Arc<Gpu>,
     pub(crate) lowering: Lowering,
@@ -50,7 +48,7 @@ pub(crate) struct Recorded {
 
 /// Records straight into Vulkan's command buffers: one for each piece of work.
 pub(crate) struct VulkanEncoder {
-    queue: QueueKind,
+    queue: QueueId,
     recorder: Arc<Recorder>,
     lease: Lease,
     held: Held,
@@ -68,9 +66,9 @@ pub(crate) struct VulkanEncoder {
 }
 
 impl VulkanEncoder {
-    pub(crate) fn new(queue: QueueKind, recorder: &Arc<Recorder>) -> Result<Self> {
+    pub(crate) fn new(queue: QueueId, recorder: &Arc<Recorder>) -> Result<Self> {
         recorder.gpu.alive()?;
-        let lease = recorder.bundles[queue as usize].take()?;
+        let lease = recorder.bundles[queue.kind as usize].take()?;
         Ok(Self {
             queue,
             recorder: recorder.clone(),
@@ -96,7 +94,7 @@ impl VulkanEncoder {
         let (first, tape) = (self.is_first(), self.lease.begin()?);
         let gpu = &self.recorder.gpu;
         commands::timestamp(gpu, &tape, 0);
-        if first && self.queue == QueueKind::Compute {
+        if first && self.queue.kind == QueueKind::Compute {
             commands::clear_fault(gpu, &tape, &self.lease.fault);
         }
         commands::barrier(gpu, &tape);
@@ -212,12 +210,9 @@ impl VulkanEncoder {
 
     fn try_record(&mut self, op: &Op) -> Result<()> {
         op.buffers().into_iter().try_for_each(|buffer| self.hold(buffer).map(drop))?;
-        match (self.queue, op) {
-            (QueueKind::Compute, op) => self.compute(op)?,
+        match (self.queue.kind, op) {
             (QueueKind::Transfer, Op::Copy(copy)) => self.transfer(copy)?,
-            (QueueKind::Transfer, op) => {
-                return Err(DeviceError::Contract(format!("the transfer queue runs copies only, not {}", op.name())));
-            }
+            (_, op) => self.compute(op)?,
         }
         self.ops += 1;
         Ok(())
@@ -245,6 +240,7 @@ impl VulkanEncoder {
 impl Encoder for VulkanEncoder {
     fn record(&mut self, op: Op) -> Result<()> {
         op.validate()?;
+        self.queue.kind.admit(&op)?;
         self.try_record(&op)
     }
 
@@ -277,7 +273,7 @@ impl Encoder for VulkanEncoder {
 
 /// A recorded command buffer.
 pub(crate) struct VulkanCommands {
-    pub(crate) queue: QueueKind,
+    pub(crate) queue: QueueId,
     /// Keeps the pipelines.
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) lease: Lease,
@@ -288,6 +284,10 @@ pub(crate) struct VulkanCommands {
 }
 
 impl CommandBuffer for VulkanCommands {
+    fn queue(&self) -> QueueId {
+        self.queue
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
         self
     }

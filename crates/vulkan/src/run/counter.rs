@@ -1,4 +1,4 @@
-use crate::queue_kind::QueueKind;
+use mlx_serving_device::QueueKind;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,11 +13,11 @@ pub(super) struct Ticket {
 /// Distance of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// It is reached.
+    /// Reached.
     Reached,
-    /// It will be when the driver comes to the ticket.
+    /// Reached when the driver comes to the ticket.
     Handed(Ticket),
-    /// It is not known who will raise it.
+    /// Open: it is not known who will raise it.
     Open,
 }
 

@@ -1,15 +1,14 @@
 use super::clock::Clock;
 use super::counter::{Counter, Progress, Ticket};
+use super::dispatcher::{Dispatcher, Submissions};
 use super::flight::{Ending, Load};
 use super::handover::Handover;
 use super::schedule::{Entry, Mark, Piece};
-use super::shared::{Shared, State};
 use crate::find::Gpu;
 use crate::pipelines::Pipelines;
-use crate::queue_kind::QueueKind;
 use crate::record::{Tape, VulkanCommands};
 use ash::vk;
-use mlx_serving_device::{DeviceError, Patience, Result};
+use mlx_serving_device::{DeviceError, Patience, QueueKind, Result};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Condvar, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -20,7 +19,7 @@ const LOOK_UP: Duration = Duration::from_secs(1);
 /// Time for which the clocks are trusted to run alike.
 const CALIBRATED: Duration = Duration::from_secs(1);
 
-impl Shared {
+impl Dispatcher {
     /// Takes a command buffer; the driver gets it when its points allow.
     pub(crate) fn submit(
         &self,
@@ -47,25 +46,26 @@ impl Shared {
             after: 0,
             refused: None,
         };
-        let entry = Entry { pieces: pieces.collect(), signals: [done].into_iter().chain(signal).collect(), rest: load };
+        let entry =
+            Entry { pieces: pieces.collect(), signals: [done].into_iter().chain(signal).collect(), payload: load };
         self.submissions.fetch_add(1, Relaxed);
-        let mut state = self.state();
-        state.schedule.push(queue, entry);
-        self.pump_locked(&mut state);
+        let mut pending = self.lock();
+        pending.schedule.push(queue.kind, entry);
+        self.pump_locked(&mut pending);
         Ok(ending)
     }
 
     /// Hands over what is ready.
     pub(super) fn pump(&self) {
-        self.pump_locked(&mut self.state());
+        self.pump_locked(&mut self.lock());
     }
 
-    fn pump_locked(&self, state: &mut State) {
-        let mut schedule = std::mem::take(&mut state.schedule);
-        schedule.pump(&mut Handover { shared: self, state });
-        state.schedule = schedule;
+    fn pump_locked(&self, pending: &mut Submissions) {
+        let mut schedule = std::mem::take(&mut pending.schedule);
+        schedule.pump(&mut Handover { dispatcher: self, pending });
+        pending.schedule = schedule;
         if self.gpu.alive().is_err() {
-            self.end_all(state);
+            self.end_all(pending);
         }
     }
 
@@ -87,32 +87,32 @@ impl Shared {
 
     /// Ends everything that the device has finished.
     pub(super) fn retire(&self) {
-        self.retire_locked(&mut self.state());
+        self.retire_locked(&mut self.lock());
     }
 
-    fn retire_locked(&self, state: &mut State) {
-        if let Err(why) = self.try_retire(state) {
-            self.lose_locked(state, &why);
+    fn retire_locked(&self, pending: &mut Submissions) {
+        if let Err(why) = self.try_retire(pending) {
+            self.lose_locked(pending, &why);
         }
     }
 
     /// Ends submissions in the order of handing over, so that what a submission waited for on the other queue has ended before it.
-    fn try_retire(&self, state: &mut State) -> Result<(), String> {
+    fn try_retire(&self, pending: &mut Submissions) -> Result<(), String> {
         for queue in QueueKind::ALL {
-            state.reached[queue as usize] = self.reached(queue)?;
+            pending.reached[queue as usize] = self.reached(queue)?;
         }
-        while let Some(queue) = state.next_ended() {
-            let Some(flight) = state.flights[queue as usize].pop_front() else { break };
-            if flight.load.after > state.reached[queue.other() as usize] {
+        while let Some(queue) = pending.next_ended() {
+            let Some(flight) = pending.flights[queue as usize].pop_front() else { break };
+            if flight.load.after > pending.reached[queue.other() as usize] {
                 // It ended after the other queue was asked, and what it waited for before that.
-                state.reached[queue.other() as usize] = self.reached(queue.other())?;
-                state.flights[queue as usize].push_front(flight);
+                pending.reached[queue.other() as usize] = self.reached(queue.other())?;
+                pending.flights[queue as usize].push_front(flight);
                 continue;
             }
             let ended = self.now();
-            self.calibrate(&mut state.clock, ended);
-            let watch = &mut state.watches[queue as usize];
-            let times = watch.stop(&self.gpu, &mut state.clock, &flight.load, ended);
+            self.calibrate(&mut pending.clock, ended);
+            let watch = &mut pending.watches[queue as usize];
+            let times = watch.stop(&self.gpu, &mut pending.clock, &flight.load, ended);
             let outcome = flight.load.outcome();
             flight.load.end(&flight.signals, outcome, times);
         }
@@ -138,47 +138,47 @@ impl Shared {
         }
     }
 
-    /// The device is lost: everything under way ends in that error, and so will everything to come.
+    /// Marks the device as lost: everything in flight ends in that error, and so will everything to come.
     pub(crate) fn lose(&self, why: &str) {
-        self.lose_locked(&mut self.state(), why);
+        self.lose_locked(&mut self.lock(), why);
     }
 
-    fn lose_locked(&self, state: &mut State, why: &str) {
+    fn lose_locked(&self, pending: &mut Submissions, why: &str) {
         self.gpu.mark_lost(why);
-        self.end_all(state);
+        self.end_all(pending);
     }
 
     /// Ends everything in order: what the device had finished as it ended, the rest as lost.
-    fn end_all(&self, state: &mut State) {
+    fn end_all(&self, pending: &mut Submissions) {
         // SAFETY: the lock keeps others from the queues. A lost device refuses, and is idle.
         let _ = unsafe { self.gpu.raw.device_wait_idle() };
         let lost = || match self.gpu.alive() {
             Err(error) => Err(error),
             Ok(()) => Err(DeviceError::Lost("the device was dropped before a timeline was raised".into())),
         };
-        for flight in state.flights.iter_mut().flat_map(|queue| queue.drain(..)) {
+        for flight in pending.flights.iter_mut().flat_map(|queue| queue.drain(..)) {
             flight.load.end(&flight.signals, lost(), None);
         }
-        for entry in state.schedule.drain() {
-            entry.rest.end(&entry.signals, lost(), None);
+        for entry in pending.schedule.drain() {
+            entry.payload.end(&entry.signals, lost(), None);
         }
     }
 
     /// A thread's work: ends the submissions of a queue as the device finishes them.
     fn serve(&self, queue: QueueKind, pipelines: &Weak<Pipelines>) {
         loop {
-            let state = self.state();
-            match state.flights[queue as usize].front() {
+            let pending = self.lock();
+            match pending.flights[queue as usize].front() {
                 Some(flight) => {
                     let ticket = Ticket { queue, value: flight.ticket };
-                    drop(state);
+                    drop(pending);
                     if self.wait_for(ticket, LOOK_UP) {
                         self.retire();
                     }
                 }
-                None if state.closing => return,
+                None if pending.closing => return,
                 None => {
-                    let arrived = self.arrived[queue as usize].wait_timeout(state, LOOK_UP);
+                    let arrived = self.arrived[queue as usize].wait_timeout(pending, LOOK_UP);
                     drop(arrived.unwrap_or_else(PoisonError::into_inner));
                 }
             }
@@ -191,15 +191,15 @@ impl Shared {
 
 /// Waits on the host until `counter` has `value`: on the device itself once the signal is handed over, so that no other thread
 /// has to pass it on.
-pub(super) fn wait(executor: &Weak<Shared>, counter: &Counter, value: u64, limit: Duration) -> Result<()> {
+pub(super) fn wait(dispatcher: &Weak<Dispatcher>, counter: &Counter, value: u64, limit: Duration) -> Result<()> {
     let mut patience = Patience::new(limit);
     loop {
-        match (counter.progress(value), patience.slice(), executor.upgrade()) {
+        match (counter.progress(value), patience.slice(), dispatcher.upgrade()) {
             (Progress::Reached, ..) => return Ok(()),
             (_, None, _) => return Err(DeviceError::Timeout { value, reached: counter.value(), waited: limit }),
-            (Progress::Handed(ticket), Some(slice), Some(shared)) => {
-                if shared.wait_for(ticket, slice) {
-                    shared.retire();
+            (Progress::Handed(ticket), Some(slice), Some(dispatcher)) => {
+                if dispatcher.wait_for(ticket, slice) {
+                    dispatcher.retire();
                 }
             }
             (_, Some(slice), _) => counter.sleep(value, slice),
@@ -209,18 +209,18 @@ pub(super) fn wait(executor: &Weak<Shared>, counter: &Counter, value: u64, limit
 
 /// The threads that end submissions; dropping it ends everything.
 pub(crate) struct Executor {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Executor {
     pub(crate) fn new(gpu: &Arc<Gpu>, pipelines: &Arc<Pipelines>) -> Result<Arc<Self>> {
-        let mut this = Self { shared: Arc::new(Shared::new(gpu)?), threads: Vec::new() };
+        let mut this = Self { dispatcher: Arc::new(Dispatcher::new(gpu)?), threads: Vec::new() };
         for queue in QueueKind::ALL {
-            let (shared, pipelines) = (this.shared.clone(), Arc::downgrade(pipelines));
+            let (dispatcher, pipelines) = (this.dispatcher.clone(), Arc::downgrade(pipelines));
             let thread = std::thread::Builder::new()
                 .name(format!("vulkan-{queue:?}").to_lowercase())
-                .spawn(move || shared.serve(queue, &pipelines))
+                .spawn(move || dispatcher.serve(queue, &pipelines))
                 .map_err(|e| DeviceError::Lost(format!("no thread for a queue: {e}")))?;
             this.threads.push(thread);
         }
@@ -230,15 +230,15 @@ impl Executor {
 
 impl Drop for Executor {
     fn drop(&mut self) {
-        let mut state = self.shared.state();
-        state.closing = true;
+        let mut pending = self.dispatcher.lock();
+        pending.closing = true;
         // What the driver has runs to its end; what is held back, nobody can release any more.
         // SAFETY: the lock keeps others from the queues. A lost device refuses, and is idle.
-        let _ = unsafe { self.shared.gpu.raw.device_wait_idle() };
-        self.shared.retire_locked(&mut state);
-        self.shared.end_all(&mut state);
-        drop(state);
-        self.shared.arrived.iter().for_each(Condvar::notify_all);
+        let _ = unsafe { self.dispatcher.gpu.raw.device_wait_idle() };
+        self.dispatcher.retire_locked(&mut pending);
+        self.dispatcher.end_all(&mut pending);
+        drop(pending);
+        self.dispatcher.arrived.iter().for_each(Condvar::notify_all);
         for thread in self.threads.drain(..) {
             // A thread that panicked has nothing left to do.
             let _ = thread.join();

@@ -20,7 +20,7 @@ pub(crate) struct Ending {
     pub(super) outcome: OnceLock<(Result<()>, Option<Times>)>,
 }
 
-/// Everything that a submission needs until it has ended.
+/// Belongings of a submission until it has ended.
 pub(super) struct Load {
     pub(super) ending: Arc<Ending>,
     pub(super) lease: Lease,

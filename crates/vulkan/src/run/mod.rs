@@ -2,12 +2,12 @@
 
 mod clock;
 mod counter;
+mod dispatcher;
 mod executor;
 mod flight;
 mod handover;
 mod profile;
 mod schedule;
-mod shared;
 mod submission;
 mod timeline;
 

@@ -4,7 +4,7 @@
 //! would wait forever.
 
 use super::counter::{Counter, Progress, Ticket};
-use crate::queue_kind::QueueKind;
+use mlx_serving_device::QueueKind;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -28,13 +28,13 @@ pub(super) struct Entry<P, T> {
     pub(super) pieces: VecDeque<Piece<P>>,
     /// Raised when the last piece is done.
     pub(super) signals: Vec<Mark>,
-    pub(super) rest: T,
+    pub(super) payload: T,
 }
 
 /// Receiver of pieces: each comes with what it must wait for on the other queue, and its own ticket.
 pub(super) trait Driver<P, T> {
     /// Hands one piece over.
-    fn hand(&mut self, piece: &P, rest: &mut T, ticket: Ticket, after: Option<u64>) -> Handed;
+    fn hand(&mut self, piece: &P, payload: &mut T, ticket: Ticket, after: Option<u64>) -> Handed;
     /// Everything of `entry` has been handed over; `ticket` is its last piece's.
     fn sent(&mut self, entry: Entry<P, T>, ticket: Ticket);
 }
@@ -68,7 +68,7 @@ impl<P, T> Schedule<P, T> {
 
     /// Entry that comes next on a queue, of which the driver may have a part.
     pub(super) fn front(&self, queue: QueueKind) -> Option<&T> {
-        self.queues[queue as usize].front().map(|entry| &entry.rest)
+        self.queues[queue as usize].front().map(|entry| &entry.payload)
     }
 
     /// Hands over what is ready; what one queue hands over may make the other's ready.
@@ -84,7 +84,7 @@ impl<P, T> Schedule<P, T> {
             let Some(piece) = entry.pieces.pop_front() else { break };
             moved = true;
             let ticket = Ticket { queue, value: self.handed[queue as usize] + 1 };
-            match driver.hand(&piece.work, &mut entry.rest, ticket, after) {
+            match driver.hand(&piece.work, &mut entry.payload, ticket, after) {
                 Handed::Done => self.handed[queue as usize] += 1,
                 Handed::Refused => entry.pieces.clear(),
             }
@@ -145,7 +145,7 @@ mod tests {
             Handed::Done
         }
         fn sent(&mut self, entry: Entry<u32, u32>, ticket: Ticket) {
-            self.sent.push((entry.rest, ticket));
+            self.sent.push((entry.payload, ticket));
         }
     }
 
@@ -155,7 +155,7 @@ mod tests {
 
     fn entry(name: u32, pieces: Vec<Vec<Mark>>, signals: Vec<Mark>) -> Entry<u32, u32> {
         let pieces = pieces.into_iter().zip(10 * name..).map(|(waits, work)| Piece { waits, work }).collect();
-        Entry { pieces, signals, rest: name }
+        Entry { pieces, signals, payload: name }
     }
 
     use QueueKind::{Compute, Transfer};
@@ -211,7 +211,7 @@ mod tests {
         schedule.push(Transfer, entry(1, vec![vec![], vec![mark(&never, 1)]], vec![]));
         schedule.push(Compute, entry(2, vec![vec![mark(&never, 1)]], vec![]));
         schedule.pump(&mut log);
-        assert_eq!(schedule.drain().into_iter().map(|entry| entry.rest).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(schedule.drain().into_iter().map(|entry| entry.payload).collect::<Vec<_>>(), [2, 1]);
         never.raise(1);
         schedule.pump(&mut log);
         assert_eq!(log.handed.len(), 1);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Whatever waits for whatever, nothing goes before its signal, and everything goes once the host has raised all.
+        /// With any waits, nothing goes before its signal, and everything goes once the host has raised all.
         #[test]
         fn nothing_waits_for_what_comes_later(
             entries in proptest::collection::vec((proptest::bool::ANY, proptest::collection::vec(0usize..12, 0..3)), 1..12),
@@ -252,7 +252,7 @@ mod tests {
             for (i, (on_compute, _)) in entries.iter().enumerate() {
                 let pieces = [Piece { waits: driver.waits[i].clone(), work: i }].into();
                 let queue = if *on_compute { Compute } else { Transfer };
-                schedule.push(queue, Entry { pieces, signals: vec![mark(&counters[i], 1)], rest: () });
+                schedule.push(queue, Entry { pieces, signals: vec![mark(&counters[i], 1)], payload: () });
                 schedule.pump(&mut driver);
             }
             for counter in &counters {

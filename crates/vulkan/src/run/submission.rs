@@ -1,6 +1,6 @@
+use super::dispatcher::Dispatcher;
 use super::executor::wait;
 use super::flight::Ending;
-use super::shared::Shared;
 use mlx_serving_device::{Result, Status, Submission, Times};
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -9,7 +9,7 @@ use std::time::Duration;
 /// The contract's view of a submission.
 pub(crate) struct VulkanSubmission {
     pub(crate) ending: Arc<Ending>,
-    pub(crate) executor: Weak<Shared>,
+    pub(crate) dispatcher: Weak<Dispatcher>,
 }
 
 impl Submission for VulkanSubmission {
@@ -23,7 +23,7 @@ impl Submission for VulkanSubmission {
 
     fn wait(&self, limit: Duration) -> Result<()> {
         if self.ending.outcome.get().is_none() {
-            wait(&self.executor, &self.ending.done, 1, limit)?;
+            wait(&self.dispatcher, &self.ending.done, 1, limit)?;
         }
         self.ending.outcome.get().map_or(Ok(()), |(outcome, _)| outcome.clone())
     }

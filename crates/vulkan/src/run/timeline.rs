@@ -1,6 +1,6 @@
 use super::counter::Counter;
+use super::dispatcher::Dispatcher;
 use super::executor::wait;
-use super::shared::Shared;
 use mlx_serving_device::{Result, Timeline};
 use std::any::Any;
 use std::fmt;
@@ -10,7 +10,7 @@ use std::time::Duration;
 /// A timeline: a counter of the host, which the executor raises as submissions end.
 pub(crate) struct VulkanTimeline {
     pub(crate) counter: Arc<Counter>,
-    pub(crate) executor: Weak<Shared>,
+    pub(crate) dispatcher: Weak<Dispatcher>,
 }
 
 impl Timeline for VulkanTimeline {
@@ -19,13 +19,13 @@ impl Timeline for VulkanTimeline {
     }
 
     fn wait(&self, value: u64, limit: Duration) -> Result<()> {
-        wait(&self.executor, &self.counter, value, limit)
+        wait(&self.dispatcher, &self.counter, value, limit)
     }
 
     fn signal(&self, value: u64) {
         self.counter.raise(value);
-        if let Some(executor) = self.executor.upgrade() {
-            executor.pump();
+        if let Some(dispatcher) = self.dispatcher.upgrade() {
+            dispatcher.pump();
         }
     }
 

@@ -4,7 +4,7 @@ use super::memory::Memory;
 use super::plan::{Case, Plan};
 use crate::failure::Failure;
 use mlx_serving_checkpoint::Checkpoint;
-use mlx_serving_device::ops::{Copy, Epilogue, NO_SLOT, Sample, SampleParams};
+use mlx_serving_device::ops::{Copy, Epilogue, NO_HISTORY_ROW, Sample, SampleParams};
 use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Op, Point, Result, Storage};
 use mlx_serving_model::inputs::{ALIGN, Packer, Sequences};
 use mlx_serving_model::{KvCache, Model, Scratch, Source};
@@ -173,7 +173,8 @@ impl<'a> Rig<'a> {
             let first = (block + i * blocks) as u32;
             sequences.push(tokens, case.start(), case.context, first..first + blocks as u32);
         }
-        let greedy = SampleParams { top_p: 1.0, repetition: 1.0, slot: NO_SLOT, ..bytemuck::Zeroable::zeroed() };
+        let greedy =
+            SampleParams { top_p: 1.0, repetition: 1.0, history_row: NO_HISTORY_ROW, ..bytemuck::Zeroable::zeroed() };
         let (params, no_biases, sampled) = (vec![greedy; case.sequences], [0u32; 2], vec![0u32; case.sequences]);
         let bytes = sequences.bytes() + size_of_val(&params[..]) as u64 + 4 * sampled.len() as u64 + 3 * ALIGN;
         let (device, unified) = (self.memory.device, self.memory.device.info().unified_memory);

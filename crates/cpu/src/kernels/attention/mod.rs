@@ -11,9 +11,9 @@ use std::ops::Range;
 
 pub(crate) use online::Attention;
 
-/// Keys of one step of the online softmax.
+/// Keys of one step of the online softmax. Not measured.
 pub(crate) const BLOCK: usize = 64;
-/// Keys of one part.
+/// Keys of one part. Part of what a row's bits are: another length gives other sums. Not measured.
 pub(crate) const PART: usize = 512;
 /// Tokens of a page's smallest unit: keys lie [head_dim][16], values [16][head_dim].
 pub(crate) const PAGE: usize = LANES;
@@ -107,7 +107,7 @@ impl TileShape {
     }
 }
 
-/// Rows that share the registers at most.
+/// Rows that share the registers at most. Not measured.
 const GROUP: usize = 8;
 
 /// A tile of query rows with its running softmax.

@@ -13,9 +13,9 @@ use crate::simd::{Kernel, LANES, Simd, lanes, lanes_mut};
 use mlx_serving_device::{Arithmetic, WeightFormat};
 use std::ops::Range;
 
-/// Features that share a scale at most.
+/// Features that share a scale at most: a bound on the rounding, not chosen for speed.
 const BLOCK: usize = 64;
-/// Longest step.
+/// Longest step: the largest group of the formats, and a dense weight's step.
 const LONGEST: usize = 128;
 /// Blocks of smaller numbers count as zeros: their scale would be no normal number.
 const TINY: f32 = 1e-30;
@@ -91,7 +91,7 @@ pub(crate) struct Prepare<'a> {
     /// Index among the `width` tokens of the pass.
     pub(crate) token: usize,
     pub(crate) width: usize,
-    /// These steps of the pass.
+    /// Steps of the pass to prepare.
     pub(crate) to: &'a mut [u32],
 }
 

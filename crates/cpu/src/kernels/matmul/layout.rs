@@ -11,11 +11,11 @@ use half::{bf16, f16};
 use mlx_serving_device::{DeviceError, Float, Result, WeightFormat, WeightLayout, WeightSpec};
 use std::ops::Range;
 
-/// Rows of a tile.
+/// Rows of a tile: the lanes of a vector.
 pub(crate) const TILE: usize = 16;
 /// Features that a run of `bits` lines holds.
 pub(super) const CHUNK: usize = 32;
-/// Features of a dense weight that are summed before they are added to what came before.
+/// Features of a dense weight that are summed before they are added to what came before. Part of what a row's bits are. Not measured.
 pub(super) const DENSE_STEP: usize = 128;
 
 /// A cache line of a tile: a word of each row.

@@ -1,8 +1,7 @@
 //! From the checkpoint's rows to tiles.
 
 use super::layout::{CHUNK, Line, Planes, TILE, TileLayout, step_lines};
-use crate::kernels::Isa;
-use crate::simd::{Kernel, Simd, vectorize};
+use crate::simd::{Isa, Kernel, Simd, vectorize};
 use mlx_serving_device::{DeviceError, Float, Result, WeightFormat, WeightSource, WeightSpec};
 use std::ops::Range;
 

@@ -1,6 +1,5 @@
 use super::*;
-use crate::kernels::Isa;
-use crate::simd::vectorize;
+use crate::simd::{Isa, vectorize};
 use bytemuck::Zeroable as _;
 use half::{bf16, f16};
 use mlx_serving_device::{Arithmetic, Float, WeightFormat, WeightSource, WeightSpec};

@@ -3,7 +3,7 @@ use crate::events::Receiver;
 use crate::kv::prefix::Chain;
 use crate::request::{Event, Request, Sampling};
 use crate::sequence::tests::{from_request, sequence, some_logprobs, unread};
-use mlx_serving_device::ops::{NO_SLOT, SAMPLED, SampleParams};
+use mlx_serving_device::ops::{NO_HISTORY_ROW, SAMPLED, SampleParams};
 use std::collections::HashMap;
 
 mod properties;
@@ -304,19 +304,19 @@ fn a_plan_carries_what_each_row_of_logits_is_sampled_with() {
     assert_eq!(plan.params[..2], [SampleParams::GREEDY; 2]);
     let (drawn, penalized) = (&plan.params[2], &plan.params[3]);
     assert_eq!(
-        (drawn.temperature, drawn.seed_low, drawn.position, drawn.bias_count, drawn.slot),
-        (0.5, 9, 3, 1, NO_SLOT)
+        (drawn.temperature, drawn.seed_low, drawn.position, drawn.bias_count, drawn.history_row),
+        (0.5, 9, 3, 1, NO_HISTORY_ROW)
     );
     assert_eq!((penalized.presence, penalized.bias_count), (1.0, 0));
     let [first, second] = &plan.parts[..] else { panic!("{plan:?}") };
     assert_eq!((&first.scored[..], first.scored_top, first.sampled_top), (&prompt(3, 0)[1..], 2, None));
     assert!(first.observe.is_none() && plan.reads_logits());
     let observed = second.observe.as_ref().unwrap();
-    assert_eq!((observed.row, &observed.tokens, observed.prompt), (penalized.slot, &prompt(2, 1), 2));
+    assert_eq!((observed.row, &observed.tokens, observed.prompt), (penalized.history_row, &prompt(2, 1), 2));
     assert_eq!(second.sampled_top, Some(3));
     s.complete(&plan, |_, _| 7);
     let plan = s.step(0);
-    assert_eq!(plan.params[1].slot, observed.row);
+    assert_eq!(plan.params[1].history_row, observed.row);
     assert!(plan.parts.iter().all(|part| part.observe.is_none()), "they are counted once");
     assert_eq!(s.scheduler.lookahead(), 0);
 }
@@ -348,7 +348,7 @@ fn whoever_is_gone_frees_blocks_and_a_row_of_the_history() {
     for id in 1..=3 {
         s.enqueue(from_request(id, penalizing(id as u32)));
     }
-    let row = s.step(0).params[0].slot;
+    let row = s.step(0).params[0].history_row;
     for id in [1, 2] {
         s.readers.remove(&id);
     }
@@ -356,5 +356,5 @@ fn whoever_is_gone_frees_blocks_and_a_row_of_the_history() {
     assert_eq!(gone.iter().map(Sequence::id).collect::<Vec<_>>(), [1, 2]);
     drop(gone);
     assert_eq!(s.scheduler.pool.available(), 4);
-    assert_eq!(s.step(0).params[0].slot, row);
+    assert_eq!(s.step(0).params[0].history_row, row);
 }

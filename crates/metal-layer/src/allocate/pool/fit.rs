@@ -30,7 +30,7 @@ impl WorkingSet {
 }
 
 impl MemoryPoolConfig {
-    /// Why a working set and these heaps do not fit each other on such a device, and which key would change that; `None` if they
+    /// Reason for which a working set and these heaps do not fit each other on such a device, and the key to change; `None` if they
     /// do.
     pub fn fits(&self, device: &DeviceInfo, set: &WorkingSet) -> Option<String> {
         let reserved = self.heap_size_mb * self.num_heaps as u64;

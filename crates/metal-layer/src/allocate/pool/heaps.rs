@@ -15,7 +15,7 @@ const WEIGHTS_GROWTH: u64 = 16 << 20;
 
 /// All heaps of a pool, and which parts of them are taken. Knows nothing of time: who frees a range says that nobody uses it.
 pub(super) struct Heaps {
-    slots: Slab<Slot>,
+    entries: Slab<HeapEntry>,
     unified: bool,
     heap_bytes: u64,
     max_heap_bytes: u64,
@@ -24,7 +24,7 @@ pub(super) struct Heaps {
 }
 
 /// One heap.
-struct Slot {
+struct HeapEntry {
     heap: Arc<dyn Heap>,
     storage: Storage,
     role: Role,
@@ -44,30 +44,31 @@ pub(super) enum Role {
     Working,
     /// For what is larger than those; `kept` while idle if warm-up asked for it.
     Large { kept: bool },
-    /// For weights, and gone with them.
+    /// For weights, and released with them.
     Weights,
 }
 
 /// A part of a heap.
 pub(super) struct Range {
-    slot: usize,
+    /// Number of the heap's entry.
+    heap: usize,
     node: offset_allocator::Allocation,
     units: u32,
 }
 
 impl fmt::Debug for Heaps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.slots.iter().map(|(_, s)| (s.role, s.storage, s.heap.len(), s.live))).finish()
+        f.debug_list().entries(self.entries.iter().map(|(_, s)| (s.role, s.storage, s.heap.len(), s.live))).finish()
     }
 }
 
 impl fmt::Debug for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Range({} units at {} of heap {})", self.units, self.node.offset, self.slot)
+        write!(f, "Range({} units at {} of heap {})", self.units, self.node.offset, self.heap)
     }
 }
 
-impl Slot {
+impl HeapEntry {
     fn new(heap: Arc<dyn Heap>, storage: Storage, role: Role) -> Self {
         let units = u32::try_from(heap.len() / UNIT).unwrap_or(u32::MAX);
         let ranges = Allocator::with_max_allocs(units, MAX_RANGES);
@@ -106,7 +107,7 @@ impl Heaps {
     /// all are shared.
     pub(super) fn new(device: &dyn Device, config: &MemoryPoolConfig) -> Result<Self> {
         let mut heaps = Self {
-            slots: Slab::new(),
+            entries: Slab::new(),
             unified: device.info().unified_memory,
             heap_bytes: config.heap_size_mb << 20,
             max_heap_bytes: config.max_heap_size_mb << 20,
@@ -115,7 +116,7 @@ impl Heaps {
         for i in 0..config.num_heaps {
             let storage = heaps.storage(working_storage(i));
             match device.new_heap(heaps.heap_bytes, storage) {
-                Ok(heap) => drop(heaps.slots.insert(Slot::new(heap, storage, Role::Working))),
+                Ok(heap) => drop(heaps.entries.insert(HeapEntry::new(heap, storage, Role::Working))),
                 Err(error) if i >= config.min_heaps => {
                     tracing::warn!(%error, heaps = i, wanted = config.num_heaps, "the memory pool starts with fewer heaps");
                     break;
@@ -159,7 +160,7 @@ impl Heaps {
         let range = match self.find(units, storage, weights) {
             Some(range) => range,
             None => match self.grow(device, u64::from(units), storage, role) {
-                Some(slot) => self.slots[slot].take(slot, units).ok_or_else(|| {
+                Some(heap) => self.entries[heap].take(heap, units).ok_or_else(|| {
                     DeviceError::Contract(format!("a new heap has no room for the {bytes} bytes it was made for"))
                 })?,
                 None => return Ok(None),
@@ -169,7 +170,7 @@ impl Heaps {
             self.expected_weights = self.expected_weights.saturating_sub(u64::from(units) * UNIT);
         }
         let offset = (u64::from(range.node.offset) * UNIT).next_multiple_of(placement.align);
-        match self.slots[range.slot].heap.place(offset, placement.size).and_then(|b| b.slice(0..len)) {
+        match self.entries[range.heap].heap.place(offset, placement.size).and_then(|b| b.slice(0..len)) {
             Ok(buffer) => Ok(Some((buffer, range))),
             Err(error) => {
                 self.free(range);
@@ -179,10 +180,10 @@ impl Heaps {
     }
 
     fn find(&mut self, units: u32, storage: Storage, weights: bool) -> Option<Range> {
-        self.slots
+        self.entries
             .iter_mut()
             .filter(|(_, s)| s.storage == storage && (s.role == Role::Weights) == weights && !s.lent)
-            .find_map(|(slot, s)| s.take(slot, units))
+            .find_map(|(heap, s)| s.take(heap, units))
     }
 
     /// A new heap, where the role admits one that has room for `units` and the device gives it.
@@ -202,7 +203,7 @@ impl Heaps {
             self.drop_idle();
         }
         match device.new_heap(len.next_multiple_of(UNIT), storage) {
-            Ok(heap) => Some(self.slots.insert(Slot::new(heap, storage, role))),
+            Ok(heap) => Some(self.entries.insert(HeapEntry::new(heap, storage, role))),
             Err(error) => {
                 tracing::debug!(%error, len, ?role, "the device refused a heap");
                 None
@@ -210,70 +211,70 @@ impl Heaps {
         }
     }
 
-    /// Gives a range back.
+    /// Frees a range.
     pub(super) fn free(&mut self, range: Range) {
-        let slot = &mut self.slots[range.slot];
-        slot.ranges.free(range.node);
-        slot.live -= 1;
-        slot.used -= u64::from(range.units);
-        if slot.live == 0 && slot.role == Role::Weights {
-            self.slots.remove(range.slot);
+        let entry = &mut self.entries[range.heap];
+        entry.ranges.free(range.node);
+        entry.live -= 1;
+        entry.used -= u64::from(range.units);
+        if entry.live == 0 && entry.role == Role::Weights {
+            self.entries.remove(range.heap);
         }
     }
 
     /// Has the system back a range with memory.
     pub(super) fn touch(&self, range: &Range) -> Result<()> {
         let start = u64::from(range.node.offset) * UNIT;
-        self.slots[range.slot].heap.touch(start..start + u64::from(range.units) * UNIT)
+        self.entries[range.heap].heap.touch(start..start + u64::from(range.units) * UNIT)
     }
 
     /// Takes an idle working heap as a whole; a private one where the device tells them apart.
     pub(super) fn lend(&mut self) -> Option<(usize, Arc<dyn Heap>)> {
         let storage = self.storage(Storage::Private);
-        let idle = |s: &Slot| s.role == Role::Working && s.storage == storage && s.idle();
-        let (slot, s) = self.slots.iter_mut().find(|(_, s)| idle(s))?;
+        let idle = |s: &HeapEntry| s.role == Role::Working && s.storage == storage && s.idle();
+        let (heap, s) = self.entries.iter_mut().find(|(_, s)| idle(s))?;
         s.lent = true;
-        Some((slot, s.heap.clone()))
+        Some((heap, s.heap.clone()))
     }
 
     /// Takes a heap back that was lent.
-    pub(super) fn unlend(&mut self, slot: usize) {
-        self.slots[slot].lent = false;
+    pub(super) fn unlend(&mut self, heap: usize) {
+        self.entries[heap].lent = false;
     }
 
-    /// Gives large heaps that nobody uses back to the device, but for those that warm-up made.
+    /// Releases large heaps that nobody uses to the device, but for those that warm-up made.
     pub(super) fn drop_idle(&mut self) {
-        self.slots.retain(|_, s| !(s.role == Role::Large { kept: false } && s.idle()));
+        self.entries.retain(|_, s| !(s.role == Role::Large { kept: false } && s.idle()));
     }
 
     /// Fills in what the heaps know.
     pub(super) fn report(&self, stats: &mut PoolStats) {
         let (mut bytes, mut free, mut largest) = (0, 0, 0);
-        for (_, slot) in &self.slots {
-            stats.bytes_reserved += slot.heap.len();
-            if slot.role == Role::Weights {
+        for (_, entry) in &self.entries {
+            stats.bytes_reserved += entry.heap.len();
+            if entry.role == Role::Weights {
                 continue;
             }
-            if slot.role == Role::Working {
+            if entry.role == Role::Working {
                 stats.pool_size += 1;
-                stats.available_count += usize::from(slot.idle());
+                stats.available_count += usize::from(entry.idle());
             }
-            bytes += slot.heap.len() / UNIT;
-            let (slot_free, slot_largest) = slot.free();
-            free += slot_free;
-            largest += slot_largest;
+            bytes += entry.heap.len() / UNIT;
+            let (entry_free, entry_largest) = entry.free();
+            free += entry_free;
+            largest += entry_largest;
         }
         stats.utilization = if bytes > 0 { 1.0 - free as f64 / bytes as f64 } else { 0.0 };
         stats.fragmentation = if free > 0 { 1.0 - largest as f64 / free as f64 } else { 0.0 };
     }
 }
 
-impl Slot {
-    fn take(&mut self, slot: usize, units: u32) -> Option<Range> {
+impl HeapEntry {
+    fn take(&mut self, heap: usize, units: u32) -> Option<Range> {
         let node = self.ranges.allocate(units)?;
         self.live += 1;
         self.used += u64::from(units);
-        Some(Range { slot, node, units })
+        Some(Range { heap, node, units })
     }
 }
 

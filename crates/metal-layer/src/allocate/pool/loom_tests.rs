@@ -2,12 +2,12 @@
 
 use super::test_device::{TestDevice, TestTimeline};
 use super::*;
-use crate::frontier::Lane;
+use crate::frontier::Track;
 use mlx_serving_device::Buffer;
 
 const HEAP: u64 = 64 << 20;
 
-fn pool() -> (Arc<MemoryPool>, Lane) {
+fn pool() -> (Arc<MemoryPool>, Track) {
     let config = MemoryPoolConfig {
         heap_size_mb: 64,
         num_heaps: 2,
@@ -17,8 +17,8 @@ fn pool() -> (Arc<MemoryPool>, Lane) {
         ..MemoryPoolConfig::default()
     };
     let wiring = Wiring::new(TestDevice::new(true, 64));
-    let lane = wiring.frontier.lane(Arc::new(TestTimeline::default()));
-    (Arc::new(MemoryPool::new(&wiring, &config).unwrap()), lane)
+    let track = wiring.frontier.track(Arc::new(TestTimeline::default()));
+    (Arc::new(MemoryPool::new(&wiring, &config).unwrap()), track)
 }
 
 fn take(pool: &MemoryPool, bytes: u64) -> Allocation {
@@ -28,7 +28,7 @@ fn take(pool: &MemoryPool, bytes: u64) -> Allocation {
 /// Bytes handed out now.
 type Held = Arc<Mutex<Vec<Buffer>>>;
 
-/// Takes a range that nobody else holds, and lets it go.
+/// Takes a range that nobody else holds, and releases it.
 fn use_one(pool: &MemoryPool, held: &Held, bytes: u64) {
     let mine = take(pool, bytes);
     {
@@ -43,7 +43,7 @@ fn use_one(pool: &MemoryPool, held: &Held, bytes: u64) {
 #[test]
 fn loom_live_ranges_never_overlap() {
     loom::model(|| {
-        let (pool, _lane) = pool();
+        let (pool, _track) = pool();
         let held = Held::default();
         let (other_pool, other_held) = (pool.clone(), held.clone());
         // Three halves of a heap's worth for two heaps.
@@ -59,10 +59,10 @@ fn loom_live_ranges_never_overlap() {
 #[test]
 fn loom_a_range_waits_for_its_point() {
     loom::model(|| {
-        let (pool, lane) = pool();
+        let (pool, track) = pool();
         let (first, _rest) = (take(&pool, HEAP), take(&pool, HEAP));
         let before = (*first).clone();
-        let point = lane.issue();
+        let point = track.issue();
         let done = point.clone();
         let releaser = loom::thread::spawn(move || drop(first));
         let device = loom::thread::spawn(move || done.timeline.signal(done.value));

@@ -29,12 +29,13 @@ const LEAKS_NAMED: usize = 16;
 /// all that had been submitted by then has completed. What the heaps cannot serve, the plain allocator does.
 #[derive(Debug)]
 pub struct MemoryPool {
-    shared: Arc<Shared>,
+    pool: Arc<Pool>,
     warmup_bytes: Vec<u64>,
 }
 
+/// Backing of the allocations, which each holds until it is released.
 #[derive(Debug)]
-struct Shared {
+struct Pool {
     device: Arc<dyn Device>,
     frontier: Frontier,
     /// Serves what the heaps cannot.
@@ -45,11 +46,11 @@ struct Shared {
     refuse: bool,
     /// Seconds that each allocation takes.
     durations: Histogram,
-    state: Mutex<State>,
+    allocations: Mutex<Allocations>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Allocations {
     heaps: Heaps,
     live: Slab<Live>,
     /// Released, waiting for submissions that may use them; in the order in which those complete.
@@ -98,7 +99,7 @@ impl MemoryPool {
         config.validate().map_err(|e| DeviceError::Contract(format!("memory_pool: {e}")))?;
         config.check_across().map_err(DeviceError::Contract)?;
         let heaps = Heaps::new(wiring.device.as_ref(), config)?;
-        let shared = Arc::new(Shared {
+        let pool = Arc::new(Pool {
             plain: CachingAllocator::new(wiring),
             device: wiring.device.clone(),
             frontier: wiring.frontier.clone(),
@@ -106,7 +107,7 @@ impl MemoryPool {
             log_exhaustion: config.log_pool_exhaustion,
             refuse: !wiring.policy.graceful,
             durations: wiring.metrics.pool_acquire.clone(),
-            state: Mutex::new(State {
+            allocations: Mutex::new(Allocations {
                 heaps,
                 live: Slab::new(),
                 pending_free: VecDeque::new(),
@@ -115,9 +116,9 @@ impl MemoryPool {
                 stats: PoolStats::default(),
             }),
         });
-        let pool = Self { shared, warmup_bytes: config.warmup_buffer_sizes_mb.iter().map(|mb| mb << 20).collect() };
-        pool.warmup()?;
-        Ok(pool)
+        let this = Self { pool, warmup_bytes: config.warmup_buffer_sizes_mb.iter().map(|mb| mb << 20).collect() };
+        this.warmup()?;
+        Ok(this)
     }
 
     /// Has the system back the warm-up sizes with memory, side by side, where the next allocations will lie. A size larger than
@@ -126,30 +127,31 @@ impl MemoryPool {
     /// # Errors
     /// The device refuses such a heap.
     pub fn warmup(&self) -> Result<()> {
-        let device = self.shared.device.as_ref();
-        let mut state = self.shared.lock();
-        state.settle();
+        let device = self.pool.device.as_ref();
+        let mut allocations = self.pool.lock();
+        allocations.settle();
         let mut sizes = self.warmup_bytes.clone();
         sizes.sort_unstable_by_key(|&bytes| std::cmp::Reverse(bytes));
         let (mut warmed, mut outcome) = (Vec::new(), Ok(()));
         for bytes in sizes {
-            let large = bytes > state.heaps.heap_bytes();
+            let large = bytes > allocations.heaps.heap_bytes();
             let role = if large { Role::Large { kept: true } } else { Role::Working };
-            let found = state.heaps.allocate(device, bytes, Storage::Private, role).and_then(|found| match found {
-                Some((_, range)) => state.heaps.touch(&range).map(|()| warmed.push(range)),
-                None if large => Err(DeviceError::OutOfMemory {
-                    requested: bytes,
-                    what: "warming the memory pool up",
-                    detail: "no heap of that size was given; lower memory_pool.warmup_buffer_sizes_mb".into(),
-                }),
-                None => {
-                    tracing::warn!(mib = bytes >> 20, "a warm-up size finds no room beside the others");
-                    Ok(())
-                }
-            });
+            let found =
+                allocations.heaps.allocate(device, bytes, Storage::Private, role).and_then(|found| match found {
+                    Some((_, range)) => allocations.heaps.touch(&range).map(|()| warmed.push(range)),
+                    None if large => Err(DeviceError::OutOfMemory {
+                        requested: bytes,
+                        what: "warming the memory pool up",
+                        detail: "no heap of that size was given; lower memory_pool.warmup_buffer_sizes_mb".into(),
+                    }),
+                    None => {
+                        tracing::warn!(mib = bytes >> 20, "a warm-up size finds no room beside the others");
+                        Ok(())
+                    }
+                });
             outcome = outcome.and(found);
         }
-        warmed.into_iter().for_each(|range| state.heaps.free(range));
+        warmed.into_iter().for_each(|range| allocations.heaps.free(range));
         outcome
     }
 
@@ -158,28 +160,28 @@ impl MemoryPool {
     /// # Errors
     /// The device refuses the temporary heap.
     pub fn acquire_heap(&self) -> Result<WholeHeap> {
-        let shared = &self.shared;
-        let mut state = shared.lock();
-        state.settle();
-        let (heap, held) = match state.heaps.lend() {
-            Some((slot, heap)) => (heap, Held::Whole(slot)),
+        let pool = &self.pool;
+        let mut allocations = pool.lock();
+        allocations.settle();
+        let (heap, held) = match allocations.heaps.lend() {
+            Some((entry, heap)) => (heap, Held::Whole(entry)),
             None => {
-                let len = state.heaps.heap_bytes();
-                shared.note_exhausted(&mut state, len, "heap");
-                let heap = shared.device.new_heap(len, state.heaps.storage(Storage::Private))?;
+                let len = allocations.heaps.heap_bytes();
+                pool.note_exhausted(&mut allocations, len, "heap");
+                let heap = pool.device.new_heap(len, allocations.heaps.storage(Storage::Private))?;
                 (heap.clone(), Held::Temporary(heap))
             }
         };
-        let id = shared.admit(&mut state, held, heap.len(), "heap");
-        Ok(WholeHeap::new(heap, id, shared.clone()))
+        let id = pool.admit(&mut allocations, held, heap.len(), "heap");
+        Ok(WholeHeap::new(heap, id, pool.clone()))
     }
 
-    /// Gives a heap back; dropping it does the same.
+    /// Returns a heap; dropping it does the same.
     ///
     /// # Errors
-    /// The heap is another pool's, to which it has now gone back.
+    /// The heap is another pool's, to which it has now been returned.
     pub fn release_heap(&self, heap: WholeHeap) -> Result<()> {
-        if heap.is_of(self.shared.as_ref()) {
+        if heap.is_of(self.pool.as_ref()) {
             return Ok(());
         }
         Err(DeviceError::Contract("the heap is of another memory pool; it went back to that one".into()))
@@ -187,41 +189,41 @@ impl MemoryPool {
 
     /// Counts anew. What is held now counts as acquired, so that once it is released the two totals agree.
     pub fn reset_statistics(&self) {
-        let mut state = self.shared.lock();
-        let bytes = state.stats.bytes_in_use;
-        let total_acquired = if self.shared.track { state.live.len() as u64 } else { 0 };
-        state.stats =
+        let mut allocations = self.pool.lock();
+        let bytes = allocations.stats.bytes_in_use;
+        let total_acquired = if self.pool.track { allocations.live.len() as u64 } else { 0 };
+        allocations.stats =
             PoolStats { total_acquired, bytes_in_use: bytes, peak_bytes_in_use: bytes, ..PoolStats::default() };
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, Allocations> {
+        self.allocations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes an allocation; its id.
-    fn admit(&self, state: &mut State, held: Held, bytes: u64, tag: &'static str) -> u64 {
+    fn admit(&self, allocations: &mut Allocations, held: Held, bytes: u64, tag: &'static str) -> u64 {
         let fallback = held.is_fallback();
-        state.fallbacks += usize::from(fallback);
+        allocations.fallbacks += usize::from(fallback);
         if self.track {
-            let stats = &mut state.stats;
+            let stats = &mut allocations.stats;
             stats.total_acquired += 1;
             stats.fallback_events += u64::from(fallback);
             stats.bytes_in_use += bytes;
             stats.peak_bytes_in_use = stats.peak_bytes_in_use.max(stats.bytes_in_use);
         }
         let since = self.track.then(Instant::now);
-        state.live.insert(Live { held, bytes, tag, since }) as u64
+        allocations.live.insert(Live { held, bytes, tag, since }) as u64
     }
 
     /// Counts and logs that the heaps ran out, once until all that they could not serve is released.
-    fn note_exhausted(&self, state: &mut State, bytes: u64, tag: &'static str) {
-        if std::mem::replace(&mut state.exhausted, true) {
+    fn note_exhausted(&self, allocations: &mut Allocations, bytes: u64, tag: &'static str) {
+        if std::mem::replace(&mut allocations.exhausted, true) {
             return;
         }
         if self.track {
-            state.stats.exhaustion_events += 1;
+            allocations.stats.exhaustion_events += 1;
         }
         if self.log_exhaustion {
             tracing::warn!(
@@ -234,7 +236,7 @@ impl Shared {
     }
 }
 
-impl State {
+impl Allocations {
     /// Frees what was released and is no longer used. What was released later waits for no less, so the first that still waits
     /// ends it.
     fn settle(&mut self) {
@@ -248,7 +250,7 @@ impl State {
     fn free(&mut self, held: Held) {
         match held {
             Held::Range(range) => self.heaps.free(range),
-            Held::Whole(slot) => self.heaps.unlend(slot),
+            Held::Whole(entry) => self.heaps.unlend(entry),
             // The plain allocator waits for whoever still uses it.
             Held::Plain(allocation) => drop(allocation),
             // Whoever still uses it holds views of its memory.
@@ -259,80 +261,80 @@ impl State {
 
 impl Allocate for MemoryPool {
     fn allocate(&self, len: u64, storage: Storage, tag: &'static str) -> Result<Allocation> {
-        let shared = &self.shared;
-        let began = shared.track.then(Instant::now);
+        let pool = &self.pool;
+        let began = pool.track.then(Instant::now);
         let role = if tag == WEIGHTS { Role::Weights } else { Role::Working };
-        let mut state = shared.lock();
-        state.settle();
-        let (buffer, held) = match state.heaps.allocate(shared.device.as_ref(), len.max(1), storage, role)? {
+        let mut allocations = pool.lock();
+        allocations.settle();
+        let (buffer, held) = match allocations.heaps.allocate(pool.device.as_ref(), len.max(1), storage, role)? {
             Some((buffer, range)) => (buffer, Held::Range(range)),
             None => {
                 // Weights are no part of the configured heaps.
                 if role == Role::Working {
-                    shared.note_exhausted(&mut state, len, tag);
-                    if shared.refuse {
+                    pool.note_exhausted(&mut allocations, len, tag);
+                    if pool.refuse {
                         return Err(refusal(len));
                     }
                 }
-                let plain = shared.plain.allocate(len, state.heaps.storage(storage), tag)?;
+                let plain = pool.plain.allocate(len, allocations.heaps.storage(storage), tag)?;
                 ((*plain).clone(), Held::Plain(plain))
             }
         };
-        let id = shared.admit(&mut state, held, len, tag);
+        let id = pool.admit(&mut allocations, held, len, tag);
         if let Some(began) = began {
-            shared.durations.observe(began.elapsed().as_secs_f64());
+            pool.durations.observe(began.elapsed().as_secs_f64());
         }
-        Ok(Allocation::new(buffer, id, shared.clone()))
+        Ok(Allocation::new(buffer, id, pool.clone()))
     }
 
     fn stats(&self) -> PoolStats {
-        let mut state = self.shared.lock();
-        state.settle();
-        let mut stats = state.stats.clone();
-        stats.bytes_reserved = self.shared.plain.stats().bytes_reserved;
-        state.heaps.report(&mut stats);
+        let mut allocations = self.pool.lock();
+        allocations.settle();
+        let mut stats = allocations.stats.clone();
+        stats.bytes_reserved = self.pool.plain.stats().bytes_reserved;
+        allocations.heaps.report(&mut stats);
         stats
     }
 
     /// Without `track_statistics`, ages are zero.
     fn leaks(&self) -> Vec<Leak> {
-        let state = self.shared.lock();
+        let allocations = self.pool.lock();
         let age = |since: Option<Instant>| since.map_or(Duration::ZERO, |s| s.elapsed());
         let mut leaks: Vec<Leak> =
-            state.live.iter().map(|(_, l)| Leak { tag: l.tag, bytes: l.bytes, age: age(l.since) }).collect();
+            allocations.live.iter().map(|(_, l)| Leak { tag: l.tag, bytes: l.bytes, age: age(l.since) }).collect();
         leaks.sort_by_key(|l| std::cmp::Reverse(l.age));
         leaks
     }
 
     /// The configured heaps stay.
     fn trim(&self) {
-        let mut state = self.shared.lock();
-        state.settle();
-        state.heaps.drop_idle();
-        self.shared.plain.trim();
+        let mut allocations = self.pool.lock();
+        allocations.settle();
+        allocations.heaps.drop_idle();
+        self.pool.plain.trim();
     }
 
     fn expect_weights(&self, bytes: u64) {
-        self.shared.lock().heaps.expect_weights(bytes);
+        self.pool.lock().heaps.expect_weights(bytes);
     }
 }
 
-impl Reclaim for Shared {
+impl Reclaim for Pool {
     fn reclaim(&self, id: u64) {
-        let mut state = self.lock();
-        let Some(live) = state.live.try_remove(id as usize) else { return };
+        let mut allocations = self.lock();
+        let Some(live) = allocations.live.try_remove(id as usize) else { return };
         if self.track {
-            state.stats.total_released += 1;
-            state.stats.bytes_in_use -= live.bytes;
+            allocations.stats.total_released += 1;
+            allocations.stats.bytes_in_use -= live.bytes;
         }
-        state.fallbacks -= usize::from(live.held.is_fallback());
-        state.exhausted &= state.fallbacks > 0;
+        allocations.fallbacks -= usize::from(live.held.is_fallback());
+        allocations.exhausted &= allocations.fallbacks > 0;
         // Under the lock, so that the ranges are in order.
         let points = self.frontier.pending();
         if points.is_empty() || live.held.is_fallback() {
-            state.free(live.held);
+            allocations.free(live.held);
         } else {
-            state.pending_free.push_back((points, live.held));
+            allocations.pending_free.push_back((points, live.held));
         }
     }
 }

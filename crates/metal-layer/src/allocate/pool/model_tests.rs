@@ -58,7 +58,7 @@ proptest! {
         let wiring = Wiring::new(device.clone());
         let timelines: [Arc<dyn mlx_serving_device::Timeline>; 2] =
             [Arc::new(TestTimeline::default()), Arc::new(TestTimeline::default())];
-        let lanes = timelines.clone().map(|t| wiring.frontier.lane(t));
+        let tracks = timelines.clone().map(|t| wiring.frontier.track(t));
         let pool = MemoryPool::new(&wiring, &small()).unwrap();
         let (mut live, mut waiting): (Vec<Allocation>, Vec<Waiting>) = (Vec::new(), Vec::new());
         let (mut acquired, mut released, mut in_use, mut peak) = (0u64, 0u64, 0u64, 0u64);
@@ -83,15 +83,15 @@ proptest! {
                 }
                 Act::Release(i) if !live.is_empty() => {
                     let old = live.swap_remove(i % live.len());
-                    let until = [lanes[0].latest().value, lanes[1].latest().value];
+                    let until = [tracks[0].latest().value, tracks[1].latest().value];
                     waiting.push(Waiting { buffer: old.slice(0..old.len()).unwrap(), until });
                     released += 1;
                     in_use -= old.len();
                 }
-                Act::Submit(lane) => drop(lanes[usize::from(lane)].issue()),
-                Act::Complete(lane) => {
-                    let lane = usize::from(lane);
-                    timelines[lane].signal((timelines[lane].value() + 1).min(lanes[lane].latest().value));
+                Act::Submit(track) => drop(tracks[usize::from(track)].issue()),
+                Act::Complete(track) => {
+                    let track = usize::from(track);
+                    timelines[track].signal((timelines[track].value() + 1).min(tracks[track].latest().value));
                 }
                 Act::Trim => pool.trim(),
                 Act::Release(_) => {}
@@ -103,12 +103,12 @@ proptest! {
             prop_assert!((0.0..=1.0).contains(&stats.fragmentation), "{:?}", stats);
             prop_assert!((0.0..=1.0).contains(&stats.utilization), "{:?}", stats);
             prop_assert!(stats.available_count <= stats.pool_size);
-            // Buffers that the model remembers keep memory alive that the pool has given back.
+            // Buffers that the model remembers keep memory alive that the pool has released.
             prop_assert!(stats.bytes_reserved <= device.counters().bytes_allocated);
         }
         live.clear();
         waiting.clear();
-        timelines.iter().zip(&lanes).for_each(|(t, l)| t.signal(l.latest().value));
+        timelines.iter().zip(&tracks).for_each(|(t, l)| t.signal(l.latest().value));
         pool.trim();
         let stats = pool.stats();
         prop_assert_eq!((stats.total_acquired, stats.bytes_in_use), (stats.total_released, 0));

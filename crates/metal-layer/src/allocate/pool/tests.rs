@@ -3,7 +3,7 @@
 use super::test_device::{TestDevice, TestTimeline};
 use super::*;
 use crate::config::FallbackPolicy;
-use crate::frontier::Lane;
+use crate::frontier::Track;
 use mlx_serving_device::Buffer;
 use mlx_serving_metrics::{Families, Format};
 use std::sync::atomic::Ordering::SeqCst;
@@ -24,13 +24,13 @@ pub(super) fn small() -> MemoryPoolConfig {
 struct Rig {
     device: Arc<TestDevice>,
     pool: MemoryPool,
-    lane: Lane,
+    track: Track,
 }
 
 fn rig_wired(device: &Arc<TestDevice>, wiring: Wiring, config: &MemoryPoolConfig) -> Rig {
-    let lane = wiring.frontier.lane(Arc::new(TestTimeline::default()));
+    let track = wiring.frontier.track(Arc::new(TestTimeline::default()));
     let pool = MemoryPool::new(&wiring, config).unwrap();
-    Rig { device: device.clone(), pool, lane }
+    Rig { device: device.clone(), pool, track }
 }
 
 fn rig_on(device: Arc<TestDevice>, config: &MemoryPoolConfig) -> Rig {
@@ -75,10 +75,10 @@ fn a_range_is_reused_only_after_all_that_was_submitted_when_it_was_let_go() {
     let rig = rig(&small());
     let first = rig.take(64 * MIB);
     let (memory, other) = (first.memory().clone(), rig.take(64 * MIB));
-    let point = rig.lane.issue();
+    let point = rig.track.issue();
     drop(first);
     // Submitted afterward: nothing that was released before waits for it.
-    rig.lane.issue();
+    rig.track.issue();
     let fallback = rig.take(64 * MIB);
     assert!(!Arc::ptr_eq(fallback.memory(), &memory) && !Arc::ptr_eq(fallback.memory(), other.memory()));
     assert_eq!(rig.pool.stats().fallback_events, 1);
@@ -192,7 +192,7 @@ fn weights_have_heaps_of_their_own_that_go_with_them() {
     let stats = rig.pool.stats();
     assert_eq!((stats.bytes_in_use, stats.utilization, stats.available_count), (300 * MIB, 0.0, 2));
     assert_eq!((stats.bytes_reserved, stats.fallback_events), (428 * MIB, 0));
-    let point = rig.lane.issue();
+    let point = rig.track.issue();
     drop(weights);
     assert_eq!(rig.pool.stats().bytes_reserved, 428 * MIB, "a step may still read them");
     point.timeline.signal(point.value);
@@ -297,7 +297,7 @@ fn a_heap_can_be_had_as_a_whole_while_nothing_lies_in_it() {
     let temporary = rig.pool.acquire_heap().unwrap();
     let stats = rig.pool.stats();
     assert_eq!((stats.exhaustion_events, stats.fallback_events, stats.total_acquired), (1, 1, 4));
-    let point = rig.lane.issue();
+    let point = rig.track.issue();
     rig.pool.release_heap(whole).unwrap();
     rig.pool.release_heap(temporary).unwrap();
     assert_eq!(rig.pool.stats().available_count, 0, "a submission may still use it");
@@ -391,9 +391,9 @@ fn fragmentation_is_the_part_of_free_memory_that_lies_apart() {
 #[test]
 fn a_panic_while_allocating_poisons_nobody() {
     let rig = rig(&small());
-    let shared = rig.pool.shared.clone();
+    let pool = rig.pool.pool.clone();
     let panicked = std::thread::spawn(move || {
-        let _state = shared.lock();
+        let _allocations = pool.lock();
         panic!("on purpose");
     });
     assert!(panicked.join().is_err());

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// A heap taken as a whole with [`super::MemoryPool::acquire_heap`]. Dropping it gives it back.
+/// A heap taken as a whole with [`super::MemoryPool::acquire_heap`]. Dropping it returns it.
 pub struct WholeHeap {
     heap: Arc<dyn Heap>,
     id: u64,

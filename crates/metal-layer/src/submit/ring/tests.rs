@@ -19,7 +19,7 @@ impl Bench {
             CpuDevice::new(&CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap();
         let policy = FallbackPolicy { graceful, log: false };
         let wiring = Wiring { policy, ..Wiring::new(device.clone()) };
-        let compute = wiring.frontier.lane(device.new_timeline().unwrap());
+        let compute = wiring.frontier.track(device.new_timeline().unwrap());
         let allocate = Arc::new(CachingAllocator::new(&wiring));
         let config = CommandBufferRingConfig {
             enabled: true,
@@ -208,8 +208,8 @@ fn waits_are_not_timed_when_statistics_are_off() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Whatever is recorded, dropped, submitted and completed in whichever order: no two slots that are taken are one and the same,
-    /// their uniforms never overlap, and every slot handed out is recorded, in flight or given back.
+    /// Slots are recorded, dropped, submitted and completed in any order: no two slots that are taken are one and the same,
+    /// their uniforms never overlap, and every slot handed out is recorded, in flight or released.
     #[test]
     fn no_slot_is_taken_twice(ring_size in 2usize..5, actions in prop::collection::vec((0u8..5, 0usize..8), 1..60)) {
         let mut bench = Bench::impatient(ring_size, true);

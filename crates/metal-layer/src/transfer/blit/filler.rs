@@ -1,6 +1,6 @@
 use crate::transfer::Fill;
 use crate::transfer::blit::gate::{Room, Taken};
-use crate::transfer::blit::shared::{Begun, Copying, End, Job, Shared, Stage, Staging, Work};
+use crate::transfer::blit::queue::{Begun, BlitQueue, Copying, End, Job, Stage, Staging, Work};
 use crate::transfer::bytes::{fill_directly, within_reach};
 use crate::transfer::direction::Direction;
 use mlx_serving_device::{Buffer, DeviceError, Point, Result, Storage};
@@ -12,7 +12,7 @@ use std::time::Instant;
 
 /// The first thread: fills staging memory, or the destination itself, and submits copies.
 pub(crate) struct Filler {
-    pub shared: Arc<Shared>,
+    pub queue: Arc<BlitQueue>,
     pub begun: Sender<Begun>,
 }
 
@@ -20,7 +20,7 @@ impl Filler {
     pub(crate) fn run(self) {
         loop {
             let reached = |job: &Job| job.after.iter().all(Point::reached);
-            let (room, job) = match self.shared.gate.take(reached) {
+            let (room, job) = match self.queue.gate.take(reached) {
                 Taken::Run(room, job) => (Some(room), job),
                 Taken::Abandon(job) => (None, job),
                 Taken::End => return,
@@ -33,9 +33,9 @@ impl Filler {
                 outcome: job.outcome,
             };
             let Some(room) = room else {
-                let closing = self.shared.closing.load(Ordering::Acquire);
+                let closing = self.queue.closing.load(Ordering::Acquire);
                 let why = if closing { "the engine was shut down" } else { "earlier copies hang" };
-                end.tell(&self.shared, Err(DeviceError::CommandFailed(format!("{why} before this transfer began"))));
+                end.tell(&self.queue, Err(DeviceError::CommandFailed(format!("{why} before this transfer began"))));
                 continue;
             };
             let begin = || self.begin(job.work, &job.after, &end, &room);
@@ -49,8 +49,8 @@ impl Filler {
             match stage {
                 // Room first: who learns of the end may ask for it at once.
                 Stage::Over(result) if next => {
-                    self.shared.gate.give_back(&room);
-                    end.tell(&self.shared, result);
+                    self.queue.gate.release(&room);
+                    end.tell(&self.queue, result);
                 }
                 // The second thread ends after this one.
                 stage => drop(self.begun.send(Begun { end, after: job.after, room, stage })),
@@ -59,28 +59,28 @@ impl Filler {
     }
 
     fn begin(&self, work: Work, after: &[Point], end: &End, room: &Room) -> Result<Stage> {
-        let shared = &self.shared;
-        let need = shared.staged_bytes(&work);
+        let queue = &self.queue;
+        let need = queue.staged_bytes(&work);
         if within_reach(work.buffers()) {
             return match work {
                 Work::Upload { to, fill } => {
-                    shared.settle(after)?;
-                    Ok(Stage::Over(shared.overlap.during(|| fill_directly(&to, fill))))
+                    queue.settle(after)?;
+                    Ok(Stage::Over(queue.overlap.during(|| fill_directly(&to, fill))))
                 }
                 Work::Download { from, sink } => Ok(Stage::Read(from, sink)),
             };
         }
         let staging = if room.range.is_empty() {
-            let own = shared.allocate.allocate(need, Storage::Shared, "staging")?;
+            let own = queue.allocate.allocate(need, Storage::Shared, "staging")?;
             Staging { buffer: (*own).clone(), _own: Some(own) }
         } else {
             let start = room.range.start;
-            Staging { buffer: shared.staging(room.streamed, start..start + need)?, _own: None }
+            Staging { buffer: queue.staging(room.streamed, start..start + need)?, _own: None }
         };
         match work {
             Work::Upload { to, fill } => {
                 let whole = staging.buffer.slice(0..end.bytes)?;
-                let sent = shared.overlap.during(|| self.fill(&whole, fill))?;
+                let sent = queue.overlap.during(|| self.fill(&whole, fill))?;
                 let copying = self.submit(&to, staging, Direction::Upload, after, end)?;
                 Ok(Stage::In(copying, to, sent))
             }
@@ -93,7 +93,7 @@ impl Filler {
 
     /// Fills staging memory; its checksum if it is to be compared.
     fn fill(&self, whole: &Buffer, fill: Fill) -> Result<Option<u32>> {
-        if !self.shared.config.verify_checksums {
+        if !self.queue.config.verify_checksums {
             return fill_directly(std::slice::from_ref(whole), fill).map(|()| None);
         }
         let sent = Arc::new(Mutex::new(0));
@@ -117,17 +117,17 @@ impl Filler {
         after: &[Point],
         end: &End,
     ) -> Result<Copying> {
-        let config = &self.shared.config;
+        let config = &self.queue.config;
         // A checksum is compared with copies of its own, which must not queue behind a copy that waits for their result.
         if !config.use_shared_events || config.verify_checksums {
-            self.shared.settle(after)?;
+            self.queue.settle(after)?;
         }
         let counted = after.iter().all(Point::reached);
         let signal = (!config.verify_checksums).then(|| end.point.clone());
         let whole = staging.buffer.slice(0..end.bytes)?;
-        let submission = self.shared.copy(parts, &whole, direction, after, signal)?;
+        let submission = self.queue.copy(parts, &whole, direction, after, signal)?;
         if counted {
-            self.shared.overlap.begin();
+            self.queue.overlap.begin();
         }
         Ok(Copying { submission, staging, counted })
     }

@@ -1,6 +1,6 @@
 use crate::transfer::Sink;
 use crate::transfer::blit::gate::Room;
-use crate::transfer::blit::shared::{Begun, Copying, Shared, Stage};
+use crate::transfer::blit::queue::{Begun, BlitQueue, Copying, Stage};
 use crate::transfer::bytes::{drain_directly, total};
 use crate::transfer::direction::Direction;
 use mlx_serving_device::{Buffer, DeviceError, Point, Result, Status};
@@ -14,15 +14,15 @@ const LOOK_UP: Duration = Duration::from_millis(20);
 
 /// The second thread: waits for copies, compares checksums, hands over what was read, and reports how each transfer ended.
 pub(crate) struct Finisher {
-    shared: Arc<Shared>,
+    queue: Arc<BlitQueue>,
     begun: Receiver<Begun>,
     /// Copies that took too long: their staging memory is not to be reused before they have ended.
-    stuck: Vec<(Copying, Room)>,
+    quarantine: Vec<(Copying, Room)>,
 }
 
 impl Finisher {
-    pub(crate) fn new(shared: Arc<Shared>, begun: Receiver<Begun>) -> Self {
-        Self { shared, begun, stuck: Vec::new() }
+    pub(crate) fn new(queue: Arc<BlitQueue>, begun: Receiver<Begun>) -> Self {
+        Self { queue, begun, quarantine: Vec::new() }
     }
 
     pub(crate) fn run(mut self) {
@@ -44,23 +44,23 @@ impl Finisher {
             match copying.filter(|copying| copying.submission.status() == Status::Pending) {
                 Some(copying) => {
                     end.outcome.abandon(copying.submission.clone());
-                    self.stuck.push((copying, room));
-                    self.shared.gate.set_stuck(true);
+                    self.quarantine.push((copying, room));
+                    self.queue.gate.set_quarantined(true);
                 }
-                None => self.shared.gate.give_back(&room),
+                None => self.queue.gate.release(&room),
             }
-            end.tell(&self.shared, result.map_err(|error| self.late(error)));
-            self.look_at_stuck();
+            end.tell(&self.queue, result.map_err(|error| self.late(error)));
+            self.look_at_quarantine();
         }
     }
 
     /// The next transfer. Copies that took too long are looked at meanwhile: they may hold the room that the next one waits for.
     fn next(&mut self) -> Option<Begun> {
-        while !self.stuck.is_empty() {
+        while !self.quarantine.is_empty() {
             match self.begun.recv_timeout(LOOK_UP) {
                 Ok(begun) => return Some(begun),
                 Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => self.look_at_stuck(),
+                Err(RecvTimeoutError::Timeout) => self.look_at_quarantine(),
             }
         }
         self.begun.recv().ok()
@@ -70,40 +70,40 @@ impl Finisher {
     fn late(&self, error: DeviceError) -> DeviceError {
         match error {
             DeviceError::Timeout { .. } => {
-                let limit = self.shared.limit();
+                let limit = self.queue.limit();
                 DeviceError::CommandFailed(format!("a copy did not end within {limit:?}, blit_queue.timeout_ms"))
             }
             other => other,
         }
     }
 
-    fn look_at_stuck(&mut self) {
-        if self.stuck.is_empty() {
+    fn look_at_quarantine(&mut self) {
+        if self.quarantine.is_empty() {
             return;
         }
-        self.stuck.retain(|(copying, room)| {
+        self.quarantine.retain(|(copying, room)| {
             let over = copying.submission.status() != Status::Pending;
             if over {
-                self.shared.gate.give_back(room);
+                self.queue.gate.release(room);
             }
             !over
         });
-        self.shared.gate.set_stuck(!self.stuck.is_empty());
+        self.queue.gate.set_quarantined(!self.quarantine.is_empty());
     }
 
     fn read(&self, from: &[Buffer], sink: Sink, after: &[Point]) -> Result<()> {
-        self.shared.settle(after)?;
-        self.shared.overlap.during(|| hand_over(from, sink))
+        self.queue.settle(after)?;
+        self.queue.overlap.during(|| hand_over(from, sink))
     }
 
     /// Waits for a copy.
     fn land(&self, copying: &Copying, after: &[Point]) -> Result<()> {
         if !copying.counted {
-            self.shared.settle(after)?;
-            self.shared.overlap.begin();
+            self.queue.settle(after)?;
+            self.queue.overlap.begin();
         }
-        let landed = copying.submission.wait(self.shared.limit());
-        self.shared.overlap.end();
+        let landed = copying.submission.wait(self.queue.limit());
+        self.queue.overlap.end();
         landed
     }
 
@@ -142,7 +142,7 @@ impl Finisher {
 
     /// Ends a copy out of the device: gives the sink the bytes.
     fn end_download(&self, staging: &Buffer, from: &[Buffer], sink: Sink, mut landed: Result<()>) -> Result<()> {
-        if self.shared.config.verify_checksums {
+        if self.queue.config.verify_checksums {
             landed = self.verify(from, staging, Direction::Download, checksum, landed);
         }
         landed?;
@@ -153,14 +153,14 @@ impl Finisher {
         if sent == arrived {
             return Ok(());
         }
-        self.shared.note(|s| s.checksum_failures += 1);
+        self.queue.note(|s| s.checksum_failures += 1);
         let message =
             format!("the bytes that arrived are not those that were sent (checksums {arrived:08x} and {sent:08x})");
         Err(DeviceError::CommandFailed(message))
     }
 
     fn copy_now(&self, parts: &[Buffer], whole: &Buffer, direction: Direction) -> Result<()> {
-        self.shared.copy(parts, whole, direction, &[], None)?.wait(self.shared.limit())
+        self.queue.copy(parts, whole, direction, &[], None)?.wait(self.queue.limit())
     }
 }
 

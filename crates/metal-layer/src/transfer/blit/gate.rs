@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 /// Places begin at multiples of this, the strictest alignment of copies among the backends.
 const ALIGN: u64 = 256;
 
-/// Bytes held until they are given back.
+/// Bytes held until they are released.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Room {
     id: u64,
-    /// It belongs to the streamed transfers' ring.
+    /// True for a place of the streamed transfers' ring.
     pub streamed: bool,
     /// Within the ring's memory, bytes.
     pub range: Range<u64>,
@@ -67,7 +67,7 @@ impl Ring {
         }
     }
 
-    fn give_back(&mut self, id: u64) {
+    fn release(&mut self, id: u64) {
         if let Some(held) = self.held.iter_mut().find(|h| h.id == id) {
             held.over = true;
         }
@@ -80,11 +80,11 @@ impl Ring {
 /// The worker's next task.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken<J> {
-    /// This.
+    /// Runs this job, with its room.
     Run(Room, J),
-    /// Tell this one that it will not be run.
+    /// Tells this one that it will not be run.
     Abandon(J),
-    /// All is done.
+    /// Ends the worker: all is done.
     End,
 }
 
@@ -93,38 +93,38 @@ pub(crate) enum Taken<J> {
 /// neither holds up the other.
 #[derive(Debug)]
 pub(crate) struct Gate<J> {
-    state: Mutex<State<J>>,
+    queues: Mutex<Queues<J>>,
     changed: Condvar,
 }
 
 #[derive(Debug)]
-struct State<J> {
+struct Queues<J> {
     due_ring: Ring,
     stream_ring: Ring,
     due: VecDeque<(Room, J)>,
     streamed: VecDeque<(u64, J)>,
     closed: bool,
-    /// Copies hang: room may never come.
-    stuck: bool,
+    /// Room is in quarantine, since copies hang: it may never come.
+    quarantined: bool,
 }
 
 impl<J> Gate<J> {
     /// `bytes` and `places` for each of the two rings.
     pub(crate) fn new(bytes: u64, places: usize) -> Self {
         let ring = || Ring::new(bytes, places);
-        let state = State {
+        let queues = Queues {
             due_ring: ring(),
             stream_ring: ring(),
             due: VecDeque::new(),
             streamed: VecDeque::new(),
             closed: false,
-            stuck: false,
+            quarantined: false,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self { queues: Mutex::new(queues), changed: Condvar::new() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<J>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Queues<J>> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until there is room for `len` bytes, at most `limit`, then queues what `admit` makes of `request`; it is called in
@@ -138,25 +138,25 @@ impl<J> Gate<J> {
         admit: impl FnOnce(R) -> (J, T),
     ) -> Result<(T, Option<Duration>), R> {
         let mut waiting = None;
-        let mut state = self.lock();
+        let mut queues = self.lock();
         loop {
-            if let Some(room) = state.due_ring.reserve(len, false) {
+            if let Some(room) = queues.due_ring.reserve(len, false) {
                 let (job, told) = admit(request);
-                state.due.push_back((room, job));
+                queues.due.push_back((room, job));
                 self.changed.notify_all();
                 return Ok((told, waiting.map(|(since, _): (Instant, Patience)| since.elapsed())));
             }
             let (_, patience) = waiting.get_or_insert_with(|| (Instant::now(), Patience::new(limit)));
             let Some(slice) = patience.slice() else { return Err(request) };
-            state = self.changed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
+            queues = self.changed.wait_timeout(queues, slice).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Queues a job that gets room for `len` bytes when nothing is due.
     pub(crate) fn stream<T>(&self, len: u64, admit: impl FnOnce() -> (J, T)) -> T {
-        let mut state = self.lock();
+        let mut queues = self.lock();
         let (job, told) = admit();
-        state.streamed.push_back((len, job));
+        queues.streamed.push_back((len, job));
         self.changed.notify_all();
         told
     }
@@ -164,43 +164,44 @@ impl<J> Gate<J> {
     /// The next job; waits for one. What is due goes first, unless it would wait for something that may itself wait for the
     /// stream: then `ready` says no, and the stream goes first.
     pub(crate) fn take(&self, ready: impl Fn(&J) -> bool) -> Taken<J> {
-        let mut state = self.lock();
+        let mut queues = self.lock();
         loop {
-            let due = state.due.front().is_some_and(|(_, job)| state.closed || state.streamed.is_empty() || ready(job));
-            if due && let Some((room, job)) = state.due.pop_front() {
+            let due =
+                queues.due.front().is_some_and(|(_, job)| queues.closed || queues.streamed.is_empty() || ready(job));
+            if due && let Some((room, job)) = queues.due.pop_front() {
                 return Taken::Run(room, job);
             }
-            if state.closed {
-                return state.streamed.pop_front().map_or(Taken::End, |(_, job)| Taken::Abandon(job));
+            if queues.closed {
+                return queues.streamed.pop_front().map_or(Taken::End, |(_, job)| Taken::Abandon(job));
             }
-            if let Some(&(len, _)) = state.streamed.front()
-                && let Some(room) = state.stream_ring.reserve(len, true)
-                && let Some((_, job)) = state.streamed.pop_front()
+            if let Some(&(len, _)) = queues.streamed.front()
+                && let Some(room) = queues.stream_ring.reserve(len, true)
+                && let Some((_, job)) = queues.streamed.pop_front()
             {
                 return Taken::Run(room, job);
             }
-            if state.stuck
-                && let Some((_, job)) = state.streamed.pop_front()
+            if queues.quarantined
+                && let Some((_, job)) = queues.streamed.pop_front()
             {
                 return Taken::Abandon(job);
             }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            queues = self.changed.wait(queues).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Notes if copies hang. While they do, the stream does not wait for room.
-    pub(crate) fn set_stuck(&self, stuck: bool) {
-        self.lock().stuck = stuck;
+    /// Notes if room is in quarantine, since copies hang. Meanwhile the stream does not wait for room.
+    pub(crate) fn set_quarantined(&self, quarantined: bool) {
+        self.lock().quarantined = quarantined;
         self.changed.notify_all();
     }
 
     /// Frees a place.
-    pub(crate) fn give_back(&self, room: &Room) {
-        let mut state = self.lock();
+    pub(crate) fn release(&self, room: &Room) {
+        let mut queues = self.lock();
         if room.streamed {
-            state.stream_ring.give_back(room.id)
+            queues.stream_ring.release(room.id)
         } else {
-            state.due_ring.give_back(room.id)
+            queues.due_ring.release(room.id)
         }
         self.changed.notify_all();
     }

@@ -4,15 +4,15 @@ mod filler;
 mod finisher;
 mod gate;
 mod overlap;
-mod shared;
+mod queue;
 
 use crate::allocate::Allocate;
 use crate::config::BlitQueueConfig;
-use crate::frontier::Lane;
+use crate::frontier::Track;
 use crate::observe::stats::BlitStats;
 use crate::transfer::blit::filler::Filler;
 use crate::transfer::blit::finisher::Finisher;
-use crate::transfer::blit::shared::{Lanes, Shared, Work, ring_bytes};
+use crate::transfer::blit::queue::{BlitQueue, Tracks, Work, ring_bytes};
 use crate::transfer::inline::InlineTransfer;
 use crate::transfer::{Fill, Sink, Ticket, Transfer};
 use crate::wiring::Wiring;
@@ -34,25 +34,30 @@ const CHUNKS: u64 = 4;
 /// time limit, it is made synchronous, on the compute queue.
 #[derive(Debug)]
 pub struct BlitCoordinator {
-    shared: Arc<Shared>,
+    queue: Arc<BlitQueue>,
     inline: InlineTransfer,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl BlitCoordinator {
-    /// Takes the staging memory, unless host and device share theirs, and starts the threads. `compute` is the lane that
-    /// submissions to the compute queue signal; the transfers' own lanes are added to the frontier.
-    pub fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, compute: &Lane, config: &BlitQueueConfig) -> Result<Self> {
-        let lane = || wiring.device.new_timeline().map(|timeline| wiring.frontier.lane(timeline));
-        let lanes = Lanes { compute: compute.clone(), uploads: lane()?, downloads: lane()?, streamed: lane()? };
-        let shared = Arc::new(Shared::new(wiring, allocate.clone(), lanes, config));
+    /// Takes the staging memory, unless host and device share theirs, and starts the threads. `compute` is the track that
+    /// submissions to the compute queue signal; the transfers' own tracks are added to the frontier.
+    pub fn new(
+        wiring: &Wiring,
+        allocate: Arc<dyn Allocate>,
+        compute: &Track,
+        config: &BlitQueueConfig,
+    ) -> Result<Self> {
+        let track = || wiring.device.new_timeline().map(|timeline| wiring.frontier.track(timeline));
+        let tracks = Tracks { compute: compute.clone(), uploads: track()?, downloads: track()?, streamed: track()? };
+        let queue = Arc::new(BlitQueue::new(wiring, allocate.clone(), tracks, config));
         if !wiring.device.info().unified_memory {
-            shared.staging(true, 0..0)?;
+            queue.staging(true, 0..0)?;
         }
         let (begun, ends) = mpsc::channel();
-        let (filler, finisher) = (Filler { shared: shared.clone(), begun }, Finisher::new(shared.clone(), ends));
+        let (filler, finisher) = (Filler { queue: queue.clone(), begun }, Finisher::new(queue.clone(), ends));
         let mut coordinator =
-            Self { shared, inline: InlineTransfer::new(wiring, allocate, compute), threads: Vec::new() };
+            Self { queue, inline: InlineTransfer::new(wiring, allocate, compute), threads: Vec::new() };
         coordinator.start("blit-fill", move || filler.run())?;
         coordinator.start("blit-finish", move || finisher.run())?;
         Ok(coordinator)
@@ -64,18 +69,18 @@ impl BlitCoordinator {
         Ok(())
     }
 
-    /// Queues what is due; gives it back when there was no room in time.
+    /// Queues what is due; returns it when there was no room in time.
     fn put(&self, work: Work) -> Result<Ticket, Work> {
-        let shared = &self.shared;
+        let queue = &self.queue;
         // While it is stalled, one transfer after the other must not wait for as long again.
-        let limit = if self.fallen_back().is_some() { Duration::ZERO } else { shared.limit() };
-        let lane = shared.lanes.due(work.direction());
-        let admit = |work| shared.admit(work, lane, shared.lanes.before());
-        let put = shared.gate.put(shared.room_for(&work), limit, work, admit);
-        shared.note_room(put.is_ok());
+        let limit = if self.fallen_back().is_some() { Duration::ZERO } else { queue.limit() };
+        let track = queue.tracks.due(work.direction());
+        let admit = |work| queue.admit(work, track, queue.tracks.before());
+        let put = queue.gate.put(queue.room_for(&work), limit, work, admit);
+        queue.note_room(put.is_ok());
         let (ticket, waited) = put?;
         if let Some(waited) = waited {
-            shared.note(|s| s.sync_wait(waited));
+            queue.note(|s| s.sync_wait(waited));
         }
         Ok(ticket)
     }
@@ -97,39 +102,39 @@ impl Transfer for BlitCoordinator {
     }
 
     fn stream(&self, to: &Buffer, fill: Fill) -> Result<Ticket> {
-        let shared = &self.shared;
+        let queue = &self.queue;
         let work = Work::Upload { to: vec![to.clone()], fill };
-        Ok(shared.gate.stream(shared.room_for(&work), || shared.admit(work, &shared.lanes.streamed, Vec::new())))
+        Ok(queue.gate.stream(queue.room_for(&work), || queue.admit(work, &queue.tracks.streamed, Vec::new())))
     }
 
     fn max_chunk(&self) -> u64 {
-        let copies = if self.shared.config.verify_checksums { 2 } else { 1 };
-        ring_bytes(&self.shared.config) / CHUNKS / copies
+        let copies = if self.queue.config.verify_checksums { 2 } else { 1 };
+        ring_bytes(&self.queue.config) / CHUNKS / copies
     }
 
     fn fallen_back(&self) -> Option<String> {
-        self.shared.stalled()
+        self.queue.stalled()
     }
 
     fn stats(&self) -> BlitStats {
-        self.shared.stats()
+        self.queue.stats()
     }
 }
 
 impl BlitCoordinator {
-    /// The plain way, after the transfers under way.
+    /// The plain way, after the transfers in flight.
     fn run_synchronously(&self, work: Work) -> Result<Ticket> {
-        if !self.shared.policy.graceful {
+        if !self.queue.policy.graceful {
             let reason = self.fallen_back().unwrap_or_else(|| "no room in the staging ring".into());
             return Err(DeviceError::CommandFailed(format!("{reason}, and graceful_fallback is off")));
         }
         let (direction, bytes) = (work.direction(), work.bytes());
-        let (after, began) = (self.shared.lanes.before(), Instant::now());
+        let (after, began) = (self.queue.tracks.before(), Instant::now());
         let ticket = match work {
             Work::Upload { to, fill } => self.inline.scatter_after(&to, fill, &after),
             Work::Download { from, sink } => self.inline.gather_after(&from, sink, &after),
         }?;
-        self.shared.note(|s| direction.count(s, bytes, began.elapsed()));
+        self.queue.note(|s| direction.count(s, bytes, began.elapsed()));
         Ok(ticket)
     }
 }
@@ -137,8 +142,8 @@ impl BlitCoordinator {
 impl Drop for BlitCoordinator {
     /// Carries out what is due; what is streamed and has not begun fails.
     fn drop(&mut self) {
-        self.shared.closing.store(true, Ordering::Release);
-        self.shared.gate.close();
+        self.queue.closing.store(true, Ordering::Release);
+        self.queue.gate.close();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the transfers panicked");

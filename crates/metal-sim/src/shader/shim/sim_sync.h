@@ -8,7 +8,7 @@ struct SimSite {
 };
 // What a simd operation's threads brought: `size` bytes for each of `count` lanes, 64 apart.
 struct SimLanes {
-    const unsigned char *slots;
+    const unsigned char *values;
     uint lane, count;
 };
 struct SimHost {
@@ -18,7 +18,7 @@ struct SimHost {
 };
 static const SimHost *sim_host;
 
-constexpr uint sim_slot = 64;
+constexpr uint sim_value_bytes = 64;
 #define SIM_SITE uint line = __builtin_LINE(), uint column = __builtin_COLUMN()
 
 template <class T> struct SimValues {
@@ -27,12 +27,12 @@ template <class T> struct SimValues {
         // A lane that is not there: bytes that are wrong wherever they are used.
         T value;
         if (lane >= lanes.count) __builtin_memset(&value, 0xA5, sizeof value);
-        else __builtin_memcpy(&value, lanes.slots + lane * sim_slot, sizeof value);
+        else __builtin_memcpy(&value, lanes.values + lane * sim_value_bytes, sizeof value);
         return value;
     }
 };
 template <class T> inline SimValues<T> sim_meet(const char *call, T value, uint line, uint column) {
-    static_assert(sizeof(T) <= sim_slot, "too large for a lane's slot");
+    static_assert(sizeof(T) <= sim_value_bytes, "too large for a lane's slot");
     SimSite site = {call, line, column};
     return {sim_host->simd(&site, &value, sizeof value)};
 }

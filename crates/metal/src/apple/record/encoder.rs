@@ -1,10 +1,9 @@
 use crate::apple::heap::MetalMemory;
 use crate::apple::objects::Object;
 use crate::apple::pipelines::Pipelines;
-use crate::apple::queue_kind::QueueKind;
 use crate::apple::timeline::MetalPoint;
 use mlx_serving_device::ops::Copy;
-use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Op, Point, Result};
+use mlx_serving_device::{CommandBuffer, Encoder, Op, Point, QueueId, QueueKind, Result};
 use mlx_serving_kernels::{Launch, Lowering, Scratch};
 use objc2_metal::MTLComputePipelineState;
 use std::any::Any;
@@ -31,15 +30,15 @@ pub(crate) enum Step {
 /// Records: every op is checked and lowered at once. Metal's command buffer is written on submission, since the points that it
 /// must wait for before its first command are known only then, and so that no more than Metal's limit of them exist.
 pub(crate) struct MetalEncoder {
-    kind: QueueKind,
+    queue: QueueId,
     recorder: Arc<Recorder>,
     steps: Vec<Step>,
     ops: u32,
 }
 
 impl MetalEncoder {
-    pub(crate) fn new(kind: QueueKind, recorder: Arc<Recorder>) -> Self {
-        Self { kind, recorder, steps: Vec::new(), ops: 0 }
+    pub(crate) fn new(queue: QueueId, recorder: Arc<Recorder>) -> Self {
+        Self { queue, recorder, steps: Vec::new(), ops: 0 }
     }
 }
 
@@ -51,20 +50,11 @@ fn blits(copy: &Copy) -> bool {
 impl Encoder for MetalEncoder {
     fn record(&mut self, op: Op) -> Result<()> {
         op.validate()?;
-        let max = self.recorder.max_buffer_len;
-        for buffer in op.buffers() {
-            MetalMemory::of(buffer)?;
-            if buffer.len() > max {
-                return Err(DeviceError::Contract(format!(
-                    "an op refers to {buffer:?}; at most {max} bytes may be bound"
-                )));
-            }
-        }
-        match (self.kind, op) {
+        self.queue.kind.admit(&op)?;
+        op.check_lengths(self.recorder.max_buffer_len)?;
+        op.buffers().into_iter().try_for_each(|buffer| buffer.memory_as::<MetalMemory>().map(drop))?;
+        match (self.queue.kind, op) {
             (QueueKind::Transfer, Op::Copy(copy)) if blits(&copy) => self.steps.push(Step::Blit(copy)),
-            (QueueKind::Transfer, op) if !matches!(op, Op::Copy(_)) => {
-                return Err(DeviceError::Contract(format!("the transfer queue runs copies only, not {op:?}")));
-            }
             (_, op) => {
                 let number = self.ops;
                 let Recorder { lowering, pipelines, scratch, .. } = &*self.recorder;
@@ -85,17 +75,21 @@ impl Encoder for MetalEncoder {
     }
 
     fn finish(self: Box<Self>) -> Result<Box<dyn CommandBuffer>> {
-        Ok(Box::new(MetalCommands { kind: self.kind, steps: self.steps }))
+        Ok(Box::new(MetalCommands { queue: self.queue, steps: self.steps }))
     }
 }
 
 /// A recorded command buffer.
 pub(crate) struct MetalCommands {
-    pub(crate) kind: QueueKind,
+    queue: QueueId,
     pub(crate) steps: Vec<Step>,
 }
 
 impl CommandBuffer for MetalCommands {
+    fn queue(&self) -> QueueId {
+        self.queue
+    }
+
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
         self
     }

@@ -86,7 +86,7 @@ impl<'a> Pass<'a> {
             self.open = Open::Blit(encoder);
         }
         let Open::Blit(encoder) = &self.open else { unreachable!("opened above") };
-        let (from, to) = (MetalMemory::of(&copy.from)?, MetalMemory::of(&copy.to)?);
+        let (from, to): (&MetalMemory, &MetalMemory) = (copy.from.memory_as()?, copy.to.memory_as()?);
         // SAFETY: both ranges lie within their buffers, do not overlap, and are whole words.
         unsafe {
             encoder.copyFromBuffer_sourceOffset_toBuffer_destinationOffset_size(
@@ -125,7 +125,9 @@ impl<'a> Pass<'a> {
         for (i, buffer) in bound().enumerate() {
             let (offset, len) = Launch::bound(buffer, BIND);
             // SAFETY: the range lies within the buffer, whose length is a multiple of `BIND`; the kernel has a binding i.
-            unsafe { encoder.setBuffer_offset_atIndex(Some(MetalMemory::of(buffer)?.buffer()), offset as usize, i) };
+            unsafe {
+                encoder.setBuffer_offset_atIndex(Some(buffer.memory_as::<MetalMemory>()?.buffer()), offset as usize, i)
+            };
             sizes.push(len as u32);
         }
         let immediates = launch.immediates(BIND, op);

@@ -1,7 +1,6 @@
-use crate::apple::queue_kind::QueueKind;
 use crate::apple::record::Step;
 use crate::apple::timeline::MetalPoint;
-use mlx_serving_device::{Completion, DeviceError, Result, Timeline as _, Times};
+use mlx_serving_device::{Completion, DeviceError, QueueKind, Result, Timeline as _, Times};
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -65,12 +64,12 @@ impl Flight {
 /// All submissions in flight on both queues, and what they leave behind.
 #[derive(Default)]
 pub(crate) struct Flights {
-    state: Mutex<State>,
+    board: Mutex<FlightBoard>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct FlightBoard {
     queues: [QueueFlights; 2],
     submissions: u64,
     busy: Duration,
@@ -94,7 +93,7 @@ impl QueueFlights {
     }
 }
 
-impl State {
+impl FlightBoard {
     /// Retires what may be, each queue in order. Under the lock, so that ends show in order too.
     fn retire(&mut self) {
         while let Some(flight) = self.queues.iter_mut().find_map(|queue| queue.flights.pop_front_if(|f| f.may_retire()))
@@ -105,17 +104,17 @@ impl State {
 }
 
 impl Flights {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, FlightBoard> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a submission; refuses it once the device is lost.
     pub(crate) fn admit(&self) -> Result<()> {
-        let mut state = self.lock();
-        if let Some(error) = &state.lost {
+        let mut board = self.lock();
+        if let Some(error) = &board.lost {
             return Err(error.clone());
         }
-        state.submissions += 1;
+        board.submissions += 1;
         Ok(())
     }
 
@@ -126,8 +125,8 @@ impl Flights {
 
     /// Submissions ever made, and for how long the compute queue ran.
     pub(crate) fn counters(&self) -> (u64, Duration) {
-        let state = self.lock();
-        (state.submissions, state.busy)
+        let board = self.lock();
+        (board.submissions, board.busy)
     }
 
     /// The number of the queue's next flight, if it may depart now: no two airborne ones are `LIMIT` or more apart.
@@ -145,20 +144,20 @@ impl Flights {
 
     /// The device has ended a flight.
     pub(super) fn land(&self, kind: QueueKind, number: u64, outcome: Result<()>, times: Option<Times>) {
-        let state = &mut *self.lock();
+        let board = &mut *self.lock();
         if let (QueueKind::Compute, Some((began, ended))) = (kind, times) {
-            state.busy += ended.saturating_sub(began.max(state.counted));
-            state.counted = ended.max(state.counted);
+            board.busy += ended.saturating_sub(began.max(board.counted));
+            board.counted = ended.max(board.counted);
         }
         if let Err(error @ DeviceError::Lost(_)) = &outcome {
-            state.lost.get_or_insert_with(|| error.clone());
+            board.lost.get_or_insert_with(|| error.clone());
         }
-        let queue = &mut state.queues[kind as usize];
+        let queue = &mut board.queues[kind as usize];
         let first = queue.next - queue.flights.len() as u64;
         if let Some(flight) = queue.flights.get_mut((number - first) as usize) {
             flight.landed = Some((if flight.abandoned { Err(deserted()) } else { outcome }, times));
         }
-        state.retire();
+        board.retire();
         self.changed.notify_all();
     }
 
@@ -167,17 +166,17 @@ impl Flights {
         const LOOK_UP: Duration = Duration::from_millis(50);
         const GIVE_UP: Duration = Duration::from_secs(10);
         let began = Instant::now();
-        let mut state = self.lock();
-        while !state.queues[kind as usize].flights.is_empty() || waiting() {
+        let mut board = self.lock();
+        while !board.queues[kind as usize].flights.is_empty() || waiting() {
             if began.elapsed() > GIVE_UP {
                 tracing::error!(?kind, "a queue was dropped while the device went on running");
                 return;
             }
-            let (next, timeout) = self.changed.wait_timeout(state, LOOK_UP).unwrap_or_else(PoisonError::into_inner);
-            state = next;
+            let (next, timeout) = self.changed.wait_timeout(board, LOOK_UP).unwrap_or_else(PoisonError::into_inner);
+            board = next;
             if timeout.timed_out() {
-                state.queues[kind as usize].flights.iter_mut().for_each(abandon);
-                state.retire();
+                board.queues[kind as usize].flights.iter_mut().for_each(abandon);
+                board.retire();
             }
         }
     }

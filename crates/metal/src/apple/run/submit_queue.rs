@@ -1,10 +1,9 @@
 use super::flights::{Flight, Flights, LIMIT, PIECES};
 use crate::apple::heap::{Allocator, BIND, MetalMemory};
 use crate::apple::objects::{AnyThread, Object, refused};
-use crate::apple::queue_kind::QueueKind;
 use crate::apple::record::{Pass, Step};
 use block2::RcBlock;
-use mlx_serving_device::{Buffer, DeviceError, Result, Storage, Times};
+use mlx_serving_device::{Buffer, DeviceError, QueueKind, Result, Storage, Times};
 use mlx_serving_kernels::fault;
 use objc2::rc::autoreleasepool;
 use objc2::runtime::ProtocolObject;

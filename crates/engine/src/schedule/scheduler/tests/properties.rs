@@ -46,10 +46,10 @@ proptest! {
                     let mut counting = Vec::new();
                     for (part, completed) in plan.outcomes() {
                         let Some(row) = part.sample else { continue };
-                        let (slot, penalizes) = (plan.params[row as usize].slot, requests[part.id as usize].4);
-                        prop_assert_eq!((slot != NO_SLOT, plan.params[row as usize].position), (penalizes, completed as u32));
-                        prop_assert!(slot == NO_SLOT || !counting.contains(&slot), "two sequences in row {}", slot);
-                        counting.push(slot);
+                        let (history_row, penalizes) = (plan.params[row as usize].history_row, requests[part.id as usize].4);
+                        prop_assert_eq!((history_row != NO_HISTORY_ROW, plan.params[row as usize].position), (penalizes, completed as u32));
+                        prop_assert!(history_row == NO_HISTORY_ROW || !counting.contains(&history_row), "two sequences in row {}", history_row);
+                        counting.push(history_row);
                         let observed = part.observe.as_ref().map_or(completed, |observed| observed.tokens.len());
                         prop_assert_eq!(observed, completed, "all tokens are known when the first is counted");
                     }

@@ -20,7 +20,7 @@ fn loom_every_job_gets_through_a_ring_of_one_place() {
             match gate.take(|_| true) {
                 Taken::Run(room, job) => {
                     seen.push(job);
-                    gate.give_back(&room);
+                    gate.release(&room);
                 }
                 Taken::Abandon(job) => seen.push(job),
                 Taken::End => break,
@@ -45,7 +45,7 @@ fn loom_two_producers_never_hold_one_place() {
         for _ in 0..2 {
             let Taken::Run(room, _) = gate.take(|_| true) else { panic!("nothing to run") };
             assert!(gate.lock().due.is_empty(), "the only place is held twice");
-            gate.give_back(&room);
+            gate.release(&room);
         }
         producers.into_iter().for_each(|p| drop(p.join()));
     });

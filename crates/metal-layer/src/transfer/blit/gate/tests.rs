@@ -19,9 +19,9 @@ fn a_full_ring_refuses_in_time_and_takes_again_when_the_oldest_goes() {
     let gate = Gate::new(1024, 8);
     assert!(put(&gate, 512, 1) && put(&gate, 512, 2) && !put(&gate, 1, 3));
     let ((first, _), (second, _)) = (run(&gate), run(&gate));
-    gate.give_back(&second);
+    gate.release(&second);
     assert!(!put(&gate, 512, 4), "the oldest is still held");
-    gate.give_back(&first);
+    gate.release(&first);
     assert!(put(&gate, 1024, 5));
 }
 
@@ -30,7 +30,7 @@ fn places_are_bounded_whatever_their_length() {
     let gate = Gate::new(1024, 2);
     assert!(put(&gate, 0, 1) && put(&gate, 0, 2) && !put(&gate, 0, 3));
     let (room, _) = run(&gate);
-    gate.give_back(&room);
+    gate.release(&room);
     assert!(put(&gate, 0, 4));
 }
 
@@ -63,7 +63,7 @@ fn the_stream_does_not_wait_for_room_that_copies_which_hang_hold() {
     gate.stream(1024, || (1, ()));
     gate.stream(1024, || (2, ()));
     assert!(matches!(gate.take(|_| true), Taken::Run(_, 1)));
-    gate.set_stuck(true);
+    gate.set_quarantined(true);
     assert_eq!(gate.take(|_| true), Taken::Abandon(2));
 }
 
@@ -82,10 +82,10 @@ proptest! {
                 }
                 prop_assert!(held.len() <= 5);
             } else if !held.is_empty() {
-                ring.give_back(held.remove(which % held.len()).id);
+                ring.release(held.remove(which % held.len()).id);
             }
         }
-        held.iter().for_each(|room| ring.give_back(room.id));
+        held.iter().for_each(|room| ring.release(room.id));
         prop_assert!(ring.reserve(2048, false).is_some(), "bytes were lost");
     }
 }

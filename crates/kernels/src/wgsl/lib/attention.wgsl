@@ -1,4 +1,4 @@
-// What the kernels of Attend share. Cache: [block][keys, values][kv head][slot][padded head width], f{{ KV }}.
+// What the kernels of Attend share. Cache: [block][keys, values][kv head][token][padded head width], f{{ KV }}.
 const INTERLEAVED: u32 = 1u;
 const Q_NORM: u32 = 2u;
 const K_NORM: u32 = 4u;

@@ -2,7 +2,7 @@
 
 use crate::allocate::{Allocate, Allocation};
 use crate::config::{BlitQueueConfig, FallbackPolicy};
-use crate::frontier::Lane;
+use crate::frontier::Track;
 use crate::observe::metrics::LayerMetrics;
 use crate::observe::stats::BlitStats;
 use crate::transfer::blit::gate::{Gate, Room};
@@ -20,16 +20,16 @@ use std::time::{Duration, Instant};
 /// Time that a transfer waits for the steps that it comes after.
 const STEP_LIMIT: Duration = Duration::from_secs(600);
 
-/// State that both threads and the callers use.
+/// Order, staging memory and counters of the transfers.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct BlitQueue {
     pub device: Arc<dyn Device>,
     pub allocate: Arc<dyn Allocate>,
     pub config: BlitQueueConfig,
     pub gate: Gate<Job>,
     pub overlap: Overlap,
     pub closing: AtomicBool,
-    pub lanes: Lanes,
+    pub tracks: Tracks,
     /// The due transfers' ring, then the streamed ones'.
     staging: Mutex<Option<Allocation>>,
     pending: AtomicUsize,
@@ -42,16 +42,16 @@ pub(crate) struct Shared {
 
 /// Timelines of the compute queue and of the three kinds of transfers.
 #[derive(Debug)]
-pub(crate) struct Lanes {
-    pub compute: Lane,
-    pub uploads: Lane,
-    pub downloads: Lane,
-    pub streamed: Lane,
+pub(crate) struct Tracks {
+    pub compute: Track,
+    pub uploads: Track,
+    pub downloads: Track,
+    pub streamed: Track,
 }
 
-impl Lanes {
-    /// The lane of uploads or of downloads.
-    pub(crate) fn due(&self, direction: Direction) -> &Lane {
+impl Tracks {
+    /// The track of uploads or of downloads.
+    pub(crate) fn due(&self, direction: Direction) -> &Track {
         match direction {
             Direction::Upload => &self.uploads,
             Direction::Download => &self.downloads,
@@ -60,20 +60,20 @@ impl Lanes {
 
     /// Points that a transfer which is asked for now comes after.
     pub(crate) fn before(&self) -> Vec<Point> {
-        let lanes = [&self.compute, &self.uploads, &self.downloads];
-        lanes.into_iter().map(Lane::latest).filter(|point| !point.reached()).collect()
+        let tracks = [&self.compute, &self.uploads, &self.downloads];
+        tracks.into_iter().map(Track::latest).filter(|point| !point.reached()).collect()
     }
 }
 
-impl Shared {
+impl BlitQueue {
     /// State without staging memory, which the first transfer takes, or who calls [`Self::staging`] before.
-    pub(crate) fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, lanes: Lanes, config: &BlitQueueConfig) -> Self {
+    pub(crate) fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, tracks: Tracks, config: &BlitQueueConfig) -> Self {
         let places = config.max_pending_ops.max(1);
         Self {
             gate: Gate::new(ring_bytes(config), places.div_ceil(2)),
             overlap: Overlap::new(wiring.device.clone()),
             closing: AtomicBool::new(false),
-            lanes,
+            tracks,
             staging: Mutex::default(),
             pending: AtomicUsize::new(0),
             stats: Mutex::default(),
@@ -86,10 +86,10 @@ impl Shared {
         }
     }
 
-    /// Makes a job of `work` on `lane`, with the ticket that reports its end.
-    pub(crate) fn admit(&self, work: Work, lane: &Lane, after: Vec<Point>) -> (Job, Ticket) {
+    /// Makes a job of `work` on `track`, with the ticket that reports its end.
+    pub(crate) fn admit(&self, work: Work, track: &Track, after: Vec<Point>) -> (Job, Ticket) {
         self.pending.fetch_add(1, Ordering::Relaxed);
-        let (point, outcome) = (lane.issue(), Arc::new(Outcome::default()));
+        let (point, outcome) = (track.issue(), Arc::new(Outcome::default()));
         let seen = self.config.use_shared_events.then(|| point.clone());
         (Job { work, after, point, outcome: outcome.clone() }, Ticket::pending(seen, outcome))
     }
@@ -201,10 +201,10 @@ impl Shared {
         after: &[Point],
         signal: Option<Point>,
     ) -> Result<Arc<dyn Submission>> {
-        let queue = self.device.transfer_queue();
-        let mut encoder = queue.encoder()?;
+        let transfer = self.device.transfer_queue();
+        let mut encoder = transfer.encoder()?;
         record_copies(encoder.as_mut(), parts, whole, direction)?;
-        queue.submit(encoder.finish()?, after, signal)
+        transfer.submit(encoder.finish()?, after, signal)
     }
 }
 
@@ -255,7 +255,7 @@ impl std::fmt::Debug for Job {
     }
 }
 
-/// Rest of a transfer once the first thread is done with it.
+/// Remainder of a transfer once the first thread is done with it.
 pub(crate) enum Stage {
     /// Nothing but to report how it ended.
     Over(Result<()>),
@@ -301,8 +301,8 @@ pub(crate) struct End {
 
 impl End {
     /// The result first: who sees the point must not find the transfer pending for long.
-    pub(crate) fn tell(&self, shared: &Shared, result: Result<()>) {
-        shared.end(self.direction, self.bytes, self.since.elapsed());
+    pub(crate) fn tell(&self, queue: &BlitQueue, result: Result<()>) {
+        queue.end(self.direction, self.bytes, self.since.elapsed());
         self.outcome.set(result);
         self.point.timeline.signal(self.point.value);
     }

@@ -1,6 +1,6 @@
-use super::control::{Fault, Latency, QueueKind};
 use super::log::Event;
-use crate::{Counters, DeviceError, Result};
+use super::options::{FakeOptions, Fault, Latency};
+use crate::{Counters, DeviceError, QueueKind, Result};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 /// Events kept.
 const LOG_LIMIT: usize = 1 << 16;
 
-/// State that all parts of a device share.
+/// Clock, settings, counters and log of a device, which all its parts share.
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct Machine {
     epoch: Instant,
     /// True if ops compute; else they cost only their latency.
     pub(super) compute: bool,
@@ -65,8 +65,8 @@ impl Settings {
     }
 }
 
-impl State {
-    pub(super) fn new(options: &super::FakeOptions) -> Self {
+impl Machine {
+    pub(super) fn new(options: &FakeOptions) -> Self {
         Self {
             epoch: Instant::now(),
             compute: options.compute,

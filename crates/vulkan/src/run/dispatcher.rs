@@ -4,17 +4,16 @@ use super::profile::{KernelTime, Profile};
 use super::schedule::Schedule;
 use crate::error::driver;
 use crate::find::Gpu;
-use crate::queue_kind::QueueKind;
 use crate::record::Tape;
 use ash::vk;
-use mlx_serving_device::Result;
+use mlx_serving_device::{QueueKind, Result};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Submissions that have not ended.
-pub(super) struct State {
+pub(super) struct Submissions {
     pub(super) schedule: Schedule<Option<Tape>, Load>,
     pub(super) flights: [VecDeque<Flight>; 2],
     /// Submissions of which the driver has had everything.
@@ -28,7 +27,7 @@ pub(super) struct State {
     pub(super) closing: bool,
 }
 
-impl State {
+impl Submissions {
     /// The queue of the next submission to end: of those that the device has finished, the one handed over first.
     pub(super) fn next_ended(&self) -> Option<QueueKind> {
         let front = |queue: QueueKind| self.flights[queue as usize].front().map(|flight| (flight, queue));
@@ -38,13 +37,13 @@ impl State {
     }
 }
 
-/// Hands submissions to the driver and ends them, on whatever thread comes by.
-pub(crate) struct Shared {
+/// Hands submissions to the driver and ends them, on any thread that asks.
+pub(crate) struct Dispatcher {
     pub(super) gpu: Arc<Gpu>,
     pub(super) queues: [vk::Queue; 2],
     pub(super) semaphores: [vk::Semaphore; 2],
     pub(super) arrived: [Condvar; 2],
-    state: Mutex<State>,
+    pending: Mutex<Submissions>,
     epoch: Instant,
     pub(super) submissions: AtomicU64,
     pub(crate) pieces: AtomicU64,
@@ -52,7 +51,7 @@ pub(crate) struct Shared {
     pub(crate) refuse: AtomicBool,
 }
 
-impl Shared {
+impl Dispatcher {
     pub(super) fn new(gpu: &Arc<Gpu>) -> Result<Self> {
         let watch = |compute: bool| {
             let at = if compute { gpu.queues.compute } else { gpu.queues.transfer };
@@ -64,9 +63,9 @@ impl Shared {
             }
         };
         let first = semaphore(gpu)?;
-        // SAFETY: the first is in nobody's use.
+        // SAFETY: the first is unused.
         let second = semaphore(gpu).inspect_err(|_| unsafe { gpu.raw.destroy_semaphore(first, None) })?;
-        let state = State {
+        let pending = Submissions {
             schedule: Schedule::default(),
             flights: [VecDeque::new(), VecDeque::new()],
             sent: 0,
@@ -81,7 +80,7 @@ impl Shared {
             queues: [gpu.queue(true), gpu.queue(false)],
             semaphores: [first, second],
             arrived: [Condvar::new(), Condvar::new()],
-            state: Mutex::new(state),
+            pending: Mutex::new(pending),
             epoch: Instant::now(),
             submissions: AtomicU64::new(0),
             pieces: AtomicU64::new(0),
@@ -89,8 +88,8 @@ impl Shared {
         })
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> MutexGuard<'_, Submissions> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Time since the device was made.
@@ -105,25 +104,25 @@ impl Shared {
 
     /// Time for which the compute queue ran ops, up to now.
     pub(crate) fn busy(&self) -> Duration {
-        let state = self.state();
-        let (now, watch) = (self.now(), &state.watches[QueueKind::Compute as usize]);
+        let pending = self.lock();
+        let (now, watch) = (self.now(), &pending.watches[QueueKind::Compute as usize]);
         let mut busy = watch.busy;
-        let flying = state.flights[QueueKind::Compute as usize].iter().map(|flight| &flight.load);
-        for load in flying.chain(state.schedule.front(QueueKind::Compute)) {
-            watch.look(&self.gpu, &state.clock, load, now, &mut busy);
+        let flying = pending.flights[QueueKind::Compute as usize].iter().map(|flight| &flight.load);
+        for load in flying.chain(pending.schedule.front(QueueKind::Compute)) {
+            watch.look(&self.gpu, &pending.clock, load, now, &mut busy);
         }
         busy.total
     }
 
     /// Times of the kernels, in a profile.
     pub(crate) fn profile(&self) -> Vec<KernelTime> {
-        self.state().watches[QueueKind::Compute as usize].profile.all()
+        self.lock().watches[QueueKind::Compute as usize].profile.all()
     }
 }
 
-impl Drop for Shared {
+impl Drop for Dispatcher {
     fn drop(&mut self) {
-        // SAFETY: the executor's threads are gone, and it waited for the device.
+        // SAFETY: the executor's threads have ended, and it waited for the device.
         self.semaphores.iter().for_each(|semaphore| unsafe { self.gpu.raw.destroy_semaphore(*semaphore, None) });
     }
 }

@@ -1,12 +1,12 @@
 // What the two kernels of sampling share: a row's settings, the tiles of the vocabulary, the noise.
-{% include "math.wgsl" %}
-{% include "random.wgsl" %}
-{% include "key.wgsl" %}
-{% include "best.wgsl" %}
+{% include "lib/math.wgsl" %}
+{% include "lib/random.wgsl" %}
+{% include "lib/key.wgsl" %}
+{% include "lib/best.wgsl" %}
 const LANES = 256u;
 // Tokens of a tile; each lane takes every LANES-th. A row of keys holds whole tiles, and 0 beyond the vocabulary.
 const TILE = 2048u;
-const NO_SLOT = 0xffffffffu;
+const NO_HISTORY_ROW = 0xffffffffu;
 // MIN_TEMPERATURE: below it the most likely token is taken.
 const MIN_TEMPERATURE = 1e-6f;
 
@@ -21,7 +21,7 @@ struct Row {
     frequency: f32,
     seed: vec2<u32>,
     position: u32,
-    slot: u32,
+    history_row: u32,
     bias_first: u32,
     bias_count: u32,
 }

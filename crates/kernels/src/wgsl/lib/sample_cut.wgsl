@@ -1,7 +1,7 @@
 // Where top-k and top-p end, in the order of falling key and rising token, without sorting: a token's order is the pair
 // (key, ~token), and eight levels, from the highest byte of the pair to the lowest, each find the byte in which the last survivor
 // lies from a histogram of the tokens that share the bytes found so far. One token left ends it early.
-{% include "wide.wgsl" %}
+{% include "lib/wide.wgsl" %}
 const BINS = 256u;
 // Histograms side by side, since many tokens share a bin and atomics on one word wait for each other.
 const COPIES = 4u;
