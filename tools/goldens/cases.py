@@ -37,6 +37,7 @@ _ARCHITECTURES = {
     "qwen3": dict(rms_norm_eps=1e-6, rope_theta=1e6, tie_word_embeddings=True, head_dim=32),
     "llama": dict(rms_norm_eps=1e-5, rope_theta=1e4, tie_word_embeddings=False),
     "mistral": dict(rms_norm_eps=1e-5, rope_theta=1e4, tie_word_embeddings=False),
+    "smollm3": dict(rms_norm_eps=1e-6, rope_theta=2e6, tie_word_embeddings=True),
 }
 
 
@@ -111,7 +112,18 @@ def quantizations():
     yield Case("llama-dense-head", config("llama"), overrides={"lm_head": False, "model.embed_tokens": False})
 
 
+def later_architectures():
+    """A case's place decides its seed, so what was added later comes last."""
+    yield Case("smollm3", config("smollm3", num_hidden_layers=4))
+    yield Case(
+        "smollm3-untied-no-rope-layers",
+        config("smollm3", num_hidden_layers=3, tie_word_embeddings=False, attention_bias=True, no_rope_layers=[0, 1, 0]),
+        tokens=48,
+        prefill=30,
+    )
+
+
 def every_case():
-    cases = [*architectures(), *quantizations()]
+    cases = [*architectures(), *quantizations(), *later_architectures()]
     assert len({case.name for case in cases}) == len(cases)
     return cases

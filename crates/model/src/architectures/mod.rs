@@ -7,6 +7,7 @@ mod mistral;
 mod qwen2;
 mod qwen3;
 mod rope_keys;
+mod smollm3;
 
 use crate::blueprint::Blueprint;
 use mlx_serving_checkpoint::synth::Shape;
@@ -27,6 +28,7 @@ pub(crate) const ALL: &[Architecture] = &[
     Architecture { name: "qwen3", parse: qwen3::parse, shapes: &qwen3::SHAPES },
     Architecture { name: "llama", parse: llama::parse, shapes: &llama::SHAPES },
     Architecture { name: "mistral", parse: mistral::parse, shapes: &mistral::SHAPES },
+    Architecture { name: "smollm3", parse: smollm3::parse, shapes: &smollm3::SHAPES },
 ];
 
 impl Blueprint {
