@@ -127,8 +127,8 @@ impl Registry {
         Self { slots: RwLock::new(names.into_iter().map(slot).collect()), draining: AtomicBool::new(false) }
     }
 
-    /// Loads a model with `open` into the slot of that name, or into a new one. Weights that were being written to meanwhile are loaded
-    /// again later ([`crate::revive`]).
+    /// Loads a model with `open` into the slot of that name, or into a new one. One whose weights were being written to meanwhile is to be
+    /// loaded again, as one that was lost is.
     ///
     /// # Errors
     /// It is there already; it cannot be opened; all are drained.
@@ -195,6 +195,11 @@ impl Registry {
     pub fn add(&self, model: Arc<dyn Generate>) {
         let id = model.card().id.clone();
         self.put(&id, State::Ready(model));
+    }
+
+    /// Adds a model that has to be loaded again before it answers, unless all are drained; `reason` is a clause.
+    pub fn add_lost(&self, id: &str, reason: String) {
+        self.put(id, State::Reloading(reason));
     }
 
     /// False if all are drained, which drops the state.

@@ -119,6 +119,11 @@ impl AppState {
         self.registry.add(model);
     }
 
+    /// Adds a model that has to be loaded again before it is served; `reason` is a clause.
+    pub fn add_lost(&self, id: String, reason: String) {
+        self.registry.add_lost(&id, reason);
+    }
+
     /// All models are there.
     pub fn loaded(&self) {
         self.loading.store(false, Ordering::Release);

@@ -234,6 +234,19 @@ fn load_all(models: &Arc<Models>, state: &Arc<AppState>) -> Result<oneshot::Rece
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser as _;
+
+    #[test]
+    fn the_configurations_defaults_are_the_servers() {
+        let command = crate::args::Cli::try_parse_from(["mlx-serving", "serve"]).unwrap().command;
+        let crate::args::Command::Serve(args) = command else { panic!("another command") };
+        let settings = settings(&Server::default(), &args, Vec::new()).unwrap();
+        let Settings { wedged_after, body_limit, limits, .. } = Settings::default();
+        assert_eq!((settings.wedged_after, settings.body_limit), (wedged_after, body_limit));
+        // The system may allow fewer.
+        assert_eq!(Server::default().limits.connections, limits.connections);
+        assert_eq!(settings.limits, Limits { connections: settings.limits.connections, ..limits });
+    }
 
     #[test]
     fn the_line_at_start_says_what_is_on_and_how_to_measure_it() {
