@@ -14,6 +14,7 @@ pub(crate) struct Limits {
 
 /// Decision about the next step.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one at a time, and a box would be allocated each step")]
 pub(crate) enum Next {
     /// Encode this.
     Step(Plan),
