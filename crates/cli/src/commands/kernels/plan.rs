@@ -1,6 +1,6 @@
 //! The plan of a measurement, and the device memory that it takes.
 
-use super::sizes::Sizes;
+use super::sizes::{Extent, Sizes};
 use crate::failure::Failure;
 use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_device::{Device, Float, WeightFormat};
@@ -74,12 +74,13 @@ impl Plan {
         let mut plan = Self { shape, synth, cases, layers: 1, blocks: 1, kv_bytes: 0 };
         let checkpoint = plan.checkpoint(shape.layers).map_err(Failure::failed)?;
         let model = Blueprint::of(&checkpoint.config).map_err(Failure::failed)?;
-        let sizes = Sizes::of(&plan, &model, device).map_err(Failure::failed)?;
-        sizes.check_buffers(&plan, device.info())?;
+        let extent = plan.extent();
+        let sizes = Sizes::of(&extent, &model, device).map_err(Failure::failed)?;
+        sizes.check_buffers(&extent, device.info())?;
         sizes.check_budget(shape, device.info())?;
         let copies;
         (plan.layers, copies) = sizes.walk(shape.layers, device.info());
-        plan.blocks = copies * plan.max_blocks();
+        plan.blocks = copies * extent.blocks;
         plan.kv_bytes = (plan.layers * copies) as u64 * sizes.kv;
         Ok(plan)
     }
@@ -90,24 +91,15 @@ impl Plan {
         self.synth.checkpoint(|shape| (shape.layers, shape.tied) = (layers, true))
     }
 
-    /// The format of the model's weights.
-    pub(super) fn format(&self) -> WeightFormat {
-        WeightFormat::Affine { bits: self.synth.bits, group: self.synth.group_size, scale: Float::Bf16 }
-    }
-
-    /// The most KV blocks of a step.
-    pub(super) fn max_blocks(&self) -> usize {
-        self.cases.iter().map(|case| case.sequences * case.blocks_each()).max().unwrap_or(0)
-    }
-
-    /// The most rows of a step.
-    pub(super) fn max_rows(&self) -> usize {
-        self.cases.iter().map(|case| case.rows).max().unwrap_or(0)
-    }
-
-    /// The most rows of a step whose logits are wanted: each sequence's last.
-    pub(super) fn max_logit_rows(&self) -> usize {
-        self.cases.iter().map(|case| case.sequences).max().unwrap_or(0)
+    /// The longest of each kind that a case needs.
+    pub(super) fn extent(&self) -> Extent {
+        let longest = |of: fn(&Case) -> usize| self.cases.iter().map(of).max().unwrap_or(0);
+        Extent {
+            format: WeightFormat::Affine { bits: self.synth.bits, group: self.synth.group_size, scale: Float::Bf16 },
+            rows: longest(|case| case.rows),
+            logit_rows: longest(|case| case.sequences),
+            blocks: longest(|case| case.sequences * case.blocks_each()),
+        }
     }
 }
 
@@ -141,7 +133,7 @@ mod tests {
         let (roomy, narrow) = (plan_in(8 << 10), plan_in(768));
         assert!(roomy.layers > 1 && roomy.layers < 28, "{roomy:?}");
         // A walk over all that the whole model's layers would hold.
-        assert!(roomy.layers * roomy.blocks >= 28 * roomy.max_blocks(), "{roomy:?}");
+        assert!(roomy.layers * roomy.blocks >= 28 * roomy.extent().blocks, "{roomy:?}");
         assert!((1..roomy.layers).contains(&narrow.layers), "{narrow:?}");
         let all = plan("tiny-qwen2", &[1], &[512], FakeOptions::default()).unwrap();
         assert_eq!((all.layers, all.blocks), (2, 32));

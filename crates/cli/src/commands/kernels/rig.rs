@@ -222,8 +222,8 @@ fn load(plan: &Plan, checkpoint: Checkpoint, memory: &Memory<'_>) -> Result<(Mod
     model.wait_resident(LIMIT).map_err(Failure::failed)?;
     let (spec, allocate) = (model.blueprint(), layer.allocate.as_ref());
     let cache = KvCache::new(spec, device, allocate, plan.blocks).map_err(Failure::failed)?;
-    let scratch =
-        Scratch::new(spec, device, allocate, plan.max_rows(), plan.max_logit_rows()).map_err(Failure::failed)?;
+    let extent = plan.extent();
+    let scratch = Scratch::new(spec, device, allocate, extent.rows, extent.logit_rows).map_err(Failure::failed)?;
     Ok((model, cache, scratch))
 }
 

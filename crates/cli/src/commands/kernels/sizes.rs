@@ -1,8 +1,7 @@
 //! A check that a plan fits a device, and how much more may be taken.
 
-use super::plan::Plan;
 use crate::failure::Failure;
-use mlx_serving_device::{Device, DeviceInfo, Result, WeightSpec};
+use mlx_serving_device::{Device, DeviceInfo, Result, WeightFormat, WeightSpec};
 use mlx_serving_model::synth::Shape;
 use mlx_serving_model::{BLOCK_TOKENS, Blueprint, row_parts, working_set};
 
@@ -10,6 +9,19 @@ use mlx_serving_model::{BLOCK_TOKENS, Blueprint, row_parts, working_set};
 const WALK: u64 = 512 << 20;
 /// The longest staging buffer.
 const STAGING: u64 = 64 << 20;
+
+/// The longest that the cases of a plan need of each kind.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Extent {
+    /// Format of the weights.
+    pub format: WeightFormat,
+    /// Rows of a step.
+    pub rows: usize,
+    /// Rows of a step whose logits are wanted: each sequence's last.
+    pub logit_rows: usize,
+    /// KV blocks of a step.
+    pub blocks: usize,
+}
 
 /// Bytes on one device.
 pub(super) struct Sizes {
@@ -31,8 +43,8 @@ pub(super) struct Sizes {
 
 impl Sizes {
     /// Of the widest layer and the longest case.
-    pub(super) fn of(plan: &Plan, model: &Blueprint, device: &dyn Device) -> Result<Self> {
-        let bytes = |rows, cols| weight_bytes(device, &WeightSpec { rows, cols, format: plan.format() });
+    pub(super) fn of(extent: &Extent, model: &Blueprint, device: &dyn Device) -> Result<Self> {
+        let bytes = |rows, cols| weight_bytes(device, &WeightSpec { rows, cols, format: extent.format });
         let (mut layer, mut gate, mut wide) = (0, 0, model.hidden);
         for spec in &model.layers {
             let mut sum = 0;
@@ -44,13 +56,13 @@ impl Sizes {
             layer = layer.max(sum);
             wide = wide.max(spec.mlp.width).max((spec.mixer.heads + 2 * spec.mixer.kv_heads) * spec.mixer.head_dim);
         }
-        let set = working_set(model, device, 1, plan.max_rows(), plan.max_logit_rows());
+        let set = working_set(model, device, 1, extent.rows, extent.logit_rows);
         let staging = if device.info().unified_memory { 0 } else { STAGING };
         Ok(Self {
             layer,
             gate,
             head: bytes(model.vocab, model.hidden)?,
-            kv: set.kv_layer_bytes * plan.max_blocks() as u64,
+            kv: set.kv_layer_bytes * extent.blocks as u64,
             kv_block: set.kv_layer_bytes,
             logit_row: 4 * model.vocab as u64,
             wide_row: 4 * wide as u64,
@@ -59,8 +71,8 @@ impl Sizes {
     }
 
     /// Checks what must lie in one buffer.
-    pub(super) fn check_buffers(&self, plan: &Plan, info: &DeviceInfo) -> Result<(), Failure> {
-        let (rows, logits) = (plan.max_rows() as u64, plan.max_logit_rows() as u64);
+    pub(super) fn check_buffers(&self, extent: &Extent, info: &DeviceInfo) -> Result<(), Failure> {
+        let (rows, logits) = (extent.rows as u64, extent.logit_rows as u64);
         let limit = info.max_buffer_len;
         for (what, bytes, fits) in [
             ("a gate's weight", self.gate, "choose fewer --bits".to_owned()),
