@@ -23,7 +23,7 @@
 //! # Weights
 //!
 //! `newBufferWithBytesNoCopy` is not used: it wants whole pages at page boundaries, where tensors of a checkpoint do not lie, and
-//! kernels read weights in a layout of their own. Weights are packed from the mapped file straight into shared memory
+//! kernels read weights in a layout of their own. Weights are packed from what was read of the file straight into shared memory
 //! (`Memory::lend`): one copy, which is the packing.
 
 #[cfg(any(target_vendor = "apple", feature = "simulated"))]

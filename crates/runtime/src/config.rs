@@ -230,7 +230,7 @@ impl Default for Engine {
 
 impl Engine {
     /// Rows of one step on a device. More rows make running answers wait longer for each token; on a CPU more than 128 hardly make a prompt
-    /// faster (docs/SERVING.md has the measurement), while a GPU reads all weights once for any number of rows.
+    /// faster (docs/CONFIGURATION.md has the measurement), while a GPU reads all weights once for any number of rows.
     pub fn batch_rows(&self, device: &DeviceInfo) -> usize {
         self.max_batch_rows.unwrap_or(if device.backend == "cpu" { 128 } else { 512 })
     }
