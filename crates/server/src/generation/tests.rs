@@ -101,8 +101,8 @@ async fn ask(model: Script, body: Value) -> (StatusCode, String) {
     let state = AppState::new(Settings::default());
     state.add(Arc::new(model));
     let router = Router::new().route("/parrot", post(squawk)).with_state(state);
-    let request = Request::post("/parrot").body(body.to_string().into()).unwrap();
-    let response: Response = router.oneshot(request.map(|body: String| axum::body::Body::from(body))).await.unwrap();
+    let request = Request::post("/parrot").body(axum::body::Body::from(body.to_string())).unwrap();
+    let response = router.oneshot(request).await.unwrap();
     let status = response.status();
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(bytes.to_vec()).unwrap())
