@@ -27,6 +27,8 @@ pub use error::EngineError;
 pub use kv::spill::SpillOptions;
 pub use metrics::Metrics;
 pub use options::{Info, Options, Parts};
-pub use request::{Event, Finish, FinishReason, Logprobs, PromptToken, Request, Sampling, TokenEvent, Usage};
+pub use request::{
+    Event, Finish, FinishReason, Logprobs, MAX_BIASES, PromptToken, Request, Sampling, TokenEvent, Usage,
+};
 pub use shared::{Health, Pace};
 pub use stream::{Late, Stream};

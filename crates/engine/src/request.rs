@@ -1,5 +1,8 @@
 use crate::error::EngineError;
 
+/// Most logit biases of one request: a step has room for so many of each sequence.
+pub const MAX_BIASES: usize = 1024;
+
 /// Parameters by which tokens are chosen. [`Sampling::default`] is greedy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sampling {

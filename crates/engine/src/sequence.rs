@@ -5,7 +5,7 @@ use crate::request::{Request, Sampling};
 use crate::schedule::history::{HistoryRow, HistoryRows};
 use crate::schedule::plan::{Limits, Observed, Part, Plan};
 use crate::shared::{Arrival, Live};
-use mlx_serving_device::ops::{LogitBias, NO_HISTORY_ROW, SAMPLED, SampleParams, Span};
+use mlx_serving_device::ops::{LogitBias, NO_HISTORY_ROW, SAMPLED, SampleParams};
 use mlx_serving_model::BLOCK_TOKENS;
 use mlx_serving_text::{AnswerText, Tokenizer};
 use std::ops::Range;
@@ -191,38 +191,39 @@ impl Sequence {
     /// Adds as many of its rows to a step as there is room for.
     pub(crate) fn join(&mut self, plan: &mut Plan, limits: Limits, history: &HistoryRows) {
         let Some(blocks) = &self.blocks else { return };
-        let (first_row, start) = (plan.tokens.len(), self.computed);
-        let first_logits = plan.logit_rows.len();
-        let mut scored = Vec::new();
+        let (first_row, start) = (plan.batch.tokens.len(), self.computed);
+        let first_logits = plan.batch.logit_rows.len();
+        let (mut rows, mut scored, mut newest) = (0, Vec::new(), None);
         if start < self.tokens.len() {
             for position in start..self.tokens.len() {
                 let scores = self.scores_at(position);
                 let logits = scores || self.samples_at(position);
-                if plan.tokens.len() == limits.rows || logits && plan.logit_rows.len() == limits.sequences {
+                let row = first_row + rows;
+                if row == limits.rows || logits && plan.batch.logit_rows.len() == limits.sequences {
                     break;
                 }
-                plan.row(self.tokens[position], position, logits);
+                if logits {
+                    plan.batch.logit_rows.push(row as u32);
+                }
                 if scores {
                     scored.push(self.tokens[position + 1]);
                 }
+                rows += 1;
             }
         } else if let Some((step, sample)) = self.last_sample
             && step + 1 == plan.step
-            && plan.tokens.len() < limits.rows
+            && first_row < limits.rows
         {
             // Its newest token is on the device still: usable if the very last step sampled it.
-            plan.row(SAMPLED | sample, start, true);
-            plan.continues = true;
+            plan.batch.logit_rows.push(first_row as u32);
+            (rows, newest, plan.continues) = (1, Some([SAMPLED | sample]), true);
         }
-        let rows = plan.tokens.len() - first_row;
         if rows == 0 {
             return;
         }
-        let table = plan.tables.len() as u32;
-        plan.tables.extend(&blocks.ids()[..(start + rows).div_ceil(BLOCK_TOKENS)]);
-        plan.spans.push(Span { first_row: first_row as u32, rows: rows as u32, start: start as u32, table });
-        plan.prompts.push(self.prompt as u32);
-        plan.max_context = plan.max_context.max(start + rows);
+        let tokens = newest.as_ref().map_or_else(|| &self.tokens[start..start + rows], |newest| &newest[..]);
+        let table = &blocks.ids()[..(start + rows).div_ceil(BLOCK_TOKENS)];
+        plan.batch.push(tokens, start, self.prompt, table.iter().copied());
         plan.params.extend(scored.iter().map(|_| SampleParams::GREEDY));
         self.computed = start + rows;
         self.started.get_or_insert_with(Instant::now);

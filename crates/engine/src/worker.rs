@@ -213,7 +213,7 @@ impl Worker {
     /// Hands a completed step's results to their sequences.
     fn deliver(&mut self, plan: &Plan, tokens: &[u32]) {
         let metrics = &self.status.metrics;
-        metrics.step_tokens.observe(plan.tokens.len() as f64);
+        metrics.step_tokens.observe(plan.batch.tokens.len() as f64);
         for (part, completed) in plan.outcomes() {
             let results = self.stepper.results(part, tokens);
             if !self.scheduler.complete(part, completed, results, metrics) {

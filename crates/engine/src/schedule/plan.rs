@@ -1,6 +1,7 @@
 use crate::kv::block_pool::Moves;
 use crate::request::Logprobs;
-use mlx_serving_device::ops::{LogitBias, SampleParams, Span};
+use mlx_serving_device::ops::{LogitBias, SampleParams};
+use mlx_serving_model::inputs::Sequences;
 use std::ops::Range;
 
 /// Bounds of a step.
@@ -29,22 +30,13 @@ pub(crate) enum Next {
 pub(crate) struct Plan {
     /// Number of the step.
     pub step: u64,
-    /// Token words, see [`SAMPLED`](mlx_serving_device::ops::SAMPLED).
-    pub tokens: Vec<u32>,
-    pub positions: Vec<u32>,
-    pub spans: Vec<Span>,
-    pub tables: Vec<u32>,
-    /// Rows whose logits are needed, part by part. A token is sampled from each; those of rows that score are not looked at.
-    pub logit_rows: Vec<u32>,
+    /// The rows of its sequences. A token is sampled from each row of logits; those of rows that score are not looked at.
+    pub batch: Sequences,
     /// Parameters of each row of logits.
     pub params: Vec<SampleParams>,
     /// Logit biases, to which the parameters refer.
     pub biases: Vec<LogitBias>,
     pub parts: Vec<Part>,
-    /// One beyond the largest position.
-    pub max_context: usize,
-    /// Prompt length of each span's sequence.
-    pub prompts: Vec<u32>,
     /// A row refers to the previous step's sampled tokens.
     pub continues: bool,
     /// Blocks that move before it.
@@ -92,21 +84,12 @@ pub(crate) struct Results {
 impl Plan {
     /// Each part with the number of its sequence's positions that are computed once the step has completed.
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = (&Part, usize)> {
-        self.parts.iter().zip(self.spans.iter().map(|span| (span.start + span.rows) as usize))
+        self.parts.iter().zip(self.batch.spans.iter().map(|span| (span.start + span.rows) as usize))
     }
 
     /// The host reads its logits.
     pub(crate) fn reads_logits(&self) -> bool {
         self.parts.iter().any(|part| !part.scores.is_empty() || part.sample.is_some() && part.sampled_top.is_some())
-    }
-
-    /// Adds a row; with `logits`, room for what is sampled from it.
-    pub(crate) fn row(&mut self, token: u32, position: usize, logits: bool) {
-        if logits {
-            self.logit_rows.push(self.tokens.len() as u32);
-        }
-        self.tokens.push(token);
-        self.positions.push(position as u32);
     }
 }
 

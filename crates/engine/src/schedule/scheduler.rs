@@ -98,7 +98,7 @@ impl Scheduler {
                 sequence.join(&mut plan, self.limits, &self.history);
             }
         }
-        while plan.tokens.len() < self.limits.rows && self.running.len() < self.limits.sequences {
+        while plan.batch.tokens.len() < self.limits.rows && self.running.len() < self.limits.sequences {
             let Some(mut sequence) = self.waiting.pop_front() else { break };
             let Some(admitted) = sequence.admit(&self.pool) else {
                 self.waiting.push_front(sequence);
@@ -112,7 +112,7 @@ impl Scheduler {
             sequence.join(&mut plan, self.limits, &self.history);
             self.running.push(sequence);
         }
-        if plan.tokens.is_empty() {
+        if plan.batch.tokens.is_empty() {
             return if in_flight > 0 { Next::Drain } else { Next::Idle };
         }
         self.step = plan.step;

@@ -1,12 +1,8 @@
+use crate::request::MAX_BIASES;
 use crate::schedule::plan::Plan;
-use mlx_serving_device::ops::{Batch, LogitBias, SampleParams, Span};
+use mlx_serving_device::ops::{LogitBias, SampleParams, Span};
 use mlx_serving_device::{Buffer, Result};
-
-/// Every array starts at a multiple of this: the strictest binding alignment of the backends.
-const ALIGN: u64 = 256;
-
-/// Largest number of logit biases that one step carries for each sequence.
-pub(crate) const MAX_BIASES: usize = 1024;
+use mlx_serving_model::inputs::{self, ALIGN, Packer};
 
 /// Bounds that decide how long a step's inputs are.
 #[derive(Debug, Clone, Copy)]
@@ -38,9 +34,7 @@ impl Bounds {
 /// A step's inputs in device memory.
 #[derive(Debug)]
 pub(crate) struct StepInputs {
-    pub batch: Batch,
-    pub tokens: Buffer,
-    pub logit_rows: Buffer,
+    pub sequences: inputs::StepInputs,
     pub params: Buffer,
     pub biases: Buffer,
 }
@@ -48,36 +42,11 @@ pub(crate) struct StepInputs {
 /// Writes a plan's inputs to `host`. They are returned as views of `device`, into which as many bytes as are returned beside them
 /// are to be copied, if it is not `host` itself.
 pub(crate) fn pack(host: &Buffer, device: &Buffer, plan: &Plan) -> Result<(StepInputs, u64)> {
-    let mut cursor = Cursor { host, device, at: 0 };
+    let mut packer = Packer::new(host, device);
     let inputs = StepInputs {
-        tokens: cursor.put(&plan.tokens)?,
-        batch: Batch {
-            rows: plan.tokens.len(),
-            sequences: plan.spans.len(),
-            max_context: plan.max_context,
-            positions: cursor.put(&plan.positions)?,
-            spans: cursor.put(&plan.spans)?,
-            block_tables: cursor.put(&plan.tables)?,
-        },
-        logit_rows: cursor.put(&plan.logit_rows)?,
-        params: cursor.put(&plan.params)?,
-        biases: cursor.put(&plan.biases)?,
+        sequences: packer.sequences(&plan.batch)?,
+        params: packer.put(&plan.params)?,
+        biases: packer.put(&plan.biases)?,
     };
-    Ok((inputs, cursor.at))
-}
-
-struct Cursor<'a> {
-    host: &'a Buffer,
-    device: &'a Buffer,
-    at: u64,
-}
-
-impl Cursor<'_> {
-    fn put<T: bytemuck::NoUninit>(&mut self, values: &[T]) -> Result<Buffer> {
-        let len = size_of_val(values) as u64;
-        self.host.write(self.at, values)?;
-        let place = self.device.slice(self.at..self.at + len)?;
-        self.at = (self.at + len).next_multiple_of(ALIGN);
-        Ok(place)
-    }
+    Ok((inputs, packer.bytes()))
 }

@@ -138,18 +138,10 @@ impl Stepper {
         }
         let allocate = self.layer.allocate.as_ref();
         let observed = self.history.observe(encoder, plan, allocate)?;
-        let StepInputs { batch, tokens, logit_rows, params, biases } = inputs;
-        let logit_count = plan.logit_rows.len();
-        let previous = previous.filter(|_| plan.continues).map(|p| p.sampled.clone());
-        let step = Step {
-            batch,
-            tokens,
-            sampled: previous,
-            logit_rows,
-            logit_count,
-            spans: &plan.spans,
-            prompts: &plan.prompts,
-        };
+        let StepInputs { sequences, params, biases } = inputs;
+        let logit_count = plan.batch.logit_rows.len();
+        let sampled_before = previous.filter(|_| plan.continues).map(|p| p.sampled.clone());
+        let step = Step { sampled: sampled_before, ..sequences.step(&plan.batch) };
         let rope = self.model.forward(encoder, &step, &self.cache, &self.scratch, allocate)?;
         if logit_count > 0 {
             encoder.record(Op::Sample(Sample {

@@ -3,7 +3,7 @@
 
 use super::object::fields;
 use crate::error::shorten;
-use mlx_serving_engine::Sampling;
+use mlx_serving_engine::{MAX_BIASES, Sampling};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use std::fmt;
 
@@ -53,9 +53,6 @@ impl<'de> Deserialize<'de> for TopK {
         }
     }
 }
-
-/// Entries that one slot of the engine's ring has for each sequence.
-const MAX_BIASES: usize = 1024;
 
 /// `logit_bias`: token ids to additions.
 #[derive(Debug, Default)]

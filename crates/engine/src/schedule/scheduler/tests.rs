@@ -80,7 +80,7 @@ fn a_prompt_is_cut_into_chunks_and_samples_at_its_end_only() {
     let sizes: Vec<_> = (0..3)
         .map(|_| {
             let plan = s.step(0);
-            (plan.tokens.len(), plan.logit_rows.clone(), plan.parts[0].sample)
+            (plan.batch.tokens.len(), plan.batch.logit_rows.clone(), plan.parts[0].sample)
         })
         .collect();
     assert_eq!(sizes, [(16, vec![], None), (16, vec![], None), (8, vec![7], Some(0))]);
@@ -95,9 +95,9 @@ fn decode_rows_come_before_prompt_chunks() {
     s.submit(2, prompt(20, 1), 4);
     let plan = s.step(0);
     assert_eq!(plan.parts.iter().map(|p| p.id).collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(plan.spans[0].rows, 1);
-    assert_eq!(plan.spans[1].rows, 7);
-    assert_eq!(plan.tokens[0], 7);
+    assert_eq!(plan.batch.spans[0].rows, 1);
+    assert_eq!(plan.batch.spans[1].rows, 7);
+    assert_eq!(plan.batch.tokens[0], 7);
 }
 
 #[test]
@@ -109,11 +109,11 @@ fn a_step_ahead_refers_to_the_sampled_token_of_the_step_before() {
     assert!(!first.continues);
     let ahead = s.step(1);
     assert!(ahead.continues);
-    assert_eq!(ahead.tokens, [SAMPLED, SAMPLED | 1]);
-    assert_eq!(ahead.positions, [3, 4]);
+    assert_eq!(ahead.batch.tokens, [SAMPLED, SAMPLED | 1]);
+    assert_eq!(ahead.batch.positions, [3, 4]);
     s.complete(&first, |_, _| 5);
     let third = s.step(1);
-    assert_eq!((third.positions.clone(), third.continues), (vec![4, 5], true));
+    assert_eq!((third.batch.positions.clone(), third.continues), (vec![4, 5], true));
 }
 
 #[test]
@@ -135,12 +135,12 @@ fn three_steps_in_flight_each_refer_to_the_one_before() {
     s.submit(3, prompt(1, 2), 9);
     let first = s.step(0);
     let second = s.step(1);
-    assert_eq!(second.tokens, [SAMPLED, SAMPLED | 1, SAMPLED | 2]);
+    assert_eq!(second.batch.tokens, [SAMPLED, SAMPLED | 1, SAMPLED | 2]);
     // The second sequence is at its length, so the third's row moves up among the samples.
     let third = s.step(2);
-    assert_eq!((third.tokens.clone(), third.positions.clone()), (vec![SAMPLED, SAMPLED | 2], vec![4, 2]));
+    assert_eq!((third.batch.tokens.clone(), third.batch.positions.clone()), (vec![SAMPLED, SAMPLED | 2], vec![4, 2]));
     s.complete(&first, |_, _| 5);
-    assert_eq!(s.step(2).tokens, [SAMPLED, SAMPLED | 1]);
+    assert_eq!(s.step(2).batch.tokens, [SAMPLED, SAMPLED | 1]);
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_prompt_seen_before_is_not_computed_again() {
     assert!(s.scheduler.running.is_empty());
     s.submit(2, prompt(33, 0), 1);
     let plan = s.step(0);
-    assert_eq!((plan.tokens.len(), plan.spans[0].start), (1, 32));
+    assert_eq!((plan.batch.tokens.len(), plan.batch.spans[0].start), (1, 32));
     assert_eq!((s.scheduler.counts.prefix_queries, s.scheduler.counts.prefix_hits), (66, 32));
 }
 
@@ -219,7 +219,7 @@ fn a_scored_prompt_has_no_more_rows_than_there_are_for_logits() {
     let mut scores = Vec::new();
     for _ in 0..3 {
         let plan = s.step(0);
-        assert_eq!(plan.logit_rows.len(), plan.tokens.len().min(4));
+        assert_eq!(plan.batch.logit_rows.len(), plan.batch.tokens.len().min(4));
         scores.push((plan.parts[0].scores.clone(), plan.parts[0].sample));
         s.complete(&plan, |_, _| 7);
         told.push(s.told(1));
@@ -235,17 +235,17 @@ fn a_prompt_that_is_only_scored_ends_with_a_row_that_needs_no_logits() {
     s.submit_scored(1, prompt(5, 0), 0);
     let plan = s.step(0);
     assert_eq!(
-        (plan.logit_rows.clone(), plan.parts[0].scores.clone(), plan.parts[0].sample),
+        (plan.batch.logit_rows.clone(), plan.parts[0].scores.clone(), plan.parts[0].sample),
         (vec![0, 1, 2, 3], 0..4, None)
     );
-    assert_eq!(plan.tokens.len(), 5);
+    assert_eq!(plan.batch.tokens.len(), 5);
     s.complete(&plan, |_, _| 7);
     assert_eq!(s.told(1), prompt(5, 0));
     assert!(matches!(s.scheduler.plan(0), Next::Idle));
     assert!(s.scheduler.is_empty());
     s.submit_scored(2, prompt(1, 0), 0);
     let plan = s.step(0);
-    assert!(plan.logit_rows.is_empty());
+    assert!(plan.batch.logit_rows.is_empty());
     s.complete(&plan, |_, _| 7);
     assert_eq!(s.told(2), prompt(1, 0));
 }
@@ -263,8 +263,8 @@ fn rows_of_logits_go_to_decoding_sequences_first_and_then_in_order() {
     let parts: Vec<_> = plan.parts.iter().map(|p| (p.id, p.scores.len(), p.sample)).collect();
     // The last has no row of logits left for its newest token.
     assert_eq!(parts, [(1, 0, Some(0)), (2, 0, Some(1)), (3, 2, None), (4, 0, None)]);
-    assert_eq!(plan.spans.iter().map(|s| s.rows).collect::<Vec<_>>(), [1, 1, 2, 4]);
-    assert_eq!(plan.logit_rows, [0, 1, 2, 3]);
+    assert_eq!(plan.batch.spans.iter().map(|s| s.rows).collect::<Vec<_>>(), [1, 1, 2, 4]);
+    assert_eq!(plan.batch.logit_rows, [0, 1, 2, 3]);
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn what_was_told_is_not_scored_again_and_may_come_from_the_cache() {
     }
     s.submit_scored(2, prompt(40, 0), 1);
     let plan = s.step(0);
-    assert_eq!((plan.spans[0].start, plan.parts[0].scores.len()), (0, 24), "cached positions have no logits");
+    assert_eq!((plan.batch.spans[0].start, plan.parts[0].scores.len()), (0, 24), "cached positions have no logits");
     s.complete(&plan, |_, _| 7);
     assert_eq!(s.told(2), prompt(40, 0)[..25]);
     let mut again = s.scheduler.take(2).unwrap();
@@ -285,9 +285,9 @@ fn what_was_told_is_not_scored_again_and_may_come_from_the_cache() {
     s.scheduler.waiting.push_front(again);
     let plan = s.step(0);
     // 24 positions have served; of those, one block is whole.
-    assert_eq!((plan.spans[0].start, plan.spans[0].rows), (16, 24));
+    assert_eq!((plan.batch.spans[0].start, plan.batch.spans[0].rows), (16, 24));
     assert_eq!((plan.parts[0].scores.clone(), plan.parts[0].sample), (0..15, Some(15)));
-    assert_eq!(plan.logit_rows[0], 8);
+    assert_eq!(plan.batch.logit_rows[0], 8);
     s.complete(&plan, |_, _| 7);
     assert_eq!(s.told(2), prompt(40, 0)[25..]);
 }

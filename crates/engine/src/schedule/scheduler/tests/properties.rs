@@ -33,16 +33,16 @@ proptest! {
             let next = if flight.len() < depth { s.scheduler.plan(flight.len()) } else { Next::Drain };
             match next {
                 Next::Step(plan) => {
-                    let writes: Vec<(u32, u64)> = plan.spans.iter().zip(&plan.parts).flat_map(|(span, part)| {
-                        (span.start..span.start + span.rows).map(|p| (plan.tables[(span.table + p / 16) as usize], part.id)).collect::<Vec<_>>()
+                    let writes: Vec<(u32, u64)> = plan.batch.spans.iter().zip(&plan.parts).flat_map(|(span, part)| {
+                        (span.start..span.start + span.rows).map(|p| (plan.batch.tables[(span.table + p / 16) as usize], part.id)).collect::<Vec<_>>()
                     }).collect();
                     for (block, id) in &writes {
                         prop_assert!(writes.iter().all(|(b, i)| b != block || i == id), "block {} written by two", block);
                     }
-                    prop_assert!(plan.tokens.len() <= rows.max(sequences));
-                    prop_assert!(plan.logit_rows.len() <= sequences);
-                    prop_assert!(plan.parts.iter().flat_map(Part::logit_rows).eq(0..plan.logit_rows.len() as u32));
-                    prop_assert_eq!(plan.params.len(), plan.logit_rows.len());
+                    prop_assert!(plan.batch.tokens.len() <= rows.max(sequences));
+                    prop_assert!(plan.batch.logit_rows.len() <= sequences);
+                    prop_assert!(plan.parts.iter().flat_map(Part::logit_rows).eq(0..plan.batch.logit_rows.len() as u32));
+                    prop_assert_eq!(plan.params.len(), plan.batch.logit_rows.len());
                     let mut counting = Vec::new();
                     for (part, completed) in plan.outcomes() {
                         let Some(row) = part.sample else { continue };
@@ -53,8 +53,8 @@ proptest! {
                         let observed = part.observe.as_ref().map_or(completed, |observed| observed.tokens.len());
                         prop_assert_eq!(observed, completed, "all tokens are known when the first is counted");
                     }
-                    for (span, part) in plan.spans.iter().zip(&plan.parts) {
-                        let word = plan.tokens[span.first_row as usize];
+                    for (span, part) in plan.batch.spans.iter().zip(&plan.parts) {
+                        let word = plan.batch.tokens[span.first_row as usize];
                         if word & SAMPLED != 0 {
                             let previous = flight.back().expect("the step before is in flight");
                             let source = previous.parts.iter().find(|p| p.id == part.id).and_then(|p| p.sample);
