@@ -1,6 +1,7 @@
 //! Queues of events between the engine's thread and whoever reads them, bounded by what may lie unread.
 
-use crate::{EngineError, Event};
+use crate::error::EngineError;
+use crate::request::Event;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::poll_fn;
@@ -36,11 +37,11 @@ struct Open {
 struct Queue {
     number: u64,
     backlog: Arc<Backlog>,
-    state: Mutex<State>,
+    unread: Mutex<Unread>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Unread {
     events: VecDeque<Event>,
     /// Bytes of the events.
     bytes: usize,
@@ -61,7 +62,7 @@ impl Backlog {
     pub(crate) fn open(self: &Arc<Self>) -> (Sender, Receiver) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.next += 1;
-        let queue = Arc::new(Queue { number: open.next, backlog: self.clone(), state: Mutex::default() });
+        let queue = Arc::new(Queue { number: open.next, backlog: self.clone(), unread: Mutex::default() });
         open.queues.insert(queue.number, queue.clone());
         (Sender(queue.clone()), Receiver(queue))
     }
@@ -86,41 +87,41 @@ impl Backlog {
 }
 
 impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Unread> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the stream for its reader's slowness: what lies unread gives way to the error.
     fn cut_off(&self, why: impl FnOnce(usize) -> String) {
-        let mut state = self.lock();
-        if state.events.is_empty() || state.slow.is_some() {
+        let mut unread = self.lock();
+        if unread.events.is_empty() || unread.slow.is_some() {
             return;
         }
-        let error = EngineError::Slow(why(state.bytes));
-        self.clear(&mut state);
-        self.push(&mut state, Event::Failed(error.clone()));
-        (state.ended, state.slow) = (true, Some(error));
-        wake(state);
+        let error = EngineError::Slow(why(unread.bytes));
+        self.clear(&mut unread);
+        self.push(&mut unread, Event::Failed(error.clone()));
+        (unread.ended, unread.slow) = (true, Some(error));
+        wake(unread);
     }
 
-    fn push(&self, state: &mut State, event: Event) {
+    fn push(&self, unread: &mut Unread, event: Event) {
         let bytes = bytes(&event);
-        state.bytes += bytes;
+        unread.bytes += bytes;
         self.backlog.unread.fetch_add(bytes, Ordering::Relaxed);
-        state.events.push_back(event);
+        unread.events.push_back(event);
     }
 
-    fn pop(&self, state: &mut State) -> Option<Event> {
-        let event = state.events.pop_front()?;
+    fn pop(&self, unread: &mut Unread) -> Option<Event> {
+        let event = unread.events.pop_front()?;
         let bytes = bytes(&event);
-        state.bytes -= bytes;
+        unread.bytes -= bytes;
         self.backlog.unread.fetch_sub(bytes, Ordering::Relaxed);
         Some(event)
     }
 
-    fn clear(&self, state: &mut State) {
-        self.backlog.unread.fetch_sub(std::mem::take(&mut state.bytes), Ordering::Relaxed);
-        state.events = VecDeque::new();
+    fn clear(&self, unread: &mut Unread) {
+        self.backlog.unread.fetch_sub(std::mem::take(&mut unread.bytes), Ordering::Relaxed);
+        unread.events = VecDeque::new();
     }
 }
 
@@ -131,9 +132,9 @@ impl fmt::Debug for Queue {
 }
 
 /// Lets the reader go on.
-fn wake(mut state: MutexGuard<'_, State>) {
-    let reader = state.reader.take();
-    drop(state);
+fn wake(mut unread: MutexGuard<'_, Unread>) {
+    let reader = unread.reader.take();
+    drop(unread);
     if let Some(reader) = reader {
         reader.wake();
     }
@@ -163,15 +164,15 @@ impl Sender {
     /// this one or, of all, the slowest. A single event is never too much.
     pub(crate) fn send(&self, event: Event) {
         let Queue { backlog, .. } = &*self.0;
-        let mut state = self.0.lock();
-        if state.ended {
+        let mut unread = self.0.lock();
+        if unread.ended {
             return;
         }
-        state.ended = event.is_last();
-        self.0.push(&mut state, event);
+        unread.ended = event.is_last();
+        self.0.push(&mut unread, event);
         let limit = backlog.limits.stream;
-        let slow = !state.ended && state.events.len() > 1 && state.bytes > limit;
-        wake(state);
+        let slow = !unread.ended && unread.events.len() > 1 && unread.bytes > limit;
+        wake(unread);
         if slow {
             self.0.cut_off(|unread| format!("{unread} bytes of its answer lie unread, more than {limit}"));
         } else if backlog.unread() > backlog.limits.all {
@@ -192,9 +193,9 @@ impl Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.ended = true;
-        wake(state);
+        let mut unread = self.0.lock();
+        unread.ended = true;
+        wake(unread);
     }
 }
 
@@ -225,24 +226,24 @@ impl Receiver {
     }
 
     fn poll(&mut self, context: &Context<'_>) -> Poll<Option<Event>> {
-        let mut state = self.0.lock();
-        if let Some(event) = self.0.pop(&mut state) {
+        let mut unread = self.0.lock();
+        if let Some(event) = self.0.pop(&mut unread) {
             return Poll::Ready(Some(event));
         }
-        if state.ended {
+        if unread.ended {
             return Poll::Ready(None);
         }
-        state.reader = Some(context.waker().clone());
+        unread.reader = Some(context.waker().clone());
         Poll::Pending
     }
 }
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
-        state.ended = true;
-        self.0.clear(&mut state);
-        drop(state);
+        let mut unread = self.0.lock();
+        unread.ended = true;
+        self.0.clear(&mut unread);
+        drop(unread);
         let mut open = self.0.backlog.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.queues.remove(&self.0.number);
     }
@@ -258,5 +259,4 @@ impl Wake for Unpark {
 }
 
 #[cfg(test)]
-#[path = "events_tests.rs"]
 mod tests;

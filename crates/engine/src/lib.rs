@@ -1,31 +1,32 @@
 //! The engine: one thread owns the device and turns requests into tokens.
 //!
 //! [`Engine::start`] takes a loaded model; [`Engine::submit`] returns a [`Stream`] of [`Event`]s. Dropping the stream cancels
-//! the request within one step. Within: the scheduler plans a ragged batch, the submitter hands out a slot with an encoder, the
-//! model records its ops, sampling follows, and what earlier slots have completed is detokenized and sent.
+//! the request within one step. Within: the scheduler plans a ragged batch with all that encoding it needs, the submitter hands
+//! out a slot with an encoder, the model records its ops, sampling follows, and what earlier slots have completed is detokenized
+//! and sent.
 #![forbid(unsafe_code)]
 
-mod block_pool;
-mod client;
 mod clock;
+mod engine;
 mod error;
 mod events;
-mod handle;
-mod logprobs;
+mod kv;
 mod metrics;
+mod options;
+mod recovery;
 mod request;
-mod scheduler;
-mod spill;
-mod spill_file;
+mod schedule;
+mod sequence;
+mod shared;
 mod step;
 mod stream;
-mod uniforms;
 mod worker;
 
+pub use engine::Engine;
 pub use error::EngineError;
-pub use handle::{Engine, Health, Info, Options, Pace};
+pub use kv::spill::SpillOptions;
 pub use metrics::Metrics;
+pub use options::{Info, Options, Parts};
 pub use request::{Event, Finish, FinishReason, Logprobs, PromptToken, Request, Sampling, TokenEvent, Usage};
-pub use spill::SpillOptions;
+pub use shared::{Health, Pace};
 pub use stream::{Late, Stream};
-pub use worker::Parts;

@@ -1,4 +1,4 @@
-use crate::{FinishReason, Request, Usage};
+use crate::request::{FinishReason, Request, Usage};
 use mlx_serving_metrics::{Counter, Gauge, Histogram, Labeled, lengths};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};

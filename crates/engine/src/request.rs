@@ -1,4 +1,4 @@
-use crate::EngineError;
+use crate::error::EngineError;
 
 /// Parameters by which tokens are chosen. [`Sampling::default`] is greedy.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,6 +93,9 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Report the same for the prompt's tokens. Only then may `max_tokens` be 0.
     pub prompt_logprobs: Option<usize>,
+    /// Requests share what is computed of a common beginning of their prompts only where their salts are equal: whatever else
+    /// it depends on, or whoever must not learn of it, has a salt of its own.
+    pub salt: u64,
     /// The answer begins a text of its own instead of going on where the prompt ends: the space that sentencepiece models put
     /// before a text's first word is left out.
     pub begins_text: bool,

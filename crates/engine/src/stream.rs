@@ -1,6 +1,7 @@
+use crate::error::EngineError;
 use crate::events::Receiver;
-use crate::handle::Shared;
-use crate::{EngineError, Event};
+use crate::request::Event;
+use crate::shared::EngineStatus;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -11,13 +12,13 @@ pub struct Stream {
     receiver: Receiver,
     /// The last event has come.
     ended: bool,
-    shared: Arc<Shared>,
+    status: Arc<EngineStatus>,
 }
 
 impl Stream {
     /// Of a request that was just queued.
-    pub(crate) fn new(receiver: Receiver, shared: Arc<Shared>) -> Self {
-        Self { receiver, ended: false, shared }
+    pub(crate) fn new(receiver: Receiver, status: Arc<EngineStatus>) -> Self {
+        Self { receiver, ended: false, status }
     }
 
     /// The next event; `None` after the last.
@@ -52,7 +53,7 @@ impl Stream {
             None if self.ended => None,
             None => {
                 self.ended = true;
-                let reason = self.shared.reason().unwrap_or_else(|| "its thread has ended".into());
+                let reason = self.status.reason().unwrap_or_else(|| "its thread has ended".into());
                 Some(Event::Failed(EngineError::Stopped(reason)))
             }
         }

@@ -1,8 +1,29 @@
-use crate::Logprobs;
+use crate::request::Logprobs;
+use mlx_serving_device::Result;
+use mlx_serving_model::Scratch;
+
+/// Reads log-probabilities from the logits of the last completed step.
+#[derive(Debug)]
+pub(crate) struct LogitReader {
+    /// A row of logits.
+    row: Vec<f32>,
+}
+
+impl LogitReader {
+    pub(crate) fn new(vocab: usize) -> Self {
+        Self { row: vec![0.0; vocab] }
+    }
+
+    /// Log-probabilities of `token` and of the `top` most likely at a row of logits.
+    pub(crate) fn read(&mut self, scratch: &Scratch, row: u32, token: u32, top: usize) -> Result<Logprobs> {
+        scratch.read_logits(row as usize, &mut self.row)?;
+        Ok(log_softmax(&self.row, token, top))
+    }
+}
 
 /// Natural log-probabilities of `token` and of the `top` most likely, from raw logits. As in sampling, NaN counts as −∞: no
 /// share, and no place among the likely ones.
-pub(crate) fn log_softmax(logits: &[f32], token: u32, top: usize) -> Logprobs {
+fn log_softmax(logits: &[f32], token: u32, top: usize) -> Logprobs {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     // Of infinite ones, too.
     let below = |logit: f32| if logit == max { 0.0 } else { f64::from(logit - max) };

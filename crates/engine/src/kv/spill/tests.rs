@@ -1,11 +1,11 @@
 use super::*;
-use crate::block_pool::BLOCK_TOKENS;
+use crate::kv::prefix::Chain;
+use mlx_serving_model::BLOCK_TOKENS;
 
 const BYTES: usize = 64;
 
-fn content(salt: u32) -> Content {
-    let tokens = [salt; BLOCK_TOKENS];
-    Content { prefix: Prefix::ROOT.extend(&tokens), parent: Prefix::ROOT, tokens }
+fn content(number: u32) -> Content {
+    Chain::new(0).next(&[number; BLOCK_TOKENS])
 }
 
 fn store(memory: usize, file: Option<(PathBuf, usize)>) -> (Arc<SpillStore>, SpillMetrics) {
@@ -15,14 +15,14 @@ fn store(memory: usize, file: Option<(PathBuf, usize)>) -> (Arc<SpillStore>, Spi
     (SpillStore::open(&options, BYTES as u64, metrics.clone()).unwrap().unwrap(), metrics)
 }
 
-fn put(store: &SpillStore, salts: std::ops::Range<u32>) {
-    let bytes: Vec<u8> = salts.clone().flat_map(|s| [s as u8; BYTES]).collect();
-    store.insert(salts.map(content).collect(), &bytes);
+fn put(store: &SpillStore, numbers: std::ops::Range<u32>) {
+    let bytes: Vec<u8> = numbers.clone().flat_map(|s| [s as u8; BYTES]).collect();
+    store.insert(numbers.map(content).collect(), &bytes);
 }
 
-fn get(store: &SpillStore, salt: u32) -> Option<u8> {
+fn get(store: &SpillStore, number: u32) -> Option<u8> {
     let mut out = [0; BYTES];
-    store.fetch(&content(salt))?.read(&mut out).unwrap();
+    store.fetch(&content(number))?.read(&mut out).unwrap();
     assert!(out.iter().all(|&b| b == out[0]));
     Some(out[0])
 }
@@ -47,11 +47,12 @@ fn the_least_recently_used_goes_to_the_file_and_then_for_good() {
 }
 
 #[test]
-fn a_block_with_the_same_prefix_but_other_tokens_is_no_match() {
+fn a_block_with_the_same_prefix_but_other_tokens_or_salt_is_no_match() {
     let (store, _) = store(2, None);
     put(&store, 7..8);
-    let forged = Content { tokens: [8; BLOCK_TOKENS], ..content(7) };
-    assert!(store.fetch(&forged).is_none() && !store.contains(&forged) && store.contains(&content(7)));
+    for forged in [content(7).forged(), content(7).salted(1)] {
+        assert!(store.fetch(&forged).is_none() && !store.contains(&forged) && store.contains(&content(7)));
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use crate::scheduler::Plan;
+use crate::schedule::plan::Plan;
 use mlx_serving_device::ops::{Batch, LogitBias, SampleParams, Span};
 use mlx_serving_device::{Buffer, Result};
 
@@ -8,7 +8,7 @@ const ALIGN: u64 = 256;
 /// Largest number of logit biases that one step carries for each sequence.
 pub(crate) const MAX_BIASES: usize = 1024;
 
-/// Bounds that decide how long a slot's uniforms are.
+/// Bounds that decide how long a step's inputs are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Bounds {
     pub rows: usize,
@@ -17,7 +17,7 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    /// Bytes of a slot's uniforms: the longest step, every array aligned, and the sampled tokens at the end.
+    /// Bytes of a step's inputs: the longest step, every array aligned, and the sampled tokens at the end.
     pub(crate) fn bytes(&self) -> u64 {
         let words = [
             2 * self.rows,
@@ -28,10 +28,10 @@ impl Bounds {
     }
 
     /// Place of the sampled tokens: always the same, so that the next step can refer to it.
-    pub(crate) fn sampled(&self, uniforms: &Buffer) -> Result<Buffer> {
+    pub(crate) fn sampled(&self, inputs: &Buffer) -> Result<Buffer> {
         let len = (4 * self.sequences as u64).next_multiple_of(ALIGN);
-        let start = (uniforms.len() - len) / ALIGN * ALIGN;
-        uniforms.slice(start..start + 4 * self.sequences as u64)
+        let start = (inputs.len() - len) / ALIGN * ALIGN;
+        inputs.slice(start..start + 4 * self.sequences as u64)
     }
 }
 
@@ -45,16 +45,10 @@ pub(crate) struct StepInputs {
     pub biases: Buffer,
 }
 
-/// Writes a plan and its sampling parameters into a slot's uniforms. The inputs are views of `device`, into which the bytes
-/// that are returned beside them are to be copied, if it is not `uniforms` itself.
-pub(crate) fn pack(
-    uniforms: &Buffer,
-    device: &Buffer,
-    plan: &Plan,
-    params: &[SampleParams],
-    biases: &[LogitBias],
-) -> Result<(StepInputs, u64)> {
-    let mut cursor = Cursor { uniforms, device, at: 0 };
+/// Writes a plan's inputs to `host`. They are returned as views of `device`, into which as many bytes as are returned beside them
+/// are to be copied, if it is not `host` itself.
+pub(crate) fn pack(host: &Buffer, device: &Buffer, plan: &Plan) -> Result<(StepInputs, u64)> {
+    let mut cursor = Cursor { host, device, at: 0 };
     let inputs = StepInputs {
         tokens: cursor.put(&plan.tokens)?,
         batch: Batch {
@@ -66,14 +60,14 @@ pub(crate) fn pack(
             block_tables: cursor.put(&plan.tables)?,
         },
         logit_rows: cursor.put(&plan.logit_rows)?,
-        params: cursor.put(params)?,
-        biases: cursor.put(biases)?,
+        params: cursor.put(&plan.params)?,
+        biases: cursor.put(&plan.biases)?,
     };
     Ok((inputs, cursor.at))
 }
 
 struct Cursor<'a> {
-    uniforms: &'a Buffer,
+    host: &'a Buffer,
     device: &'a Buffer,
     at: u64,
 }
@@ -81,7 +75,7 @@ struct Cursor<'a> {
 impl Cursor<'_> {
     fn put<T: bytemuck::NoUninit>(&mut self, values: &[T]) -> Result<Buffer> {
         let len = size_of_val(values) as u64;
-        self.uniforms.write(self.at, values)?;
+        self.host.write(self.at, values)?;
         let place = self.device.slice(self.at..self.at + len)?;
         self.at = (self.at + len).next_multiple_of(ALIGN);
         Ok(place)

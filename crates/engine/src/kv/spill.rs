@@ -1,9 +1,9 @@
 //! Storage for blocks of the prefix cache whose room the device needs: host memory, then a file; both bounded.
 
-use crate::EngineError;
-use crate::block_pool::{Content, Prefix};
+use crate::error::EngineError;
+use crate::kv::prefix::{Content, Prefix};
+use crate::kv::spill_file::{FileSlot, SpillFile};
 use crate::metrics::SpillMetrics;
-use crate::spill_file::{Slot, SpillFile};
 use mlx_serving_device::DeviceError;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -61,7 +61,7 @@ pub(crate) struct Spilled {
 #[derive(Debug, Clone)]
 enum Place {
     Memory(Arc<[u8]>),
-    File(Arc<SpillFile>, Arc<Slot>),
+    File(Arc<SpillFile>, Arc<FileSlot>),
 }
 
 impl Spilled {
@@ -227,5 +227,4 @@ impl SpillStore {
 }
 
 #[cfg(test)]
-#[path = "spill_tests.rs"]
 mod tests;

@@ -28,12 +28,12 @@ struct Free {
 
 /// A slot, free again when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct FileSlot {
     number: u64,
     free: Arc<Mutex<Free>>,
 }
 
-impl Drop for Slot {
+impl Drop for FileSlot {
     fn drop(&mut self) {
         self.free.lock().unwrap_or_else(PoisonError::into_inner).used_before.push(self.number);
     }
@@ -62,7 +62,7 @@ impl SpillFile {
     }
 
     /// A slot that nobody holds.
-    pub(crate) fn slot(&self) -> Option<Arc<Slot>> {
+    pub(crate) fn slot(&self) -> Option<Arc<FileSlot>> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let number = match free.used_before.pop() {
             Some(number) => number,
@@ -72,22 +72,22 @@ impl SpillFile {
             }
             None => return None,
         };
-        Some(Arc::new(Slot { number, free: self.free.clone() }))
+        Some(Arc::new(FileSlot { number, free: self.free.clone() }))
     }
 
-    pub(crate) fn write(&self, slot: &Slot, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&self, slot: &FileSlot, bytes: &[u8]) -> io::Result<()> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(self.place(slot))?;
         file.write_all(bytes)
     }
 
-    pub(crate) fn read(&self, slot: &Slot, bytes: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn read(&self, slot: &FileSlot, bytes: &mut [u8]) -> io::Result<()> {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(self.place(slot))?;
         file.read_exact(bytes)
     }
 
-    fn place(&self, slot: &Slot) -> SeekFrom {
+    fn place(&self, slot: &FileSlot) -> SeekFrom {
         SeekFrom::Start(MAGIC.len() as u64 + slot.number * self.slot_bytes)
     }
 }

@@ -1,0 +1,71 @@
+use crate::kv::spill::SpillOptions;
+use mlx_serving_device::Device;
+use mlx_serving_metal_layer::MetalLayer;
+use mlx_serving_model::Model;
+use mlx_serving_text::Tokenizer;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Parts of an engine.
+#[derive(Debug)]
+pub struct Parts {
+    /// The device.
+    pub device: Arc<dyn Device>,
+    /// Allocate, transfer, submit.
+    pub layer: MetalLayer,
+    /// The loaded model.
+    pub model: Model,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Tokens that end an answer.
+    pub eos: Vec<u32>,
+}
+
+/// Bounds of an engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// Sequences that run at once.
+    pub max_sequences: usize,
+    /// Rows of one step: decoding sequences plus chunks of prompts.
+    pub max_batch_rows: usize,
+    /// Tokens that the KV cache holds, rounded up to whole blocks.
+    pub kv_tokens: usize,
+    /// Requests that may wait before more are refused.
+    pub max_waiting: usize,
+    /// Bytes of an answer that may lie unread before it is abandoned.
+    pub unread_stream_bytes: usize,
+    /// The same of all answers together: beyond it, the one of which most lies unread is abandoned.
+    pub unread_bytes: usize,
+    /// A step that takes longer is a failure of the device.
+    pub step_limit: Duration,
+    /// Storage for blocks of the prefix cache when the KV cache is full.
+    pub spill: SpillOptions,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_sequences: 32,
+            max_batch_rows: 512,
+            kv_tokens: 16_384,
+            max_waiting: 256,
+            unread_stream_bytes: 4 << 20,
+            unread_bytes: 64 << 20,
+            step_limit: Duration::from_secs(120),
+            spill: SpillOptions::default(),
+        }
+    }
+}
+
+/// Bounds of what a request may ask of an engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Info {
+    /// Vocabulary of the model.
+    pub vocab: usize,
+    /// Tokens of prompt and answer together.
+    pub max_context: usize,
+    /// Bytes of the KV cache.
+    pub kv_bytes: u64,
+    /// Requests that run or wait, at most.
+    pub max_live: usize,
+}

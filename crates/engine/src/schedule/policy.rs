@@ -1,0 +1,22 @@
+use crate::sequence::Sequence;
+
+/// Who gets rows of a step, pass by pass over the sequences that run: whoever decodes, then prompts in order of arrival, chunked
+/// to what the others leave.
+pub(crate) const PASSES: [fn(&Sequence) -> bool; 2] = [Sequence::decodes, Sequence::prefills];
+
+/// Takes the sequence that gives its blocks back where they run out: the youngest, for which least was computed.
+pub(crate) fn victim(running: &mut Vec<Sequence>) -> Option<Sequence> {
+    running.pop()
+}
+
+/// Steps that may be in flight beyond the oldest: as many as suit every sequence, because all share a step's logits.
+pub(crate) fn lookahead<'a>(sequences: impl Iterator<Item = &'a Sequence>) -> usize {
+    let mut least = usize::MAX;
+    for sequence in sequences {
+        least = least.min(sequence.lookahead());
+        if least == 0 {
+            break;
+        }
+    }
+    least
+}

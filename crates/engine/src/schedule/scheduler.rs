@@ -1,0 +1,207 @@
+use crate::error::EngineError;
+use crate::kv::block_pool::BlockPool;
+use crate::metrics::Metrics;
+use crate::schedule::history::HistoryRows;
+use crate::schedule::plan::{Limits, Next, Part, Plan, Results};
+use crate::schedule::policy;
+use crate::sequence::Sequence;
+use std::collections::VecDeque;
+
+/// Decides what each step computes: every decoding sequence, then prompts in order of arrival, chunked to what is left of the
+/// step's rows and of its rows of logits. Where blocks run out, the youngest sequence gives its own back and is computed again
+/// later.
+pub(crate) struct Scheduler {
+    waiting: VecDeque<Sequence>,
+    running: Vec<Sequence>,
+    pool: BlockPool,
+    history: HistoryRows,
+    limits: Limits,
+    /// Blocks may be shared between sequences.
+    share: bool,
+    /// Number of the last step.
+    step: u64,
+    counts: Counts,
+}
+
+/// Counts of a scheduler since they were last taken.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Times a sequence had to give its blocks back.
+    pub preemptions: u64,
+    /// Prompt tokens looked up in the prefix cache when a request was first admitted.
+    pub prefix_queries: u64,
+    /// Prompt tokens found there.
+    pub prefix_hits: u64,
+    /// Prompt tokens taken in, once a request.
+    pub prompt_tokens: u64,
+}
+
+impl Scheduler {
+    /// A scheduler without sequences; `share` if these may share blocks.
+    pub(crate) fn new(limits: Limits, pool: BlockPool, share: bool) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            pool,
+            history: HistoryRows::new(limits.sequences),
+            limits,
+            share,
+            step: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// True without any sequence.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Sequences that run.
+    pub(crate) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Sequences that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Share of the KV blocks in use.
+    pub(crate) fn usage(&self) -> f64 {
+        self.pool.usage()
+    }
+
+    /// Takes the counts.
+    pub(crate) fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
+    }
+
+    /// Steps that may be in flight beyond the oldest.
+    pub(crate) fn lookahead(&self) -> usize {
+        policy::lookahead(self.running.iter().chain(&self.waiting))
+    }
+
+    /// Lets a sequence wait for its turn.
+    pub(crate) fn enqueue(&mut self, sequence: Sequence) {
+        self.waiting.push_back(sequence);
+    }
+
+    /// Plans the next step. `in_flight`: steps that were planned and are not completed.
+    pub(crate) fn plan(&mut self, in_flight: usize) -> Next {
+        if !self.make_room(in_flight) {
+            return Next::Drain;
+        }
+        let params = self.limits.sequences.min(self.running.len() + self.waiting.len());
+        let mut plan = Plan { step: self.step + 1, params: Vec::with_capacity(params), ..Plan::default() };
+        for has_turn in policy::PASSES {
+            for sequence in self.running.iter_mut().filter(|s| has_turn(s)) {
+                sequence.join(&mut plan, self.limits, &self.history);
+            }
+        }
+        while plan.tokens.len() < self.limits.rows && self.running.len() < self.limits.sequences {
+            let Some(mut sequence) = self.waiting.pop_front() else { break };
+            let Some(admitted) = sequence.admit(&self.pool) else {
+                self.waiting.push_front(sequence);
+                break;
+            };
+            if admitted.first {
+                self.counts.prefix_queries += admitted.prompt as u64;
+                self.counts.prefix_hits += admitted.cached as u64;
+                self.counts.prompt_tokens += admitted.prompt as u64;
+            }
+            sequence.join(&mut plan, self.limits, &self.history);
+            self.running.push(sequence);
+        }
+        if plan.tokens.is_empty() {
+            return if in_flight > 0 { Next::Drain } else { Next::Idle };
+        }
+        self.step = plan.step;
+        plan.moves = self.pool.take_moves();
+        Next::Step(plan)
+    }
+
+    /// Hands a sequence the results of its part of a completed step, after which so many of its positions are computed. False if
+    /// it has ended before: the results are discarded.
+    pub(crate) fn complete(
+        &mut self,
+        part: &Part,
+        completed: usize,
+        results: Result<Results, EngineError>,
+        metrics: &Metrics,
+    ) -> bool {
+        let Some(i) = self.running.iter().position(|s| s.id() == part.id) else { return false };
+        match results.and_then(|results| self.running[i].receive(results, completed, self.share, metrics)) {
+            Ok(None) => {}
+            Ok(Some(reason)) => self.running.remove(i).finish(reason, metrics),
+            Err(error) => self.running.remove(i).fail(error, metrics),
+        }
+        true
+    }
+
+    /// Puts the sequences that failed steps have computed back to the head of the queue, and forgets what is shared: it may come
+    /// from such a step. Returns those that `gives_up` finds were computed too often.
+    pub(crate) fn requeue(
+        &mut self,
+        failed: &[Plan],
+        mut gives_up: impl FnMut(&mut Sequence) -> bool,
+    ) -> Vec<Sequence> {
+        let mut ids: Vec<u64> = failed.iter().flat_map(|plan| plan.parts.iter().map(|part| part.id)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut spent = Vec::new();
+        // Oldest last, so that it ends at the front of the queue.
+        for id in ids.into_iter().rev() {
+            let Some(mut sequence) = self.take(id) else { continue };
+            if gives_up(&mut sequence) {
+                spent.push(sequence);
+            } else {
+                self.waiting.push_front(sequence);
+            }
+        }
+        self.pool.forget();
+        spent
+    }
+
+    /// Takes a running sequence out.
+    pub(crate) fn take(&mut self, id: u64) -> Option<Sequence> {
+        let i = self.running.iter().position(|s| s.id() == id)?;
+        Some(self.running.remove(i))
+    }
+
+    /// Takes the sequences out whose answers nobody reads any more.
+    pub(crate) fn take_gone(&mut self) -> Vec<Sequence> {
+        let mut gone: Vec<Sequence> = self.running.extract_if(.., |s| s.gone()).collect();
+        while let Some(i) = self.waiting.iter().position(Sequence::gone) {
+            gone.extend(self.waiting.remove(i));
+        }
+        gone
+    }
+
+    /// Takes all sequences out.
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Sequence> {
+        self.running.drain(..).chain(self.waiting.drain(..))
+    }
+
+    /// Gives every sequence the block that its next row needs, at the cost of the youngest. False if that needs a sequence whose
+    /// steps are in flight.
+    fn make_room(&mut self, in_flight: usize) -> bool {
+        let mut i = 0;
+        while let Some(sequence) = self.running.get_mut(i) {
+            if !sequence.needs_block() || sequence.grow() {
+                i += 1;
+            } else if in_flight > 0 {
+                return false;
+            } else {
+                // It may be this very sequence; then the loop ends with it.
+                let Some(mut youngest) = policy::victim(&mut self.running) else { return true };
+                youngest.release();
+                self.counts.preemptions += 1;
+                self.waiting.push_front(youngest);
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests;

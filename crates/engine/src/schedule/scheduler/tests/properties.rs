@@ -1,0 +1,109 @@
+use super::*;
+use crate::request::Finish;
+use proptest::prelude::*;
+
+proptest! {
+    /// Whatever the load, the row budget, the pool, the depth and the steps that fail: every sequence ends with the tokens that it
+    /// would have had alone, each position is computed in order, a sampled token is taken from where the step before writes it,
+    /// no two sequences write one block or count in one row of the history, and all blocks are free in the end.
+    #[test]
+    fn every_answer_is_complete_and_right(
+        requests in prop::collection::vec((1usize..50, 0usize..30, 0u32..3, any::<bool>(), any::<bool>()), 1..8),
+        rows in 1usize..40, sequences in 1usize..5, blocks in 5usize..24, depth in 1usize..5,
+        failing in prop::collection::vec(0usize..40, 0..3),
+    ) {
+        let token = |id: u64, position: usize| (id as u32) * 7919 + position as u32;
+        let mut s = scheduler(rows.max(sequences), sequences, blocks);
+        let answers: Vec<_> = requests.iter().map(|&(_, answer, _, scored, _)| answer.max(usize::from(!scored))).collect();
+        for (i, (&(n, _, salt, scored, penalizes), &answer)) in requests.iter().zip(&answers).enumerate() {
+            let presence_penalty = if penalizes { 1.0 } else { 0.0 };
+            let request = Request {
+                prompt: prompt(n, salt),
+                prompt_logprobs: scored.then_some(0),
+                sampling: Sampling { presence_penalty, ..Sampling::default() },
+                ..endless(answer)
+            };
+            s.enqueue(from_request(i as u64, request));
+        }
+        let mut flight: VecDeque<Plan> = VecDeque::new();
+        let (mut ended, mut steps) = (0, 0);
+        let mut told: Vec<Vec<u32>> = vec![Vec::new(); requests.len()];
+        let mut sent = told.clone();
+        for _ in 0..20_000 {
+            let next = if flight.len() < depth { s.scheduler.plan(flight.len()) } else { Next::Drain };
+            match next {
+                Next::Step(plan) => {
+                    let writes: Vec<(u32, u64)> = plan.spans.iter().zip(&plan.parts).flat_map(|(span, part)| {
+                        (span.start..span.start + span.rows).map(|p| (plan.tables[(span.table + p / 16) as usize], part.id)).collect::<Vec<_>>()
+                    }).collect();
+                    for (block, id) in &writes {
+                        prop_assert!(writes.iter().all(|(b, i)| b != block || i == id), "block {} written by two", block);
+                    }
+                    prop_assert!(plan.tokens.len() <= rows.max(sequences));
+                    prop_assert!(plan.logit_rows.len() <= sequences);
+                    prop_assert!(plan.parts.iter().flat_map(Part::logit_rows).eq(0..plan.logit_rows.len() as u32));
+                    prop_assert_eq!(plan.params.len(), plan.logit_rows.len());
+                    let mut counting = Vec::new();
+                    for (part, completed) in plan.outcomes() {
+                        let Some(row) = part.sample else { continue };
+                        let (slot, penalizes) = (plan.params[row as usize].slot, requests[part.id as usize].4);
+                        prop_assert_eq!((slot != NO_SLOT, plan.params[row as usize].position), (penalizes, completed as u32));
+                        prop_assert!(slot == NO_SLOT || !counting.contains(&slot), "two sequences in row {}", slot);
+                        counting.push(slot);
+                        let observed = part.observe.as_ref().map_or(completed, |observed| observed.tokens.len());
+                        prop_assert_eq!(observed, completed, "all tokens are known when the first is counted");
+                    }
+                    for (span, part) in plan.spans.iter().zip(&plan.parts) {
+                        let word = plan.tokens[span.first_row as usize];
+                        if word & SAMPLED != 0 {
+                            let previous = flight.back().expect("the step before is in flight");
+                            let source = previous.parts.iter().find(|p| p.id == part.id).and_then(|p| p.sample);
+                            prop_assert_eq!(source, Some(word & !SAMPLED), "sequence {}", part.id);
+                        }
+                    }
+                    flight.push_back(plan);
+                }
+                Next::Drain if failing.contains(&steps) => {
+                    steps += 1;
+                    let failed: Vec<Plan> = flight.drain(..).collect();
+                    let spent = s.scheduler.requeue(&failed, |sequence| { sequence.reset(true); false });
+                    prop_assert!(spent.is_empty());
+                }
+                Next::Drain => {
+                    steps += 1;
+                    let plan = flight.pop_front().expect("nothing in flight to drain");
+                    s.complete(&plan, token);
+                    for part in &plan.parts {
+                        let id = part.id as usize;
+                        let mut scored = 0;
+                        for event in unread(s.readers.get_mut(&part.id).unwrap()) {
+                            match event {
+                                Event::Prompt(tokens) => {
+                                    scored += tokens.iter().filter(|token| token.logprobs.is_some()).count();
+                                    told[id].extend(tokens.iter().map(|token| token.id));
+                                }
+                                Event::Token(token) => sent[id].push(token.id),
+                                Event::Finished(Finish { usage, .. }) => {
+                                    prop_assert_eq!((usage.prompt_tokens, usage.completion_tokens), (requests[id].0, answers[id]));
+                                    ended += 1;
+                                }
+                                Event::Failed(error) => panic!("{error}"),
+                            }
+                        }
+                        prop_assert_eq!(scored, part.scores.len());
+                    }
+                }
+                Next::Idle => break,
+            }
+        }
+        prop_assert_eq!(ended, requests.len());
+        for (i, &(n, _, salt, scored, _)) in requests.iter().enumerate() {
+            prop_assert_eq!(&told[i], &if scored { prompt(n, salt) } else { Vec::new() });
+            prop_assert!(sent[i].iter().copied().eq((n..n + answers[i]).map(|position| token(i as u64, position))));
+        }
+        prop_assert_eq!(s.scheduler.pool.available(), blocks);
+        let prompts: u64 = requests.iter().map(|&(n, ..)| n as u64).sum();
+        let Counts { prompt_tokens, prefix_queries, .. } = s.scheduler.take_counts();
+        prop_assert_eq!((prompt_tokens, prefix_queries), (prompts, prompts), "each prompt once");
+    }
+}

@@ -1,0 +1,118 @@
+//! What a sequence does with the results of its steps: it sends them.
+
+use super::Sequence;
+use crate::error::EngineError;
+use crate::metrics::Metrics;
+use crate::request::{Event, Finish, FinishReason, Logprobs, PromptToken, TokenEvent, Usage};
+use crate::schedule::plan::Results;
+use std::time::Instant;
+
+impl Sequence {
+    /// Takes the results of a completed step, after which so many of its positions are computed, shares the blocks that are full
+    /// then if it may, and sends what there is to send. Says if its answer ends.
+    pub(crate) fn receive(
+        &mut self,
+        results: Results,
+        completed: usize,
+        share: bool,
+        metrics: &Metrics,
+    ) -> Result<Option<FinishReason>, EngineError> {
+        self.tell_prompt(results.scores, completed);
+        if let Some((token, _)) = results.sampled {
+            self.pending -= 1;
+            self.tokens.push(token);
+        }
+        if share {
+            self.publish(completed);
+        }
+        let reason = match results.sampled {
+            Some((token, logprobs)) => self.tell(token, logprobs, metrics)?,
+            None => None,
+        };
+        let at_end = completed >= self.prompt && self.tokens.len() >= self.end;
+        Ok(reason.or(at_end.then_some(FinishReason::Length)))
+    }
+
+    /// Sends the end.
+    pub(crate) fn finish(mut self, reason: FinishReason, metrics: &Metrics) {
+        let text = self.text.finish();
+        let usage = self.usage();
+        metrics.finish(reason, &self.request, &usage);
+        // Who reads it may send the next request at once.
+        drop(self.live);
+        self.events.send(Event::Finished(Finish { reason, text, usage }));
+    }
+
+    /// Ends an answer that nobody reads any more.
+    pub(crate) fn abandon(self, metrics: &Metrics) {
+        match self.events.slow() {
+            Some(error) => self.fail(error, metrics),
+            None => self.finish(FinishReason::Canceled, metrics),
+        }
+    }
+
+    /// Sends the end, in error.
+    pub(crate) fn fail(self, error: EngineError, metrics: &Metrics) {
+        metrics.fail();
+        drop(self.live);
+        self.events.send(Event::Failed(error));
+    }
+
+    /// Sends the tokens of the prompt whose log-probabilities are known once `completed` positions are computed.
+    fn tell_prompt(&mut self, scores: Vec<Logprobs>, completed: usize) {
+        let first = self.untold.start;
+        self.untold.start = (completed + 1).clamp(first, self.untold.end);
+        let told = &self.tokens[first..self.untold.start];
+        if told.is_empty() {
+            return;
+        }
+        // Nothing predicts the first.
+        let unpredicted = std::iter::repeat_n(None, usize::from(first == 0));
+        let logprobs = unpredicted.chain(scores.into_iter().map(Some));
+        let told = told.iter().zip(logprobs).map(|(&id, logprobs)| PromptToken { id, logprobs }).collect();
+        self.prompt_told = Some(Instant::now());
+        self.events.send(Event::Prompt(told));
+    }
+
+    /// Sends a token; says if the answer ends with it.
+    fn tell(
+        &mut self,
+        id: u32,
+        logprobs: Option<Logprobs>,
+        metrics: &Metrics,
+    ) -> Result<Option<FinishReason>, EngineError> {
+        let now = Instant::now();
+        match self.last_token {
+            Some(last) => metrics.inter_token.observe((now - last).as_secs_f64()),
+            None => {
+                metrics.time_to_first_token.observe((now - self.arrived).as_secs_f64());
+                self.first_token = Some(now);
+            }
+        }
+        self.last_token = Some(now);
+        metrics.generation_tokens.inc();
+        let eos = self.eos.contains(&id) && !self.request.ignore_eos;
+        let step = match eos {
+            true => self.text.push_hidden(id),
+            false => self.text.push(id).map_err(|e| EngineError::Device(e.to_string()))?,
+        };
+        // A receiver that has gone is noticed before the next step.
+        self.events.send(Event::Token(TokenEvent { id, text: step.text, offset: step.offset, logprobs }));
+        Ok((eos || step.stopped).then_some(FinishReason::Stop))
+    }
+
+    fn usage(&self) -> Usage {
+        let between = |a: Option<Instant>, b: Option<Instant>| match (a, b) {
+            (Some(a), Some(b)) => (b - a).as_secs_f64(),
+            _ => 0.0,
+        };
+        Usage {
+            prompt_tokens: self.prompt,
+            cached_tokens: self.cached.unwrap_or(0),
+            completion_tokens: self.tokens.len() - self.prompt,
+            queue_s: between(Some(self.arrived), self.started),
+            prefill_s: between(self.started, self.first_token.or(self.prompt_told)),
+            decode_s: between(self.first_token, self.last_token),
+        }
+    }
+}

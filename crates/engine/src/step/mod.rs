@@ -1,0 +1,6 @@
+//! A planned step on the device: its inputs, its ops, and what it has sampled.
+
+pub(crate) mod inputs;
+pub(crate) mod logprobs;
+pub(crate) mod sampling;
+pub(crate) mod stepper;
