@@ -41,7 +41,7 @@ fn answers_of_known_length_are_the_same_with_more_steps_in_flight() {
 }
 
 #[test]
-fn a_stop_costs_at_most_one_row_in_vain() {
+fn a_stop_costs_at_most_one_discarded_row() {
     let mut requests = requests();
     requests.iter_mut().for_each(|r| r.ignore_eos = false);
     let count = requests.len() as u64;

@@ -95,6 +95,25 @@ fn prompts_are_restored_from_memory_and_file_with_the_same_answers_however_they_
 }
 
 #[test]
+fn equal_prompts_under_unequal_salts_share_no_blocks_spilled_or_not() {
+    let engine = start(cpu(), &MetalOptimizations::default(), &options(in_memory())).unwrap();
+    let ask = |salt| read(engine.submit(Request { salt, ..request(0) }).unwrap()).unwrap();
+    let expected = ask(0);
+    assert!(ask(0) == expected);
+    assert_eq!(hits(&engine), 32, "equal salts share");
+    // The first of these find the blocks of others on the device, the last in the store.
+    for salt in 1..5 {
+        assert!(ask(salt) == expected, "a salt changes no answer");
+    }
+    assert_eq!((hits(&engine), counter(&engine, "kv_spill_restored_blocks_total")), (32, 0));
+    for salt in 0..5 {
+        assert!(ask(salt) == expected);
+    }
+    assert_eq!(hits(&engine), 6 * 32, "each finds its own");
+    assert!(counter(&engine, "kv_spill_restored_blocks_total") > 0);
+}
+
+#[test]
 fn sequences_at_once_with_preemption_answer_as_without_spilling() {
     let ask = |engine: &Engine| -> Vec<Answer> {
         let requests = (0..12).map(|i| {
@@ -233,11 +252,22 @@ fn a_request_that_waits_for_blocks_of_a_late_copy_keeps_no_processor_busy() {
 
 #[test]
 fn blocks_that_a_late_copy_may_still_write_are_quarantined_until_it_has_ended() {
+    quarantines(Fault::NEVER);
+}
+
+#[test]
+fn blocks_of_a_step_that_fails_beside_its_late_copies_are_quarantined_too() {
+    quarantines(Fault::nth(1));
+}
+
+/// Restores blocks by copies that come late, for a step that has this fault too.
+fn quarantines(step: Fault) {
     let config = optimized("blit_queue", |c| c.blit_queue.timeout_ms = LATE_MS);
     let (control, engine) = discrete(&config);
     let expected = rounds(&engine);
     // Copies behind one that hangs hang too: the last of them restores the blocks of this prompt.
     control.hang_submissions(QueueKind::Transfer, Fault::nth(1));
+    control.fail_submissions(QueueKind::Compute, step);
     // The gauges follow the last event of an answer.
     let held = |engine: &Engine, settled: fn(f64) -> bool| {
         let usage = || engine.metrics().kv_usage.get();
