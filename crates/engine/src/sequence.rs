@@ -14,7 +14,7 @@ use std::time::Instant;
 
 mod answer;
 
-/// What all sequences of an engine have in common.
+/// Facts that all sequences of an engine share.
 pub(crate) struct Terms {
     pub tokenizer: Tokenizer,
     /// Tokens that end an answer.
@@ -65,7 +65,7 @@ pub(crate) struct Sequence {
     last_token: Option<Instant>,
 }
 
-/// What is counted of a sequence that is admitted.
+/// Counts of a sequence that is admitted.
 pub(crate) struct Admitted {
     /// It never was before.
     pub first: bool,
@@ -295,7 +295,7 @@ impl Sequence {
     }
 }
 
-/// What the device is told of how tokens are chosen, whatever the step.
+/// Sampling parameters as the device takes them, those of a step left at zero.
 fn params(sampling: &Sampling, seed: u64) -> SampleParams {
     SampleParams {
         temperature: sampling.temperature,

@@ -1,4 +1,4 @@
-//! What an engine's handle and its thread share: its status, and the commands from the one to the other.
+//! Status and commands that an engine's handle and its thread share.
 
 use crate::clock::Clock;
 use crate::error::EngineError;
@@ -64,7 +64,7 @@ pub(crate) enum Command {
     Stop,
 }
 
-/// A checked request on its way to the engine's thread.
+/// A checked request for the engine's thread.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub request: Request,

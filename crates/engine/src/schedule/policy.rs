@@ -1,6 +1,6 @@
 use crate::sequence::Sequence;
 
-/// Who gets rows of a step, pass by pass over the sequences that run: whoever decodes, then prompts in order of arrival, chunked
+/// Order in which running sequences get rows of a step, pass by pass: those that decode, then prompts in order of arrival, chunked
 /// to what the others leave.
 pub(crate) const PASSES: [fn(&Sequence) -> bool; 2] = [Sequence::decodes, Sequence::prefills];
 

@@ -1,4 +1,4 @@
-//! What a sequence does with the results of its steps: it sends them.
+//! Sends the results of a sequence's steps.
 
 use super::Sequence;
 use crate::error::EngineError;

@@ -159,7 +159,7 @@ proptest! {
                     }
                 }
                 2 if !running.is_empty() => drop(running.swap_remove(n % running.len())),
-                // A copy into the blocks of one that runs, or has ended, was given up.
+                // A copy into the blocks of one that runs, or has ended, was abandoned.
                 3 if !running.is_empty() => quarantine.push(pool.hold(running[n % running.len()].ids().to_vec())),
                 4 => quarantine.push(pool.hold(vec![(n % BLOCKS) as u32])),
                 5 if !quarantine.is_empty() => drop(quarantine.swap_remove(n % quarantine.len())),
