@@ -5,7 +5,7 @@ mod common;
 use common::Watched;
 use mlx_serving_device::{Arithmetic, Device};
 use mlx_serving_vulkan::VulkanOptions;
-use mlx_serving_whole_model::{SELECTIONS, company_changes_no_answer, greedy_answers, logits};
+use mlx_serving_whole_model::{SELECTIONS, company_changes_no_answer, engines_share_a_device, greedy_answers, logits};
 use std::sync::Arc;
 
 /// True if there is a device at all; each case opens its own.
@@ -55,6 +55,13 @@ fn company_changes_no_answer_of_matrix_units() {
 fn company_changes_no_fast_answer() {
     if there_is_vulkan() {
         company_changes_no_answer(|| device(Arithmetic::Fast), 8, 12);
+    }
+}
+
+#[test]
+fn two_engines_on_one_device_answer_as_one_alone() {
+    if there_is_vulkan() {
+        engines_share_a_device(|| device(Arithmetic::Fast), 4, 8);
     }
 }
 

@@ -6,7 +6,7 @@ extern crate metal_sim;
 use metal_sim::faults;
 use mlx_serving_device::{Arithmetic, Device};
 use mlx_serving_metal::{MetalDevice, MetalOptions};
-use mlx_serving_whole_model::{company_changes_no_answer, greedy_answers, logits};
+use mlx_serving_whole_model::{company_changes_no_answer, engines_share_a_device, greedy_answers, logits};
 use std::sync::Arc;
 
 fn metal(arithmetic: Arithmetic) -> Arc<dyn Device> {
@@ -32,6 +32,12 @@ fn company_changes_no_fast_answer() {
     faults::reset();
     faults::set_seed(13);
     company_changes_no_answer(|| metal(Arithmetic::Fast), 8, 12);
+}
+
+#[test]
+fn two_engines_on_one_device_answer_as_one_alone() {
+    faults::reset();
+    engines_share_a_device(|| metal(Arithmetic::Fast), 4, 8);
 }
 
 /// The bundled model with some optimizations on: the tokens are mlx-lm's, and so those of the CPU's exact mode; nothing is left of

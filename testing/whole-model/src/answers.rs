@@ -44,6 +44,25 @@ pub fn company_changes_no_answer(device: impl Fn() -> Arc<dyn Device>, prompts: 
     }
 }
 
+/// Greedy answers of two engines on one device, asked at the same time, must be those of an engine alone. Without the blit queue, with which
+/// engines have a device each.
+///
+/// # Panics
+/// A token is another one, or a request fails.
+pub fn engines_share_a_device(device: impl Fn() -> Arc<dyn Device>, prompts: usize, tokens: usize) {
+    let goldens = &goldens(prompts)[..];
+    let alone = answers(&start(device(), "none"), goldens, tokens);
+    for selection in ["none", "memory_pool,command_buffer_ring"] {
+        let shared = device();
+        let engines = [start(shared.clone(), selection), start(shared, selection)];
+        let found = std::thread::scope(|scope| {
+            let asked = engines.each_ref().map(|engine| scope.spawn(move || answers(engine, goldens, tokens)));
+            asked.map(|answers| answers.join().unwrap())
+        });
+        assert_eq!(found, [alone.clone(), alone.clone()], "{selection}");
+    }
+}
+
 /// Answers of the bundled model to `count` requests that between them use every parameter of sampling, each as one line: its tokens, then
 /// the bits of their log-probabilities where these were asked for. Alone with no optimization on and in batches with all, they must be the
 /// same.

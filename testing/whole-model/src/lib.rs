@@ -8,7 +8,7 @@
 mod answers;
 mod logits;
 
-pub use answers::{SELECTIONS, company_changes_no_answer, greedy_answers, sampled_answers};
+pub use answers::{SELECTIONS, company_changes_no_answer, engines_share_a_device, greedy_answers, sampled_answers};
 pub use logits::logits;
 
 use mlx_serving_checkpoint::Checkpoint;
