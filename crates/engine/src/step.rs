@@ -99,7 +99,7 @@ impl Stepper {
             true => None,
             false => Some(allocate.allocate(bounds.bytes(), Storage::Private, "uniforms")?),
         };
-        layer.submit.reserve_uniforms(bounds.bytes())?;
+        layer.submit.reserve_inputs(bounds.bytes())?;
         let free_slots = (0..limits.sequences as u32).rev().collect();
         Ok(Self {
             layer,
@@ -156,12 +156,12 @@ impl Stepper {
     ) -> Result<Submitted, Refusal> {
         let (params, biases) = self.sampling(plan, scheduler)?;
         let mut slot = self.layer.submit.acquire()?;
-        let device = self.uniforms.as_ref().map_or(&slot.uniforms, |own| own);
-        let (inputs, bytes) = uniforms::pack(&slot.uniforms, device, plan, &params, &biases)?;
-        let (sampled, readable) = (self.bounds.sampled(device)?, self.bounds.sampled(&slot.uniforms)?);
+        let device = self.uniforms.as_ref().map_or(&slot.inputs, |own| own);
+        let (inputs, bytes) = uniforms::pack(&slot.inputs, device, plan, &params, &biases)?;
+        let (sampled, readable) = (self.bounds.sampled(device)?, self.bounds.sampled(&slot.inputs)?);
         let encoder = slot.encoder.as_mut();
         if let Some(own) = &self.uniforms {
-            encoder.record(Op::Copy(Copy { from: slot.uniforms.slice(0..bytes)?, to: own.slice(0..bytes)? }))?;
+            encoder.record(Op::Copy(Copy { from: slot.inputs.slice(0..bytes)?, to: own.slice(0..bytes)? }))?;
         }
         let restored = self.move_blocks(scheduler.pool.take_moves())?;
         self.moving.iter().try_for_each(|ticket| ticket.order(encoder))?;

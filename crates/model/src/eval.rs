@@ -85,13 +85,13 @@ impl<'a> Evaluator<'a> {
         let logit_rows: Vec<u32> = (0..rows as u32).collect();
         let inputs: [&[u32]; 5] = [chunk, &positions, bytemuck::cast_slice(&spans), &table, &logit_rows];
         let bytes: usize = inputs.iter().map(|i| (4 * i.len()).next_multiple_of(256)).sum();
-        self.layer.submit.reserve_uniforms(bytes as u64)?;
+        self.layer.submit.reserve_inputs(bytes as u64)?;
         let mut slot = self.layer.submit.acquire()?;
         let mut at = 0;
         let mut placed = Vec::new();
         for values in inputs {
             let end = at + 4 * values.len() as u64;
-            let place = slot.uniforms.slice(at..end)?;
+            let place = slot.inputs.slice(at..end)?;
             place.write(0, values)?;
             placed.push(place);
             at = end.next_multiple_of(256);
