@@ -31,7 +31,7 @@ impl Load {
         let mut config = MetalOptimizations::default();
         config.select(optimizations).unwrap();
         let mut layer = MetalLayer::new(device.clone(), &config).unwrap();
-        layer.submit.reserve_uniforms(4096).unwrap();
+        layer.submit.reserve_inputs(4096).unwrap();
         let buffer = || device.new_buffer(BYTES, Storage::Shared).unwrap();
         let (from, to) = (buffer(), buffer());
         Self { layer, from, to, host: (vec![1; BYTES as usize], vec![0; BYTES as usize]) }

@@ -135,18 +135,18 @@ fn too_little_memory_for_the_slots_leaves_one() {
     let (control, layer) = layer(&config("command_buffer_ring"), Fault::NEVER);
     let mut layer = layer.unwrap();
     control.refuse_allocations(Fault::nth(2));
-    layer.submit.reserve_uniforms(1 << 20).unwrap();
+    layer.submit.reserve_inputs(1 << 20).unwrap();
     assert_eq!(layer.submit.depth(), 1);
     step(&mut layer);
     step(&mut layer);
     let ring = &stats(&layer)["command_buffer_ring"];
-    assert!(ring["reason"].as_str().unwrap().contains("uniforms of 3 slots"), "{ring}");
+    assert!(ring["reason"].as_str().unwrap().contains("step inputs of 3 slots"), "{ring}");
     assert!(metrics(&layer).contains("command_ring_acquired_total 2"), "its counters are worth knowing all the more");
 
     let (control, layer) = self::layer(&strict("command_buffer_ring"), Fault::NEVER);
     let mut layer = layer.unwrap();
     control.refuse_allocations(Fault::nth(2));
-    assert!(matches!(layer.submit.reserve_uniforms(1 << 20), Err(DeviceError::OutOfMemory { .. })));
+    assert!(matches!(layer.submit.reserve_inputs(1 << 20), Err(DeviceError::OutOfMemory { .. })));
 }
 
 #[test]
@@ -169,7 +169,7 @@ fn an_exhausted_pool_takes_dedicated_buffers_or_refuses() {
 #[test]
 fn metrics_have_the_documented_names() {
     let mut layer = layer(&config("all"), Fault::NEVER).1.unwrap();
-    layer.submit.reserve_uniforms(1024).unwrap();
+    layer.submit.reserve_inputs(1024).unwrap();
     step(&mut layer);
     let buffer = layer.allocate.allocate(64, Storage::Private, "test").unwrap();
     let fill = Box::new(|bytes: &mut [u8]| {

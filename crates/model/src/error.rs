@@ -35,6 +35,14 @@ pub enum ModelError {
         /// The configuration's words against it.
         why: String,
     },
+    /// A gate and an up projection that the device does not multiply together.
+    #[error("{layer}.mlp: {source}")]
+    Gated {
+        /// The layer.
+        layer: String,
+        /// The device's refusal.
+        source: DeviceError,
+    },
     /// A weight that cannot be divided is longer than the device's buffers.
     #[error(
         "{module} takes {bytes} bytes, but this device's longest buffer has {limit}; choose another device, or a model with fewer bits"

@@ -81,9 +81,9 @@ impl<'a> Evaluator<'a> {
         let rows = chunk.len();
         let mut sequences = Sequences { logit_rows: (0..rows as u32).collect(), ..Sequences::default() };
         sequences.push(chunk, start, prompt, 0..(start + rows).div_ceil(BLOCK_TOKENS) as u32);
-        self.layer.submit.reserve_uniforms(sequences.bytes())?;
+        self.layer.submit.reserve_inputs(sequences.bytes())?;
         let mut slot = self.layer.submit.acquire()?;
-        let step = Packer::new(&slot.uniforms, &slot.uniforms).sequences(&sequences)?.step(&sequences);
+        let step = Packer::new(&slot.inputs, &slot.inputs).sequences(&sequences)?.step(&sequences);
         let allocate = self.layer.allocate.clone();
         let encoder = slot.encoder.as_mut();
         let temporaries = self.model.forward(encoder, &step, &self.cache, &self.scratch, allocate.as_ref())?;

@@ -18,7 +18,7 @@ pub struct Span {
     pub table: u32,
 }
 
-/// A ragged batch: rows of several sequences, some prefilling, some decoding. The buffers are a step's uniforms; the device
+/// A ragged batch: rows of several sequences, some prefilling, some decoding. The buffers are a step's inputs; the device
 /// reads them when the ops run, so the host writes them before it submits and not again until the step has completed.
 #[derive(Debug, Clone)]
 pub struct Batch {

@@ -79,7 +79,7 @@ impl Stepper {
             true => None,
             false => Some(allocate.allocate(bounds.bytes(), Storage::Private, "step inputs")?),
         };
-        layer.submit.reserve_uniforms(bounds.bytes())?;
+        layer.submit.reserve_inputs(bounds.bytes())?;
         Ok(Self {
             layer,
             history: History::new(limits.sequences, model.vocab()),
@@ -126,12 +126,12 @@ impl Stepper {
     /// Encodes and submits a step. `previous` is the step before it, if it is still in flight.
     pub(crate) fn submit(&mut self, plan: &Plan, previous: Option<&Submitted>) -> Result<Submitted, Refusal> {
         let mut slot = self.layer.submit.acquire()?;
-        let device = self.inputs.as_ref().map_or(&slot.uniforms, |own| own);
-        let (inputs, bytes) = pack(&slot.uniforms, device, plan)?;
-        let (sampled, readable) = (self.bounds.sampled(device)?, self.bounds.sampled(&slot.uniforms)?);
+        let device = self.inputs.as_ref().map_or(&slot.inputs, |own| own);
+        let (inputs, bytes) = pack(&slot.inputs, device, plan)?;
+        let (sampled, readable) = (self.bounds.sampled(device)?, self.bounds.sampled(&slot.inputs)?);
         let encoder = slot.encoder.as_mut();
         if let Some(own) = &self.inputs {
-            encoder.record(Op::Copy(Copy { from: slot.uniforms.slice(0..bytes)?, to: own.slice(0..bytes)? }))?;
+            encoder.record(Op::Copy(Copy { from: slot.inputs.slice(0..bytes)?, to: own.slice(0..bytes)? }))?;
         }
         if let Some(mover) = &mut self.mover {
             mover.begin(plan.step, &plan.moves, &self.cache, encoder)?;

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 /// Hands out slots and submits them to the compute queue. One thread owns it.
 pub trait Submit: fmt::Debug + Send {
-    /// Gives every slot uniforms of `bytes`; before the first slot is taken.
-    fn reserve_uniforms(&mut self, bytes: u64) -> Result<()>;
+    /// Gives every slot `bytes` of step inputs; before the first slot is taken.
+    fn reserve_inputs(&mut self, bytes: u64) -> Result<()>;
     /// Slots that may be in flight now.
     fn depth(&self) -> usize;
     /// A free slot with a fresh encoder. Waits, within bounds, if all are in flight. A slot that is dropped is free again.
@@ -36,8 +36,8 @@ pub trait Submit: fmt::Debug + Send {
 pub struct Slot {
     /// Its number.
     pub index: usize,
-    /// Its uniforms, in shared storage: the host may write them until the slot is submitted.
-    pub uniforms: Buffer,
+    /// Its step inputs, in shared storage: the host may write them until the slot is submitted.
+    pub inputs: Buffer,
     /// Records its ops.
     pub encoder: Box<dyn Encoder>,
     /// Shows its submitter that it is being recorded.

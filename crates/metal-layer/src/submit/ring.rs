@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// Fallen back, the ring is tried again after this many steps in a row that ended in time.
 const STEPS_TO_RECOVER: u32 = 256;
 
-/// Up to `ring_size` slots in flight, each with its own uniforms, so that one step is encoded while others run. One thread owns
+/// Up to `ring_size` slots in flight, each with its own step inputs, so that one step is encoded while others run. One thread owns
 /// it, so it needs no lock.
 ///
 /// A wait for a slot that outlasts `max_wait_ms` makes it fall back to one slot in flight: whatever holds the device up, no more
@@ -39,7 +39,7 @@ pub struct CommandBufferRing {
 
 #[derive(Debug)]
 struct RingSlot {
-    uniforms: Allocation,
+    inputs: Allocation,
     /// Whoever records the slot holds a clone.
     lease: Lease,
 }
@@ -166,18 +166,21 @@ fn is_timeout(outcome: &Result<()>) -> bool {
 }
 
 impl Submit for CommandBufferRing {
-    /// With graceful fallback, too little memory for all slots' uniforms leaves a ring of one slot.
-    fn reserve_uniforms(&mut self, bytes: u64) -> Result<()> {
+    /// With graceful fallback, too little memory for all slots' step inputs leaves a ring of one slot.
+    fn reserve_inputs(&mut self, bytes: u64) -> Result<()> {
         let slots: Result<Vec<RingSlot>> = (0..self.config.ring_size)
-            .map(|_| self.allocate.allocate(bytes, Storage::Shared, "uniforms"))
-            .map(|uniforms| uniforms.map(|uniforms| RingSlot { uniforms, lease: Lease::default() }))
+            .map(|_| self.allocate.allocate(bytes, Storage::Shared, "step inputs"))
+            .map(|inputs| inputs.map(|inputs| RingSlot { inputs, lease: Lease::default() }))
             .collect();
         self.slots = match slots {
             Ok(slots) => slots,
             Err(error) if self.policy.graceful => {
-                let uniforms = self.allocate.allocate(bytes, Storage::Shared, "uniforms")?;
-                self.fall_back(format!("no memory for the uniforms of {} slots: {error}", self.config.ring_size), None);
-                vec![RingSlot { uniforms, lease: Lease::default() }]
+                let inputs = self.allocate.allocate(bytes, Storage::Shared, "step inputs")?;
+                self.fall_back(
+                    format!("no memory for the step inputs of {} slots: {error}", self.config.ring_size),
+                    None,
+                );
+                vec![RingSlot { inputs, lease: Lease::default() }]
             }
             Err(error) => return Err(error),
         };
@@ -213,7 +216,7 @@ impl Submit for CommandBufferRing {
         self.stats.rotations += u64::from(self.next == 0);
         self.stats.total_acquired += 1;
         let slot = &self.slots[index];
-        Ok(Slot { index, uniforms: (*slot.uniforms).clone(), encoder, _lease: slot.lease.clone() })
+        Ok(Slot { index, inputs: (*slot.inputs).clone(), encoder, _lease: slot.lease.clone() })
     }
 
     fn submit(&mut self, slot: Slot, waits: &[Point]) -> Result<InFlight> {

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub struct SingleSubmission {
     device: Arc<dyn Device>,
     /// Before the allocator, which says at its end what is not released.
-    uniforms: Option<Allocation>,
+    inputs: Option<Allocation>,
     allocate: Arc<dyn Allocate>,
     compute: Track,
     lease: Lease,
@@ -25,13 +25,13 @@ impl SingleSubmission {
     pub fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, compute: &Track) -> Self {
         let (device, compute) = (wiring.device.clone(), compute.clone());
         let stats = RingStats { ring_size: 1, available_count: 1, ..RingStats::default() };
-        Self { device, allocate, compute, uniforms: None, lease: Lease::default(), in_flight: false, stats }
+        Self { device, allocate, compute, inputs: None, lease: Lease::default(), in_flight: false, stats }
     }
 }
 
 impl Submit for SingleSubmission {
-    fn reserve_uniforms(&mut self, bytes: u64) -> Result<()> {
-        self.uniforms = Some(self.allocate.allocate(bytes, Storage::Shared, "uniforms")?);
+    fn reserve_inputs(&mut self, bytes: u64) -> Result<()> {
+        self.inputs = Some(self.allocate.allocate(bytes, Storage::Shared, "step inputs")?);
         Ok(())
     }
 
@@ -43,11 +43,13 @@ impl Submit for SingleSubmission {
         if self.in_flight {
             return Err(DeviceError::Contract("the only slot is in flight; complete it first".into()));
         }
-        let uniforms =
-            self.uniforms.as_ref().ok_or_else(|| DeviceError::Contract("no uniforms were reserved".into()))?;
+        let inputs = self
+            .inputs
+            .as_ref()
+            .ok_or_else(|| DeviceError::Contract("no step inputs were reserved; call reserve_inputs first".into()))?;
         let encoder = self.device.compute_queue().encoder()?;
         self.stats.total_acquired += 1;
-        Ok(Slot { index: 0, uniforms: (**uniforms).clone(), encoder, _lease: self.lease.clone() })
+        Ok(Slot { index: 0, inputs: (**inputs).clone(), encoder, _lease: self.lease.clone() })
     }
 
     fn submit(&mut self, slot: Slot, waits: &[Point]) -> Result<InFlight> {

@@ -44,6 +44,7 @@ impl Mlp {
         let [gate, up, down] = spec.linears(hidden);
         let mut gate_up = loader.linear(layer, &gate)?;
         gate_up.extend(loader.linear(layer, &up)?);
+        loader.check_gated(layer, &gate_up)?;
         Ok(Self { norm, gate_up, down: loader.linear(layer, &down)? })
     }
 

@@ -133,6 +133,13 @@ impl<'a> Loader<'a> {
         Ok(parts)
     }
 
+    /// Refuses a gate and an up projection that the device does not multiply together.
+    pub(crate) fn check_gated(&self, layer: &str, gate_up: &Module) -> Result<(), ModelError> {
+        let [gate, up] = &gate_up[..] else { return Ok(()) };
+        let checked = self.source.device.check_gated(&gate.weight.spec, &up.weight.spec);
+        checked.map_err(|source| ModelError::Gated { layer: layer.to_owned(), source })
+    }
+
     /// Refuses a weight that does not lie in one buffer.
     fn undivided(&self, module: &str, linear: &Linear) -> Result<(), ModelError> {
         let bytes = self.source.device.weight_layout(&linear.spec)?.bytes() as u64;

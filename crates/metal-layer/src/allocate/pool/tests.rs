@@ -323,12 +323,12 @@ fn leaks_are_told_with_tag_size_and_age() {
     let rig = rig(&small());
     assert_eq!(leak_report(&rig.pool.leaks()), None);
     let first = rig.pool.allocate(1000, Storage::Shared, "staging").unwrap();
-    let _second = rig.pool.allocate(77, Storage::Shared, "uniforms").unwrap();
+    let _second = rig.pool.allocate(77, Storage::Shared, "step inputs").unwrap();
     let leaks = rig.pool.leaks();
-    assert_eq!(leaks.iter().map(|l| (l.tag, l.bytes)).collect::<Vec<_>>(), [("staging", 1000), ("uniforms", 77)]);
+    assert_eq!(leaks.iter().map(|l| (l.tag, l.bytes)).collect::<Vec<_>>(), [("staging", 1000), ("step inputs", 77)]);
     assert!(leaks[0].age >= leaks[1].age);
     let report = leak_report(&leaks).unwrap();
-    for part in ["2 allocations of 1077 bytes", "staging (1000 bytes, ", "uniforms (77 bytes, "] {
+    for part in ["2 allocations of 1077 bytes", "staging (1000 bytes, ", "step inputs (77 bytes, "] {
         assert!(report.contains(part), "{part} is not in: {report}");
     }
     drop(first);

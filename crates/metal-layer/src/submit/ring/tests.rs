@@ -29,7 +29,7 @@ impl Bench {
         };
         let gate = device.new_timeline().unwrap();
         let mut ring = CommandBufferRing::new(&wiring, allocate, &compute, &config);
-        ring.reserve_uniforms(1024).unwrap();
+        ring.reserve_inputs(1024).unwrap();
         Self { ring, gate, submitted: 0 }
     }
 
@@ -209,7 +209,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     /// Slots are recorded, dropped, submitted and completed in any order: no two slots that are taken are one and the same,
-    /// their uniforms never overlap, and every slot handed out is recorded, in flight or released.
+    /// their inputs never overlap, and every slot handed out is recorded, in flight or released.
     #[test]
     fn no_slot_is_taken_twice(ring_size in 2usize..5, actions in prop::collection::vec((0u8..5, 0usize..8), 1..60)) {
         let mut bench = Bench::impatient(ring_size, true);
@@ -219,7 +219,7 @@ proptest! {
             match action {
                 0 | 1 => match bench.ring.acquire() {
                     Ok(slot) => {
-                        prop_assert!(recording.iter().all(|s| s.index != slot.index && !s.uniforms.overlaps(&slot.uniforms)));
+                        prop_assert!(recording.iter().all(|s| s.index != slot.index && !s.inputs.overlaps(&slot.inputs)));
                         recording.push(slot);
                     }
                     Err(DeviceError::Contract(_)) => {
