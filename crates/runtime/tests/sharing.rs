@@ -84,10 +84,11 @@ fn on_fakes(config: Config, memory_budget: u64) -> (Runtime, Arc<Mutex<Vec<FakeC
 fn what_does_not_fit_beside_the_others_is_refused_until_they_are_closed() {
     let dir = tempfile::tempdir().unwrap();
     let other = Source::from(copy(dir.path(), "other").to_str());
-    let mut config = config();
-    config.engine.kv_cache_tokens = 4096;
-    // More than one model's, less than two.
-    let (runtime, controls) = on_fakes(config, 40 << 20);
+    let (runtime, _) = on_fakes(config(), 1 << 20);
+    let said = runtime.open(&Source::Bundled, OpenOptions::default()).unwrap_err().to_string();
+    let need = said.split(" MiB together").next().and_then(|told| told.rsplit(' ').next()?.parse::<u64>().ok());
+    // Room for one and a half.
+    let (runtime, controls) = on_fakes(config(), (need.expect(&said) * 3 / 2) << 20);
     let one = runtime.open(&Source::Bundled, OpenOptions::default()).unwrap();
     let error = runtime.open(&other, OpenOptions::default()).unwrap_err();
     let said = error.to_string();
@@ -103,7 +104,7 @@ fn a_lost_device_takes_all_its_models_and_they_come_back_on_a_new_one() {
     let dir = tempfile::tempdir().unwrap();
     let other = copy(dir.path(), "other");
     let sources = [("rustbook-5m-4bit", Source::Bundled), ("other", Source::from(other.to_str()))];
-    let (runtime, controls) = on_fakes(config(), u64::MAX);
+    let (runtime, controls) = on_fakes(config(), 4 << 30);
     let runtime = Arc::new(runtime);
     let registry = Arc::new(Registry::new(sources.iter().map(|(id, _)| (*id).to_owned())));
     let open = {
