@@ -16,7 +16,7 @@ fn stand_in() -> StandIn {
     StandIn::start(&[
         ("config.json", b"{}"),
         ("tokenizer.json", b"{\"version\": \"1.0\"}"),
-        ("added_tokens.json", b"{}"),
+        ("added_tokens.json", b"{\"<t>\": 9}"),
         ("model.safetensors", &weights()),
         ("README.md", b"# nobody runs this"),
         ("pytorch_model.bin", b"\x80"),
@@ -242,7 +242,7 @@ fn models_are_listed_with_their_sizes_and_removed_with_their_blobs() {
     let path = pull(&options(&hub, dir.path())).unwrap();
     std::fs::create_dir_all(dir.path().join("datasets--a--b/snapshots/x")).unwrap();
     let models = cache.list().unwrap();
-    let size = weights().len() as u64 + 2 + 2 + 18;
+    let size = weights().len() as u64 + 10 + 2 + 18;
     assert_eq!(models.len(), 1);
     assert_eq!((&models[0].id, models[0].size, &models[0].path), (&id(), size, &path));
     assert!(models[0].complete && models[0].revision == COMMIT && models[0].last_used.is_some());
