@@ -21,7 +21,7 @@ pub struct Weights {
 /// Shape of a model's tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// As `--shape` has it.
+    /// Name of the shape, as `--shape` has it.
     pub name: &'static str,
     /// Width of the residual stream.
     pub hidden: usize,
@@ -87,7 +87,7 @@ impl Shape {
 pub enum Module {
     /// A quantized matrix.
     Linear {
-        /// Its path.
+        /// Path of the matrix in the model.
         name: String,
         /// Features out.
         rows: usize,
@@ -98,9 +98,9 @@ pub enum Module {
     },
     /// The weight of an RMS norm.
     Norm {
-        /// Its path.
+        /// Path of the norm in the model.
         name: String,
-        /// Its width.
+        /// Width of the norm.
         len: usize,
     },
 }
@@ -271,7 +271,7 @@ impl Random {
 }
 
 impl Fill {
-    /// Of values, scales and biases of a matrix that keeps activations of order one.
+    /// Fills for values, scales and biases of a matrix that keeps activations of order one.
     fn of_matrix(cols: usize, bits: u8) -> [Self; 3] {
         // Uniform q has a deviation of 2^bits / √12 steps; that of the weights is to be 1 / √cols.
         let levels = f32::from((1u16 << bits) - 1);

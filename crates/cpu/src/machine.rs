@@ -17,7 +17,7 @@ pub(crate) fn name() -> String {
 /// Memory of the machine, within the limits of the control groups that this process is in, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostMemory {
-    /// All of it.
+    /// Memory in total.
     pub total: u64,
     /// Memory still available.
     pub available: u64,

@@ -1,5 +1,5 @@
 //! Memory from the operating system: zeroed, and in huge pages where it is large enough and the system gives them.
-//! All that reaches device memory from the host goes through here.
+//! Everything that reaches device memory from the host goes through here.
 
 use std::hint::black_box;
 use std::io;

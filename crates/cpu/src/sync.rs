@@ -34,7 +34,7 @@ pub(crate) fn wait_until(done: impl Fn() -> bool) {
     }
 }
 
-/// As [`wait_until`], but gives up when the time to stay awake is over; true if `done`.
+/// Waits like [`wait_until`], but gives up when the time to stay awake is over; true if `done`.
 pub(crate) fn awake_until(done: impl Fn() -> bool) -> bool {
     for _ in 0..SPINS {
         if done() {

@@ -161,7 +161,7 @@ impl Case {
         out.to_vec()
     }
 
-    /// The same for one row, in plain arithmetic.
+    /// Output expected for the row `x`, in plain arithmetic: [features].
     fn expected(&self, x: &[f32]) -> Vec<f64> {
         let mut x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
         if let Some(weight) = &self.norm {

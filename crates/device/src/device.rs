@@ -60,9 +60,9 @@ pub struct Placement {
 
 /// A device: memory, two queues, timelines, and its own layouts of weights and KV blocks.
 pub trait Device: fmt::Debug + Send + Sync {
-    /// Its description.
+    /// Description of the device.
     fn info(&self) -> &DeviceInfo;
-    /// Counters since it was made.
+    /// Counters since the device was made.
     fn counters(&self) -> Counters;
     /// The clock of device timestamps.
     fn now(&self) -> Duration;

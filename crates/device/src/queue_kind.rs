@@ -1,7 +1,7 @@
 use crate::{DeviceError, Op, Result};
 use std::fmt;
 
-/// One of a device's two queues.
+/// Kind of a queue; a device has one of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QueueKind {
     /// [`crate::Device::compute_queue`].

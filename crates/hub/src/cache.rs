@@ -14,7 +14,7 @@ pub struct Cache {
     root: PathBuf,
 }
 
-/// One snapshot in the cache.
+/// A snapshot in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedModel {
     /// The model.
@@ -23,11 +23,11 @@ pub struct CachedModel {
     pub revision: String,
     /// Bytes that its files take.
     pub size: u64,
-    /// Its folder.
+    /// Folder of the snapshot.
     pub path: PathBuf,
     /// Time at which one of its files was last read, as far as the file system keeps that.
     pub last_used: Option<SystemTime>,
-    /// All that is needed to run it is there.
+    /// True if everything is there that is needed to run the model.
     pub complete: bool,
 }
 

@@ -125,7 +125,7 @@ impl Transfer<'_> {
         out.sync_all().map_err(HubError::io(path))
     }
 
-    /// One connection's worth of content.
+    /// Appends what one connection delivers.
     fn append(
         &self,
         out: &mut File,

@@ -25,7 +25,7 @@ pub enum HubError {
         /// The cache in which it was looked for.
         cache: PathBuf,
     },
-    /// There is nothing to remove.
+    /// Nothing is there to remove.
     #[error("{id} is not in the cache {cache}; `mlx-serving list` shows what is")]
     NotCached {
         /// The model.
@@ -92,7 +92,7 @@ pub enum HubError {
     Damaged {
         /// The model.
         id: ModelId,
-        /// Its file.
+        /// Name of the file.
         file: String,
         /// Size or hash.
         expected: String,
@@ -118,7 +118,7 @@ pub enum HubError {
 }
 
 impl HubError {
-    /// For `map_err`: what happened to this path.
+    /// Makes a function for `map_err`, which says what happened to `path`.
     pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
         |source| match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => HubError::DiskFull { path: path.to_owned() },

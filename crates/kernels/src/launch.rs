@@ -18,7 +18,7 @@ pub enum Access {
 /// of its bound range, and each workgroup variable is a threadgroup argument.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kernel {
-    /// Its place in [`Kernel::all`].
+    /// Index in [`Kernel::all`].
     pub index: usize,
     /// Stem and constants.
     pub name: &'static str,
@@ -48,7 +48,7 @@ impl Kernel {
         KERNELS
     }
 
-    /// Those that a device with such matrix units, or with none, can run.
+    /// Kernels that a device with matrix units of that side, or with none, can run.
     pub fn usable(matrix_side: Option<u32>) -> impl Iterator<Item = &'static Kernel> {
         KERNELS.iter().filter(move |kernel| kernel.matrix_side.is_none() || kernel.matrix_side == matrix_side)
     }
@@ -61,12 +61,12 @@ impl Variant {
     }
 }
 
-/// One dispatch of a kernel.
+/// A dispatch of a kernel.
 #[derive(Debug, Clone)]
 pub struct Launch {
     /// Kernel to run.
     pub kernel: &'static Kernel,
-    /// One buffer a binding, without the fault buffer.
+    /// Buffers by binding, without the fault buffer.
     pub bindings: Vec<Buffer>,
     /// Workgroups.
     pub groups: [u32; 3],

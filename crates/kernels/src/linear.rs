@@ -16,7 +16,7 @@ const HAS_GATHER: u32 = 4;
 const ADDS: u32 = 8;
 const ROUNDS: u32 = 16;
 
-/// All paths give a row the same bits: sums are taken in one order, or, rounded for matrix units, are exact in any.
+/// Makes the launches. All paths give a row the same bits: sums are taken in one order, or, rounded for matrix units, are exact in any.
 pub(crate) fn lower(
     op: &Linear,
     matrix_side: Option<Side>,

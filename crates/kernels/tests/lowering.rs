@@ -211,7 +211,7 @@ fn a_dense_weight_beside_quantized_ones_keeps_all_from_matrix_units() {
     assert_eq!(names, ["gather_check", "linear_rows", "linear_many_bits2_gated0", "linear_many_bits16_gated0"]);
 }
 
-/// One kernel reads both weights in the gate's format.
+/// Checks what a gated op needs: a kernel reads both weights in the gate's format.
 #[test]
 fn a_gate_of_another_format_is_unsupported() {
     let rig = Rig::new(Arithmetic::Fast, None);

@@ -4,7 +4,7 @@ use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// All three, with the master switch. Everything is off by default.
+/// Settings of the three optimizations, with the master switch. Everything is off by default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetalOptimizations {
@@ -48,9 +48,9 @@ impl Default for MetalOptimizations {
 /// Treatment of an optimization that fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FallbackPolicy {
-    /// Its baseline takes over; without it, the failure is reported to whoever asked.
+    /// True if the baseline takes over; otherwise the failure is reported to whoever asked.
     pub graceful: bool,
-    /// A line is logged.
+    /// True if a line is logged.
     pub log: bool,
 }
 

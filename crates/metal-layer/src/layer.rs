@@ -71,7 +71,7 @@ impl Switch {
         }
     }
 
-    /// Its entry in the statistics. `fallen_back`: why it no longer runs.
+    /// Entry of the optimization in the statistics. `fallen_back`: why it no longer runs.
     fn show<T>(&self, stats: T, fallen_back: Option<String>) -> Switched<T> {
         match (self, fallen_back) {
             (Switch::Off, _) => Switched::off(None),

@@ -125,7 +125,7 @@ impl Labeled<'_> {
         self.families.add(name, help, MetricType::Histogram, self.labels.clone(), value);
     }
 
-    /// The same with more labels.
+    /// Adds `labels` to the common ones, for the samples that are added through the result.
     pub fn with(&mut self, labels: &[(&'static str, &str)]) -> Labeled<'_> {
         let more = labels.iter().map(|&(name, value)| (name, value.to_owned()));
         Labeled { families: self.families, labels: self.labels.iter().cloned().chain(more).collect() }

@@ -51,7 +51,7 @@ impl<'a> ChatInput<'a> {
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    /// By name. They are compiled as they are used: that costs far less than a step of the model.
+    /// Sources of the templates by name. They are compiled as they are used: that costs far less than a step of the model.
     sources: BTreeMap<String, String>,
     special_tokens: Vec<(&'static str, String)>,
 }

@@ -135,7 +135,7 @@ fn answers(engine: &Engine, goldens: &[Value], tokens: usize) -> Vec<Vec<u32>> {
     streams.into_iter().map(|stream| collect(stream).iter().map(|token| token.id).collect()).collect()
 }
 
-/// All tokens of an answer.
+/// Collects all tokens of an answer.
 fn collect(mut stream: Stream) -> Vec<TokenEvent> {
     let mut found = Vec::new();
     loop {

@@ -237,7 +237,7 @@ impl LinearStep {
         }
     }
 
-    /// One pass through `tiles`, counted over all matrices, or over each of two.
+    /// Multiplies a pass by `tiles`, counted over all matrices, or, of a gated op, over each of the two.
     fn multiply(&self, worker: &mut Worker, tiles: Range<usize>, pass: &Pass, ready: &[u32]) {
         let len = tiles.len() * pass.width;
         let mut carver = worker.scratch.carve(2 * Carver::bytes::<[f32; TILE]>(len));

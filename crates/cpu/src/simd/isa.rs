@@ -12,7 +12,7 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// Those that this machine can run, best first.
+    /// Instruction sets that this machine can run, best first.
     pub fn available() -> Vec<Isa> {
         let all = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
         all.into_iter().filter(|isa| isa.detected()).collect()

@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// Large enough to show.
 const EPS: f32 = 0.05;
 
-/// One layer's attention.
+/// Attention of a layer.
 #[derive(Debug, Clone)]
 struct Layer {
     heads: usize,
@@ -39,7 +39,7 @@ impl Layer {
 /// A layer with all that its sequences will ever put in, and where their blocks lie.
 struct Case {
     layer: Layer,
-    /// Of each sequence, all rows.
+    /// Queries, keys and values of all rows, by sequence.
     qkv: Vec<Vec<f32>>,
     angles: Vec<Vec<f32>>,
     norms: [Vec<f32>; 2],

@@ -33,7 +33,7 @@ pub enum Event {
     },
     /// A command buffer was submitted.
     Submitted {
-        /// Its place.
+        /// Queue to which it was submitted.
         queue: QueueKind,
         /// Number of the submission, over both queues.
         submission: u64,

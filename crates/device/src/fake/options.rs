@@ -44,7 +44,7 @@ pub struct Latency {
     pub copy_bytes_per_second: Option<u64>,
 }
 
-/// Those of the coming events that a fault strikes.
+/// Selection of the coming events that a fault strikes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fault {
     /// Events that it lets pass first.
@@ -54,17 +54,17 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// None.
+    /// Strikes no event.
     pub const NEVER: Fault = Fault { skip: 0, strikes: 0 };
-    /// All from now on.
+    /// Strikes every event from now on.
     pub const ALWAYS: Fault = Fault { skip: 0, strikes: u64::MAX };
 
-    /// The next `count`.
+    /// Strikes the next `count` events.
     pub fn next(count: u64) -> Self {
         Self { skip: 0, strikes: count }
     }
 
-    /// Only the `n`-th from now, counted from 1.
+    /// Strikes only the `n`-th event from now, counted from 1.
     pub fn nth(n: u64) -> Self {
         Self { skip: n.saturating_sub(1), strikes: 1 }
     }

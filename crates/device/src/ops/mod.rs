@@ -19,7 +19,7 @@ pub use sample::{LogitBias, MIN_TEMPERATURE, NO_HISTORY_ROW, Observe, Sample, Sa
 
 use crate::{Buffer, DeviceError, Result};
 
-/// One recorded operation.
+/// A recorded operation.
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "an op is moved once, from the model into the encoder")]
 pub enum Op {

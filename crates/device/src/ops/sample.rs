@@ -89,9 +89,9 @@ pub struct Observe {
     pub history_row: usize,
     /// u32 `[count]`: prompt, then answer so far.
     pub tokens: Buffer,
-    /// Tokens.
+    /// Number of `tokens`.
     pub count: usize,
-    /// Of these, the prompt's.
+    /// Number of `tokens` that belong to the prompt.
     pub prompt: usize,
 }
 

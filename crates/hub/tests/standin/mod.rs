@@ -16,7 +16,7 @@ pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub struct Faults {
     /// Status and `x-error-code` of every answer.
     pub refuse: Option<(u16, &'static str)>,
-    /// So many bodies end after so many bytes.
+    /// Number of bodies that end early, and the bytes after which they do.
     pub cut: Option<(usize, usize)>,
     /// Contents are not what the listing says: same length, one byte changed.
     pub damaged: bool,

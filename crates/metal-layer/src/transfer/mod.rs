@@ -101,7 +101,7 @@ impl Ticket {
         Self { point: Some(point), submission: Some(submission), ..ticket }
     }
 
-    /// Its state. A result is good only once this says [`Status::Completed`].
+    /// State of the transfer. A result is good only once this says [`Status::Completed`].
     pub fn status(&self) -> Status {
         match &*self.outcome.result.lock().unwrap_or_else(PoisonError::into_inner) {
             None => Status::Pending,
@@ -111,7 +111,7 @@ impl Ticket {
     }
 
     /// Makes the ops that follow in `encoder` come after the transfer: the device waits, or the host where there is no point.
-    /// Its success is known later ([`Self::wait`]).
+    /// The transfer's success is known later ([`Self::wait`]).
     pub fn order(&self, encoder: &mut dyn Encoder) -> Result<()> {
         match &self.point {
             Some(point) if point.reached() => Ok(()),

@@ -16,7 +16,7 @@ pub struct StopStep {
 /// stop string, but never of what is released.
 ///
 /// First is the one that completes first; of several that complete at the same character, the longest.
-/// So the answer does not depend on how the text is cut into chunks, and a complete match never waits
+/// Thus the answer does not depend on how the text is cut into chunks, and a complete match never waits
 /// for a longer one. Only the longest suffix that could still begin a stop string is held back. Cost: one
 /// Knuth–Morris–Pratt step per byte and stop string.
 #[derive(Debug, Clone)]

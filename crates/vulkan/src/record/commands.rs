@@ -81,7 +81,7 @@ pub(super) fn fill_set(gpu: &Gpu, set: vk::DescriptorSet, ranges: &[Touch]) {
     unsafe { gpu.raw.update_descriptor_sets(&writes, &[]) };
 }
 
-/// One launch of the selected pipeline.
+/// Dispatches the selected pipeline.
 pub(super) fn dispatch(
     gpu: &Gpu,
     tape: &Tape,

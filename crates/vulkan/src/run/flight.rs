@@ -27,13 +27,13 @@ pub(super) struct Load {
     pub(super) held: Held,
     /// Keeps the pipelines.
     pub(super) recorder: Arc<Recorder>,
-    /// There are fault words to read.
+    /// True if there are fault words to read.
     pub(super) launched: bool,
     /// Command buffers that the driver has, and since when.
     pub(super) running: Vec<(Tape, Duration)>,
     /// Value of the other queue's semaphore that it depends on, 0 if it does not.
     pub(super) after: u64,
-    /// The driver refused a piece.
+    /// Error with which the driver refused a piece.
     pub(super) refused: Option<DeviceError>,
 }
 

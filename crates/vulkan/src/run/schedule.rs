@@ -22,7 +22,7 @@ pub(super) struct Piece<P> {
     pub(super) work: P,
 }
 
-/// One submission: at least one piece.
+/// A submission: at least one piece.
 #[derive(Debug)]
 pub(super) struct Entry<P, T> {
     pub(super) pieces: VecDeque<Piece<P>>,

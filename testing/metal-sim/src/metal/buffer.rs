@@ -209,9 +209,9 @@ unsafe impl Sync for SimBuffer {}
 #[derive(Clone)]
 pub(crate) struct Slice {
     pub(crate) bytes: Arc<Bytes>,
-    /// Within the buffer.
+    /// Bytes of the buffer that the command uses.
     pub(crate) range: Range<usize>,
-    /// For messages.
+    /// Name of the buffer, for messages.
     pub(crate) name: Arc<str>,
 }
 

@@ -229,7 +229,7 @@ impl SimCommandBuffer {
         change(&mut lock(&self.ivars().record))
     }
 
-    /// The same; breaks a rule also while an encoder is open.
+    /// Changes what is recorded; breaks a rule once it was committed, or while an encoder is open.
     fn outside_encoders<R>(&self, call: &str, change: impl FnOnce(&mut Record) -> R) -> R {
         let encoding = lock(&self.ivars().record).encoding;
         rules::require(!encoding, call, || "an encoder is still open: endEncoding was not called".into());

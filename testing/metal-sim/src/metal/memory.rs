@@ -54,7 +54,7 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// The same, of no concern to whoever asks what is allocated.
+    /// Maps memory like [`Self::new`], but does not count it as allocated.
     pub(crate) fn scratch(len: usize) -> io::Result<Self> {
         let used = len.next_multiple_of(16);
         let body = used.next_multiple_of(page());

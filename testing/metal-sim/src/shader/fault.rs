@@ -76,7 +76,7 @@ extern "C" fn handler(signal: c_int, info: *mut siginfo_t, context: *mut c_void)
     registers[libc::REG_RSI as usize] = landing.rsi as i64;
 }
 
-/// Not ours: the earlier handler, or the default, which ends the process when the instruction is tried again.
+/// Passes on a signal that is not ours: to the earlier handler, or to the default, which ends the process at the next try.
 fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let other = SIGNALS.iter().position(|s| *s == signal).and_then(|at| Some(OTHERS.get()?[at]));
     match other {

@@ -55,7 +55,7 @@ pub(crate) fn pack(
     Ok(())
 }
 
-/// One tile: at most 16 rows of a checkpoint.
+/// Packing of a tile: at most 16 rows of a checkpoint.
 struct Pack<'a> {
     spec: WeightSpec,
     source: WeightSource<'a>,

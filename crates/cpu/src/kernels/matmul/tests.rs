@@ -84,7 +84,7 @@ impl Weight {
     }
 }
 
-/// All rows of a weight times `tokens`, side by side in one pass of `width`, in runs of `segment` steps: [tokens][rows].
+/// Multiplies all rows of a weight by `tokens`, side by side in one pass of `width`, in runs of `segment` steps: [tokens][rows].
 fn product(
     isa: Isa,
     arithmetic: Arithmetic,

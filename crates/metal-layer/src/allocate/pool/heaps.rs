@@ -13,7 +13,7 @@ const MAX_RANGES: u32 = 16 << 10;
 /// The least by which the weights' memory grows once what was expected has come.
 const WEIGHTS_GROWTH: u64 = 16 << 20;
 
-/// All heaps of a pool, and which parts of them are taken. Knows nothing of time: who frees a range says that nobody uses it.
+/// Heaps of a pool, and which parts of them are taken. Knows nothing of time: who frees a range says that nobody uses it.
 pub(super) struct Heaps {
     entries: Slab<HeapEntry>,
     unified: bool,
@@ -23,7 +23,7 @@ pub(super) struct Heaps {
     expected_weights: u64,
 }
 
-/// One heap.
+/// A heap of the pool.
 struct HeapEntry {
     heap: Arc<dyn Heap>,
     storage: Storage,
@@ -40,11 +40,11 @@ struct HeapEntry {
 /// Purpose of a heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// One of the configured number.
+    /// Serves as one of the configured number.
     Working,
-    /// For what is larger than those; `kept` while idle if warm-up asked for it.
+    /// Serves what is larger than a working heap; `kept` while idle if warm-up asked for it.
     Large { kept: bool },
-    /// For weights, and released with them.
+    /// Serves weights, and is released with them.
     Weights,
 }
 

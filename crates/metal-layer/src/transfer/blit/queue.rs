@@ -271,7 +271,7 @@ pub(crate) enum Stage {
 pub(crate) struct Copying {
     pub submission: Arc<dyn Submission>,
     pub staging: Staging,
-    /// Its time counts already.
+    /// True if the copy's time counts already.
     pub counted: bool,
 }
 

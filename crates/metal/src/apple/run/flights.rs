@@ -61,7 +61,7 @@ impl Flight {
     }
 }
 
-/// All submissions in flight on both queues, and what they leave behind.
+/// Submissions in flight on both queues, and what they leave behind.
 #[derive(Default)]
 pub(crate) struct Flights {
     board: Mutex<FlightBoard>,
