@@ -1,4 +1,4 @@
-//! Every key of a kernel, and what each is rendered from.
+//! Keys of all kernels, and what each is rendered from.
 
 use crate::variant::{Bits, Code, Items, Kv, Queries, Side, Tile, Variant};
 

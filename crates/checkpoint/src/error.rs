@@ -13,7 +13,7 @@ pub enum CheckpointError {
         /// A remedy.
         hint: &'static str,
     },
-    /// Something that is to be read like a file and is none.
+    /// A path that is to be read as a file and is none.
     #[error("{path} is a {kind}, and models are read from plain files; put the file itself there")]
     Special {
         /// Path that was named.

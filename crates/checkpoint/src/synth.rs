@@ -214,7 +214,7 @@ fn write_tensors(checkpoint: &Checkpoint, path: &Path) -> Result<(), CheckpointE
 /// The values of all tensors.
 #[derive(Debug)]
 struct Values {
-    /// In the order of their starts.
+    /// Places of the tensors, in the order of their starts.
     places: Vec<Place>,
     random: Random,
 }

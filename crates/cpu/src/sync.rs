@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const SPINS: u32 = 4000;
 /// Time for which a waiter keeps a core, offering it to others all the while. Not measured.
 const AWAKE: Duration = Duration::from_micros(200);
-/// Time that it sleeps at a time after that. Not measured.
+/// Time that a waiter sleeps at a time after that. Not measured.
 #[cfg(not(loom))]
 const NAP: Duration = Duration::from_micros(50);
 

@@ -91,7 +91,7 @@ pub type Times = (Duration, Duration);
 pub trait Submission: fmt::Debug + Send + Sync {
     /// State of the submission.
     fn status(&self) -> Status;
-    /// Blocks until it has ended; its error if it failed, [`DeviceError::Timeout`] if it has not ended in time
+    /// Blocks until the submission has ended; returns its error if it failed, [`DeviceError::Timeout`] if it has not ended in time
     /// ([`crate::Patience`]).
     fn wait(&self, limit: Duration) -> Result<()>;
     /// Device timestamps of its first and last op, on the clock of [`crate::Device::now`]; `None` before it has ended, or where

@@ -11,7 +11,7 @@ pub enum QueueKind {
 }
 
 impl QueueKind {
-    /// Both, in the order of their numbers.
+    /// Both kinds, in the order of their numbers.
     pub const ALL: [QueueKind; 2] = [QueueKind::Compute, QueueKind::Transfer];
 
     /// The other one.

@@ -58,7 +58,7 @@ impl Cache {
         Ok(safe.then(|| self.snapshot_dir(id, commit)).filter(|dir| is_complete(dir)))
     }
 
-    /// Every snapshot, by id and revision.
+    /// Lists every snapshot, by id and revision.
     ///
     /// # Errors
     /// [`HubError::Io`]. A cache that does not exist holds nothing.
@@ -163,7 +163,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, HubError> {
     read.map(|entry| Ok(entry.map_err(HubError::io(folder))?.path())).collect()
 }
 
-/// Other programs leave snapshots of a few files, or stop half-way: weights and configuration must all be there.
+/// True if weights and configuration are all there: other programs leave snapshots of a few files, or stop half-way.
 fn is_complete(snapshot: &Path) -> bool {
     // `is_file` follows links: one that dangles counts as missing.
     if !snapshot.join("config.json").is_file() {

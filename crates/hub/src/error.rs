@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Failure to find, download, list or remove a model.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// No name of a model.
+    /// A text that names no model.
     #[error(
         "{id:?} is neither a folder nor the id of a model on the hub; an id looks like mlx-community/Qwen2.5-0.5B-Instruct-4bit"
     )]
@@ -53,7 +53,7 @@ pub enum HubError {
         /// The hub.
         endpoint: String,
     },
-    /// Another answer than a good one.
+    /// An answer that reports a failure.
     #[error("{url} answered {status}{body}; try again later")]
     Status {
         /// Address that was asked.

@@ -67,7 +67,7 @@ fn weight(device: &dyn Device) -> Result<Weight> {
     Ok(Weight { spec: SPEC, buffer: upload(device, &packed)? })
 }
 
-/// In the first rows, what rounds to 2048 steps everywhere, or everywhere but its sign; then steps of any number.
+/// Input whose first rows round to 2048 steps everywhere, but for the sign, and whose other rows round to steps of any number.
 fn input(row: usize, col: usize) -> f32 {
     match row {
         0 => 2047.75,

@@ -7,9 +7,9 @@ include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 /// Access of a kernel to a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Reads it.
+    /// Reads the binding.
     Read,
-    /// Writes it, and may read it.
+    /// Writes the binding, and may read it.
     Write,
 }
 
@@ -43,7 +43,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Every kernel.
+    /// Lists every kernel.
     pub fn all() -> &'static [Kernel] {
         KERNELS
     }
@@ -70,7 +70,7 @@ pub struct Launch {
     pub bindings: Vec<Buffer>,
     /// Workgroups.
     pub groups: [u32; 3],
-    /// About how much work it is, in multiply-adds: for cutting long submissions.
+    /// Approximate work in multiply-adds: for cutting long submissions.
     pub work: u64,
     /// The kernel's own immediates, after the head: bytes of its struct of params.rs.
     pub(crate) params: Vec<u8>,

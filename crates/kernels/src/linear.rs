@@ -6,7 +6,7 @@ use bytemuck::bytes_of;
 use mlx_serving_device::ops::{Epilogue, Linear, Projection};
 use mlx_serving_device::{Buffer, DeviceError, Result, WeightFormat, WeightSpec};
 
-/// Up to so many rows, half a tile, take the kernel through which the weights stream once for eight rows (four of a gate); more go
+/// Most rows, half a tile, for the kernel through which the weights stream once for eight rows (four of a gate); more go
 /// through tiles, which cost the same however few of their rows there are.
 pub(crate) const FEW: usize = 32;
 

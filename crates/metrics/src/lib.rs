@@ -27,7 +27,7 @@ pub struct Families(Vec<Family>);
 
 #[derive(Debug)]
 struct Family {
-    /// Without a counter's `_total`.
+    /// Name without a counter's `_total`.
     name: &'static str,
     help: &'static str,
     kind: MetricType,
@@ -46,7 +46,7 @@ enum Value {
 pub enum Number {
     /// A whole number.
     Whole(u64),
-    /// Any other.
+    /// A number that may have a fraction.
     Real(f64),
 }
 

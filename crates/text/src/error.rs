@@ -79,7 +79,7 @@ pub enum TextError {
         /// Tokens that were wanted at most.
         limit: usize,
     },
-    /// Whoever wanted the ids does not any more.
+    /// Canceled: the ids are not wanted any more.
     #[error("the text was not needed any more")]
     Canceled,
     /// A long text that cannot be tokenized piece by piece.

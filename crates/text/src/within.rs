@@ -56,7 +56,7 @@ impl Sizes {
 /// The way in which a piece meets the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Joint {
-    /// Neither depends on the other.
+    /// Independent: neither piece depends on the other.
     Free,
     /// The last tokens before it may be wrong: the next piece begins earlier.
     Overlap,

@@ -391,7 +391,7 @@ proptest! {
         }
     }
 
-    /// Whatever the merges: the proof in the module's head needs nothing of them.
+    /// Joins streams of any merges: the proof in the module's head needs nothing of them.
     #[test]
     fn any_merges_can_be_joined(
         picks in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..40),

@@ -40,7 +40,7 @@ fn copies_side_by_side_in_one_word_do_not_disturb_each_other() {
     close(device);
 }
 
-/// Two queues hand a buffer back and forth without the host.
+/// Hands a buffer back and forth between two queues without the host.
 #[test]
 fn queues_take_turns_on_the_device() {
     faults::reset();

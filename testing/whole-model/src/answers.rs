@@ -124,7 +124,7 @@ fn goldens(prompts: usize) -> Vec<Value> {
     goldens["prompts"].as_array().unwrap()[..prompts].to_vec()
 }
 
-/// Up to `tokens` tokens for each of the prompts, in one batch.
+/// Answers of up to `tokens` tokens to each of the prompts, in one batch.
 fn answers(engine: &Engine, goldens: &[Value], tokens: usize) -> Vec<Vec<u32>> {
     let request = |golden: &Value| Request {
         prompt: ids(&golden["prompt_token_ids"]),

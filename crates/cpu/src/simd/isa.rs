@@ -18,7 +18,7 @@ impl Isa {
         all.into_iter().filter(|isa| isa.detected()).collect()
     }
 
-    /// The best that this machine can run.
+    /// Best instruction set that this machine can run.
     pub fn best() -> Isa {
         Self::available()[0]
     }

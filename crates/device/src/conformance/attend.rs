@@ -47,7 +47,7 @@ struct Case {
     blocks: usize,
 }
 
-/// Some rows of one sequence: which, and from where to where.
+/// Run of one sequence's rows: the sequence, and from where to where.
 type Piece = (usize, usize, usize);
 
 impl Case {
@@ -251,7 +251,7 @@ pub fn company_and_cuts_change_no_bit(device: &Arc<dyn Device>) {
     });
 }
 
-/// Two sequences that begin alike may read the same blocks: the same bits as with blocks of their own.
+/// Checks that two sequences that begin alike may read the same blocks: the bits are those of blocks of their own.
 pub fn a_shared_prefix_changes_no_bit(device: &Arc<dyn Device>) {
     const SHARED: usize = 48;
     for (window, seed) in [(None, 1), (Some(40), 2)] {

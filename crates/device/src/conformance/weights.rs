@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 const FLOATS: [Float; 3] = [Float::F32, Float::F16, Float::Bf16];
 
-/// Every format that a backend handles.
+/// Lists every format that a backend handles.
 pub(super) fn formats() -> Vec<WeightFormat> {
     let mut formats: Vec<WeightFormat> = FLOATS.map(WeightFormat::Dense).to_vec();
     for bits in [2, 3, 4, 5, 6, 8] {

@@ -5,7 +5,7 @@ use crate::{QueueKind, Storage};
 pub struct Mark {
     /// Number of the timeline; `u64::MAX` for one of another device.
     pub timeline: u64,
-    /// Value on it.
+    /// Value on the timeline.
     pub value: u64,
 }
 

@@ -26,7 +26,7 @@ pub struct Batch {
     pub rows: usize,
     /// Sequences.
     pub sequences: usize,
-    /// No position of the batch is at or beyond this.
+    /// Bound of the positions in the batch: all are below it.
     pub max_context: usize,
     /// u32 `[rows]`: position of each row in its sequence.
     pub positions: Buffer,

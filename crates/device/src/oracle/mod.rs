@@ -1,4 +1,4 @@
-//! Every op, computed naively on host slices: what a backend's results are compared with.
+//! Naive computation of every op on host slices: what a backend's results are compared with.
 //!
 //! Each op has a file, named like it, over a few primitives. Sums are `f64`, rows are done one at a time and in order, so a result
 //! depends on its own row only. Inputs that lead outside of their buffers (tokens, block tables, history rows) are

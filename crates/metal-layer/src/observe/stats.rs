@@ -37,9 +37,9 @@ pub struct BlitStats {
     pub total_uploads: u64,
     /// Downloads ended.
     pub total_downloads: u64,
-    /// Bytes of them.
+    /// Bytes of the uploads that ended.
     pub bytes_uploaded: u64,
-    /// Bytes of them.
+    /// Bytes of the downloads that ended.
     pub bytes_downloaded: u64,
     /// Transfers in flight.
     pub pending_operations: usize,

@@ -63,7 +63,7 @@ impl Outcome {
         self.ended.notify_all();
     }
 
-    /// Before the result is set: `copy` was not waited for any longer.
+    /// Notes, before the result is set, that `copy` was not waited for any longer.
     pub(crate) fn abandon(&self, copy: Arc<dyn Submission>) {
         *self.abandoned.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
     }
@@ -129,7 +129,7 @@ impl Ticket {
         abandoned.as_ref().is_some_and(|copy| copy.status() == Status::Pending)
     }
 
-    /// Blocks until it has ended, at most `limit`.
+    /// Blocks until the transfer has ended, at most `limit`.
     pub fn wait(&self, limit: Duration) -> Result<()> {
         let mut patience = Patience::new(limit);
         let mut result = self.outcome.result.lock().unwrap_or_else(PoisonError::into_inner);

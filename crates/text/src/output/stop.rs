@@ -110,7 +110,7 @@ impl StopMatcher {
         text
     }
 
-    /// Feeds one byte to every stop string; the longest that is now complete.
+    /// Feeds one byte to every stop string; returns the longest that is now complete.
     fn advance(&mut self, byte: u8) -> Option<usize> {
         let mut longest: Option<usize> = None;
         for index in 0..self.stops.len() {
@@ -253,7 +253,7 @@ mod tests {
             prop_assert_eq!(run(&stops, &written), (seen, stopped));
         }
 
-        /// No more is held back than the longest beginning of a stop string that the text ends with.
+        /// Checks that no more is held back than the longest beginning of a stop string that the text ends with.
         #[test]
         fn holds_back_no_more_than_it_must(text in "[ab]{0,20}", hidden in "[ab]{0,4}", stops in prop::collection::vec("[ab]{1,5}", 1..4)) {
             let mut matcher = StopMatcher::new(&stops).unwrap();

@@ -20,7 +20,7 @@ pub(super) fn timestamp(gpu: &Gpu, tape: &Tape, at: u32) {
     }
 }
 
-/// Everything after sees what everything before wrote, on this queue.
+/// Makes everything after see what everything before wrote, on this queue.
 pub(super) fn barrier(gpu: &Gpu, tape: &Tape) {
     let access = vk::AccessFlags::MEMORY_READ | vk::AccessFlags::MEMORY_WRITE;
     memory_barrier(gpu, tape, tape.stages, access);

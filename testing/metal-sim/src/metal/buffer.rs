@@ -40,7 +40,7 @@ impl Mode {
         MTLResourceOptions(self.cache.0 | self.storage.0 << 4 | self.hazards.0 << 8)
     }
 
-    /// With the default tracking mode made explicit.
+    /// Makes the default tracking mode explicit.
     pub(crate) fn with_default_hazards(self, default: MTLHazardTrackingMode) -> Self {
         match self.hazards {
             MTLHazardTrackingMode::Default => Self { hazards: default, ..self },

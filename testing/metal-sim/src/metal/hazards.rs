@@ -102,7 +102,7 @@ impl QueueOrder {
         Self { id, next: 0, clock: Clock::default() }
     }
 
-    /// Everything after this comes after what `clock` knows.
+    /// Puts everything after this after what `clock` knows.
     pub(crate) fn wait(&mut self, clock: &Clock) {
         self.clock.join(clock);
     }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) const POISON: u8 = 0xA5;
 /// Address space kept inaccessible behind each mapping: a stray index of up to 32 bits faults.
 const GUARD_BEHIND: usize = 4 << 30;
-/// And before it.
+/// Address space kept inaccessible before each mapping.
 const GUARD_BEFORE: usize = 64 << 10;
 
 /// Memory of a heap or of a dedicated buffer, and who has used it on the device.

@@ -32,7 +32,7 @@ const SIGNALS: [c_int; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SI
 /// The handlers that were there before, in the order of `SIGNALS`.
 static OTHERS: OnceLock<[sigaction; SIGNALS.len()]> = OnceLock::new();
 
-/// Once a process: faults of kernels become errors, all others go where they went before.
+/// Installs the handlers, once a process: faults of kernels become errors, all others go where they went before.
 pub(super) fn catch() {
     OTHERS.get_or_init(|| {
         SIGNALS.map(|signal| {

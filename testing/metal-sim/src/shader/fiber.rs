@@ -111,7 +111,7 @@ struct Staggered {
 }
 
 impl Staggered {
-    /// The `number`th of a threadgroup.
+    /// Makes the stack of the `number`th fiber of a threadgroup.
     fn new(number: usize) -> std::io::Result<Staggered> {
         Ok(Staggered { stack: DefaultStack::new(STACK)?, skip: number * STAGGER % PAGE })
     }
@@ -136,7 +136,7 @@ pub(super) struct Fiber {
 }
 
 impl Fiber {
-    /// The `number`th of a threadgroup.
+    /// Makes the `number`th fiber of a threadgroup.
     ///
     /// # Errors
     /// No memory is left for a stack.

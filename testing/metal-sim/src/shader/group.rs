@@ -35,7 +35,7 @@ impl Group {
 pub(super) enum Failure {
     /// A bad access or operation: by whom, and what.
     Fault(String, super::fault::Fault),
-    /// Anything else, in words.
+    /// Any other failure, in words.
     Rule(String),
 }
 
@@ -150,7 +150,7 @@ impl Stage {
         }
     }
 
-    /// Until all of the simd-group's lanes are at a barrier or have ended.
+    /// Runs a simd-group until all of its lanes are at a barrier or have ended.
     fn run_simd_group(&mut self, simd: usize, group: &Group, call: &Call, reverse: bool) -> Result<(), Failure> {
         let lanes = lanes_of(simd, group.len());
         loop {

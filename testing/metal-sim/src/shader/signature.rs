@@ -70,7 +70,7 @@ pub(super) fn without_comments(text: &str) -> String {
     kept + rest
 }
 
-/// Every kernel of a text without comments.
+/// Parses every kernel of a text without comments.
 ///
 /// # Errors
 /// No kernel is there, or a parameter is none that a compute kernel of naga's has.

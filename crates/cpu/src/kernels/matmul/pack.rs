@@ -1,4 +1,4 @@
-//! From the checkpoint's rows to tiles.
+//! Packing of a checkpoint's rows into tiles.
 
 use super::layout::{CHUNK, Line, Planes, TILE, TileLayout, step_lines};
 use crate::simd::{Isa, Kernel, Simd, vectorize};

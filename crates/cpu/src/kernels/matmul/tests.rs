@@ -25,7 +25,7 @@ impl Noise {
         self.0
     }
 
-    /// Between −1 and 1.
+    /// Draws a value between −1 and 1.
     fn value(&mut self) -> f32 {
         self.bits() as f32 / u32::MAX as f32 * 2.0 - 1.0
     }

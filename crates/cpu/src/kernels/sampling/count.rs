@@ -20,9 +20,9 @@ pub(crate) struct Bin {
 pub(crate) struct Count<'a> {
     /// Adjusted values.
     pub(crate) values: &'a [f32],
-    /// The largest of the whole row.
+    /// Largest value of the whole row.
     pub(crate) top: f32,
-    /// Added to.
+    /// Histogram that the chunk is added to.
     pub(crate) bins: &'a mut [Bin; BINS],
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    /// Everything survives.
+    /// Cut that every token survives.
     pub(crate) const NONE: Cut = Cut { value: f32::NEG_INFINITY, token: u32::MAX };
 
     /// True if a token survives.

@@ -137,7 +137,7 @@ impl Heaps {
         self.heap_bytes
     }
 
-    /// About `bytes` of weights are to come.
+    /// Notes that about `bytes` of weights are to come.
     pub(super) fn expect_weights(&mut self, bytes: u64) {
         self.expected_weights = bytes;
     }
@@ -222,7 +222,7 @@ impl Heaps {
         }
     }
 
-    /// Has the system back a range with memory.
+    /// Makes the system back a range with memory.
     pub(super) fn touch(&self, range: &Range) -> Result<()> {
         let start = u64::from(range.node.offset) * UNIT;
         self.entries[range.heap].heap.touch(start..start + u64::from(range.units) * UNIT)

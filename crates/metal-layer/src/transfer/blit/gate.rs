@@ -16,7 +16,7 @@ pub(crate) struct Room {
     id: u64,
     /// True for a place of the streamed transfers' ring.
     pub streamed: bool,
-    /// Within the ring's memory, bytes.
+    /// Range within the ring's memory, bytes.
     pub range: Range<u64>,
 }
 
