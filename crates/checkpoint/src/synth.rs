@@ -37,7 +37,7 @@ pub struct Shape {
     pub head_dim: usize,
     /// Tokens of the vocabulary.
     pub vocab: usize,
-    /// The head's weights are the embedding's.
+    /// True if the head's weights are the embedding's.
     pub tied: bool,
 }
 
@@ -93,7 +93,7 @@ pub enum Module {
         rows: usize,
         /// Features in.
         cols: usize,
-        /// A bias is added to the product.
+        /// True if a bias is added to the product.
         bias: bool,
     },
     /// The weight of an RMS norm.

@@ -24,7 +24,7 @@ pub struct DeviceInfo {
     pub name: String,
     /// Features in use, for `doctor` and records.
     pub features: Vec<String>,
-    /// Host and device share memory: copies to shared storage are pointless.
+    /// True if host and device share memory: copies to shared storage are pointless.
     pub unified_memory: bool,
     /// Bytes that may be allocated before the system suffers; `u64::MAX` where neither driver nor system tells.
     pub memory_budget: u64,

@@ -43,7 +43,7 @@ struct Switches {
 enum Switch {
     Off,
     On,
-    /// Wanted and not started, for this reason.
+    /// Wanted and not started, for the reason given.
     Failed(String),
 }
 

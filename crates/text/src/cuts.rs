@@ -25,7 +25,7 @@ pub(crate) struct Cuts {
     first: HashSet<char>,
     /// First and last characters of the added tokens that look at their neighbors.
     wary: [HashSet<char>; 2],
-    /// Added tokens are looked for in composed text, so that one may be spelled in several ways.
+    /// True if added tokens are looked for in composed text, so that one may be spelled in several ways.
     composed: bool,
 }
 

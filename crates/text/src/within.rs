@@ -30,7 +30,7 @@ struct Bounds<'a> {
     sizes: Sizes,
     /// Ids wanted at most.
     limit: usize,
-    /// Asked between pieces; no ends the encoding.
+    /// Predicate asked between pieces; false ends the encoding.
     go_on: &'a mut dyn FnMut() -> bool,
 }
 

@@ -59,7 +59,7 @@ impl Source {
         dequantize(&self.spec, &self.source()).expect("a random weight is valid")
     }
 
-    /// Packed in one go, in device memory.
+    /// Packs a weight in one go into device memory.
     pub(super) fn upload(&self, device: &Arc<dyn Device>) -> Weight {
         let layout = device.weight_layout(&self.spec).expect("every format is supported");
         let mut bytes = vec![0; layout.bytes()];

@@ -18,7 +18,7 @@ pub enum Event {
         bytes: u64,
         /// Storage.
         storage: Storage,
-        /// A heap rather than a buffer.
+        /// True for a heap, false for a buffer.
         heap: bool,
     },
     /// An allocation was refused.

@@ -3,13 +3,13 @@ use std::time::Duration;
 /// Options of a [`super::FakeDevice`].
 #[derive(Debug, Clone, Copy)]
 pub struct FakeOptions {
-    /// Host and device share memory; on a discrete device the host does not reach [`Storage::Private`].
+    /// True if host and device share memory; on a discrete device the host does not reach [`Storage::Private`].
     pub unified_memory: bool,
     /// Bytes that may be allocated at a time.
     pub memory_budget: u64,
     /// Bytes of the longest buffer that an op may refer to.
     pub max_buffer_len: u64,
-    /// Ops compute. Otherwise they are checked and cost their latency only; copies still copy, and sampling writes
+    /// True if ops compute. Otherwise they are checked and cost their latency only; copies still copy, and sampling writes
     /// [`super::scripted_token`].
     pub compute: bool,
     /// Latencies to begin with.

@@ -73,7 +73,7 @@ pub const NO_HISTORY_ROW: u32 = u32::MAX;
 pub struct LogitBias {
     /// Token id.
     pub token: u32,
-    /// Added to its logit.
+    /// Added to the token's logit.
     pub bias: f32,
 }
 

@@ -20,7 +20,7 @@ pub struct Attend<'a> {
     pub angles: &'a [f32],
     /// Pairs rotated.
     pub pairs: usize,
-    /// Pairing of the rotated values.
+    /// True if a pair is (`x[2i]`, `x[2i + 1]`), false if it is (`x[i]`, `x[i + pairs]`).
     pub interleaved: bool,
     /// Spans, in row order.
     pub spans: &'a [Span],

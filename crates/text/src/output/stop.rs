@@ -230,7 +230,7 @@ mod tests {
     }
 
     proptest! {
-        /// Searching the whole text, hidden parts in it, and leaving those out of what stands before the match.
+        /// Compares with a search of the whole text, hidden parts in it, which leaves those out of what stands before the match.
         #[test]
         fn equals_a_search_of_the_whole_text(
             chunks in prop::collection::vec(("[abé☃]{0,6}", prop::bool::weighted(0.3)), 0..12),

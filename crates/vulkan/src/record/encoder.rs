@@ -279,7 +279,7 @@ pub(crate) struct VulkanCommands {
     pub(crate) lease: Lease,
     pub(crate) held: Held,
     pub(crate) pieces: Vec<Recorded>,
-    /// Kernels were launched: there are fault words to read.
+    /// True if kernels were launched: there are fault words to read.
     pub(crate) launched: bool,
 }
 

@@ -139,7 +139,7 @@ pub(crate) struct Touch<'a> {
     pub(crate) mapping: &'a Mapping,
     pub(crate) range: Range<usize>,
     pub(crate) writes: bool,
-    /// The system orders passes of one queue that use it.
+    /// True if the system orders passes of one queue that use it.
     pub(crate) tracked: bool,
     /// The name of the buffer.
     pub(crate) name: &'a str,

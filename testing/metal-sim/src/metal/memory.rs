@@ -20,7 +20,7 @@ pub(crate) struct Mapping {
     len: usize,
     /// The reservation, if it is ours to unmap.
     reserved: Option<(*mut u8, usize)>,
-    /// Counts as the device's.
+    /// True if the mapping counts as the device's.
     counted: bool,
     history: Mutex<History>,
 }

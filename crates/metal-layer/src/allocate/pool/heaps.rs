@@ -33,7 +33,7 @@ struct HeapEntry {
     live: usize,
     /// Units taken.
     used: u64,
-    /// Taken as a whole.
+    /// True while the heap is taken as a whole.
     lent: bool,
 }
 

@@ -57,7 +57,7 @@ struct Allocations {
     pending_free: VecDeque<(Vec<Point>, Held)>,
     /// Live allocations that the heaps could not serve.
     fallbacks: usize,
-    /// The heaps ran out, and what they could not serve is not all released yet.
+    /// True if the heaps ran out, and what they could not serve is not all released yet.
     exhausted: bool,
     stats: PoolStats,
 }

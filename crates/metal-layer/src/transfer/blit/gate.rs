@@ -104,7 +104,7 @@ struct Queues<J> {
     due: VecDeque<(Room, J)>,
     streamed: VecDeque<(u64, J)>,
     closed: bool,
-    /// Room is in quarantine, since copies hang: it may never come.
+    /// True while room is in quarantine, since copies hang: it may never come.
     quarantined: bool,
 }
 
