@@ -67,7 +67,7 @@ fn weight(device: &dyn Device) -> Result<Weight> {
     Ok(Weight { spec: SPEC, buffer: upload(device, &packed)? })
 }
 
-/// Input that, in its first rows, rounds to 2048 steps everywhere, or everywhere but for the sign; in the others to steps of any number.
+/// Input that, in its first rows, rounds to 2048 steps, to −2048, or in turns to 2048 and −2046; in the others to steps of any number.
 fn input(row: usize, col: usize) -> f32 {
     match row {
         0 => 2047.75,
