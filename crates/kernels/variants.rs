@@ -1,11 +1,11 @@
-//! Every key of a kernel, and what each is rendered from.
+//! Keys of all kernels, and what each is rendered from.
 
 use crate::variant::{Bits, Code, Items, Kv, Queries, Side, Tile, Variant};
 
 const CODES: [Code; 6] = [Code::B2, Code::B3, Code::B4, Code::B5, Code::B6, Code::B8];
 
 impl Variant {
-    /// All of them. The crate does not compile without one of them: the function that finds a key's kernel matches on every key.
+    /// Lists every variant. The crate does not compile if one is missing: the function that finds a key's kernel matches on every key.
     pub(crate) fn all() -> Vec<Self> {
         let mut all = vec![Self::Copy, Self::RopeAngles, Self::GatherCheck, Self::LinearRows, Self::AttendMerge];
         all.extend([Self::ObserveClear, Self::ObserveMark, Self::SampleAdjust, Self::SampleChoose]);

@@ -38,7 +38,7 @@ impl Config {
         })
     }
 
-    /// All keys.
+    /// Keys of the file, for typed access.
     pub fn keys(&self) -> Keys<'_> {
         Keys::new(&self.map, &self.path)
     }

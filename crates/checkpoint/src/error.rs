@@ -13,10 +13,10 @@ pub enum CheckpointError {
         /// A remedy.
         hint: &'static str,
     },
-    /// Something that is to be read like a file and is none.
+    /// A path that is to be read as a file and is none.
     #[error("{path} is a {kind}, and models are read from plain files; put the file itself there")]
     Special {
-        /// Its path.
+        /// Path that was named.
         path: PathBuf,
         /// A word for its type.
         kind: &'static str,
@@ -48,7 +48,7 @@ pub enum CheckpointError {
         path: PathBuf,
         /// Dotted key.
         key: String,
-        /// Its value.
+        /// Value of the key.
         found: String,
         /// Values that are accepted.
         expected: String,
@@ -68,7 +68,7 @@ pub enum CheckpointError {
     Missing {
         /// The file or folder.
         path: PathBuf,
-        /// Its name.
+        /// Name of the tensor.
         tensor: String,
     },
     /// A tensor has another type or shape than `config.json` implies.
@@ -78,7 +78,7 @@ pub enum CheckpointError {
     Tensor {
         /// The file.
         path: PathBuf,
-        /// Its name.
+        /// Name of the tensor.
         tensor: String,
         /// Type and shape found.
         found: String,

@@ -72,7 +72,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// One of `known`.
+    /// A word of those `known`.
     pub fn choice(&self, key: &str, known: &[&'static str]) -> Result<Option<&'static str>, CheckpointError> {
         match self.get(key) {
             None => Ok(None),
@@ -124,7 +124,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// As [`Self::optional_size`], of a key that must be there.
+    /// A whole number of at least 1, under a key that must be there.
     pub fn size(&self, key: &str, max: u64) -> Result<usize, CheckpointError> {
         self.optional_size(key, max)?.ok_or_else(|| self.bad(key, sizes(max)))
     }
@@ -140,7 +140,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// As [`Self::optional_number`], of a key that must be there unless it has a default.
+    /// A number of a range, under a key that must be there unless it has a default.
     pub fn number(&self, key: &str, default: Option<f64>, range: RangeInclusive<f64>) -> Result<f64, CheckpointError> {
         let expected = numbers(&range);
         self.optional_number(key, range)?.or(default).ok_or_else(|| self.bad(key, expected))
@@ -155,7 +155,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// As [`Self::optional_flag`], of a key with a default.
+    /// True or false, under a key with a default.
     pub fn flag(&self, key: &str, default: bool) -> Result<bool, CheckpointError> {
         Ok(self.optional_flag(key)?.unwrap_or(default))
     }

@@ -9,7 +9,7 @@ pub(crate) const PREFIX: usize = 8;
 /// Longest header read, as in the format's reference implementation.
 const MAX_HEADER: u64 = 100_000_000;
 
-/// One open safetensors file with a validated header, or one that is made up as it is read.
+/// An open safetensors file with a validated header, or one that is made up as it is read.
 #[derive(Debug)]
 pub(crate) struct Shard {
     metadata: Metadata,

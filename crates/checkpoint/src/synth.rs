@@ -21,7 +21,7 @@ pub struct Weights {
 /// Shape of a model's tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// As `--shape` has it.
+    /// Name of the shape, as `--shape` has it.
     pub name: &'static str,
     /// Width of the residual stream.
     pub hidden: usize,
@@ -37,7 +37,7 @@ pub struct Shape {
     pub head_dim: usize,
     /// Tokens of the vocabulary.
     pub vocab: usize,
-    /// The head's weights are the embedding's.
+    /// True if the head's weights are the embedding's.
     pub tied: bool,
 }
 
@@ -87,20 +87,20 @@ impl Shape {
 pub enum Module {
     /// A quantized matrix.
     Linear {
-        /// Its path.
+        /// Path of the matrix in the model.
         name: String,
         /// Features out.
         rows: usize,
         /// Features in.
         cols: usize,
-        /// A bias is added to the product.
+        /// True if a bias is added to the product.
         bias: bool,
     },
     /// The weight of an RMS norm.
     Norm {
-        /// Its path.
+        /// Path of the norm in the model.
         name: String,
-        /// Its width.
+        /// Width of the norm.
         len: usize,
     },
 }
@@ -214,7 +214,7 @@ fn write_tensors(checkpoint: &Checkpoint, path: &Path) -> Result<(), CheckpointE
 /// The values of all tensors.
 #[derive(Debug)]
 struct Values {
-    /// In the order of their starts.
+    /// Places of the tensors, in the order of their starts.
     places: Vec<Place>,
     random: Random,
 }
@@ -271,7 +271,7 @@ impl Random {
 }
 
 impl Fill {
-    /// Of values, scales and biases of a matrix that keeps activations of order one.
+    /// Fills for values, scales and biases of a matrix that keeps activations of order one.
     fn of_matrix(cols: usize, bits: u8) -> [Self; 3] {
         // Uniform q has a deviation of 2^bits / √12 steps; that of the weights is to be 1 / √cols.
         let levels = f32::from((1u16 << bits) - 1);

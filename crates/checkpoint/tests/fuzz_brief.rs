@@ -12,7 +12,7 @@ fn next(state: &mut u64) -> usize {
     (*state >> 16) as usize
 }
 
-/// One to four edits: a byte flipped, replaced by a telling one, removed, doubled, or the end cut off.
+/// Makes one to four edits: a byte flipped, replaced by a telling one, removed, doubled, or the end cut off.
 fn mutate(valid: &[u8], seed: u64) -> Vec<u8> {
     const TELLING: &[u8] = b"0919-.eE\"{}[],:\0\xff";
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

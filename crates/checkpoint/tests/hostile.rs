@@ -88,7 +88,7 @@ fn copied() -> tempfile::TempDir {
     dir
 }
 
-/// Opening one of these would wait for ever, or never end.
+/// Checks that pipes, sockets and devices are refused: opening one would wait for ever, or reading one never end.
 #[cfg(unix)]
 #[test]
 fn files_that_are_pipes_sockets_and_devices() {

@@ -28,7 +28,7 @@ impl Barrier {
         self.wait_doing(|| ())
     }
 
-    /// As [`Self::wait`]; does something of use first, once all can see that this member has arrived, unless it is the last.
+    /// Waits like [`Self::wait`]; runs `idle` first, once all can see that this member has arrived, unless it is the last.
     pub(crate) fn wait_doing(&self, idle: impl FnOnce()) -> Result<()> {
         if self.members > 1 {
             let round = self.round.0.load(Ordering::Relaxed);

@@ -13,7 +13,7 @@ pub(crate) struct Tally {
     pub(crate) bytes: AtomicU64,
 }
 
-/// One mapping: a heap's, or a dedicated buffer's.
+/// Mapping of a heap or of a dedicated buffer.
 pub(crate) struct CpuMemory {
     mapping: Mapping,
     len: u64,

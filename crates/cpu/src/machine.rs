@@ -3,7 +3,7 @@
 use std::fs::read_to_string;
 use std::path::Path;
 
-/// Threads that it runs at once.
+/// Threads that the machine runs at once.
 pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, Into::into)
 }
@@ -17,7 +17,7 @@ pub(crate) fn name() -> String {
 /// Memory of the machine, within the limits of the control groups that this process is in, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostMemory {
-    /// All of it.
+    /// Memory in total.
     pub total: u64,
     /// Memory still available.
     pub available: u64,

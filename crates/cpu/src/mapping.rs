@@ -1,5 +1,5 @@
 //! Memory from the operating system: zeroed, and in huge pages where it is large enough and the system gives them.
-//! All that reaches device memory from the host goes through here.
+//! Everything that reaches device memory from the host goes through here.
 
 use std::hint::black_box;
 use std::io;
@@ -62,7 +62,7 @@ impl Mapping {
         f(unsafe { std::slice::from_raw_parts_mut(at, len) });
     }
 
-    /// Has the system back `range` with memory now; the contents stay.
+    /// Makes the system back `range` with memory now; the contents stay.
     pub(crate) fn touch(&self, range: Range<usize>) {
         let at = self.at(&range);
         for offset in (0..range.len()).step_by(PAGE) {

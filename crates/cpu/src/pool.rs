@@ -14,11 +14,11 @@ use std::{io, ptr};
 
 /// Knowledge of one worker while it runs a job.
 pub(crate) struct Worker {
-    /// Its number, from 0.
+    /// Index of the worker, from 0.
     pub(crate) index: usize,
     /// Number of workers.
     pub(crate) count: usize,
-    /// Its working memory.
+    /// Working memory of the worker.
     pub(crate) scratch: Scratch,
     team: Arc<Team>,
 }
@@ -29,7 +29,7 @@ impl Worker {
         self.team.barrier.wait()
     }
 
-    /// As [`Self::barrier`]; who has to wait does something of use first.
+    /// Meets the others like [`Self::barrier`]; runs `idle` first if this worker has to wait.
     pub(crate) fn barrier_doing(&self, idle: impl FnOnce()) -> Result<()> {
         self.team.barrier.wait_doing(idle)
     }

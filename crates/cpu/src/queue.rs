@@ -20,7 +20,7 @@ pub(crate) struct Activity {
     pub(crate) compute: Mutex<Busy>,
 }
 
-/// For how long a queue ran ops, and since when it does.
+/// Time for which a queue ran ops, and the start of its current run.
 #[derive(Debug, Default)]
 pub(crate) struct Busy {
     total: Duration,
@@ -37,7 +37,7 @@ impl Busy {
         self.since = None;
     }
 
-    /// The run that goes on included.
+    /// Time so far, with the current run.
     pub(crate) fn until_now(&self) -> Duration {
         self.total + self.since.map_or(Duration::ZERO, |since| since.elapsed())
     }

@@ -12,7 +12,7 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// At least `bytes` bytes, to be carved up.
+    /// Lends at least `bytes` bytes, to be carved up.
     pub(crate) fn carve(&mut self, bytes: usize) -> Carver<'_> {
         let blocks = bytes.div_ceil(64);
         if self.blocks.len() < blocks {

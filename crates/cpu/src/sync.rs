@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 const SPINS: u32 = 4000;
 /// Time for which a waiter keeps a core, offering it to others all the while. Not measured.
 const AWAKE: Duration = Duration::from_micros(200);
-/// Time that it sleeps at a time after that. Not measured.
+/// Time that a waiter sleeps at a time after that. Not measured.
 #[cfg(not(loom))]
 const NAP: Duration = Duration::from_micros(50);
 
@@ -34,7 +34,7 @@ pub(crate) fn wait_until(done: impl Fn() -> bool) {
     }
 }
 
-/// As [`wait_until`], but gives up when the time to stay awake is over; true if `done`.
+/// Waits like [`wait_until`], but gives up when the time to stay awake is over; true if `done`.
 pub(crate) fn awake_until(done: impl Fn() -> bool) -> bool {
     for _ in 0..SPINS {
         if done() {

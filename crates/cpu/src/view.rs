@@ -34,7 +34,7 @@ impl<T: Pod> View<T> {
         Ok(Self { start, len, buffer: buffer.clone(), values: PhantomData })
     }
 
-    /// As many values as `buffer` holds.
+    /// Views all of `buffer`: as many values as it holds.
     pub(crate) fn whole(buffer: &Buffer) -> Result<Self> {
         Self::new(buffer, buffer.len() as usize / size_of::<T>())
     }
@@ -62,19 +62,19 @@ impl<T: Pod> View<T> {
         unsafe { std::slice::from_raw_parts(self.start.wrapping_add(range.start), range.len()) }
     }
 
-    /// All values, to read.
+    /// Slice of all values, to read.
     ///
     /// # Safety
-    /// As [`Self::get`].
+    /// Requirements of [`Self::get`].
     pub(crate) unsafe fn all(&self) -> &[T] {
         // SAFETY: the caller's promise is passed on.
         unsafe { self.get(0..self.len) }
     }
 
-    /// One value.
+    /// Reads one value.
     ///
     /// # Safety
-    /// As [`Self::get`].
+    /// Requirements of [`Self::get`].
     pub(crate) unsafe fn item(&self, at: usize) -> T {
         // SAFETY: the caller's promise is passed on.
         let value = unsafe { self.get(at..at + 1) };
@@ -84,7 +84,7 @@ impl<T: Pod> View<T> {
     /// Writes one value.
     ///
     /// # Safety
-    /// As [`Self::get_mut`].
+    /// Requirements of [`Self::get_mut`].
     pub(crate) unsafe fn set(&self, at: usize, value: T) {
         // SAFETY: the caller's promise is passed on.
         let to = unsafe { self.get_mut(at..at + 1) };
@@ -104,7 +104,7 @@ impl<T: Pod> View<T> {
 }
 
 impl View<u32> {
-    /// One value, for workers that count in it together.
+    /// Views one value as an atomic, for workers that count in it together.
     pub(crate) fn atomic(&self, at: usize) -> &AtomicU32 {
         self.check(&(at..at + 1));
         // SAFETY: within the view and aligned; all workers use it atomically in the same phase.

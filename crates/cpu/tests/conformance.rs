@@ -4,7 +4,7 @@ use mlx_serving_cpu::{CpuDevice, CpuOptions, Isa};
 use mlx_serving_device::{Arithmetic, Device};
 use std::sync::Arc;
 
-/// Each instruction set with three workers, which no shape divides evenly, and the best one with a single worker.
+/// Devices for each instruction set with three workers, which no shape divides evenly, and for the best one with a single worker.
 fn devices(arithmetic: Arithmetic) -> Vec<Arc<dyn Device>> {
     let make = |isa, threads| {
         let options = CpuOptions { threads: Some(threads), arithmetic, isa: Some(isa) };

@@ -13,7 +13,7 @@ use std::time::Duration;
 const FOUR_BITS: WeightFormat = WeightFormat::Affine { bits: 4, group: 64, scale: Float::Bf16 };
 const SIX_BITS: WeightFormat = WeightFormat::Affine { bits: 6, group: 128, scale: Float::F16 };
 const DENSE: WeightFormat = WeightFormat::Dense(Float::F32);
-/// More than a segment, so that inputs are made ready, and multiplied, in pieces.
+/// Features in: more than a segment, so that inputs are made ready, and multiplied, in pieces.
 const COLS: usize = 1152;
 const EPS: f32 = 1e-5;
 
@@ -161,7 +161,7 @@ impl Case {
         out.to_vec()
     }
 
-    /// The same for one row, in plain arithmetic.
+    /// Output expected for the row `x`, in plain arithmetic: [features].
     fn expected(&self, x: &[f32]) -> Vec<f64> {
         let mut x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
         if let Some(weight) = &self.norm {

@@ -24,7 +24,7 @@ pub struct DeviceInfo {
     pub name: String,
     /// Features in use, for `doctor` and records.
     pub features: Vec<String>,
-    /// Host and device share memory: copies to shared storage are pointless.
+    /// True if host and device share memory: copies to shared storage are pointless.
     pub unified_memory: bool,
     /// Bytes that may be allocated before the system suffers; `u64::MAX` where neither driver nor system tells.
     pub memory_budget: u64,
@@ -60,9 +60,9 @@ pub struct Placement {
 
 /// A device: memory, two queues, timelines, and its own layouts of weights and KV blocks.
 pub trait Device: fmt::Debug + Send + Sync {
-    /// Its description.
+    /// Description of the device.
     fn info(&self) -> &DeviceInfo;
-    /// Counters since it was made.
+    /// Counters since the device was made.
     fn counters(&self) -> Counters;
     /// The clock of device timestamps.
     fn now(&self) -> Duration;

@@ -10,7 +10,7 @@ pub enum DeviceError {
     OutOfMemory {
         /// Bytes asked for.
         requested: u64,
-        /// Their purpose.
+        /// Purpose of the allocation.
         what: &'static str,
         /// The backend's own words.
         detail: String,

@@ -13,7 +13,7 @@ pub enum Storage {
     Private,
 }
 
-/// One piece of device memory: a heap's, or a dedicated buffer's. Backends downcast it with [`Memory::as_any`].
+/// A piece of device memory: a heap's, or a dedicated buffer's. Backends downcast it with [`Memory::as_any`].
 pub trait Memory: fmt::Debug + Send + Sync + 'static {
     /// Length in bytes.
     fn len(&self) -> u64;
@@ -21,7 +21,7 @@ pub trait Memory: fmt::Debug + Send + Sync + 'static {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Its reach.
+    /// Reach of the memory.
     fn storage(&self) -> Storage;
     /// Copies `bytes` to `offset`. Fails on memory that the host cannot reach. Ordering rule 5 of the crate applies.
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<()>;
@@ -30,11 +30,11 @@ pub trait Memory: fmt::Debug + Send + Sync + 'static {
     /// Lends a range to `f` for writing in place; `f` must not read what it has not written. Ordering rule 5 applies, and no
     /// other host access may overlap the call.
     fn lend(&self, range: Range<u64>, f: &mut dyn FnMut(&mut [u8])) -> Result<()>;
-    /// For the backend's downcast.
+    /// Returns `self` as [`Any`], for the backend to downcast.
     fn as_any(&self) -> &dyn Any;
 }
 
-/// One large reservation from which buffers are placed. Who sub-allocates it decides the offsets.
+/// A large reservation from which buffers are placed. The offsets are chosen by the sub-allocator above it.
 pub trait Heap: fmt::Debug + Send + Sync {
     /// Length in bytes.
     fn len(&self) -> u64;

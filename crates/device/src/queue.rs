@@ -20,7 +20,7 @@ pub trait Encoder: Send {
 pub trait CommandBuffer: Send {
     /// The queue whose encoder recorded it.
     fn queue(&self) -> QueueId;
-    /// For the backend's downcast.
+    /// Returns `self` as [`Any`], for the backend to downcast.
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send>;
 }
 
@@ -78,7 +78,7 @@ pub trait Queue: fmt::Debug + Send + Sync {
 pub enum Status {
     /// Waiting or running.
     Pending,
-    /// All ops have run.
+    /// Ended well: all ops have run.
     Completed,
     /// Ended in error; its point was signaled all the same.
     Failed(DeviceError),
@@ -89,9 +89,9 @@ pub type Times = (Duration, Duration);
 
 /// A command buffer in flight.
 pub trait Submission: fmt::Debug + Send + Sync {
-    /// Its state.
+    /// State of the submission.
     fn status(&self) -> Status;
-    /// Blocks until it has ended; its error if it failed, [`DeviceError::Timeout`] if it has not ended in time
+    /// Blocks until the submission has ended; returns its error if it failed, [`DeviceError::Timeout`] if it has not ended in time
     /// ([`crate::Patience`]).
     fn wait(&self, limit: Duration) -> Result<()>;
     /// Device timestamps of its first and last op, on the clock of [`crate::Device::now`]; `None` before it has ended, or where

@@ -1,7 +1,7 @@
 use crate::{DeviceError, Op, Result};
 use std::fmt;
 
-/// One of a device's two queues.
+/// Kind of a queue; a device has one of each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum QueueKind {
     /// [`crate::Device::compute_queue`].
@@ -11,7 +11,7 @@ pub enum QueueKind {
 }
 
 impl QueueKind {
-    /// Both, in the order of their numbers.
+    /// Both kinds, in the order of their numbers.
     pub const ALL: [QueueKind; 2] = [QueueKind::Compute, QueueKind::Transfer];
 
     /// The other one.

@@ -13,7 +13,7 @@ pub trait Timeline: fmt::Debug + Send + Sync + 'static {
     fn wait(&self, value: u64, limit: Duration) -> Result<()>;
     /// Raises the counter from the host. A lower value than the current one changes nothing.
     fn signal(&self, value: u64);
-    /// For the backend's downcast.
+    /// Returns `self` as [`Any`], for the backend to downcast.
     fn as_any(&self) -> &dyn Any;
 }
 

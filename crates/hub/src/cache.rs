@@ -14,7 +14,7 @@ pub struct Cache {
     root: PathBuf,
 }
 
-/// One snapshot in the cache.
+/// A snapshot in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CachedModel {
     /// The model.
@@ -23,11 +23,11 @@ pub struct CachedModel {
     pub revision: String,
     /// Bytes that its files take.
     pub size: u64,
-    /// Its folder.
+    /// Folder of the snapshot.
     pub path: PathBuf,
     /// Time at which one of its files was last read, as far as the file system keeps that.
     pub last_used: Option<SystemTime>,
-    /// All that is needed to run it is there.
+    /// True if everything is there that is needed to run the model.
     pub complete: bool,
 }
 
@@ -58,7 +58,7 @@ impl Cache {
         Ok(safe.then(|| self.snapshot_dir(id, commit)).filter(|dir| is_complete(dir)))
     }
 
-    /// Every snapshot, by id and revision.
+    /// Lists every snapshot, by id and revision.
     ///
     /// # Errors
     /// [`HubError::Io`]. A cache that does not exist holds nothing.
@@ -163,7 +163,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, HubError> {
     read.map(|entry| Ok(entry.map_err(HubError::io(folder))?.path())).collect()
 }
 
-/// Other programs leave snapshots of a few files, or stop half-way: weights and configuration must all be there.
+/// True if weights and configuration are all there: other programs leave snapshots of a few files, or stop half-way.
 fn is_complete(snapshot: &Path) -> bool {
     // `is_file` follows links: one that dangles counts as missing.
     if !snapshot.join("config.json").is_file() {

@@ -27,7 +27,7 @@ pub(crate) struct Repository {
     pub files: Vec<RemoteFile>,
 }
 
-/// One file of a commit.
+/// A file of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RemoteFile {
     pub name: String,

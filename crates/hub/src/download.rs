@@ -1,4 +1,4 @@
-//! From a commit's list of files to a snapshot in the cache.
+//! Downloads: from a commit's list of files to a snapshot in the cache.
 
 use crate::client::{Client, Hash, RemoteFile, Repository};
 use crate::{Cache, HubError, ModelId};
@@ -39,7 +39,7 @@ fn is_needed(name: &str) -> bool {
     NAMES.contains(&name) || name.starts_with("tokenizer") || is_weights(name)
 }
 
-/// Some repositories hold the same weights a second time under another name, such as `consolidated.safetensors`.
+/// True for a file of weights. Some repositories hold them a second time under another name, such as `consolidated.safetensors`.
 fn is_weights(name: &str) -> bool {
     name.starts_with("model") && name.ends_with(".safetensors")
 }
@@ -125,7 +125,7 @@ impl Transfer<'_> {
         out.sync_all().map_err(HubError::io(path))
     }
 
-    /// One connection's worth of content.
+    /// Appends what one connection delivers.
     fn append(
         &self,
         out: &mut File,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Failure to find, download, list or remove a model.
 #[derive(Debug, thiserror::Error)]
 pub enum HubError {
-    /// No name of a model.
+    /// A text that names no model.
     #[error(
         "{id:?} is neither a folder nor the id of a model on the hub; an id looks like mlx-community/Qwen2.5-0.5B-Instruct-4bit"
     )]
@@ -25,7 +25,7 @@ pub enum HubError {
         /// The cache in which it was looked for.
         cache: PathBuf,
     },
-    /// There is nothing to remove.
+    /// Nothing is there to remove.
     #[error("{id} is not in the cache {cache}; `mlx-serving list` shows what is")]
     NotCached {
         /// The model.
@@ -53,7 +53,7 @@ pub enum HubError {
         /// The hub.
         endpoint: String,
     },
-    /// Another answer than a good one.
+    /// An answer that reports a failure.
     #[error("{url} answered {status}{body}; try again later")]
     Status {
         /// Address that was asked.
@@ -92,7 +92,7 @@ pub enum HubError {
     Damaged {
         /// The model.
         id: ModelId,
-        /// Its file.
+        /// Name of the file.
         file: String,
         /// Size or hash.
         expected: String,
@@ -118,7 +118,7 @@ pub enum HubError {
 }
 
 impl HubError {
-    /// For `map_err`: what happened to this path.
+    /// Makes a function for `map_err`, which says what happened to `path`.
     pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
         |source| match source.kind() {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded => HubError::DiskFull { path: path.to_owned() },

@@ -30,7 +30,7 @@ impl ModelId {
         &self.0
     }
 
-    /// Its folder in the cache.
+    /// Name of the model's folder in the cache.
     pub(crate) fn folder(&self) -> String {
         format!("models--{}", self.0.replace('/', "--"))
     }

@@ -7,7 +7,7 @@ use mlx_serving_hub::{Hub, HubError, ModelId, Options, Progress};
 use standin::{COMMIT, Faults, ID, StandIn};
 use std::path::{Path, PathBuf};
 
-/// As large as it takes to be cut in the middle.
+/// Weights that are large enough to be cut in the middle.
 fn weights() -> Vec<u8> {
     (0..300_000u32).flat_map(u32::to_le_bytes).collect()
 }

@@ -6,7 +6,7 @@ use bytemuck::bytes_of;
 use mlx_serving_device::Result;
 use mlx_serving_device::ops::Embed;
 
-/// One launch a part of the table.
+/// Makes one launch per part of the table.
 pub(crate) fn lower(op: &Embed) -> Result<Vec<Launch>> {
     let vocabulary: usize = op.table.iter().map(|part| part.spec.rows).sum();
     let sampled = op.sampled.as_ref().map_or(0, |sampled| sampled.len() / 4);

@@ -7,11 +7,11 @@ use mlx_serving_device::{
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Too many for the kernel without matrix units, and not a whole tile.
+/// Rows of the trial: too many for the kernel without matrix units, and not a whole tile.
 const ROWS: usize = FEW + 3;
 const SPEC: WeightSpec =
     WeightSpec { rows: 64, cols: 128, format: WeightFormat::Affine { bits: 8, group: 64, scale: Float::F32 } };
-/// A driver that compiles for longer has hung.
+/// Longest wait for the trial: a driver that compiles for longer has hung.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Makes a device whose kernels use matrix units of that side if its arithmetic does and the units are exact; otherwise it goes without,
@@ -53,7 +53,7 @@ fn matrix_units_are_exact(device: &dyn Device) -> Result<bool> {
     Ok(together == apart)
 }
 
-/// Codes that are all the largest, in the first features, or of any size.
+/// Weight whose codes are all the largest, in the first features, or of any size.
 fn weight(device: &dyn Device) -> Result<Weight> {
     let codes: Vec<u8> = (0..SPEC.rows * SPEC.cols)
         .map(|at| if at / SPEC.cols < 8 { u8::MAX } else { (at * at / 7 + at) as u8 })
@@ -67,7 +67,7 @@ fn weight(device: &dyn Device) -> Result<Weight> {
     Ok(Weight { spec: SPEC, buffer: upload(device, &packed)? })
 }
 
-/// In the first rows, what rounds to 2048 steps everywhere, or everywhere but its sign; then steps of any number.
+/// Input that, in its first rows, rounds to 2048 steps, to −2048, or in turns to 2048 and −2046; in the others to steps of any number.
 fn input(row: usize, col: usize) -> f32 {
     match row {
         0 => 2047.75,

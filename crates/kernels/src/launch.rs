@@ -7,9 +7,9 @@ include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 /// Access of a kernel to a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// Reads it.
+    /// Reads the binding.
     Read,
-    /// Writes it, and may read it.
+    /// Writes the binding, and may read it.
     Write,
 }
 
@@ -18,7 +18,7 @@ pub enum Access {
 /// of its bound range, and each workgroup variable is a threadgroup argument.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kernel {
-    /// Its place in [`Kernel::all`].
+    /// Index in [`Kernel::all`].
     pub index: usize,
     /// Stem and constants.
     pub name: &'static str,
@@ -43,12 +43,12 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Every kernel.
+    /// Lists every kernel.
     pub fn all() -> &'static [Kernel] {
         KERNELS
     }
 
-    /// Those that a device with such matrix units, or with none, can run.
+    /// Kernels that a device with matrix units of that side, or with none, can run.
     pub fn usable(matrix_side: Option<u32>) -> impl Iterator<Item = &'static Kernel> {
         KERNELS.iter().filter(move |kernel| kernel.matrix_side.is_none() || kernel.matrix_side == matrix_side)
     }
@@ -61,16 +61,16 @@ impl Variant {
     }
 }
 
-/// One dispatch of a kernel.
+/// A dispatch of a kernel.
 #[derive(Debug, Clone)]
 pub struct Launch {
     /// Kernel to run.
     pub kernel: &'static Kernel,
-    /// One buffer a binding, without the fault buffer.
+    /// Buffers by binding, without the fault buffer.
     pub bindings: Vec<Buffer>,
     /// Workgroups.
     pub groups: [u32; 3],
-    /// About how much work it is, in multiply-adds: for cutting long submissions.
+    /// Approximate work in multiply-adds: for cutting long submissions.
     pub work: u64,
     /// The kernel's own immediates, after the head: bytes of its struct of params.rs.
     pub(crate) params: Vec<u8>,

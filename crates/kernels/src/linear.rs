@@ -6,7 +6,7 @@ use bytemuck::bytes_of;
 use mlx_serving_device::ops::{Epilogue, Linear, Projection};
 use mlx_serving_device::{Buffer, DeviceError, Result, WeightFormat, WeightSpec};
 
-/// Up to so many rows, half a tile, take the kernel through which the weights stream once for eight rows (four of a gate); more go
+/// Most rows, half a tile, for the kernel through which the weights stream once for eight rows (four of a gate); more go
 /// through tiles, which cost the same however few of their rows there are.
 pub(crate) const FEW: usize = 32;
 
@@ -16,7 +16,7 @@ const HAS_GATHER: u32 = 4;
 const ADDS: u32 = 8;
 const ROUNDS: u32 = 16;
 
-/// All paths give a row the same bits: sums are taken in one order, or, rounded for matrix units, are exact in any.
+/// Makes the launches. All paths give a row the same bits: sums are taken in one order, or, rounded for matrix units, are exact in any.
 pub(crate) fn lower(
     op: &Linear,
     matrix_side: Option<Side>,

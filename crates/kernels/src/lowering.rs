@@ -11,8 +11,8 @@ pub struct Lowering {
 }
 
 impl Lowering {
-    /// For a device in that mode of arithmetic, whose matrix units, if it has any, multiply f16 squares of that side, 8 or 16, into
-    /// f32. Only fast arithmetic uses them: it rounds the inputs of quantized weights for them.
+    /// Makes the lowering for a device in that mode of arithmetic. Its matrix units, if it has any, multiply f16 squares of that
+    /// side, 8 or 16, into f32. Only fast arithmetic uses them: it rounds the inputs of quantized weights for them.
     pub fn new(arithmetic: Arithmetic, matrix_side: Option<u32>) -> Self {
         let matrix_side = match (arithmetic, matrix_side) {
             (Arithmetic::Fast, Some(8)) => Some(Side::S8),

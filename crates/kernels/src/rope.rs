@@ -4,7 +4,7 @@ use crate::variant::Variant;
 use bytemuck::bytes_of;
 use mlx_serving_device::ops::RopeAngles;
 
-/// Nothing where nothing is rotated.
+/// Makes the launch, or none where nothing is rotated.
 pub(crate) fn lower(op: &RopeAngles) -> Vec<Launch> {
     if op.pairs == 0 || op.rows == 0 {
         return Vec::new();

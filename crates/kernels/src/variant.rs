@@ -1,7 +1,7 @@
 //! Keys of the kernels. The build script includes this file, too: it renders a kernel for each key, so that lowering cannot ask for
 //! one that does not exist.
 
-/// One kernel: its template, and the template's constants.
+/// Key of a kernel: its template, and the template's constants.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Variant {
     Copy,

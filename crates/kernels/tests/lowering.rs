@@ -121,7 +121,7 @@ fn sample(rig: &Rig, rows: usize, vocab: usize, history_rows: Option<usize>) -> 
     })
 }
 
-/// Every shape that a model may have gets launches that a device can run, and every kernel is used by one of them.
+/// Checks that a device can run the launches of every shape that a model may have, and that every kernel is used by one of them.
 #[test]
 fn launches_fit_devices_and_use_every_kernel() {
     let mut used = BTreeSet::new();
@@ -175,7 +175,7 @@ fn launches_fit_devices_and_use_every_kernel() {
     assert!(unused.is_empty(), "{unused:?}");
 }
 
-/// Many rows of quantized weights go through matrix units in fast arithmetic where a device has some; nothing else does.
+/// Checks that only many rows of quantized weights in fast arithmetic go through matrix units, where a device has some.
 #[test]
 fn matrix_units_are_used_where_they_are() {
     let four_bits = WeightFormat::Affine { bits: 4, group: 64, scale: Float::Bf16 };
@@ -211,7 +211,7 @@ fn a_dense_weight_beside_quantized_ones_keeps_all_from_matrix_units() {
     assert_eq!(names, ["gather_check", "linear_rows", "linear_many_bits2_gated0", "linear_many_bits16_gated0"]);
 }
 
-/// One kernel reads both weights in the gate's format.
+/// Checks what a gated op needs: a kernel reads both weights in the gate's format.
 #[test]
 fn a_gate_of_another_format_is_unsupported() {
     let rig = Rig::new(Arithmetic::Fast, None);
@@ -241,7 +241,7 @@ fn long_contexts_are_split_for_few_rows_only() {
     assert_eq!(rig.check(op).len(), 2);
 }
 
-/// Two launches read the logits once, and know how many history_rows and biases there are.
+/// Checks that two launches read the logits once, and know how many history rows and biases there are.
 #[test]
 fn sampling_is_two_launches_whose_tiles_cover_the_vocabulary() {
     let mut rig = Rig::new(Arithmetic::Fast, None);

@@ -1,4 +1,4 @@
-//! One allocation and its release: by the pool, by the caching allocator, and straight from the device. The sizes are those of
+//! Allocation and its release: by the pool, by the caching allocator, and straight from the device. The sizes are those of
 //! a decode step: rope frequencies, prompt tokens, activations, logits.
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -24,7 +24,7 @@ fn allocators() -> Vec<(&'static str, Box<dyn Allocate>)> {
     ]
 }
 
-/// One at a time.
+/// Measures one allocation at a time.
 fn single(c: &mut Criterion) {
     let mut group = c.benchmark_group("allocate and release");
     for (name, allocator) in allocators() {

@@ -4,26 +4,26 @@ use garde::Validate;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// All three, with the master switch. Everything is off by default.
+/// Settings of the three optimizations, with the master switch. Everything is off by default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetalOptimizations {
     /// Master switch.
     #[garde(skip)]
     pub enabled: bool,
-    /// Heaps and sub-allocation.
+    /// Memory pool: heaps and sub-allocation.
     #[garde(dive)]
     pub memory_pool: MemoryPoolConfig,
-    /// Asynchronous copies.
+    /// Blit queue: asynchronous copies.
     #[garde(dive)]
     pub blit_queue: BlitQueueConfig,
-    /// Steps ahead.
+    /// Command-buffer ring: steps encoded ahead.
     #[garde(dive)]
     pub command_buffer_ring: CommandBufferRingConfig,
-    /// A failing optimization is switched off, instead of refusing to start.
+    /// Replace a failing optimization by its baseline; otherwise the start or the request fails.
     #[garde(skip)]
     pub graceful_fallback: bool,
-    /// Log when that happens.
+    /// Log when a baseline takes over.
     #[garde(skip)]
     pub log_fallbacks: bool,
     /// Put the optimizations' metrics on `/metrics`.
@@ -48,23 +48,23 @@ impl Default for MetalOptimizations {
 /// Treatment of an optimization that fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FallbackPolicy {
-    /// Its baseline takes over; without it, the failure is reported to whoever asked.
+    /// True if the baseline takes over; otherwise the failure is reported to whoever asked.
     pub graceful: bool,
-    /// A line is logged.
+    /// True if a line is logged.
     pub log: bool,
 }
 
-/// `memory_pool`
+/// Section `memory_pool`: heaps from which buffers are sub-allocated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MemoryPoolConfig {
-    /// Switch.
+    /// Switch of the memory pool.
     #[garde(skip)]
     pub enabled: bool,
     /// Size of a heap, MiB.
     #[garde(range(min = 64, max = 2048))]
     pub heap_size_mb: u64,
-    /// Heaps.
+    /// Number of heaps.
     #[garde(range(min = 2, max = 16))]
     pub num_heaps: usize,
     /// Sizes that are touched before the first request, MiB.
@@ -76,10 +76,10 @@ pub struct MemoryPoolConfig {
     /// Log when the heaps run out.
     #[garde(skip)]
     pub log_pool_exhaustion: bool,
-    /// No heap is larger than this, MiB.
+    /// Size of the largest heap, MiB.
     #[garde(range(min = 256, max = 4096))]
     pub max_heap_size_mb: u64,
-    /// The pool does not start with fewer heaps than this; above it, heaps that the device refuses are done without.
+    /// Fewest heaps with which the pool starts; above that, heaps that the device refuses are done without.
     #[garde(range(min = 1, max = 8))]
     pub min_heaps: usize,
 }
@@ -125,23 +125,23 @@ impl MemoryPoolConfig {
     }
 }
 
-/// `blit_queue`
+/// Section `blit_queue`: asynchronous copies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BlitQueueConfig {
-    /// Switch.
+    /// Switch of the blit queue.
     #[garde(skip)]
     pub enabled: bool,
     /// Copies in flight at most.
     #[garde(range(min = 1, max = 100))]
     pub max_pending_ops: usize,
-    /// A copy that takes longer has failed.
+    /// Longest time of a copy, ms; one that takes longer has failed.
     #[garde(range(min = 100, max = 30_000))]
     pub timeout_ms: u64,
     /// Staging memory, MiB.
     #[garde(range(min = 1, max = 1024))]
     pub staging_buffer_size_mb: u64,
-    /// Compute waits for copies on the device; without it, on the host.
+    /// Make compute wait for copies on the device, instead of on the host.
     #[garde(skip)]
     pub use_shared_events: bool,
     /// Compare checksums of both ends.
@@ -166,17 +166,17 @@ impl Default for BlitQueueConfig {
     }
 }
 
-/// `command_buffer_ring`
+/// Section `command_buffer_ring`: steps encoded while others run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct CommandBufferRingConfig {
-    /// Switch.
+    /// Switch of the command-buffer ring.
     #[garde(skip)]
     pub enabled: bool,
     /// Slots in flight.
     #[garde(range(min = 2, max = 8))]
     pub ring_size: usize,
-    /// A wait for a slot that takes longer falls back to one in flight.
+    /// Longest wait for a slot, ms; after that the ring falls back to one slot in flight.
     #[garde(range(min = 100, max = 10_000))]
     pub max_wait_ms: u64,
     /// Keep counters.

@@ -8,7 +8,7 @@ pub enum MetalLayerError {
         "the optimization {name} could not start: {source}; leave it out of --metal-opts, or set metal_optimizations.graceful_fallback to go on without it"
     )]
     Optimization {
-        /// Its name.
+        /// Name of the optimization.
         name: &'static str,
         /// Reason.
         source: DeviceError,

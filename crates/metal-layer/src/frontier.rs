@@ -3,7 +3,7 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use mlx_serving_device::{Point, Timeline};
 use std::sync::{Arc, PoisonError};
 
-/// One timeline with the highest value handed out on it.
+/// A timeline with the highest value handed out on it.
 #[derive(Debug, Clone)]
 pub struct Track {
     timeline: Arc<dyn Timeline>,

@@ -43,7 +43,7 @@ struct Switches {
 enum Switch {
     Off,
     On,
-    /// Wanted and not started, for this reason.
+    /// Wanted and not started, for the reason given.
     Failed(String),
 }
 
@@ -71,7 +71,7 @@ impl Switch {
         }
     }
 
-    /// Its entry in the statistics. `fallen_back`: why it no longer runs.
+    /// Entry of the optimization in the statistics. `fallen_back`: why it no longer runs.
     fn show<T>(&self, stats: T, fallen_back: Option<String>) -> Switched<T> {
         match (self, fallen_back) {
             (Switch::Off, _) => Switched::off(None),

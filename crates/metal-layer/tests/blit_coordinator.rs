@@ -413,7 +413,7 @@ fn a_wait_ends_in_time() {
     ticket.wait(LONG).unwrap();
 }
 
-/// One step of a random program over four ranges of one buffer.
+/// A step of a random program over four ranges of one buffer.
 #[derive(Debug, Clone)]
 enum Act {
     Upload(usize, u8),

@@ -10,7 +10,7 @@
 //!
 //! # Ordering
 //!
-//! All memory is hazard-untracked, since a tracked heap serializes everything in it. Within an encoder barriers order dispatches, a
+//! Memory is hazard-untracked, since a tracked heap serializes everything in it. Within an encoder barriers order dispatches, a
 //! fence orders the encoders of a queue, and shared events order queues. The device signals a timeline's event itself, so that one
 //! queue waits for the other without the host; the value that the host sees is another one, raised only when a submission has
 //! been retired (see `timeline`).

@@ -8,7 +8,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The one that a request's `Accept` header prefers; the older one where it does not say.
+    /// Format that a request's `Accept` header prefers; the older one where it does not say.
     pub fn accepted(accept: &str) -> Self {
         let ranges: Vec<Range> = accept.split(',').filter_map(Range::parse).collect();
         // The narrowest range that a format is in counts, whatever the wider ones say.
@@ -24,7 +24,7 @@ impl Format {
         }
     }
 
-    /// Its media type.
+    /// Media type of the format.
     pub fn content_type(self) -> &'static str {
         match self {
             Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",

@@ -27,7 +27,7 @@ pub struct Families(Vec<Family>);
 
 #[derive(Debug)]
 struct Family {
-    /// Without a counter's `_total`.
+    /// Name without a counter's `_total`.
     name: &'static str,
     help: &'static str,
     kind: MetricType,
@@ -46,7 +46,7 @@ enum Value {
 pub enum Number {
     /// A whole number.
     Whole(u64),
-    /// Any other.
+    /// A number that may have a fraction.
     Real(f64),
 }
 
@@ -125,7 +125,7 @@ impl Labeled<'_> {
         self.families.add(name, help, MetricType::Histogram, self.labels.clone(), value);
     }
 
-    /// The same with more labels.
+    /// Adds `labels` to the common ones, for the samples that are added through the result.
     pub fn with(&mut self, labels: &[(&'static str, &str)]) -> Labeled<'_> {
         let more = labels.iter().map(|&(name, value)| (name, value.to_owned()));
         Labeled { families: self.families, labels: self.labels.iter().cloned().chain(more).collect() }

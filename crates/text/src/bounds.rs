@@ -19,13 +19,13 @@ pub(crate) const MAX_DEPTH: usize = 200;
 const MAX_MEMBERS: usize = 256;
 /// The values that one unit of fuel pays for where they are only looked at.
 const SEEN_PER_FUEL: usize = 16;
-/// And where they are compared afterward.
+/// Values that one unit of fuel pays for where they are compared afterward.
 const COMPARED_PER_FUEL: usize = 4;
 
 const CHECK: &str = " bounded";
 const CHECK_MEMBER: &str = " bounded member";
 const CHECK_COMPARED: &str = " bounded compared";
-/// No template can spell these names; requests may not give variables with them.
+/// Names that no template can spell; requests may not give variables with them.
 pub(crate) const CHECKS: [&str; 3] = [CHECK, CHECK_MEMBER, CHECK_COMPARED];
 
 /// Adds the functions that [`insert_checks`] calls.

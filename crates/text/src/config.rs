@@ -25,7 +25,7 @@ pub(crate) struct AddedEntry<'a> {
 }
 
 impl Config {
-    /// All files are optional; a file that is there must be well-formed.
+    /// Reads the files of a folder. All are optional; a file that is there must be well-formed.
     pub(crate) fn from_dir(dir: &Path) -> Result<Self, TextError> {
         let path = dir.join("tokenizer_config.json");
         let root = read_object(&path)?.unwrap_or_default();

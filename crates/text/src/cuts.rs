@@ -14,7 +14,7 @@ use tokenizers::{AddedToken, Model as _, ModelWrapper, NormalizedString, Normali
 #[derive(Debug)]
 pub(crate) struct Cuts {
     pub(crate) rule: Rule,
-    /// No token stands for more bytes of text than these; `None` where one may stand for any number.
+    /// Bytes of text that a token stands for at most; `None` where one may stand for any number.
     pub(crate) longest: Option<usize>,
     added: HashMap<String, AddedToken>,
     /// Lengths of added tokens in bytes, ascending.
@@ -25,7 +25,7 @@ pub(crate) struct Cuts {
     first: HashSet<char>,
     /// First and last characters of the added tokens that look at their neighbors.
     wary: [HashSet<char>; 2],
-    /// Added tokens are looked for in composed text, so that one may be spelled in several ways.
+    /// True if added tokens are looked for in composed text, so that one may be spelled in several ways.
     composed: bool,
 }
 
@@ -36,7 +36,7 @@ pub(crate) enum Rule {
     Words { letters: bool, runs: bool },
     /// Sentencepiece-like: all text is one word (or its words begin with a space).
     Stream(Stream),
-    /// Nothing is known.
+    /// Unknown: the text stays whole.
     Whole,
 }
 
@@ -45,7 +45,7 @@ pub(crate) enum Rule {
 pub(crate) struct Stream {
     /// Put before a text and after every added token.
     prepend: String,
-    /// Unless the text begins with a space already.
+    /// True if a text that begins with a space already gets nothing before it.
     unless_spaced: bool,
     /// Replacement of a space, [`MAX_SPACE`] bytes at most.
     space: String,

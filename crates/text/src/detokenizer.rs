@@ -9,7 +9,7 @@ const CONTEXT: usize = 4;
 
 /// Incremental detokenizer: emits text as soon as it is whole characters, never half of one.
 ///
-/// All that [`push`](Self::push) and [`finish`](Self::finish) return, joined, is [`Tokenizer::decode`] of all
+/// The texts that [`push`](Self::push) and [`finish`](Self::finish) return, joined, are [`Tokenizer::decode`] of all
 /// ids, with one exception: `tokenizers` replaces *every* byte of a run of `<0xHH>` tokens that is not valid
 /// as a whole, here the valid characters of such a run stay (they have been sent already).
 /// A step costs the decoding of at most nine tokens, however long the text is.

@@ -18,7 +18,7 @@ pub enum TextError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The file is not JSON.
@@ -48,7 +48,7 @@ pub enum TextError {
     Tokenizer {
         /// The file.
         path: PathBuf,
-        /// Its words.
+        /// The crate's words.
         reason: String,
     },
     /// Two files of one checkpoint disagree about a token.
@@ -60,26 +60,26 @@ pub enum TextError {
         path: PathBuf,
         /// The token.
         token: String,
-        /// Its id there.
+        /// Id of the token in that file.
         declared: u32,
-        /// Its id in `tokenizer.json`, in words when it has none.
+        /// Id of the token in `tokenizer.json`, in words when it has none.
         actual: String,
     },
     /// The tokenizer failed on some text.
     #[error("the model's tokenizer cannot encode this text: {reason}")]
     Encode {
-        /// Its words.
+        /// The tokenizer's words.
         reason: String,
     },
     /// The text has more tokens than wanted.
     #[error("the text has at least {tokens} tokens; at most {limit} are taken")]
     TooLong {
-        /// It has no fewer, those at its beginning and end included.
+        /// Tokens that the text has at least, those at its beginning and end included.
         tokens: usize,
         /// Tokens that were wanted at most.
         limit: usize,
     },
-    /// Whoever wanted the ids does not any more.
+    /// Canceled: the ids are not wanted any more.
     #[error("the text was not needed any more")]
     Canceled,
     /// A long text that cannot be tokenized piece by piece.
@@ -93,13 +93,13 @@ pub enum TextError {
     /// The tokenizer failed on some ids.
     #[error("the model's tokenizer cannot decode these tokens: {reason}")]
     Decode {
-        /// Its words.
+        /// The tokenizer's words.
         reason: String,
     },
     /// A stop string without characters.
     #[error("stop string {index} is empty: every text contains it; leave it out")]
     EmptyStop {
-        /// Its position in the list.
+        /// Position of the stop string in the list.
         index: usize,
     },
 }
@@ -141,7 +141,7 @@ pub enum TemplateError {
     /// A variable that cannot be given from outside.
     #[error("the template variable `{name}` is set from the request itself and cannot be given again: leave it out")]
     Reserved {
-        /// Its name.
+        /// Name of the variable.
         name: &'static str,
     },
     /// Rendering used up its budget of steps and bytes.

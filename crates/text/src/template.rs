@@ -17,7 +17,7 @@ use std::sync::Arc;
 const FUEL: u64 = 3_000_000;
 /// Nesting of macros, loops and conditions; measured to fit a thread of 2 MiB.
 const RECURSION: usize = 200;
-/// No template of a real model comes near.
+/// Largest source of a template, bytes; no real model's comes near.
 const MAX_SOURCE: usize = 1 << 20;
 /// The names that a rendering sets itself.
 const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
@@ -51,7 +51,7 @@ impl<'a> ChatInput<'a> {
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    /// By name. They are compiled as they are used: that costs far less than a step of the model.
+    /// Sources of the templates by name. They are compiled as they are used: that costs far less than a step of the model.
     sources: BTreeMap<String, String>,
     special_tokens: Vec<(&'static str, String)>,
 }

@@ -124,7 +124,7 @@ impl Tokenizer {
         }
     }
 
-    /// One more than the highest id. A model's output layer may be larger.
+    /// Size of the vocabulary: one more than the highest id. A model's output layer may be larger.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.inner.vocab_size as usize

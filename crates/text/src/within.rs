@@ -30,7 +30,7 @@ struct Bounds<'a> {
     sizes: Sizes,
     /// Ids wanted at most.
     limit: usize,
-    /// Asked between pieces; no ends the encoding.
+    /// Predicate asked between pieces; false ends the encoding.
     go_on: &'a mut dyn FnMut() -> bool,
 }
 
@@ -56,7 +56,7 @@ impl Sizes {
 /// The way in which a piece meets the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Joint {
-    /// Neither depends on the other.
+    /// Independent: neither piece depends on the other.
     Free,
     /// The last tokens before it may be wrong: the next piece begins earlier.
     Overlap,

@@ -194,7 +194,7 @@ const ADDED: [&str; 22] = [
     "<b",
     "b>",
 ];
-/// The same, spelled in other ways too, with neighbors.
+/// Tokens of [`ADDED`], spelled in other ways too, with neighbors.
 const SPELLINGS: [&str; 40] = [
     "<a>",
     "<|im_end|>",
@@ -238,7 +238,7 @@ const SPELLINGS: [&str; 40] = [
     "x",
 ];
 
-/// One of a few tokenizers with more added tokens; the flags of each: normalized, single word, strips left, strips right.
+/// Makes a tokenizer of a `kind` with more added tokens; the flags of each: normalized, single word, strips left, strips right.
 fn with_added(kind: usize, added: &[(&str, [bool; 4])]) -> Tokenizer {
     let token = |&(content, [normalized, single_word, lstrip, rstrip]): &(&str, [bool; 4])| {
         json!({ "id": 0, "content": content, "special": false, "normalized": normalized, "single_word": single_word, "lstrip": lstrip,
@@ -391,7 +391,7 @@ proptest! {
         }
     }
 
-    /// Whatever the merges: the proof in the module's head needs nothing of them.
+    /// Joins streams of any merges: the proof in the module's head needs nothing of them.
     #[test]
     fn any_merges_can_be_joined(
         picks in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 1..40),

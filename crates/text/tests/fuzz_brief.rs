@@ -15,7 +15,7 @@ fn next(state: &mut u64) -> usize {
     (*state >> 16) as usize
 }
 
-/// One to four edits: a piece doubled, moved or removed, or a byte replaced by a telling one.
+/// Makes one to four edits: a piece doubled, moved or removed, or a byte replaced by a telling one.
 fn mutate(valid: &[u8], seed: u64) -> Vec<u8> {
     const TELLING: &[u8] = b"{}[]()%-|.,:'~+*09 \0\xff";
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;

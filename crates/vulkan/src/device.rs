@@ -59,7 +59,7 @@ pub struct Found {
     pub memory: u64,
     /// Things that are used of it.
     pub used: Vec<String>,
-    /// Things that it lacks; it can be used if nothing.
+    /// Things that the device lacks; it can be used if nothing.
     pub missing: Vec<String>,
 }
 
@@ -75,7 +75,7 @@ pub struct VulkanDevice {
 }
 
 impl VulkanDevice {
-    /// Every device of this machine, the better kinds first, whether it can be used or not.
+    /// Devices of this machine, the better kinds first, whether they can be used or not.
     ///
     /// # Errors
     /// [`DeviceError::Unsupported`] without a loader or a driver.

@@ -21,7 +21,7 @@ pub(crate) struct Tally {
     pub(crate) limit: u64,
 }
 
-/// One allocation with one buffer over all of it: a heap's, or a dedicated buffer's.
+/// Allocation of a heap or of a dedicated buffer, with one buffer over all of it.
 pub(crate) struct VulkanMemory {
     pub(crate) raw: vk::Buffer,
     memory: vk::DeviceMemory,

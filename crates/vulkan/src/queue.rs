@@ -4,7 +4,7 @@ use mlx_serving_device::{CommandBuffer, Encoder, Point, Queue, QueueId, Result, 
 use std::fmt;
 use std::sync::Arc;
 
-/// One of the two queues.
+/// A queue of the device: compute or transfer.
 pub(crate) struct VulkanQueue {
     pub(crate) id: QueueId,
     pub(crate) recorder: Arc<Recorder>,

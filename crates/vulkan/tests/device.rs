@@ -27,7 +27,7 @@ fn devices_are_described_and_opened_by_number() {
     assert!(matches!(&error, DeviceError::Unsupported(why) if why.contains("no Vulkan device 99")), "{error}");
 }
 
-/// Trying them out is a part of opening: a device that is found not to add exactly goes without.
+/// Opens devices with and without matrix units. Opening tries the units out: a device found not to add exactly goes without.
 #[test]
 fn matrix_units_are_used_in_fast_arithmetic() {
     let uses = |arithmetic, matrix_units| {

@@ -51,12 +51,12 @@ pub fn fail_command_buffer(skip: u64) {
     lock(&SETTINGS).command_buffer_countdown = Some(skip);
 }
 
-/// From now on every command buffer ends in error, also those that wait for an event now.
+/// Makes every command buffer end in error from now on, also those that wait for an event now.
 pub fn lose_device() {
     lock(&SETTINGS).lost = true;
 }
 
-/// While `withheld`, command buffers complete without signaling their events.
+/// Makes command buffers complete without signaling their events while `withheld`.
 pub fn withhold_signals(withheld: bool) {
     lock(&SETTINGS).signals_withheld = withheld;
 }
@@ -66,7 +66,7 @@ pub fn slow_down(delay: Duration) {
     lock(&SETTINGS).delay = delay;
 }
 
-/// While `coarse`, products of simd-group matrices round each sum to half, however wide the type of the sums is.
+/// Makes products of simd-group matrices round each sum to half while `coarse`, however wide the type of the sums is.
 pub fn set_coarse_matrices(coarse: bool) {
     lock(&SETTINGS).coarse_matrices = coarse;
 }
@@ -81,7 +81,7 @@ pub fn set_unified_memory(unified: bool) {
     lock(&SETTINGS).unified = unified;
 }
 
-/// While `confined`, kernels that are told the lengths of what is bound run on copies of just that, ended by inaccessible
+/// Makes kernels that are told the lengths of what is bound run, while `confined`, on copies of just that, ended by inaccessible
 /// pages, so that a stray access is caught also in the middle of a heap. Ranges over 1 MiB stay where they are.
 pub fn confine_kernels(confined: bool) {
     lock(&SETTINGS).confined = confined;

@@ -40,7 +40,7 @@ fn copies_side_by_side_in_one_word_do_not_disturb_each_other() {
     close(device);
 }
 
-/// Two queues hand a buffer back and forth without the host.
+/// Hands a buffer back and forth between two queues without the host.
 #[test]
 fn queues_take_turns_on_the_device() {
     faults::reset();
@@ -59,7 +59,7 @@ fn queues_take_turns_on_the_device() {
     close(device);
 }
 
-/// Opening tries the units out: whether they are used shows in what the device says of itself, and nowhere in what it counts.
+/// Tries the units out when a device is opened: whether they are used shows in its description, and in none of its counters.
 #[test]
 fn matrix_units_are_used_if_their_sums_are_exact() {
     for (coarse, unified, used) in [(false, true, true), (true, true, false), (false, false, false)] {

@@ -19,14 +19,14 @@ fn exact_logits_are_mlx_lms() {
     assert!(logits(|| metal(Arithmetic::Exact), 1e-4, |_| true) >= 50);
 }
 
-/// One of each architecture.
+/// Runs a model of each architecture.
 #[test]
 fn fast_logits_are_near_mlx_lms() {
     faults::reset();
     logits(|| metal(Arithmetic::Fast), 5e-2, |name| ["llama", "mistral", "qwen2", "qwen3"].contains(&name));
 }
 
-/// With matrix units, for which a prompt's rows are too few alone.
+/// Runs with matrix units, for which a prompt's rows alone are too few.
 #[test]
 fn company_changes_no_fast_answer() {
     faults::reset();

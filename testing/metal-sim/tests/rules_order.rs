@@ -10,7 +10,7 @@ use std::time::Duration;
 
 const UNORDERED: &str = "which no barrier, fence or event orders after";
 
-/// Three untracked buffers of 128 bytes, and what runs kernels over them.
+/// Bench of three untracked buffers of 128 bytes, and what runs kernels over them.
 struct Bench {
     device: Device,
     queue: Queue,
@@ -162,7 +162,7 @@ fn dispatches_of_a_serial_pass_are_ordered() {
     });
 }
 
-/// Two passes over the same untracked memory, in one command buffer or in two, with a fence or without.
+/// Runs two passes over the same untracked memory, in one command buffer or in two, with a fence or without.
 fn two_passes(command_buffers: usize, with_fence: bool) {
     let bench = Bench::new();
     bench.begin();

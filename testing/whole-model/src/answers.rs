@@ -124,7 +124,7 @@ fn goldens(prompts: usize) -> Vec<Value> {
     goldens["prompts"].as_array().unwrap()[..prompts].to_vec()
 }
 
-/// Up to `tokens` tokens for each of the prompts, in one batch.
+/// Answers of up to `tokens` tokens to each of the prompts, in one batch.
 fn answers(engine: &Engine, goldens: &[Value], tokens: usize) -> Vec<Vec<u32>> {
     let request = |golden: &Value| Request {
         prompt: ids(&golden["prompt_token_ids"]),
@@ -135,7 +135,7 @@ fn answers(engine: &Engine, goldens: &[Value], tokens: usize) -> Vec<Vec<u32>> {
     streams.into_iter().map(|stream| collect(stream).iter().map(|token| token.id).collect()).collect()
 }
 
-/// All tokens of an answer.
+/// Collects all tokens of an answer.
 fn collect(mut stream: Stream) -> Vec<TokenEvent> {
     let mut found = Vec::new();
     loop {

@@ -46,7 +46,7 @@ fn company_changes_no_fast_answer() {
     company_changes_no_answer(|| cpu(Arithmetic::Fast), 20, 32);
 }
 
-/// On kernels that every processor has, so that the bits are those of any machine.
+/// Runs on kernels that every processor has, so that the bits are those of any machine.
 #[test]
 fn sampled_answers_are_those_on_record() {
     let options = CpuOptions { arithmetic: Arithmetic::Exact, isa: Some(Isa::Portable), threads: Some(2) };

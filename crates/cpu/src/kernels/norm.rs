@@ -29,7 +29,7 @@ pub(crate) fn norm_factor<S: Simd>(simd: S, row: &[f32], eps: f32) -> f32 {
     1.0 / (sum_of_squares(simd, row) / row.len() as f32 + eps).sqrt()
 }
 
-/// Two interleaved accumulators, folded at the end; the tail in order.
+/// Sum of squares by two interleaved accumulators, folded at the end; the tail in order.
 #[inline(always)]
 fn sum_of_squares<S: Simd>(simd: S, row: &[f32]) -> f32 {
     let (pairs, rest) = row.as_chunks::<{ 2 * LANES }>();

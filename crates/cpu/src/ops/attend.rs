@@ -44,12 +44,12 @@ pub(crate) struct AttendStep<E> {
     scale: f32,
     window: usize,
     out: View<f32>,
-    /// There are so few tasks that long sequences are split by parts.
+    /// True if there are so few tasks that long sequences are split by parts.
     split: bool,
     share: Share,
 }
 
-/// One piece of the second phase: some positions of one sequence, for one key/value head.
+/// Piece of the second phase: some positions of one sequence, for one key/value head.
 struct Task {
     span: usize,
     head: usize,
@@ -59,7 +59,7 @@ struct Task {
     part: Option<usize>,
 }
 
-/// One head of one sequence in the cache.
+/// Pages of one key/value head of one sequence in the cache.
 struct HeadPages<'a, E> {
     cache: &'a [E],
     table: &'a [u32],

@@ -14,7 +14,7 @@ use mlx_serving_device::ops::{Activation, Epilogue, Linear};
 use mlx_serving_device::{Arithmetic, DeviceError, Result};
 use std::ops::Range;
 
-/// Up to so many values every worker makes all tokens ready for itself, which is quicker than to meet. Not measured.
+/// Values up to which every worker makes all tokens ready for itself, which is quicker than to meet. Not measured.
 const ALONE: usize = 8192;
 /// Features that several tiles are multiplied by at a time: few enough for the nearest cache (9 KB of
 /// 4-bit weights, 12 KB of inputs for twelve tokens). Not measured against other lengths.
@@ -76,7 +76,7 @@ pub(crate) struct LinearStep {
     inputs: Vec<Input>,
     /// Words of all inputs.
     words: usize,
-    /// Every worker makes the tokens ready for itself.
+    /// True if every worker makes the tokens ready for itself.
     alone: bool,
     matrices: Vec<Matrix>,
     finish: Finish,
@@ -237,7 +237,7 @@ impl LinearStep {
         }
     }
 
-    /// One pass through `tiles`, counted over all matrices, or over each of two.
+    /// Multiplies a pass by `tiles`, counted over all matrices, or, of a gated op, over each of the two.
     fn multiply(&self, worker: &mut Worker, tiles: Range<usize>, pass: &Pass, ready: &[u32]) {
         let len = tiles.len() * pass.width;
         let mut carver = worker.scratch.carve(2 * Carver::bytes::<[f32; TILE]>(len));

@@ -60,7 +60,7 @@ impl Step {
         }
     }
 
-    /// True if it reads a weight as a whole.
+    /// True if the op reads a weight as a whole.
     pub(crate) fn has_weights(&self) -> bool {
         matches!(self, Step::Linear(_))
     }

@@ -20,7 +20,7 @@ impl PackedWeight {
         self.layout.spec.rows
     }
 
-    /// Some tiles.
+    /// Lines of some tiles.
     pub(super) fn tiles(&self, tiles: Range<usize>) -> &[Line] {
         // SAFETY: a weight; nothing writes it while ops run.
         unsafe { self.lines.get(tiles.start * self.layout.lines..tiles.end * self.layout.lines) }

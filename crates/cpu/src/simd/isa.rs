@@ -12,13 +12,13 @@ pub enum Isa {
 }
 
 impl Isa {
-    /// Those that this machine can run, best first.
+    /// Instruction sets that this machine can run, best first.
     pub fn available() -> Vec<Isa> {
         let all = [Isa::Avx512, Isa::Avx2, Isa::Neon, Isa::Portable];
         all.into_iter().filter(|isa| isa.detected()).collect()
     }
 
-    /// The best that this machine can run.
+    /// Best instruction set that this machine can run.
     pub fn best() -> Isa {
         Self::available()[0]
     }

@@ -40,7 +40,7 @@ pub(crate) trait Simd: Copy {
     fn field(self, x: Self::I, shift: i32, mask: u32) -> Self::I;
     /// acc + Σ code · x over the four bytes of a word, for two words: codes of at most 63, four signed bytes `x` for all lanes.
     fn dot(self, acc: Self::I, codes: [Self::I; 2], x: [u32; 2]) -> Self::I;
-    /// As [`Self::dot`], with codes of up to 255.
+    /// Computes [`Self::dot`] with codes of up to 255.
     fn dot_wide(self, acc: Self::I, codes: [Self::I; 2], x: [u32; 2]) -> Self::I;
     /// Signed words to `f32`.
     fn float(self, x: Self::I) -> Self::F;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// Large enough to show.
 const EPS: f32 = 0.05;
 
-/// One layer's attention.
+/// Attention of a layer.
 #[derive(Debug, Clone)]
 struct Layer {
     heads: usize,
@@ -39,7 +39,7 @@ impl Layer {
 /// A layer with all that its sequences will ever put in, and where their blocks lie.
 struct Case {
     layer: Layer,
-    /// Of each sequence, all rows.
+    /// Queries, keys and values of all rows, by sequence.
     qkv: Vec<Vec<f32>>,
     angles: Vec<Vec<f32>>,
     norms: [Vec<f32>; 2],
@@ -47,7 +47,7 @@ struct Case {
     blocks: usize,
 }
 
-/// Some rows of one sequence: which, and from where to where.
+/// Run of one sequence's rows: the sequence, and from where to where.
 type Piece = (usize, usize, usize);
 
 impl Case {
@@ -251,7 +251,7 @@ pub fn company_and_cuts_change_no_bit(device: &Arc<dyn Device>) {
     });
 }
 
-/// Two sequences that begin alike may read the same blocks: the same bits as with blocks of their own.
+/// Checks that two sequences that begin alike may read the same blocks: the bits are those of blocks of their own.
 pub fn a_shared_prefix_changes_no_bit(device: &Arc<dyn Device>) {
     const SHARED: usize = 48;
     for (window, seed) in [(None, 1), (Some(40), 2)] {

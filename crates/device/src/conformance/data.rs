@@ -20,12 +20,12 @@ impl Noise {
         threefry([self.seed, 0], [self.at, 0])[0]
     }
 
-    /// From 0 up to `bound`, which it stays below.
+    /// Draws a number from 0 to `bound`, exclusive.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         self.word() as usize % bound
     }
 
-    /// From −1 to 1.
+    /// Draws a number from −1 to 1.
     pub(super) fn unit(&mut self) -> f32 {
         (self.word() >> 8) as f32 / 8_388_608.0 - 1.0
     }

@@ -26,7 +26,7 @@ fn embed(device: &Arc<dyn Device>, table: &[Source], tokens: &[u32], sampled: Op
     Ok(download(&out, values))
 }
 
-/// Every row of a table in every format.
+/// Looks up every row of a table in every format.
 pub fn tokens_of_every_format(device: &Arc<dyn Device>) {
     for format in formats() {
         let table = [Source::random(WeightSpec { rows: 21, cols: 256, format }, &mut Noise::new(3))];
@@ -93,7 +93,7 @@ pub fn angles_turn_with_position(device: &Arc<dyn Device>) {
     });
 }
 
-/// Any length at any offset; ranges that share a byte, or of two lengths, are refused when they are recorded.
+/// Copies any length at any offset; ranges that share a byte, or of two lengths, are refused when they are recorded.
 pub fn copies_copy_and_refuse_overlap(device: &Arc<dyn Device>) {
     for_all(16, (1u64..700_000, 0u64..300, 0u64..300), |(len, from, to)| {
         let bytes: Vec<u8> = (0..from + len).map(|i| (i * 7 % 253) as u8).collect();

@@ -137,7 +137,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
     )
 }
 
-/// Every format, with one row and with several.
+/// Runs every format, with one row and with several.
 pub fn every_format(device: &Arc<dyn Device>) {
     for (format, seed) in formats().into_iter().zip(0..) {
         for rows in [1, 6] {

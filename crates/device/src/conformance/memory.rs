@@ -79,7 +79,7 @@ pub fn private_memory_is_reached_through_either_queue(device: &Arc<dyn Device>) 
     }
 }
 
-/// Backing a heap with memory early changes no byte of it.
+/// Checks that backing a heap with memory early changes no byte of it.
 pub fn touching_keeps_the_contents(device: &Arc<dyn Device>) {
     const LEN: u64 = 3 << 20;
     let heap = device.new_heap(LEN, Storage::Shared).expect("a small heap is granted");

@@ -96,7 +96,7 @@ pub fn a_failure_signals_and_the_next_one_runs(device: &Arc<dyn Device>) {
     assert_eq!(bytes(&b), [1; 4]);
 }
 
-/// Whoever sees the point sees the end, and the results.
+/// Checks that whoever sees the point sees the end, and the results.
 pub fn a_reached_point_means_that_the_submission_has_ended(device: &Arc<dyn Device>) {
     let timeline = device.new_timeline().expect("a timeline is granted");
     let (queue, to) = (device.compute_queue(), upload(device, &[0u8; 4]));

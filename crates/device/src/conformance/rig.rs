@@ -4,7 +4,7 @@ use crate::{Arithmetic, Buffer, Device, Op, Point, Queue, Result, Storage, Submi
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Only a device that hangs takes so long: a software driver may compile a kernel for a minute when it first runs.
+/// Time that only a hanging device takes: a software driver may compile a kernel for a minute when it first runs.
 pub(super) const LIMIT: Duration = Duration::from_secs(600);
 
 /// Shared memory for `values`; 4 bytes at least.

@@ -92,7 +92,7 @@ fn rows() -> impl Strategy<Value = Rows> {
     })
 }
 
-/// Every filter and temperature, alone and together, on flat, steep and tied distributions.
+/// Draws with every filter and temperature, alone and together, from flat, steep and tied distributions.
 pub fn any_row_is_drawn_as_the_oracle_draws(device: &Arc<dyn Device>) {
     for_all(40, rows(), |rows| rows.compare(device));
 }
@@ -146,7 +146,7 @@ pub fn temperatures_below_the_floor_draw_nothing(device: &Arc<dyn Device>) {
     rows(&[MIN_TEMPERATURE, MIN_TEMPERATURE.next_up(), 2e-6, 1e-5]).compare(device);
 }
 
-/// Many draws from one nearly flat row, so that the last survivor and the first token cut off would both be seen.
+/// Draws often from one nearly flat row, so that the last survivor and the first token cut off would both be seen.
 pub fn filters_cut_where_the_oracle_cuts(device: &Arc<dyn Device>) {
     const DRAWS: u32 = 1000;
     const VOCAB: usize = 300;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 const FLOATS: [Float; 3] = [Float::F32, Float::F16, Float::Bf16];
 
-/// Every format that a backend handles.
+/// Lists every format that a backend handles.
 pub(super) fn formats() -> Vec<WeightFormat> {
     let mut formats: Vec<WeightFormat> = FLOATS.map(WeightFormat::Dense).to_vec();
     for bits in [2, 3, 4, 5, 6, 8] {
@@ -59,7 +59,7 @@ impl Source {
         dequantize(&self.spec, &self.source()).expect("a random weight is valid")
     }
 
-    /// Packed in one go, in device memory.
+    /// Packs a weight in one go into device memory.
     pub(super) fn upload(&self, device: &Arc<dyn Device>) -> Weight {
         let layout = device.weight_layout(&self.spec).expect("every format is supported");
         let mut bytes = vec![0; layout.bytes()];

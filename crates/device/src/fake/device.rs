@@ -42,7 +42,7 @@ impl FakeDevice {
         Ok(Arc::new(Self { info, machine, compute: Arc::new(compute), transfer: Arc::new(transfer) }))
     }
 
-    /// Its control.
+    /// Handle that steers this device.
     pub fn control(&self) -> FakeControl {
         FakeControl { machine: self.machine.clone() }
     }

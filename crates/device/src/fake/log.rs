@@ -5,7 +5,7 @@ use crate::{QueueKind, Storage};
 pub struct Mark {
     /// Number of the timeline; `u64::MAX` for one of another device.
     pub timeline: u64,
-    /// Value on it.
+    /// Value on the timeline.
     pub value: u64,
 }
 
@@ -18,7 +18,7 @@ pub enum Event {
         bytes: u64,
         /// Storage.
         storage: Storage,
-        /// A heap rather than a buffer.
+        /// True for a heap, false for a buffer.
         heap: bool,
     },
     /// An allocation was refused.
@@ -33,7 +33,7 @@ pub enum Event {
     },
     /// A command buffer was submitted.
     Submitted {
-        /// Its place.
+        /// Queue to which it was submitted.
         queue: QueueKind,
         /// Number of the submission, over both queues.
         submission: u64,

@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 /// Bytes of fresh memory that are filled with ones; filling a large heap would make it resident.
 const POISONED: usize = 1 << 20;
 
-/// One piece of memory. The lock is held for copies only, never while somebody else's code runs.
+/// A piece of memory. The lock is held for copies only, never while somebody else's code runs.
 pub(super) struct FakeMemory {
     bytes: RwLock<Vec<u8>>,
     len: u64,
@@ -164,7 +164,7 @@ pub(super) fn load<T: Pod>(buffer: &Buffer, count: usize) -> Result<Vec<T>> {
     Ok(values)
 }
 
-/// All values of a buffer.
+/// Loads all values of a buffer.
 pub(super) fn load_all<T: Pod>(buffer: &Buffer) -> Result<Vec<T>> {
     load(buffer, buffer.len() as usize / size_of::<T>())
 }

@@ -3,13 +3,13 @@ use std::time::Duration;
 /// Options of a [`super::FakeDevice`].
 #[derive(Debug, Clone, Copy)]
 pub struct FakeOptions {
-    /// Host and device share memory; on a discrete device the host does not reach [`Storage::Private`].
+    /// True if host and device share memory; on a discrete device the host does not reach [`Storage::Private`].
     pub unified_memory: bool,
     /// Bytes that may be allocated at a time.
     pub memory_budget: u64,
     /// Bytes of the longest buffer that an op may refer to.
     pub max_buffer_len: u64,
-    /// Ops compute. Otherwise they are checked and cost their latency only; copies still copy, and sampling writes
+    /// True if ops compute. Otherwise they are checked and cost their latency only; copies still copy, and sampling writes
     /// [`super::scripted_token`].
     pub compute: bool,
     /// Latencies to begin with.
@@ -44,7 +44,7 @@ pub struct Latency {
     pub copy_bytes_per_second: Option<u64>,
 }
 
-/// Those of the coming events that a fault strikes.
+/// Selection of the coming events that a fault strikes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fault {
     /// Events that it lets pass first.
@@ -54,17 +54,17 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// None.
+    /// Strikes no event.
     pub const NEVER: Fault = Fault { skip: 0, strikes: 0 };
-    /// All from now on.
+    /// Strikes every event from now on.
     pub const ALWAYS: Fault = Fault { skip: 0, strikes: u64::MAX };
 
-    /// The next `count`.
+    /// Strikes the next `count` events.
     pub fn next(count: u64) -> Self {
         Self { skip: 0, strikes: count }
     }
 
-    /// Only the `n`-th from now, counted from 1.
+    /// Strikes only the `n`-th event from now, counted from 1.
     pub fn nth(n: u64) -> Self {
         Self { skip: n.saturating_sub(1), strikes: 1 }
     }

@@ -46,7 +46,7 @@ pub struct Attend {
     pub angles: Buffer,
     /// Pairs rotated; pair i is (`x[i]`, `x[i + pairs]`), or (`x[2i]`, `x[2i + 1]`) when `interleaved`. The rest passes through.
     pub pairs: usize,
-    /// Pairing of the rotated values.
+    /// True if a pair is (`x[2i]`, `x[2i + 1]`), false if it is (`x[i]`, `x[i + pairs]`).
     pub interleaved: bool,
     /// Cache of the layer: blocks of [`crate::Device::kv_block_bytes`] bytes in the backend's layout.
     pub cache: Buffer,

@@ -4,17 +4,17 @@ use crate::{Buffer, Result};
 /// A token word with this bit set means "token `word & !SAMPLED` of the previous step's [`super::Sample::out`]".
 pub const SAMPLED: u32 = 1 << 31;
 
-/// One sequence's rows in a ragged batch.
+/// Rows of one sequence in a ragged batch.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Span {
-    /// Its first row in the batch.
+    /// First of the sequence's rows in the batch.
     pub first_row: u32,
-    /// Its rows: 1 when decoding, a chunk of the prompt when prefilling.
+    /// Number of rows: 1 when decoding, a chunk of the prompt when prefilling.
     pub rows: u32,
-    /// Position of its first row: how many of its tokens are in the KV cache already.
+    /// Position of the first row: how many of the sequence's tokens are in the KV cache already.
     pub start: u32,
-    /// Start of its block table in [`Batch::block_tables`].
+    /// Start of the sequence's block table in [`Batch::block_tables`].
     pub table: u32,
 }
 
@@ -26,7 +26,7 @@ pub struct Batch {
     pub rows: usize,
     /// Sequences.
     pub sequences: usize,
-    /// No position of the batch is at or beyond this.
+    /// Bound of the positions in the batch: all are below it.
     pub max_context: usize,
     /// u32 `[rows]`: position of each row in its sequence.
     pub positions: Buffer,

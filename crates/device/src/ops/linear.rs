@@ -10,7 +10,7 @@ pub struct Norm {
     pub eps: f32,
 }
 
-/// One weight matrix of a [`Linear`], with its bias.
+/// A weight matrix of a [`Linear`], with its bias.
 #[derive(Debug, Clone)]
 pub struct Projection {
     /// (features out, features in).

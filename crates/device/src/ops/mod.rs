@@ -19,7 +19,7 @@ pub use sample::{LogitBias, MIN_TEMPERATURE, NO_HISTORY_ROW, Observe, Sample, Sa
 
 use crate::{Buffer, DeviceError, Result};
 
-/// One recorded operation.
+/// A recorded operation.
 #[derive(Debug, Clone)]
 #[allow(clippy::large_enum_variant, reason = "an op is moved once, from the model into the encoder")]
 pub enum Op {
@@ -53,7 +53,7 @@ impl Op {
         }
     }
 
-    /// Every buffer that it refers to.
+    /// Buffers that the op refers to.
     pub fn buffers(&self) -> Vec<&Buffer> {
         match self {
             Op::Embed(op) => op.buffers(),
@@ -66,7 +66,7 @@ impl Op {
         }
     }
 
-    /// Fails if it refers to a buffer that is longer than `max` bytes ([`crate::DeviceInfo::max_buffer_len`]).
+    /// Fails if the op refers to a buffer that is longer than `max` bytes ([`crate::DeviceInfo::max_buffer_len`]).
     pub fn check_lengths(&self, max: u64) -> Result<()> {
         match self.buffers().into_iter().find(|buffer| buffer.len() > max) {
             None => Ok(()),

@@ -9,11 +9,11 @@ use crate::{Buffer, Result};
 pub struct SampleParams {
     /// Below [`MIN_TEMPERATURE`] the most likely token is taken (the smallest id among equals) and the filters are ignored.
     pub temperature: f32,
-    /// The k most likely; 0 for all.
+    /// Keeps the k most likely tokens; 0 for all.
     pub top_k: u32,
-    /// The smallest set of most likely tokens whose probability reaches this; 1 for all.
+    /// Keeps the smallest set of most likely tokens whose probability reaches this; 1 for all.
     pub top_p: f32,
-    /// At least this times the largest probability; 0 for all.
+    /// Keeps tokens with at least this times the largest probability; 0 for all.
     pub min_p: f32,
     /// Divides positive and multiplies negative logits of tokens seen in prompt or answer; 1 for none.
     pub repetition: f32,
@@ -73,7 +73,7 @@ pub const NO_HISTORY_ROW: u32 = u32::MAX;
 pub struct LogitBias {
     /// Token id.
     pub token: u32,
-    /// Added to its logit.
+    /// Added to the token's logit.
     pub bias: f32,
 }
 
@@ -89,9 +89,9 @@ pub struct Observe {
     pub history_row: usize,
     /// u32 `[count]`: prompt, then answer so far.
     pub tokens: Buffer,
-    /// Tokens.
+    /// Number of `tokens`.
     pub count: usize,
-    /// Of these, the prompt's.
+    /// Number of `tokens` that belong to the prompt.
     pub prompt: usize,
 }
 

@@ -20,13 +20,13 @@ pub struct Attend<'a> {
     pub angles: &'a [f32],
     /// Pairs rotated.
     pub pairs: usize,
-    /// Pairing of the rotated values.
+    /// True if a pair is (`x[2i]`, `x[2i + 1]`), false if it is (`x[i]`, `x[i + pairs]`).
     pub interleaved: bool,
-    /// In row order.
+    /// Spans, in row order.
     pub spans: &'a [Span],
     /// Runs of block numbers.
     pub block_tables: &'a [u32],
-    /// No position is at or beyond this.
+    /// Bound of the positions: all are below it.
     pub max_context: usize,
     /// Factor of the scores.
     pub scale: f32,
@@ -65,7 +65,7 @@ pub fn attend(op: &Attend<'_>, cache: &mut [f32], out: &mut [f32]) -> Result<()>
 }
 
 impl Attend<'_> {
-    /// Every row with its span and position.
+    /// Rows, each with its span and position.
     fn rows(&self) -> impl Iterator<Item = (&Span, usize, usize)> {
         self.spans.iter().flat_map(|span| {
             (0..span.rows).map(move |i| (span, (span.first_row + i) as usize, (span.start + i) as usize))

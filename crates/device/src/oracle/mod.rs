@@ -1,6 +1,6 @@
-//! Every op, computed naively on host slices: what a backend's results are compared with.
+//! Naive computation of every op on host slices: what a backend's results are compared with.
 //!
-//! One file an op, named like it, over a few primitives. Sums are `f64`, rows are done one at a time and in order, so a result
+//! Each op has a file, named like it, over a few primitives. Sums are `f64`, rows are done one at a time and in order, so a result
 //! depends on its own row only. Inputs that lead outside of their buffers (tokens, block tables, history rows) are
 //! [`DeviceError::Contract`], as they must be in a backend; shapes that [`crate::ops::Op::validate`] checks are taken for granted.
 

@@ -12,7 +12,7 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// One row.
+    /// Values of a row: `[cols]`.
     pub fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.cols..(row + 1) * self.cols]
     }

@@ -16,15 +16,15 @@ pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 pub struct Faults {
     /// Status and `x-error-code` of every answer.
     pub refuse: Option<(u16, &'static str)>,
-    /// So many bodies end after so many bytes.
+    /// Number of bodies that end early, and the bytes after which they do.
     pub cut: Option<(usize, usize)>,
-    /// Contents are not what the listing says: same length, one byte changed.
+    /// True if contents are not what the listing says: same length, one byte changed.
     pub damaged: bool,
     /// The answer of the listing, if not the true one.
     pub listing: Option<String>,
-    /// Ranges are not honored.
+    /// True if ranges are not honored.
     pub whole_only: bool,
-    /// Large files never end: a byte comes now and then.
+    /// True if large files never end: a byte comes now and then.
     pub trickle: bool,
 }
 

@@ -33,7 +33,7 @@ struct Buffers {
     live: HashMap<u64, Live>,
     /// Released, waiting for submissions that may use them.
     pending_free: Vec<(Vec<Point>, Buffer)>,
-    /// By storage and length.
+    /// Free buffers by storage (true for shared) and length.
     free: BTreeMap<(bool, u64), Vec<Buffer>>,
     cached: u64,
     stats: PoolStats,

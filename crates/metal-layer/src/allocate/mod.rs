@@ -37,11 +37,11 @@ pub trait Reclaim: fmt::Debug + Send + Sync {
 /// An allocation still held.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Leak {
-    /// Its purpose.
+    /// Purpose of the allocation.
     pub tag: &'static str,
     /// Bytes asked for.
     pub bytes: u64,
-    /// Since when.
+    /// Time since it was made.
     pub age: Duration,
 }
 
@@ -54,7 +54,7 @@ pub struct Allocation {
 }
 
 impl Allocation {
-    /// For allocators: a range that `owner` knows as `id`.
+    /// Makes the allocation of a range that `owner` knows as `id`; for allocators.
     pub fn new(buffer: Buffer, id: u64, owner: Arc<dyn Reclaim>) -> Self {
         Self { buffer, id, owner }
     }

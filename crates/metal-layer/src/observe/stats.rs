@@ -16,7 +16,7 @@ pub struct PoolStats {
     pub fallback_events: u64,
     /// Heaps of the configured size.
     pub pool_size: usize,
-    /// Of these, without live allocations.
+    /// Heaps of the configured size that have no live allocations.
     pub available_count: usize,
     /// Share of the heaps' bytes in use, without the weights'.
     pub utilization: f64,
@@ -37,9 +37,9 @@ pub struct BlitStats {
     pub total_uploads: u64,
     /// Downloads ended.
     pub total_downloads: u64,
-    /// Bytes of them.
+    /// Bytes of the uploads that ended.
     pub bytes_uploaded: u64,
-    /// Bytes of them.
+    /// Bytes of the downloads that ended.
     pub bytes_downloaded: u64,
     /// Transfers in flight.
     pub pending_operations: usize,
@@ -112,7 +112,7 @@ pub struct RingStats {
     pub discarded_steps: u64,
 }
 
-/// One optimization: its counters, or only that it is off, with the reason if it fell back.
+/// State of an optimization: its counters, or only that it is off, with the reason if it fell back.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Switched<T> {
@@ -120,7 +120,7 @@ pub enum Switched<T> {
     On {
         /// Always true.
         enabled: bool,
-        /// Its counters.
+        /// Counters of the optimization.
         #[serde(flatten)]
         stats: T,
     },
@@ -131,7 +131,7 @@ pub enum Switched<T> {
         /// Reason for its fallback, if it was switched on.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
-        /// Its counters, if it was switched on: for metrics, which must not lose what led to the fallback.
+        /// Counters of the optimization, if it was switched on: for metrics, which must not lose what led to the fallback.
         #[serde(skip)]
         stats: Option<T>,
     },
@@ -142,15 +142,15 @@ impl<T> Switched<T> {
     pub fn on(stats: T) -> Self {
         Switched::On { enabled: true, stats }
     }
-    /// One that does not.
+    /// An optimization that does not run, with the reason if it was switched on.
     pub fn off(reason: Option<String>) -> Self {
         Switched::Off { enabled: false, reason, stats: None }
     }
-    /// One that ran and fell back.
+    /// An optimization that ran and fell back.
     pub fn fell_back(reason: String, stats: T) -> Self {
         Switched::Off { enabled: false, reason: Some(reason), stats: Some(stats) }
     }
-    /// Its counters, if it runs or ran.
+    /// Counters of the optimization, if it runs or ran.
     pub fn counters(&self) -> Option<&T> {
         match self {
             Switched::On { stats, .. } => Some(stats),
@@ -162,9 +162,9 @@ impl<T> Switched<T> {
 /// The device's part of the statistics.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct DeviceStats {
-    /// Its name.
+    /// Name of the device.
     pub name: String,
-    /// Its backend.
+    /// Backend of the device.
     pub backend: &'static str,
     /// Share of the last seconds in which it ran ops, 0 to 1.
     pub utilization: f64,

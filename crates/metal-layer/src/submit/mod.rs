@@ -34,11 +34,11 @@ pub trait Submit: fmt::Debug + Send {
 
 /// A slot being recorded.
 pub struct Slot {
-    /// Its number.
+    /// Number of the slot.
     pub index: usize,
-    /// Its step inputs, in shared storage: the host may write them until the slot is submitted.
+    /// Step inputs, in shared storage: the host may write them until the slot is submitted.
     pub inputs: Buffer,
-    /// Records its ops.
+    /// Records the slot's ops.
     pub encoder: Box<dyn Encoder>,
     /// Shows its submitter that it is being recorded.
     pub(crate) _lease: Lease,
@@ -56,10 +56,10 @@ impl fmt::Debug for Slot {
 /// A slot in flight.
 #[derive(Debug)]
 pub struct InFlight {
-    /// Its number.
+    /// Number of the slot.
     pub index: usize,
-    /// Outcome of its ops.
+    /// Outcome of the slot's ops.
     pub submission: Arc<dyn Submission>,
-    /// Reached when they have.
+    /// Reached when the slot's ops have ended.
     pub point: Point,
 }

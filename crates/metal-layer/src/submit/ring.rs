@@ -21,7 +21,7 @@ const STEPS_TO_RECOVER: u32 = 256;
 #[derive(Debug)]
 pub struct CommandBufferRing {
     device: Arc<dyn Device>,
-    /// Before the allocator, which says at its end what is not released.
+    /// Slots, dropped before the allocator, which says at its end what is not released.
     slots: Vec<RingSlot>,
     allocate: Arc<dyn Allocate>,
     compute: Track,
@@ -40,7 +40,7 @@ pub struct CommandBufferRing {
 #[derive(Debug)]
 struct RingSlot {
     inputs: Allocation,
-    /// Whoever records the slot holds a clone.
+    /// Shared by the slot and whoever records it.
     lease: Lease,
 }
 
@@ -94,7 +94,7 @@ impl CommandBufferRing {
         self.slots.iter().filter(|slot| Arc::strong_count(&slot.lease) > 1).count()
     }
 
-    /// Neither being recorded nor in flight, from `next` on.
+    /// Index of a slot that is neither being recorded nor in flight, from `next` on.
     fn free_slot(&self) -> Option<usize> {
         let count = self.slots.len();
         (0..count).map(|i| (self.next + i) % count).find(|&i| {
@@ -166,7 +166,7 @@ fn is_timeout(outcome: &Result<()>) -> bool {
 }
 
 impl Submit for CommandBufferRing {
-    /// With graceful fallback, too little memory for all slots' step inputs leaves a ring of one slot.
+    /// Reserves the step inputs of all slots. With graceful fallback, too little memory for them leaves a ring of one slot.
     fn reserve_inputs(&mut self, bytes: u64) -> Result<()> {
         let slots: Result<Vec<RingSlot>> = (0..self.config.ring_size)
             .map(|_| self.allocate.allocate(bytes, Storage::Shared, "step inputs"))

@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct SingleSubmission {
     device: Arc<dyn Device>,
-    /// Before the allocator, which says at its end what is not released.
+    /// Step inputs, dropped before the allocator, which says at its end what is not released.
     inputs: Option<Allocation>,
     allocate: Arc<dyn Allocate>,
     compute: Track,

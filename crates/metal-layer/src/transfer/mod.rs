@@ -63,7 +63,7 @@ impl Outcome {
         self.ended.notify_all();
     }
 
-    /// Before the result is set: `copy` was not waited for any longer.
+    /// Notes, before the result is set, that `copy` was not waited for any longer.
     pub(crate) fn abandon(&self, copy: Arc<dyn Submission>) {
         *self.abandoned.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
     }
@@ -101,7 +101,7 @@ impl Ticket {
         Self { point: Some(point), submission: Some(submission), ..ticket }
     }
 
-    /// Its state. A result is good only once this says [`Status::Completed`].
+    /// State of the transfer. A result is good only once this says [`Status::Completed`].
     pub fn status(&self) -> Status {
         match &*self.outcome.result.lock().unwrap_or_else(PoisonError::into_inner) {
             None => Status::Pending,
@@ -111,7 +111,7 @@ impl Ticket {
     }
 
     /// Makes the ops that follow in `encoder` come after the transfer: the device waits, or the host where there is no point.
-    /// Its success is known later ([`Self::wait`]).
+    /// The transfer's success is known later ([`Self::wait`]).
     pub fn order(&self, encoder: &mut dyn Encoder) -> Result<()> {
         match &self.point {
             Some(point) if point.reached() => Ok(()),
@@ -129,7 +129,7 @@ impl Ticket {
         abandoned.as_ref().is_some_and(|copy| copy.status() == Status::Pending)
     }
 
-    /// Blocks until it has ended, at most `limit`.
+    /// Blocks until the transfer has ended, at most `limit`.
     pub fn wait(&self, limit: Duration) -> Result<()> {
         let mut patience = Patience::new(limit);
         let mut result = self.outcome.result.lock().unwrap_or_else(PoisonError::into_inner);

@@ -124,7 +124,7 @@ impl Allocator {
 
 type Parts = (Object<dyn MTLBuffer>, Option<Object<dyn MTLHeap>>);
 
-/// One buffer: over a whole heap, or a dedicated one.
+/// A buffer over a whole heap, or a dedicated one.
 pub(crate) struct MetalMemory {
     buffer: AnyThread<Object<dyn MTLBuffer>>,
     heap: AnyThread<Option<Object<dyn MTLHeap>>>,

@@ -38,7 +38,7 @@ impl Residency {
         self.sets.is_some()
     }
 
-    /// Has an allocation be resident in all later command buffers. `None` where there is no place, and Metal sees to it itself.
+    /// Makes an allocation resident in all later command buffers. `None` where there is no place, and Metal sees to it itself.
     pub(crate) fn add(&self, allocation: &ProtocolObject<dyn MTLAllocation>) -> Option<Seat> {
         let mut sets = self.sets.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
         autoreleasepool(|_| {

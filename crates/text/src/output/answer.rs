@@ -24,7 +24,7 @@ pub struct AnswerStep {
     /// Start of the token's own text, in characters of the answer: those of earlier tokens, held back for a stop string or not.
     /// The tokens of one character share its place; one that no token finishes is a U+FFFD at its own.
     pub offset: usize,
-    /// A stop string is complete: the answer ends.
+    /// True once a stop string is complete: the answer ends.
     pub stopped: bool,
 }
 

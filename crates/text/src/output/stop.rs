@@ -16,7 +16,7 @@ pub struct StopStep {
 /// stop string, but never of what is released.
 ///
 /// First is the one that completes first; of several that complete at the same character, the longest.
-/// So the answer does not depend on how the text is cut into chunks, and a complete match never waits
+/// Thus the answer does not depend on how the text is cut into chunks, and a complete match never waits
 /// for a longer one. Only the longest suffix that could still begin a stop string is held back. Cost: one
 /// Knuth–Morris–Pratt step per byte and stop string.
 #[derive(Debug, Clone)]
@@ -110,7 +110,7 @@ impl StopMatcher {
         text
     }
 
-    /// Feeds one byte to every stop string; the longest that is now complete.
+    /// Feeds one byte to every stop string; returns the longest that is now complete.
     fn advance(&mut self, byte: u8) -> Option<usize> {
         let mut longest: Option<usize> = None;
         for index in 0..self.stops.len() {
@@ -230,7 +230,7 @@ mod tests {
     }
 
     proptest! {
-        /// Searching the whole text, hidden parts in it, and leaving those out of what stands before the match.
+        /// Compares with a search of the whole text, hidden parts in it, which leaves those out of what stands before the match.
         #[test]
         fn equals_a_search_of_the_whole_text(
             chunks in prop::collection::vec(("[abé☃]{0,6}", prop::bool::weighted(0.3)), 0..12),
@@ -253,7 +253,7 @@ mod tests {
             prop_assert_eq!(run(&stops, &written), (seen, stopped));
         }
 
-        /// No more is held back than the longest beginning of a stop string that the text ends with.
+        /// Checks that no more is held back than the longest beginning of a stop string that the text ends with.
         #[test]
         fn holds_back_no_more_than_it_must(text in "[ab]{0,20}", hidden in "[ab]{0,4}", stops in prop::collection::vec("[ab]{1,5}", 1..4)) {
             let mut matcher = StopMatcher::new(&stops).unwrap();

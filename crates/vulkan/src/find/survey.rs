@@ -5,7 +5,7 @@ use ash::{ext, vk};
 use mlx_serving_device::Result;
 use std::ffi::CStr;
 
-/// Everything asked of a physical device before it is opened.
+/// Answers of a physical device to everything that it is asked before it is opened.
 #[derive(Clone)]
 pub(crate) struct Survey {
     pub(super) physical: vk::PhysicalDevice,

@@ -27,7 +27,7 @@ pub(crate) struct Pipelines {
     file: Option<CacheFile>,
     /// Indexed by number of bindings.
     layouts: Vec<Layout>,
-    /// By a kernel's index.
+    /// Indexed by [`Kernel::index`].
     made: Vec<OnceLock<vk::Pipeline>>,
     /// Time since which there is something to save.
     unsaved: Mutex<Option<Instant>>,

@@ -24,7 +24,7 @@ pub(crate) struct Tape {
     pub(crate) queries: Option<vk::QueryPool>,
     /// Stages in which the queue works, and between which barriers stand.
     pub(super) stages: vk::PipelineStageFlags,
-    /// Launch that it was recorded for, in a profile.
+    /// Launch that the bundle was recorded for, in a profile.
     pub(crate) label: Option<Label>,
 }
 

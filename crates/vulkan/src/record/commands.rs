@@ -20,7 +20,7 @@ pub(super) fn timestamp(gpu: &Gpu, tape: &Tape, at: u32) {
     }
 }
 
-/// Everything after sees what everything before wrote, on this queue.
+/// Makes everything after see what everything before wrote, on this queue.
 pub(super) fn barrier(gpu: &Gpu, tape: &Tape) {
     let access = vk::AccessFlags::MEMORY_READ | vk::AccessFlags::MEMORY_WRITE;
     memory_barrier(gpu, tape, tape.stages, access);
@@ -81,7 +81,7 @@ pub(super) fn fill_set(gpu: &Gpu, set: vk::DescriptorSet, ranges: &[Touch]) {
     unsafe { gpu.raw.update_descriptor_sets(&writes, &[]) };
 }
 
-/// One launch of the selected pipeline.
+/// Dispatches the selected pipeline.
 pub(super) fn dispatch(
     gpu: &Gpu,
     tape: &Tape,

@@ -21,7 +21,7 @@ pub(crate) struct Recorder {
     pub(crate) bundles: [Arc<Bundles>; 2],
     /// Multiply-adds of a submission's first piece and of the others, at most.
     pub(crate) piece_work: [u64; 2],
-    /// Every launch is a piece of its own, so that each has its times.
+    /// True if every launch is a piece of its own, so that each has its times.
     pub(crate) profile: bool,
 }
 
@@ -279,7 +279,7 @@ pub(crate) struct VulkanCommands {
     pub(crate) lease: Lease,
     pub(crate) held: Held,
     pub(crate) pieces: Vec<Recorded>,
-    /// Kernels were launched: there are fault words to read.
+    /// True if kernels were launched: there are fault words to read.
     pub(crate) launched: bool,
 }
 

@@ -13,7 +13,7 @@ pub(super) struct Ticket {
 /// Distance of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Reached.
+    /// Reached already.
     Reached,
     /// Reached when the driver comes to the ticket.
     Handed(Ticket),

@@ -27,27 +27,27 @@ pub(super) struct Load {
     pub(super) held: Held,
     /// Keeps the pipelines.
     pub(super) recorder: Arc<Recorder>,
-    /// There are fault words to read.
+    /// True if there are fault words to read.
     pub(super) launched: bool,
     /// Command buffers that the driver has, and since when.
     pub(super) running: Vec<(Tape, Duration)>,
     /// Value of the other queue's semaphore that it depends on, 0 if it does not.
     pub(super) after: u64,
-    /// The driver refused a piece.
+    /// Error with which the driver refused a piece.
     pub(super) refused: Option<DeviceError>,
 }
 
 /// A submission of which the driver has everything: it has ended when its queue's semaphore reaches `ticket`.
 pub(super) struct Flight {
     pub(super) ticket: u64,
-    /// Count of those that went before, on both queues: none depends on one that went later.
+    /// Count of the submissions that went before, on both queues: none depends on one that went later.
     pub(super) number: u64,
     pub(super) signals: Vec<Mark>,
     pub(super) load: Load,
 }
 
 impl Load {
-    /// Result of it, once the device has finished it.
+    /// Result of the submission, once the device has finished it.
     pub(super) fn outcome(&self) -> Result<()> {
         if let Some(error) = &self.refused {
             return Err(error.clone());
@@ -56,7 +56,7 @@ impl Load {
         fault::error(words).map_or(Ok(()), Err)
     }
 
-    /// Ends it: the memory is released, then the end shows, then its points are reached.
+    /// Ends the submission: the memory is released, then the end shows, then its points are reached.
     pub(super) fn end(self, signals: &[Mark], outcome: Result<()>, times: Option<Times>) {
         let Self { ending, lease, held, recorder, .. } = self;
         drop((lease, held, recorder));

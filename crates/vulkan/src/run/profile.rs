@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Time that a kernel has taken since the device was opened with [`crate::VulkanOptions::profile`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelTime {
-    /// Its name.
+    /// Name of the kernel.
     pub kernel: &'static str,
     /// Launches that have ended.
     pub launches: u64,

@@ -22,7 +22,7 @@ pub(super) struct Piece<P> {
     pub(super) work: P,
 }
 
-/// One submission: at least one piece.
+/// A submission: at least one piece.
 #[derive(Debug)]
 pub(super) struct Entry<P, T> {
     pub(super) pieces: VecDeque<Piece<P>>,
@@ -35,7 +35,7 @@ pub(super) struct Entry<P, T> {
 pub(super) trait Driver<P, T> {
     /// Hands one piece over.
     fn hand(&mut self, piece: &P, payload: &mut T, ticket: Ticket, after: Option<u64>) -> Handed;
-    /// Everything of `entry` has been handed over; `ticket` is its last piece's.
+    /// Notes that everything of `entry` has been handed over; `ticket` is its last piece's.
     fn sent(&mut self, entry: Entry<P, T>, ticket: Ticket);
 }
 
@@ -48,7 +48,7 @@ pub(super) enum Handed {
     Refused,
 }
 
-/// Two queues of entries, each in order.
+/// Entries of two queues, each in order.
 #[derive(Debug)]
 pub(super) struct Schedule<P, T> {
     queues: [VecDeque<Entry<P, T>>; 2],
@@ -241,7 +241,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// With any waits, nothing goes before its signal, and everything goes once the host has raised all.
+        /// Checks that with any waits nothing goes before its signal, and everything goes once the host has raised all.
         #[test]
         fn nothing_waits_for_what_comes_later(
             entries in proptest::collection::vec((proptest::bool::ANY, proptest::collection::vec(0usize..12, 0..3)), 1..12),

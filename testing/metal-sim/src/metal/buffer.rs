@@ -40,7 +40,7 @@ impl Mode {
         MTLResourceOptions(self.cache.0 | self.storage.0 << 4 | self.hazards.0 << 8)
     }
 
-    /// With the default tracking mode made explicit.
+    /// Makes the default tracking mode explicit.
     pub(crate) fn with_default_hazards(self, default: MTLHazardTrackingMode) -> Self {
         match self.hazards {
             MTLHazardTrackingMode::Default => Self { hazards: default, ..self },
@@ -209,9 +209,9 @@ unsafe impl Sync for SimBuffer {}
 #[derive(Clone)]
 pub(crate) struct Slice {
     pub(crate) bytes: Arc<Bytes>,
-    /// Within the buffer.
+    /// Bytes of the buffer that the command uses.
     pub(crate) range: Range<usize>,
-    /// For messages.
+    /// Name of the buffer, for messages.
     pub(crate) name: Arc<str>,
 }
 

@@ -10,7 +10,7 @@ use crate::{faults, rules};
 use std::ptr;
 use std::sync::Arc;
 
-/// One step of a command buffer.
+/// A step of a command buffer.
 pub(crate) enum Step {
     Wait(Arc<EventCounter>, u64),
     Signal(Arc<EventCounter>, u64),
@@ -31,13 +31,13 @@ pub(crate) enum PassKind {
 
 /// Commands that one encoder recorded.
 pub(crate) struct Pass {
-    /// For messages.
+    /// Name of the pass, for messages.
     pub(crate) name: String,
     pub(crate) kind: PassKind,
     pub(crate) commands: Vec<Command>,
 }
 
-/// One command of a pass.
+/// A command of a pass.
 pub(crate) enum Command {
     Fill { target: Slice, value: u8 },
     Copy { source: Slice, target: Slice },
@@ -64,7 +64,7 @@ pub(crate) enum Groups {
     Indirect(Slice),
 }
 
-/// One dispatch, with everything that was bound.
+/// A dispatch, with everything that was bound.
 pub(crate) struct Dispatch {
     pub(crate) function: Arc<shader::Function>,
     pub(crate) bindings: Vec<Option<Binding>>,

@@ -30,7 +30,7 @@ type Handler = RcBlock<dyn Fn(NonNull<ProtocolObject<dyn MTLCommandBuffer>>)>;
 
 struct Record {
     status: MTLCommandBufferStatus,
-    /// An encoder is open.
+    /// True while an encoder is open.
     encoding: bool,
     steps: Vec<Step>,
     scheduled: Vec<Handler>,
@@ -41,7 +41,7 @@ struct Record {
     fault: Option<Fault>,
     /// Start and end on the device, seconds.
     times: (f64, f64),
-    /// The completion handlers have returned.
+    /// True once the completion handlers have returned.
     finished: bool,
     /// Steps that are complete once this command buffer is.
     clock: Clock,
@@ -229,7 +229,7 @@ impl SimCommandBuffer {
         change(&mut lock(&self.ivars().record))
     }
 
-    /// The same; breaks a rule also while an encoder is open.
+    /// Changes what is recorded; breaks a rule once it was committed, or while an encoder is open.
     fn outside_encoders<R>(&self, call: &str, change: impl FnOnce(&mut Record) -> R) -> R {
         let encoding = lock(&self.ivars().record).encoding;
         rules::require(!encoding, call, || "an encoder is still open: endEncoding was not called".into());

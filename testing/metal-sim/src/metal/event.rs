@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_millis(5);
 #[derive(Default)]
 struct Counter {
     value: u64,
-    /// By rising value: what was complete once it was reached.
+    /// Past signals by rising value, each with what was complete once the value was reached.
     signals: VecDeque<(u64, Clock)>,
     listeners: Vec<(u64, Listener)>,
 }

@@ -17,7 +17,7 @@ pub(crate) type QueueId = u64;
 /// Steps that are complete.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clock {
-    /// By queue: all steps below this number.
+    /// Number below which all steps of a queue are complete, by queue.
     below: BTreeMap<QueueId, u64>,
     /// Further runs of steps.
     runs: Vec<(QueueId, Range<u64>)>,
@@ -74,7 +74,7 @@ impl Clock {
     }
 }
 
-/// One access of one step.
+/// An access that a step made to a mapping.
 #[derive(Clone)]
 struct Access {
     queue: QueueId,
@@ -102,12 +102,12 @@ impl QueueOrder {
         Self { id, next: 0, clock: Clock::default() }
     }
 
-    /// Everything after this comes after what `clock` knows.
+    /// Puts everything after this after what `clock` knows.
     pub(crate) fn wait(&mut self, clock: &Clock) {
         self.clock.join(clock);
     }
 
-    /// All that the queue has done, and what that came after: what an event carries.
+    /// Clock that an event carries: all that the queue has done, and what that came after.
     pub(crate) fn so_far(&self) -> Clock {
         let mut clock = self.clock.clone();
         clock.add_below(self.id, self.next);
@@ -128,7 +128,7 @@ pub(crate) struct PassOrder<'a> {
     start: u64,
     /// Steps of this pass below this number come before the next step.
     ordered_below: u64,
-    /// The same for single resources: ranges of mappings, by address.
+    /// Barriers on single resources: a mapping by address, a range of it, and the number below which steps come before the next.
     ordered_ranges: Vec<(usize, Range<usize>, u64)>,
     clock: Clock,
     tracks_inside: bool,
@@ -139,7 +139,7 @@ pub(crate) struct Touch<'a> {
     pub(crate) mapping: &'a Mapping,
     pub(crate) range: Range<usize>,
     pub(crate) writes: bool,
-    /// The system orders passes of one queue that use it.
+    /// True if the system orders passes of one queue that use it.
     pub(crate) tracked: bool,
     /// The name of the buffer.
     pub(crate) name: &'a str,
@@ -151,7 +151,7 @@ impl PassOrder<'_> {
         self.ordered_below = self.queue.next;
     }
 
-    /// The same for accesses of one resource.
+    /// Orders accesses of one resource so far before those to come.
     pub(crate) fn barrier_on(&mut self, mapping: &Mapping, range: Range<usize>) {
         self.ordered_ranges.push((address(mapping), range, self.queue.next));
     }

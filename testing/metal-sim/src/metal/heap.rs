@@ -128,7 +128,7 @@ struct Placed {
 pub(crate) struct HeapState {
     settings: HeapSettings,
     mapping: Arc<Mapping>,
-    /// By offset. Aliasable resources may share one, so the number of a placement comes second.
+    /// Resources by offset, and by the number of their placement: aliasable ones may share an offset.
     placed: Mutex<BTreeMap<(usize, u64), Placed>>,
 }
 

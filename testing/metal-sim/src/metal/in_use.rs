@@ -21,7 +21,7 @@ impl Uses {
         self.0.load(Ordering::Acquire)
     }
 
-    /// Called when the object goes.
+    /// Requires that no command uses the object any more, which is being released.
     pub(crate) fn must_be_over(&self, object: &str) {
         let count = self.count();
         rules::require(count == 0, &format!("release of {object}"), || {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) const POISON: u8 = 0xA5;
 /// Address space kept inaccessible behind each mapping: a stray index of up to 32 bits faults.
 const GUARD_BEHIND: usize = 4 << 30;
-/// And before it.
+/// Address space kept inaccessible before each mapping.
 const GUARD_BEFORE: usize = 64 << 10;
 
 /// Memory of a heap or of a dedicated buffer, and who has used it on the device.
@@ -20,7 +20,7 @@ pub(crate) struct Mapping {
     len: usize,
     /// The reservation, if it is ours to unmap.
     reserved: Option<(*mut u8, usize)>,
-    /// Counts as the device's.
+    /// True if the mapping counts as the device's.
     counted: bool,
     history: Mutex<History>,
 }
@@ -54,7 +54,7 @@ impl Mapping {
         Ok(mapping)
     }
 
-    /// The same, of no concern to whoever asks what is allocated.
+    /// Maps memory like [`Self::new`], but does not count it as allocated.
     pub(crate) fn scratch(len: usize) -> io::Result<Self> {
         let used = len.next_multiple_of(16);
         let body = used.next_multiple_of(page());

@@ -12,7 +12,7 @@ use std::sync::{Mutex, RwLock};
 /// A method's code; its caller knows the real signature.
 pub(crate) type Implementation = unsafe extern "C-unwind" fn();
 
-/// One method of a class.
+/// A method of a class.
 #[repr(C)]
 pub(crate) struct Method {
     selector: Selector,
@@ -20,7 +20,7 @@ pub(crate) struct Method {
     types: CString,
 }
 
-/// One instance variable of a class.
+/// An instance variable of a class.
 #[repr(C)]
 pub(crate) struct Ivar {
     name: CString,
@@ -280,7 +280,7 @@ extern "C-unwind" fn method_getTypeEncoding(method: &'static Method) -> *const c
     method.types.as_ptr()
 }
 
-/// There are no protocol objects: the bindings then leave out the checks that would need them.
+/// Finds no protocol objects: the bindings then leave out the checks that would need them.
 #[unsafe(no_mangle)]
 extern "C-unwind" fn objc_getProtocol(_name: *const c_char) -> *const c_void {
     ptr::null()

@@ -32,7 +32,7 @@ const SIGNALS: [c_int; 4] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SI
 /// The handlers that were there before, in the order of `SIGNALS`.
 static OTHERS: OnceLock<[sigaction; SIGNALS.len()]> = OnceLock::new();
 
-/// Once a process: faults of kernels become errors, all others go where they went before.
+/// Installs the handlers, once a process: faults of kernels become errors, all others go where they went before.
 pub(super) fn catch() {
     OTHERS.get_or_init(|| {
         SIGNALS.map(|signal| {
@@ -76,7 +76,7 @@ extern "C" fn handler(signal: c_int, info: *mut siginfo_t, context: *mut c_void)
     registers[libc::REG_RSI as usize] = landing.rsi as i64;
 }
 
-/// Not ours: the earlier handler, or the default, which ends the process when the instruction is tried again.
+/// Passes on a signal that is not ours: to the earlier handler, or to the default, which ends the process at the next try.
 fn pass_on(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     let other = SIGNALS.iter().position(|s| *s == signal).and_then(|at| Some(OTHERS.get()?[at]));
     match other {

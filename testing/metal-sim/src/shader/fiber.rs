@@ -1,4 +1,4 @@
-//! One thread of a kernel on a stack of its own.
+//! A fiber: threads of a kernel on a stack of its own.
 
 use super::fault::Fault;
 use super::group::Group;
@@ -20,7 +20,7 @@ const STAGGER: usize = 9 * 64;
 /// Reason for which a fiber has stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// Its threads have ended.
+    /// Ended: its threads have run to their end.
     End,
     /// Waits at a barrier of the threadgroup.
     Barrier(Site),
@@ -111,7 +111,7 @@ struct Staggered {
 }
 
 impl Staggered {
-    /// The `number`th of a threadgroup.
+    /// Makes the stack of the `number`th fiber of a threadgroup.
     fn new(number: usize) -> std::io::Result<Staggered> {
         Ok(Staggered { stack: DefaultStack::new(STACK)?, skip: number * STAGGER % PAGE })
     }
@@ -136,10 +136,10 @@ pub(super) struct Fiber {
 }
 
 impl Fiber {
-    /// The `number`th of a threadgroup.
+    /// Makes the `number`th fiber of a threadgroup.
     ///
     /// # Errors
-    /// There is no memory for a stack.
+    /// No memory is left for a stack.
     pub(super) fn new(number: usize) -> Result<Fiber, String> {
         let stack = Staggered::new(number).map_err(|e| format!("no memory for a thread's stack: {e}"))?;
         let coroutine = start(stack);

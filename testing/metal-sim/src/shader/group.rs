@@ -35,7 +35,7 @@ impl Group {
 pub(super) enum Failure {
     /// A bad access or operation: by whom, and what.
     Fault(String, super::fault::Fault),
-    /// Anything else, in words.
+    /// Any other failure, in words.
     Rule(String),
 }
 
@@ -121,7 +121,7 @@ impl Stage {
         }
     }
 
-    /// One fiber runs all threads, one after another.
+    /// Runs all threads on one fiber, one after another.
     fn run_straight(&mut self, group: &Group, call: &Call) -> Result<(), Failure> {
         let fiber = &mut self.fibers[0];
         fiber.seat(0..group.len(), &raw mut *self.values[0], 0, 1);
@@ -134,7 +134,7 @@ impl Stage {
         }
     }
 
-    /// A fiber for each thread; all of them meet at every barrier.
+    /// Runs each thread on a fiber of its own; all of them meet at every barrier.
     fn run_together(&mut self, group: &Group, call: &Call, reverse: bool) -> Result<(), Failure> {
         loop {
             for at in 0..self.simd_groups.len() {
@@ -150,7 +150,7 @@ impl Stage {
         }
     }
 
-    /// Until all of the simd-group's lanes are at a barrier or have ended.
+    /// Runs a simd-group until all of its lanes are at a barrier or have ended.
     fn run_simd_group(&mut self, simd: usize, group: &Group, call: &Call, reverse: bool) -> Result<(), Failure> {
         let lanes = lanes_of(simd, group.len());
         loop {

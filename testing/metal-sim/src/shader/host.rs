@@ -22,7 +22,7 @@ impl fmt::Display for Site {
     }
 }
 
-/// One lane's value at a simd operation.
+/// Value of one lane at a simd operation.
 #[repr(C, align(64))]
 #[derive(Clone, Copy)]
 pub(super) struct LaneValue(pub(super) [u8; 64]);

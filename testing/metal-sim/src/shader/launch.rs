@@ -1,4 +1,4 @@
-//! One dispatch: what is bound is checked, then threadgroups run on the host's cores.
+//! Launch of a dispatch: what is bound is checked, then threadgroups run on the host's cores.
 
 use super::fault::{self, Fault};
 use super::group::{Failure, Group, Stage};
@@ -94,7 +94,7 @@ struct Launch<'a> {
 unsafe impl Sync for Launch<'_> {}
 
 impl Launch<'_> {
-    /// All threadgroups: some here, and once that takes long, on other threads as well.
+    /// Runs all threadgroups: some here, and once that takes long, on other threads as well.
     fn run(&self) {
         let helpers = if self.function.serial { 0 } else { rayon::current_num_threads() - 1 };
         let begun = Instant::now();
@@ -112,7 +112,7 @@ impl Launch<'_> {
         });
     }
 
-    /// One threadgroup; false if there is none left to run.
+    /// Runs the next threadgroup; false if there is none left to run, or if it failed.
     fn run_next(&self) -> bool {
         let at = self.next.fetch_add(1, Ordering::Relaxed);
         if at >= self.total {

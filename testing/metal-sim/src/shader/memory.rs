@@ -9,7 +9,7 @@ const PAGE: usize = 4096;
 const USABLE: usize = super::MAX_THREADGROUP_MEMORY;
 /// Address space after the memory, so that any 32-bit index of 4-byte elements ends there.
 const RESERVED: usize = 16 << 30;
-/// Of every argument: vectors are loaded whole.
+/// Alignment of every argument: vectors are loaded whole.
 const ALIGNMENT: usize = 16;
 
 /// Memory that ends, but for rounding to 16 bytes, where the inaccessible pages begin.
@@ -19,7 +19,7 @@ pub(super) struct Guarded {
 
 impl Guarded {
     /// # Errors
-    /// There is no address space left.
+    /// No address space is left.
     pub(super) fn new() -> Result<Guarded, String> {
         let error = |what: &str| format!("{what} for threadgroup memory: {}", std::io::Error::last_os_error());
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;

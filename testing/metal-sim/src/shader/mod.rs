@@ -99,12 +99,12 @@ pub enum Access {
     Write,
 }
 
-/// One argument that a dispatch must bind.
+/// An argument that a dispatch must bind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Argument {
     /// A buffer in device or constant memory.
     Buffer {
-        /// Its index in the argument table.
+        /// Index in the argument table.
         index: usize,
         /// The kernel's access to it.
         access: Access,
@@ -115,14 +115,14 @@ pub enum Argument {
     },
     /// Threadgroup memory.
     Threadgroup {
-        /// Its index among threadgroup arguments.
+        /// Index among threadgroup arguments.
         index: usize,
         /// Bytes of the type behind the reference.
         min_len: usize,
     },
 }
 
-/// One kernel of a [`Library`]. Its code stays loaded as long as the process lives.
+/// A kernel of a [`Library`]. Its code stays loaded as long as the process lives.
 #[derive(Debug)]
 pub struct Function {
     name: String,
@@ -170,10 +170,10 @@ pub struct Dispatch<'a> {
     pub groups: [u32; 3],
     /// Threads of a threadgroup along x, y and z.
     pub threads: [u32; 3],
-    /// By index: address and bytes up to the buffer's end. They must be valid while the dispatch runs, and nobody else
+    /// Buffers by index: address and bytes up to the buffer's end. They must be valid while the dispatch runs, and nobody else
     /// may touch them meanwhile.
     pub buffers: &'a [Option<(*mut u8, usize)>],
-    /// By index: bytes of threadgroup memory.
+    /// Bytes of threadgroup memory by index.
     pub threadgroup: &'a [usize],
     /// Decides every order that Metal leaves open.
     pub seed: u64,

@@ -10,7 +10,7 @@ use std::path::Path;
 /// Runs the threads `first..end` of a threadgroup, writing each one's index to the last argument first.
 pub(super) type Entry = unsafe extern "C" fn(*const *mut u8, *const *mut u8, *const Group, u32, u32, *mut u32);
 
-/// Of the type behind a parameter; zeros for a value. Same layout in sim_entry.h.
+/// Layout of the type behind a parameter; zeros for a value. Declared in sim_entry.h as well.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
@@ -54,7 +54,7 @@ impl Object {
         Ok(unsafe { std::mem::transmute::<*mut c_void, Entry>(address) })
     }
 
-    /// One for each parameter.
+    /// Layouts of the kernel's parameters, in their order.
     pub(super) fn layouts(&self, kernel: &Kernel) -> Result<Vec<Layout>, String> {
         let first = self.symbol(&wrapper::layout_symbol(&kernel.name))?.cast::<Layout>();
         // SAFETY: the symbol is an array with one entry for each parameter of the function that was parsed.

@@ -36,7 +36,7 @@ pub(super) struct Permutation {
 }
 
 impl Permutation {
-    /// Of `n` below 2³².
+    /// Draws a permutation of the numbers below `n`, which is below 2³².
     pub(super) fn new(n: u64, random: &mut Random) -> Permutation {
         let mut stride = 1;
         if n > 1 {

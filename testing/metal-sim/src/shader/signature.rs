@@ -11,7 +11,7 @@ pub(super) struct Kernel {
     pub(super) parameters: Vec<Parameter>,
 }
 
-/// One parameter of a kernel.
+/// A parameter of a kernel.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Parameter {
     Buffer {
@@ -70,10 +70,10 @@ pub(super) fn without_comments(text: &str) -> String {
     kept + rest
 }
 
-/// Every kernel of a text without comments.
+/// Parses every kernel of a text without comments.
 ///
 /// # Errors
-/// There is none, or a parameter is none that a compute kernel of naga's has.
+/// No kernel is there, or a parameter is none that a compute kernel of naga's has.
 pub(super) fn parse(text: &str) -> Result<Vec<Kernel>, String> {
     let mut kernels = Vec::new();
     let mut rest = text;

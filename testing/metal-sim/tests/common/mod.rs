@@ -145,7 +145,7 @@ pub(crate) fn keeps_the_rules_so_far(f: impl FnOnce()) {
     assert_eq!(metal_sim::take_violations(), Vec::<String>::new());
 }
 
-/// The same; asserts that no object is left behind, either.
+/// Runs `f` in a pool; asserts that it breaks no rule and leaves no object behind.
 pub(crate) fn keeps_the_rules(f: impl FnOnce()) {
     keeps_the_rules_so_far(f);
     assert_eq!(metal_sim::leaks(), Vec::<String>::new());

@@ -10,7 +10,7 @@ use mlx_serving_metal::{MetalDevice, MetalOptions};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// No test takes so long.
+/// Time limit that no test comes near.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// Too short for anything to happen that is not allowed to.
 pub(crate) const SHORT: Duration = Duration::from_millis(20);

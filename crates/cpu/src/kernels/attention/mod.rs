@@ -73,7 +73,7 @@ impl<E: Element> Kernel for Narrow<'_, E> {
     }
 }
 
-/// One head's keys and values of one sequence.
+/// Keys and values of one head of one sequence.
 pub(crate) trait Pages {
     type Value: Element;
     /// Keys of the 16 tokens from `16 · page`, [head_dim][16], and values, [16][head_dim].
@@ -117,11 +117,11 @@ pub(crate) struct Tile<'a> {
     pub(crate) queries: &'a mut [f32],
     /// [rows][2]: the keys that each row sees, from and up to.
     pub(crate) sees: &'a mut [u32],
-    /// Of the part at hand: maximum, sums of weights, weighted values.
+    /// State of the part at hand: maximum, sums of weights, weighted values.
     top: &'a mut [f32],
     sums: &'a mut [f32],
     acc: &'a mut [f32],
-    /// Of all finished parts: maximum, sum of weights, weighted values.
+    /// State of all finished parts: maximum, sum of weights, weighted values.
     total_top: &'a mut [f32],
     total_sum: &'a mut [f32],
     total: &'a mut [f32],

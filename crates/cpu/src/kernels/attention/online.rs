@@ -60,7 +60,7 @@ fn widen_block<S: Simd, P: Pages>(simd: S, tile: &mut Tile<'_>, pages: &P, base:
     }
 }
 
-/// One block for all rows, group by group.
+/// Attends to one block of keys for all rows, group by group.
 #[inline(always)]
 fn attend_block<S: Simd>(simd: S, tile: &mut Tile<'_>, base: usize, count: usize) {
     let group = if S::REGISTERS >= 32 { GROUP } else { GROUP / 2 };

@@ -130,7 +130,7 @@ impl Kernel for Prepare<'_> {
     }
 }
 
-/// One token's words among those of a pass.
+/// Words of one token among those of a pass.
 struct Column<'a> {
     to: &'a mut [u32],
     token: usize,

@@ -1,4 +1,4 @@
-//! From the checkpoint's rows to tiles.
+//! Packing of a checkpoint's rows into tiles.
 
 use super::layout::{CHUNK, Line, Planes, TILE, TileLayout, step_lines};
 use crate::simd::{Isa, Kernel, Simd, vectorize};
@@ -55,7 +55,7 @@ pub(crate) fn pack(
     Ok(())
 }
 
-/// One tile: at most 16 rows of a checkpoint.
+/// Packing of a tile: at most 16 rows of a checkpoint.
 struct Pack<'a> {
     spec: WeightSpec,
     source: WeightSource<'a>,

@@ -21,7 +21,7 @@ pub(crate) fn widths(isa: Isa) -> &'static [usize] {
     }
 }
 
-/// Some tiles of a weight times one pass of tokens, over some steps of the features.
+/// Product of some tiles of a weight and one pass of tokens, over some steps of the features.
 pub(crate) struct Product<'a> {
     pub(crate) layout: &'a TileLayout,
     pub(crate) arithmetic: Arithmetic,

@@ -25,7 +25,7 @@ impl Noise {
         self.0
     }
 
-    /// Between −1 and 1.
+    /// Draws a value between −1 and 1.
     fn value(&mut self) -> f32 {
         self.bits() as f32 / u32::MAX as f32 * 2.0 - 1.0
     }
@@ -84,7 +84,7 @@ impl Weight {
     }
 }
 
-/// All rows of a weight times `tokens`, side by side in one pass of `width`, in runs of `segment` steps: [tokens][rows].
+/// Multiplies all rows of a weight by `tokens`, side by side in one pass of `width`, in runs of `segment` steps: [tokens][rows].
 fn product(
     isa: Isa,
     arithmetic: Arithmetic,

@@ -27,9 +27,9 @@ impl Best {
 pub(crate) struct Adjust<'a> {
     /// The tokens of this chunk.
     pub(crate) tokens: Range<usize>,
-    /// Their logits.
+    /// Logits of these tokens.
     pub(crate) logits: &'a [f32],
-    /// Their history, if the sequence has one.
+    /// History of these tokens, if the sequence has one.
     pub(crate) history: Option<&'a [u32]>,
     pub(crate) params: &'a SampleParams,
     pub(crate) biases: &'a [LogitBias],

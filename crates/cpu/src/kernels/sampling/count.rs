@@ -5,7 +5,7 @@ use mlx_serving_device::ops::SampleParams;
 pub(crate) const BINS: usize = 1024;
 /// Bins of one nat; whatever is 64 nats below the largest shares the last bin.
 const BINS_PER_NAT: f32 = 16.0;
-/// One unit of probability mass, relative to the largest token's: sums of 2¹⁸ of them stay below 2⁶³.
+/// Units of probability mass in the largest token's: sums over 2¹⁸ tokens stay below 2⁶³.
 const UNIT: f32 = (1u64 << 44) as f32;
 
 /// Number of tokens that fell into a bin, and their mass.
@@ -20,9 +20,9 @@ pub(crate) struct Bin {
 pub(crate) struct Count<'a> {
     /// Adjusted values.
     pub(crate) values: &'a [f32],
-    /// The largest of the whole row.
+    /// Largest value of the whole row.
     pub(crate) top: f32,
-    /// Added to.
+    /// Histogram that the chunk is added to.
     pub(crate) bins: &'a mut [Bin; BINS],
 }
 
@@ -53,7 +53,7 @@ fn weigh<S: Simd>(simd: S, values: &[f32; LANES], top: f32, to: &mut [f32; LANES
     simd.store(to, simd.mul(weights, simd.splat(UNIT)));
 }
 
-/// The same bin for the same value, and never a lower one for a lower value. NaN goes to the first: saturating casts.
+/// Bin of a value: equal values share a bin, and a lower value never has a lower one. NaN goes to the first: casts saturate.
 #[inline(always)]
 fn bin_of(value: f32, top: f32) -> usize {
     (((top - value) * BINS_PER_NAT) as usize).min(BINS - 1)
@@ -68,7 +68,7 @@ pub(crate) struct Cut {
 }
 
 impl Cut {
-    /// Everything survives.
+    /// Cut that every token survives.
     pub(crate) const NONE: Cut = Cut { value: f32::NEG_INFINITY, token: u32::MAX };
 
     /// True if a token survives.

@@ -30,8 +30,8 @@ pub(crate) fn gumbel(word: u32) -> f32 {
     -(-uniform.ln()).ln()
 }
 
-/// No smaller than [`gumbel`] of this word and all below it, and cheap: with u = 1 − e, −ln(−ln u) ≤ −ln e ≤ ln 2 · (number of leading
-/// zeros of e, plus one).
+/// Upper bound of [`gumbel`] of this word and of all below it, and cheap: with u = 1 − e, −ln(−ln u) ≤ −ln e ≤ ln 2 · (number of
+/// leading zeros of e, plus one).
 #[inline(always)]
 pub(crate) fn gumbel_bound(word: u32) -> f32 {
     ((!word).leading_zeros() + 2) as f32 * std::f32::consts::LN_2

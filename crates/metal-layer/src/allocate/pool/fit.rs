@@ -23,7 +23,7 @@ impl WorkingSet {
         (self.kv_layer_bytes.saturating_mul(self.kv_layers as u64), others)
     }
 
-    /// All buffers, in the order in which an engine takes them.
+    /// Buffers of the set, in the order in which an engine takes them: bytes and storage of each.
     fn buffers(&self) -> impl Iterator<Item = (u64, Storage)> + '_ {
         std::iter::repeat_n((self.kv_layer_bytes, Storage::Private), self.kv_layers).chain(self.others.iter().copied())
     }
@@ -107,9 +107,9 @@ impl MemoryPoolConfig {
 /// Buffers that the heaps have no room for.
 #[derive(Debug, Default)]
 struct Placed {
-    /// Those that would get dedicated memory.
+    /// Buffers that would get dedicated memory.
     dedicated: usize,
-    /// Bytes of these, and of heaps of their own.
+    /// Bytes of dedicated memory, and of heaps made for single buffers.
     outside_bytes: u64,
 }
 

@@ -13,7 +13,7 @@ const MAX_RANGES: u32 = 16 << 10;
 /// The least by which the weights' memory grows once what was expected has come.
 const WEIGHTS_GROWTH: u64 = 16 << 20;
 
-/// All heaps of a pool, and which parts of them are taken. Knows nothing of time: who frees a range says that nobody uses it.
+/// Heaps of a pool, and which parts of them are taken. Knows nothing of time: who frees a range says that nobody uses it.
 pub(super) struct Heaps {
     entries: Slab<HeapEntry>,
     unified: bool,
@@ -23,7 +23,7 @@ pub(super) struct Heaps {
     expected_weights: u64,
 }
 
-/// One heap.
+/// A heap of the pool.
 struct HeapEntry {
     heap: Arc<dyn Heap>,
     storage: Storage,
@@ -33,18 +33,18 @@ struct HeapEntry {
     live: usize,
     /// Units taken.
     used: u64,
-    /// Taken as a whole.
+    /// True while the heap is taken as a whole.
     lent: bool,
 }
 
 /// Purpose of a heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// One of the configured number.
+    /// Serves as one of the configured number.
     Working,
-    /// For what is larger than those; `kept` while idle if warm-up asked for it.
+    /// Serves what is larger than a working heap; `kept` while idle if warm-up asked for it.
     Large { kept: bool },
-    /// For weights, and released with them.
+    /// Serves weights, and is released with them.
     Weights,
 }
 
@@ -137,7 +137,7 @@ impl Heaps {
         self.heap_bytes
     }
 
-    /// About `bytes` of weights are to come.
+    /// Notes that about `bytes` of weights are to come.
     pub(super) fn expect_weights(&mut self, bytes: u64) {
         self.expected_weights = bytes;
     }
@@ -222,7 +222,7 @@ impl Heaps {
         }
     }
 
-    /// Has the system back a range with memory.
+    /// Makes the system back a range with memory.
     pub(super) fn touch(&self, range: &Range) -> Result<()> {
         let start = u64::from(range.node.offset) * UNIT;
         self.entries[range.heap].heap.touch(start..start + u64::from(range.units) * UNIT)

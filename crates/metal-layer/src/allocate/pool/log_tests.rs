@@ -33,7 +33,7 @@ fn pool(config: &MemoryPoolConfig) -> MemoryPool {
     MemoryPool::new(&Wiring::new(TestDevice::new(true, 64)), config).unwrap()
 }
 
-/// Two episodes of exhaustion with three fallbacks each.
+/// Exhausts the heaps in two episodes with three fallbacks each.
 fn run_out_twice(pool: &MemoryPool) {
     let take = |bytes| pool.allocate(bytes, Storage::Shared, "kv cache").unwrap();
     let _whole = [take(64 << 20), take(64 << 20)];

@@ -1,4 +1,4 @@
-//! Every interleaving of small histories. `./test` runs them, with `RUSTFLAGS="--cfg loom"`.
+//! Small histories in every interleaving. `./test` runs them, with `RUSTFLAGS="--cfg loom"`.
 
 use super::test_device::{TestDevice, TestTimeline};
 use super::*;

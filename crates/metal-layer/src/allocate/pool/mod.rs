@@ -42,7 +42,7 @@ struct Pool {
     plain: CachingAllocator,
     track: bool,
     log_exhaustion: bool,
-    /// Without graceful fallback: what the heaps cannot serve is refused.
+    /// True without graceful fallback: what the heaps cannot serve is refused.
     refuse: bool,
     /// Seconds that each allocation takes.
     durations: Histogram,
@@ -57,7 +57,7 @@ struct Allocations {
     pending_free: VecDeque<(Vec<Point>, Held)>,
     /// Live allocations that the heaps could not serve.
     fallbacks: usize,
-    /// The heaps ran out, and what they could not serve is not all released yet.
+    /// True if the heaps ran out, and what they could not serve is not all released yet.
     exhausted: bool,
     stats: PoolStats,
 }
@@ -121,7 +121,7 @@ impl MemoryPool {
         Ok(this)
     }
 
-    /// Has the system back the warm-up sizes with memory, side by side, where the next allocations will lie. A size larger than
+    /// Makes the system back the warm-up sizes with memory, side by side, where the next allocations will lie. A size larger than
     /// one heap gets a heap of its own, which stays.
     ///
     /// # Errors
@@ -296,7 +296,7 @@ impl Allocate for MemoryPool {
         stats
     }
 
-    /// Without `track_statistics`, ages are zero.
+    /// Lists what is still held. Without `track_statistics`, ages are zero.
     fn leaks(&self) -> Vec<Leak> {
         let allocations = self.pool.lock();
         let age = |since: Option<Instant>| since.map_or(Duration::ZERO, |s| s.elapsed());

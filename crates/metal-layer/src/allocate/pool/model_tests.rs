@@ -14,7 +14,7 @@ enum Act {
         storage: Storage,
         weights: bool,
     },
-    /// Lets one of the live allocations go.
+    /// Releases one of the live allocations.
     Release(usize),
     /// Work is submitted on one of two timelines, which may use all that is live.
     Submit(bool),

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 const MIB: u64 = 1 << 20;
 
-/// Two heaps of 64 MiB, none of them warm.
+/// Configuration of two heaps of 64 MiB, none of them warm.
 pub(super) fn small() -> MemoryPoolConfig {
     MemoryPoolConfig {
         heap_size_mb: 64,

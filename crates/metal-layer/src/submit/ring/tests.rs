@@ -33,7 +33,7 @@ impl Bench {
         Self { ring, gate, submitted: 0 }
     }
 
-    /// With so little patience that a closed gate is too late.
+    /// Makes a bench with so little patience that a closed gate is too late.
     fn impatient(ring_size: usize, graceful: bool) -> Self {
         let mut bench = Self::new(ring_size, graceful);
         bench.ring.config.max_wait_ms = 20;

@@ -16,7 +16,7 @@ pub(crate) struct Room {
     id: u64,
     /// True for a place of the streamed transfers' ring.
     pub streamed: bool,
-    /// Within the ring's memory, bytes.
+    /// Range within the ring's memory, bytes.
     pub range: Range<u64>,
 }
 
@@ -104,7 +104,7 @@ struct Queues<J> {
     due: VecDeque<(Room, J)>,
     streamed: VecDeque<(u64, J)>,
     closed: bool,
-    /// Room is in quarantine, since copies hang: it may never come.
+    /// True while room is in quarantine, since copies hang: it may never come.
     quarantined: bool,
 }
 

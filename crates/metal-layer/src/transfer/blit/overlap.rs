@@ -50,7 +50,7 @@ impl Overlap {
         }
     }
 
-    /// Moves bytes.
+    /// Runs `moves`, which moves bytes, and counts the time that it takes.
     pub(crate) fn during<T>(&self, moves: impl FnOnce() -> T) -> T {
         struct Moving<'a>(&'a Overlap);
         impl Drop for Moving<'_> {

@@ -242,9 +242,9 @@ impl Work {
 /// A transfer that was asked for.
 pub(crate) struct Job {
     pub work: Work,
-    /// Points that it comes after.
+    /// Points that the job comes after.
     pub after: Vec<Point>,
-    /// Reached when it has ended.
+    /// Reached when the job has ended.
     pub point: Point,
     pub outcome: Arc<Outcome>,
 }
@@ -257,7 +257,7 @@ impl std::fmt::Debug for Job {
 
 /// Remainder of a transfer once the first thread is done with it.
 pub(crate) enum Stage {
-    /// Nothing but to report how it ended.
+    /// Ended; all that is left is to report how.
     Over(Result<()>),
     /// The host reads memory that it reaches.
     Read(Vec<Buffer>, Sink),
@@ -271,7 +271,7 @@ pub(crate) enum Stage {
 pub(crate) struct Copying {
     pub submission: Arc<dyn Submission>,
     pub staging: Staging,
-    /// Its time counts already.
+    /// True if the copy's time counts already.
     pub counted: bool,
 }
 

@@ -14,7 +14,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// Compute pipelines, made from MSL at first use and kept; compiled code is kept in a file if there is a folder for it.
 pub(crate) struct Pipelines {
     device: Object<dyn MTLDevice>,
-    /// By a kernel's index.
+    /// Indexed by [`Kernel::index`].
     states: Vec<OnceLock<Object<dyn MTLComputePipelineState>>>,
     archive: Option<Mutex<Archive>>,
 }

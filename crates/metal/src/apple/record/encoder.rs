@@ -17,7 +17,7 @@ pub(crate) struct Recorder {
     pub(crate) max_buffer_len: u64,
 }
 
-/// One command of a command buffer.
+/// A command of a command buffer.
 pub(crate) enum Step {
     /// Holds what follows until the device sees the point.
     Wait(MetalPoint),

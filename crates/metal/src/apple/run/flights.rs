@@ -50,7 +50,7 @@ impl Flight {
         }
     }
 
-    /// Ends it in the order that the contract asks for: memory, end, point.
+    /// Ends the submission in the order that the contract asks for: memory, end, point.
     fn retire(self) {
         let Some((outcome, times)) = self.landed else { return };
         drop(self.steps);
@@ -61,7 +61,7 @@ impl Flight {
     }
 }
 
-/// All submissions in flight on both queues, and what they leave behind.
+/// Submissions in flight on both queues, and what they leave behind.
 #[derive(Default)]
 pub(crate) struct Flights {
     board: Mutex<FlightBoard>,

@@ -1,4 +1,4 @@
-//! Every strict rule, broken on purpose.
+//! Tests that break every strict rule on purpose.
 
 use super::{Bench, IMMEDIATES, SIZES};
 

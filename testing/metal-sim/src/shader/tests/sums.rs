@@ -33,7 +33,7 @@ const MATVEC: &str = "
         if thread == 0u { y[group.x] = part[0]; }
     }";
 
-/// The same sum in the same order.
+/// Computes the sum of [`MATVEC`] on the host, in the same order.
 fn matvec(w: &[u32], scales: &[[half::f16; 2]], x: &[f32], rows: usize) -> Vec<f32> {
     let chunks = x.len() / 32;
     let row = |row: usize| {
