@@ -2,8 +2,8 @@ use crate::error::EngineError;
 use crate::events::{Backlog, UnreadLimits};
 use crate::metrics::Metrics;
 use crate::options::{Info, Options, Parts};
-use crate::request::MAX_BIASES;
 use crate::request::Request;
+use crate::request::{MAX_ALTERNATIVES, MAX_BIASES};
 use crate::shared::{Arrival, Command, EngineStatus, Health, Live, Pace};
 use crate::stream::Stream;
 use crate::worker::Worker;
@@ -135,8 +135,9 @@ impl Engine {
             return Err(EngineError::invalid("prompt", message));
         }
         for (param, asked) in [("top_logprobs", request.logprobs), ("prompt_logprobs", request.prompt_logprobs)] {
-            if asked.is_some_and(|n| n > 20) {
-                return Err(EngineError::invalid(param, "at most 20 alternatives can be reported"));
+            if asked.is_some_and(|n| n > MAX_ALTERNATIVES) {
+                let message = format!("at most {MAX_ALTERNATIVES} alternatives can be reported");
+                return Err(EngineError::invalid(param, message));
             }
         }
         request.sampling.validate(self.info.vocab)?;

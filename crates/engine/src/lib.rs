@@ -28,7 +28,8 @@ pub use kv::spill::SpillOptions;
 pub use metrics::Metrics;
 pub use options::{Info, Options, Parts};
 pub use request::{
-    Event, Finish, FinishReason, Logprobs, MAX_BIASES, PromptToken, Request, Sampling, TokenEvent, Usage,
+    Event, Finish, FinishReason, Logprobs, MAX_ALTERNATIVES, MAX_BIASES, PromptToken, Request, Sampling, TokenEvent,
+    Usage,
 };
 pub use shared::{Health, Pace};
 pub use stream::{Late, Stream};

@@ -1,5 +1,8 @@
 use crate::error::EngineError;
 
+/// Most alternatives that are reported beside a token.
+pub const MAX_ALTERNATIVES: usize = 20;
+
 /// Most logit biases of one request: a step has room for so many of each sequence.
 pub const MAX_BIASES: usize = 1024;
 

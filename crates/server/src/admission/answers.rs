@@ -90,7 +90,8 @@ impl Charge {
 }
 
 fn weight(logprobs: Option<usize>, text: usize) -> usize {
-    text + TOKEN + logprobs.map_or(0, |top| (1 + top) * PROBABILITY)
+    let alternatives = logprobs.map_or(0, |top| top.saturating_add(1));
+    (text + TOKEN).saturating_add(alternatives.saturating_mul(PROBABILITY))
 }
 
 #[cfg(test)]
@@ -107,6 +108,7 @@ mod tests {
         let prompt = Request { prompt: vec![1; 100_000], prompt_logprobs: Some(5), ..request(1, None) };
         assert!(unread.fits(&[prompt], "max_tokens").is_err());
         assert!(unread.fits(&[request(usize::MAX, Some(20)), request(usize::MAX, None)], "max_tokens").is_err());
+        assert!(unread.fits(&[request(1, Some(usize::MAX)), request(4, Some(usize::MAX - 1))], "max_tokens").is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::request::sampling::SamplingFields;
 use crate::state::AppState;
 use axum::extract::State;
 use axum::response::Response;
-use mlx_serving_engine::{FinishReason, Sampling};
+use mlx_serving_engine::{FinishReason, MAX_ALTERNATIVES, Sampling};
 use mlx_serving_runtime::{Conversation, Input};
 use mlx_serving_text::Tokenizer;
 use serde_json::{Value, json};
@@ -50,6 +50,10 @@ impl ChatRequest {
             (limit, None) => (limit, NAMES),
         };
         let logprobs = match (self.logprobs.unwrap_or(false), self.top_logprobs) {
+            (true, Some(top)) if top > MAX_ALTERNATIVES => {
+                let message = format!("top_logprobs is {top}; it is at most {MAX_ALTERNATIVES}");
+                return Err(ApiError::invalid("top_logprobs", message));
+            }
             (true, top) => Some(top.unwrap_or(0)),
             (false, None | Some(0)) => None,
             (false, Some(_)) => {

@@ -60,12 +60,15 @@ async fn a_value_out_of_its_range_is_refused_by_name() {
         (json!({ "top_p": 0 }), "top_p", "top_p is 0; it must be above 0 and at most 1"),
         (json!({ "logit_bias": { "999": 1 } }), "logit_bias", "token 999 is outside the vocabulary of 257"),
         (json!({ "stop": [""] }), "stop", "stop has an empty string, at which every answer would end"),
+        (json!({ "logprobs": true, "top_logprobs": 21 }), "top_logprobs", "top_logprobs is 21; it is at most 20"),
         (json!({ "messages": [] }), "messages", "messages is empty; send at least one"),
         (json!({ "messages": [{ "role": "user" }] }), "messages[0].content", "messages[0] has no content"),
     ] {
         let (found, _, text) = house.chat(extra).await.error(400);
         assert_eq!((found.as_str(), text.as_str()), (param, message));
     }
+    let vast = house.chat(json!({ "logprobs": true, "top_logprobs": usize::MAX })).await;
+    assert_eq!(vast.error(400).0, "top_logprobs");
     let (param, _, message) = house.complete(json!({ "logprobs": 6 })).await.error(400);
     assert_eq!((param.as_str(), message.as_str()), ("logprobs", "logprobs is at most 5"));
 }
