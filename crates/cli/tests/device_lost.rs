@@ -7,7 +7,7 @@ use mlx_serving_device::fake::{FakeDevice, FakeOptions, Fault, Latency, QueueKin
 use mlx_serving_engine::{Engine, Options, Parts, Sampling};
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_metal_layer::config::MetalOptimizations;
-use mlx_serving_model::{Model, Source};
+use mlx_serving_model::{LoadInputs, Model};
 use mlx_serving_runtime::{Generate, Model as OpenModel};
 use mlx_serving_server::{AppState, Settings};
 use mlx_serving_text::Tokenizer;
@@ -35,7 +35,7 @@ fn served_as(optimizations: &str, device: Arc<dyn Device>, options: &Options) ->
     let mut config = MetalOptimizations::default();
     config.select(optimizations).unwrap();
     let layer = MetalLayer::new(device.clone(), &config).unwrap();
-    let source = Source {
+    let source = LoadInputs {
         checkpoint: Arc::new(Checkpoint::open(&folder).unwrap()),
         device: &device,
         allocate: layer.allocate.as_ref(),
