@@ -16,7 +16,7 @@ pub use failure::Failure;
 pub use mlx_serving_runtime::config;
 
 use args::Cli;
-use config::{LogLevel, LogLines};
+use config::LogLines;
 use mlx_serving_runtime::{device, machine};
 use std::io::Write;
 use tracing_subscriber::EnvFilter;
@@ -27,7 +27,7 @@ use tracing_subscriber::EnvFilter;
 /// A command that failed; [`Failure::code`] is the process's exit code.
 pub fn run(cli: &Cli) -> Result<(), Failure> {
     let loaded = origins::load(&cli.common)?;
-    start_log(&loaded.config.telemetry, cli.common.verbose);
+    start_log(&loaded.config.telemetry);
     commands::run(cli, loaded)
 }
 
@@ -42,13 +42,8 @@ pub fn report(failure: &Failure) {
 }
 
 /// Log lines go to standard error, in color on a terminal.
-fn start_log(telemetry: &config::Telemetry, verbose: u8) {
-    let level = match (telemetry.log_level, verbose) {
-        (level, 0) => level,
-        (level, 1) => level.max(LogLevel::Debug),
-        _ => LogLevel::Trace,
-    };
-    let level = format!("{level:?}").to_lowercase();
+fn start_log(telemetry: &config::Telemetry) {
+    let level = format!("{:?}", telemetry.log_level).to_lowercase();
     // Other crates' chatter stays out below their warnings.
     let filter = EnvFilter::new(format!(
         "warn,mlx_serving={level},mlx_serving_runtime={level},mlx_serving_engine={level},mlx_serving_server={level},mlx_serving_metal_layer={level},mlx_serving_model={level},mlx_serving_hub={level},mlx_serving_cpu={level}"

@@ -5,7 +5,7 @@ use crate::progress::{Bar, Opening, Pull};
 use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_device::Device;
 use mlx_serving_metal_layer::MetalLayer;
-use mlx_serving_model::{Model as Weights, Source as WeightSource};
+use mlx_serving_model::{LoadInputs, Model as Weights};
 use mlx_serving_runtime::{Model, OpenOptions, Runtime, RuntimeError, Source};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ pub(crate) fn load_weights(
     name: &str,
 ) -> Result<Weights, Failure> {
     let bar = Bar::bytes(&format!("loading {name}"));
-    let model = Weights::load(WeightSource {
+    let model = Weights::load(LoadInputs {
         checkpoint,
         device,
         allocate: layer.allocate.as_ref(),

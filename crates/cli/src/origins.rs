@@ -2,7 +2,7 @@
 
 use crate::args::{Arithmetic, Common, LogFormat};
 use crate::failure::Failure;
-use mlx_serving_runtime::config::{ArithmeticMode, Config, ConfigError, File, LogLines, leaves};
+use mlx_serving_runtime::config::{ArithmeticMode, Config, ConfigError, File, LogLevel, LogLines, leaves};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -76,6 +76,14 @@ impl Loaded {
             };
             self.set("telemetry.log_format", "log-format");
         }
+        if common.verbose > 0 {
+            let level = if common.verbose == 1 { LogLevel::Debug } else { LogLevel::Trace };
+            // A file may ask for more.
+            if level > self.config.telemetry.log_level {
+                self.config.telemetry.log_level = level;
+                self.set("telemetry.log_level", "verbose");
+            }
+        }
         if let Some(list) = &common.metal_opts {
             let selected = self.config.metal_optimizations.select(list);
             selected.map_err(|message| Failure::usage(format!("--metal-opts: {message}")))?;
@@ -125,6 +133,22 @@ mod tests {
         ] {
             assert!(show.lines().any(|l| l == line), "{line} is not in\n{show}");
         }
+    }
+
+    #[test]
+    fn the_level_of_the_log_is_shown_as_it_is_in_force() {
+        let shown = |file: &str, args: &[&str]| {
+            let mut loaded = Loaded::from_file(File::parse(file, Path::new("r.yaml")).unwrap(), Path::new("r.yaml"));
+            loaded.override_with(&flags(args)).unwrap();
+            let show = loaded.show().unwrap();
+            show.lines().find(|line| line.starts_with("telemetry.log_level")).unwrap().to_owned()
+        };
+        let flag = "--verbose or MLX_SERVING_VERBOSE";
+        assert_eq!(shown("", &[]), "telemetry.log_level: \"info\"  # default");
+        assert_eq!(shown("", &["-v"]), format!("telemetry.log_level: \"debug\"  # {flag}"));
+        assert_eq!(shown("", &["-vv"]), format!("telemetry.log_level: \"trace\"  # {flag}"));
+        let trace = "telemetry: { log_level: trace }";
+        assert_eq!(shown(trace, &["-v"]), "telemetry.log_level: \"trace\"  # r.yaml");
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl Bar {
         self.0.inc(1);
     }
 
-    /// So much of so much is done.
+    /// Shows that `done` of `total` is done.
     pub(crate) fn set(&self, done: u64, total: u64) {
         self.0.set_length(total);
         self.0.set_position(done);
@@ -61,7 +61,7 @@ impl Pull {
         Self { id: id.to_owned(), bar, terminal, announced: String::new() }
     }
 
-    /// So much of all files is there, the last of it in `file`.
+    /// Shows that `done` of `total` bytes of all files are there, the last of them in `file`.
     pub(crate) fn set(&mut self, file: &str, done: u64, total: u64) {
         self.bar.set(done, total);
         if !self.terminal && self.announced != file {

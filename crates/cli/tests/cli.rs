@@ -212,6 +212,38 @@ fn configuration_is_checked_shown_and_described() {
 }
 
 #[test]
+fn config_check_refuses_what_serve_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("runtime.yaml");
+    let pool = "memory_pool: { enabled: true, heap_size_mb: 64, num_heaps: 2, warmup_buffer_sizes_mb: [] }";
+    let misfit = format!(
+        "engine: {{ kv_cache_tokens: 65536 }}\nmetal_optimizations: {{ enabled: true, graceful_fallback: false, {pool} }}\n"
+    );
+    for (text, code, parts) in [
+        ("models: { serve: [rustbook-5m-4bit, rustbook-5m-4bit] }", 2, &["rustbook-5m-4bit was named twice"][..]),
+        ("server: { host: 'no such host' }", 1, &["no such host", "cannot be listened on"]),
+        (
+            "engine: { kv_spill_file: /no/such/folder/kv }",
+            1,
+            &["the KV spill file /no/such/folder/kv", "engine.kv_spill_file"],
+        ),
+        (&misfit, 1, &["does not fit", "2 heaps of 64 MiB", "graceful_fallback"]),
+        ("engine:\n  device: gpu\n", 2, &["line 2", "engine.device", "vulkan:N"]),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        for command in [&["config", "check"][..], &["serve", "--port", "0"]] {
+            let output = run(&[command, &["--config", path.to_str().unwrap()]].concat());
+            let message = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(code), "{command:?} {text}: {message}");
+            assert!(!message.contains("not running"), "{message}");
+            for part in parts {
+                assert!(message.contains(part), "{part} is not in: {message}");
+            }
+        }
+    }
+}
+
+#[test]
 fn config_check_says_when_heaps_and_cache_do_not_fit() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("runtime.yaml");

@@ -194,7 +194,7 @@ impl Engine {
         self.status.live()
     }
 
-    /// It refuses new requests.
+    /// True if it refuses new requests.
     pub fn draining(&self) -> bool {
         self.status.draining()
     }

@@ -9,7 +9,7 @@ pub enum EngineError {
         /// The fault and what would do.
         message: String,
     },
-    /// There is no room for so many requests now.
+    /// Too many requests run or wait already.
     #[error(
         "{live} requests run or wait already, of {limit} that may (engine.max_sequences and engine.max_waiting): too few places are \
          left for {asked} more; try again later"
@@ -17,18 +17,21 @@ pub enum EngineError {
     Overloaded {
         /// Requests that run or wait.
         live: usize,
-        /// As many may.
+        /// Requests that may run or wait.
         limit: usize,
-        /// As many more were asked for.
+        /// Requests that were asked for beside them.
         asked: usize,
     },
     /// The engine is going down or gone.
     #[error("the engine is not running: {0}")]
     Stopped(String),
+    /// The engine could not be started.
+    #[error("{0}")]
+    Unstarted(String),
     /// The device failed while this request was computed.
     #[error("computing the answer failed: {0}")]
     Device(String),
-    /// Too much of the answer lay unread; it was abandoned.
+    /// The client read too slowly, and the answer was abandoned.
     #[error("the client reads too slowly: {0}")]
     Slow(String),
 }

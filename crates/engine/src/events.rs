@@ -49,7 +49,7 @@ struct Unread {
     ended: bool,
     /// The reader was too slow.
     slow: Option<EngineError>,
-    /// Whoever waits for an event.
+    /// Waker of the reader that waits for an event.
     reader: Option<Waker>,
 }
 
@@ -180,7 +180,7 @@ impl Sender {
         }
     }
 
-    /// Nobody wants more events: the receiver is gone, or was cut off.
+    /// True if nobody wants more events: the receiver is gone, or was cut off.
     pub(crate) fn unwanted(&self) -> bool {
         self.0.lock().ended
     }
@@ -209,7 +209,7 @@ impl Receiver {
         poll_fn(|context| self.poll(context)).await
     }
 
-    /// The same, blocking the thread until `deadline`; `Pending` if nothing came.
+    /// Takes the next event, blocking the thread until `deadline`; `Pending` if nothing came.
     pub(crate) fn next_until(&mut self, deadline: Option<Instant>) -> Poll<Option<Event>> {
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
         let context = Context::from_waker(&waker);

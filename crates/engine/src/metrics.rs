@@ -78,12 +78,12 @@ const BETWEEN_TOKENS_S: [f64; 17] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0];
 const REQUEST_S: [f64; 16] = [0.05, 0.1, 0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0];
 
-/// As vLLM has them.
+/// Bounds of the histogram of a step's tokens, as vLLM has them.
 const STEP_TOKENS: [f64; 13] =
     [1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
 
 impl Metrics {
-    /// Of a model whose context holds so many tokens.
+    /// Metrics of a model whose context holds `max_context` tokens.
     pub(crate) fn new(max_context: usize) -> Self {
         let (seconds, tokens) = (|| Histogram::new(REQUEST_S), || Histogram::new(lengths(max_context)));
         Self {

@@ -34,7 +34,7 @@ pub struct Options {
     pub max_waiting: usize,
     /// Bytes of an answer that may lie unread before it is abandoned.
     pub unread_stream_bytes: usize,
-    /// The same of all answers together: beyond it, the one of which most lies unread is abandoned.
+    /// Bytes of all answers together that may lie unread: beyond them, the one of which most lies unread is abandoned.
     pub unread_bytes: usize,
     /// A step that takes longer is a failure of the device.
     pub step_limit: Duration,

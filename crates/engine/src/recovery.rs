@@ -28,7 +28,7 @@ pub(crate) enum Fault {
     Spill,
 }
 
-/// After a failed step: waits for the rest in flight, forgets what they computed, and computes the sequences again. Returns those
+/// Recovers from a failed step: waits for the rest in flight, forgets what they computed, and computes the sequences again. Returns those
 /// for which that was tried, and whose fault it may be. A device that is lost or hangs is an error; nothing is in flight then,
 /// because it never completes, or nobody can tell.
 pub(crate) fn recover(

@@ -86,7 +86,7 @@ pub struct Request {
     pub prompt: Vec<u32>,
     /// Parameters by which tokens are chosen.
     pub sampling: Sampling,
-    /// At most this many tokens; without it, as many as the context holds.
+    /// Limit on the answer's tokens; without it, as many as the context holds.
     pub max_tokens: Option<usize>,
     /// End at any of these strings, which are not part of the answer.
     pub stop: Vec<String>,
@@ -116,7 +116,7 @@ pub enum FinishReason {
 }
 
 impl FinishReason {
-    /// OpenAI's name for it.
+    /// Name in answers and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             FinishReason::Stop => "stop",
@@ -130,7 +130,7 @@ impl FinishReason {
 /// temperature.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Logprobs {
-    /// Of the chosen token.
+    /// Log-probability of the chosen token.
     pub chosen: f32,
     /// The most likely tokens, most likely first.
     pub top: Vec<(u32, f32)>,
@@ -145,7 +145,7 @@ pub struct TokenEvent {
     pub text: String,
     /// Start of its own text in the answer, characters. Text that is held back counts.
     pub offset: usize,
-    /// If the request asked for it.
+    /// Log-probabilities, if the request asked for them.
     pub logprobs: Option<Logprobs>,
 }
 
@@ -163,7 +163,7 @@ pub struct PromptToken {
 pub struct Usage {
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// Of these, found in the prefix cache.
+    /// Tokens of the prompt that were found in the prefix cache.
     pub cached_tokens: usize,
     /// Tokens of the answer, the ending one included.
     pub completion_tokens: usize,

@@ -3,7 +3,7 @@ use crate::kv::block_pool::{BlockPool, BlockTable};
 use crate::kv::prefix::Chain;
 use crate::request::{Request, Sampling};
 use crate::schedule::history::{HistoryRow, HistoryRows};
-use crate::schedule::plan::{Limits, Observed, Part, Plan};
+use crate::schedule::plan::{Observed, Part, Plan, StepLimits};
 use crate::shared::{Arrival, Live};
 use mlx_serving_device::ops::{LogitBias, NO_HISTORY_ROW, SAMPLED, SampleParams};
 use mlx_serving_model::BLOCK_TOKENS;
@@ -67,7 +67,7 @@ pub(crate) struct Sequence {
 
 /// Counts of a sequence that is admitted.
 pub(crate) struct Admitted {
-    /// It never was before.
+    /// True if it never was before.
     pub first: bool,
     /// Tokens of its prompt.
     pub prompt: usize,
@@ -114,7 +114,7 @@ impl Sequence {
         self.id
     }
 
-    /// Nobody reads its answer any more: the receiver has gone away, or was cut off.
+    /// True if nobody reads its answer any more: the receiver has gone away, or was cut off.
     pub(crate) fn gone(&self) -> bool {
         self.events.unwanted()
     }
@@ -189,7 +189,7 @@ impl Sequence {
     }
 
     /// Adds as many of its rows to a step as there is room for.
-    pub(crate) fn join(&mut self, plan: &mut Plan, limits: Limits, history: &HistoryRows) {
+    pub(crate) fn join(&mut self, plan: &mut Plan, limits: StepLimits, history: &HistoryRows) {
         let Some(blocks) = &self.blocks else { return };
         let (first_row, start) = (plan.batch.tokens.len(), self.computed);
         let first_logits = plan.batch.logit_rows.len();
@@ -241,7 +241,7 @@ impl Sequence {
         });
     }
 
-    /// Has its next token sampled from a row of a step's logits. The first time that it penalizes it gets a row of the history; its
+    /// Samples its next token from a row of a step's logits. The first time that it penalizes it gets a row of the history; its
     /// tokens are all known then: they come from a prompt, or it is computed again.
     fn sample(&mut self, plan: &mut Plan, row: u32, history: &HistoryRows) -> Option<Observed> {
         let begins = self.request.sampling.penalizes() && self.history.is_none();

@@ -22,7 +22,7 @@ pub struct Health {
     pub heartbeat: u64,
     /// Reason for its end, if it has stopped.
     pub reason: Option<String>,
-    /// All weights are in the device's memory. Requests that come before are taken, and wait.
+    /// True once all weights are in the device's memory. Requests that come before are taken, and wait.
     pub resident: bool,
 }
 

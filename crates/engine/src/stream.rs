@@ -16,7 +16,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Of a request that was just queued.
+    /// The stream of a request that was just queued.
     pub(crate) fn new(receiver: Receiver, status: Arc<EngineStatus>) -> Self {
         Self { receiver, ended: false, status }
     }

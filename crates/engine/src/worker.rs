@@ -4,7 +4,7 @@ use crate::kv::mover::Mover;
 use crate::kv::spill::SpillStore;
 use crate::options::{Info, Options, Parts};
 use crate::recovery::{FailedStep, Fault, recover};
-use crate::schedule::plan::{Limits, Next, Plan};
+use crate::schedule::plan::{Next, Plan, StepLimits};
 use crate::schedule::scheduler::{Counts, Scheduler};
 use crate::sequence::{Sequence, Terms};
 use crate::shared::{Command, EngineStatus};
@@ -31,9 +31,9 @@ pub(crate) struct Worker {
     terms: Terms,
     next_id: u64,
     step_limit: Duration,
-    /// There is nothing to submit or to complete, though requests may wait for blocks.
+    /// True if there is nothing to submit or to complete, though requests may wait for blocks.
     idle: bool,
-    /// All weights have arrived.
+    /// True once all weights have arrived.
     resident: bool,
 }
 
@@ -47,7 +47,7 @@ impl Worker {
         let blocks = options.kv_tokens.div_ceil(BLOCK_TOKENS).max(2);
         let max_context = parts.model.max_context().min(blocks * BLOCK_TOKENS);
         let limits =
-            Limits { rows: options.max_batch_rows.max(options.max_sequences), sequences: options.max_sequences };
+            StepLimits { rows: options.max_batch_rows.max(options.max_sequences), sequences: options.max_sequences };
         let (vocab, share) = (parts.model.vocab(), parts.model.prefixes_are_shareable());
         let mut stepper = Stepper::new(&parts.device, parts.layer, parts.model, limits, max_context, blocks)?;
         let block_bytes = stepper.kv_bytes() / blocks as u64;

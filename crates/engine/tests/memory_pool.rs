@@ -9,7 +9,7 @@ use mlx_serving_engine::{Engine, Event, Options, Parts, Request, Sampling, Strea
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_metal_layer::{Allocate, MetalLayer, PoolStats};
 use mlx_serving_model::synth::Synth;
-use mlx_serving_model::{Model, Source};
+use mlx_serving_model::{LoadInputs, Model};
 use mlx_serving_text::Tokenizer;
 use std::collections::VecDeque;
 use std::path::Path;
@@ -57,7 +57,7 @@ fn start(dir: &Path, device: Arc<dyn Device>, optimizations: &str) -> Rig {
     config.blit_queue.staging_buffer_size_mb = 4;
     let layer = MetalLayer::new(device.clone(), &config).unwrap();
     let pool = layer.allocate.clone();
-    let model = Model::load(Source {
+    let model = Model::load(LoadInputs {
         checkpoint: Arc::new(Checkpoint::open(dir).unwrap()),
         device: &device,
         allocate: layer.allocate.as_ref(),

@@ -15,7 +15,7 @@ use mlx_serving_engine::{
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_model::eval::Evaluator;
-use mlx_serving_model::{Model, Source};
+use mlx_serving_model::{LoadInputs, Model};
 use std::sync::Arc;
 
 const TEXT: &str = "Ownership is a set of rules that govern how a Rust program manages memory. All programs have to manage the way \
@@ -74,7 +74,7 @@ fn log_softmax(logits: &[f32], token: u32) -> Logprobs {
 fn forward(tokens: &[u32]) -> Vec<PromptToken> {
     let device: Arc<dyn Device> = CpuDevice::new(&CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap();
     let mut layer = MetalLayer::new(device.clone(), &MetalOptimizations::default()).unwrap();
-    let model = Model::load(Source {
+    let model = Model::load(LoadInputs {
         checkpoint: Arc::new(Checkpoint::open(&folder()).unwrap()),
         device: &device,
         allocate: layer.allocate.as_ref(),

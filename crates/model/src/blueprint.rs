@@ -69,9 +69,9 @@ pub struct LinearSpec {
     pub rows: usize,
     /// Features in.
     pub cols: usize,
-    /// There is a bias.
+    /// True if there is a bias.
     pub bias: bool,
-    /// Must lie in one buffer, because a gated op takes it whole.
+    /// True if it must lie in one buffer, because a gated op takes it whole.
     pub whole: bool,
 }
 

@@ -74,9 +74,9 @@ pub enum ModelError {
     /// Two models that cannot be compared.
     #[error("vocabularies of {reference} and {other} tokens cannot be compared; name two forms of one model")]
     Vocabularies {
-        /// Of the reference.
+        /// Size of the reference's.
         reference: usize,
-        /// Of the other.
+        /// Size of the other's.
         other: usize,
     },
     /// A transfer of weights failed.

@@ -40,7 +40,7 @@ impl<'a> Evaluator<'a> {
         self.logits_of(tokens, tokens.len(), each)
     }
 
-    /// Like [`Self::logits`], with only the first `prompt` tokens as the prompt: dynamic rope scaling tells them apart.
+    /// Computes logits as [`Self::logits`] does, with only the first `prompt` tokens as the prompt: dynamic rope scaling tells them apart.
     pub fn logits_of(
         &mut self,
         tokens: &[u32],

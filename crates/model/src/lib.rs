@@ -22,7 +22,7 @@ pub mod synth;
 pub use blueprint::{AttentionSpec, Blueprint, LayerSpec, LinearSpec, MlpSpec, NormSpec};
 pub use error::ModelError;
 pub use inputs::Step;
-pub use load::{LoadProgress, Source, row_parts};
+pub use load::{LoadInputs, LoadProgress, row_parts};
 pub use model::Model;
 pub use rope::{Rope, Scaling};
 pub use state::{BLOCK_TOKENS, KvCache, Scratch, working_set};

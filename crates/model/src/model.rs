@@ -2,7 +2,7 @@ use crate::ModelError;
 use crate::blocks::{Embedding, Head, Layer, Pass, Rotary};
 use crate::blueprint::Blueprint;
 use crate::inputs::Step;
-use crate::load::{Loader, Residency, Source};
+use crate::load::{LoadInputs, Loader, Residency};
 use crate::state::{KvCache, Scratch};
 use mlx_serving_device::{Encoder, Result};
 use mlx_serving_metal_layer::{Allocate, Allocation};
@@ -18,7 +18,7 @@ pub struct Model {
     layers: Vec<Layer>,
     head: Head,
     unused: Vec<String>,
-    /// All weights have arrived.
+    /// True once all weights have arrived.
     resident: AtomicBool,
     /// The weights' memory.
     _held: Vec<Allocation>,
@@ -27,7 +27,7 @@ pub struct Model {
 impl Model {
     /// Moves a checkpoint's weights to the device. With an asynchronous transfer the call returns before they have arrived: the
     /// device then waits for each layer's where it first needs them.
-    pub fn load(source: Source<'_>) -> Result<Self, ModelError> {
+    pub fn load(source: LoadInputs<'_>) -> Result<Self, ModelError> {
         let blueprint = Blueprint::of(&source.checkpoint.config)?;
         let allocate = source.allocate;
         let mut loader = Loader::new(source, blueprint.norm_eps)?;

@@ -17,7 +17,7 @@ pub struct Rope {
 /// Scaling of rotary positions beyond the trained context.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Scaling {
-    /// Not at all.
+    /// No scaling.
     None,
     /// Positions divided by a factor (arXiv:2306.15595).
     Linear {

@@ -8,7 +8,7 @@ use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_device::{Arithmetic, Buffer, Device, Point, Result as DeviceResult, Timeline};
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_metal_layer::{BlitStats, Fill, MetalLayer, Sink, Ticket, Transfer};
-use mlx_serving_model::{LoadProgress, Model, ModelError, Source};
+use mlx_serving_model::{LoadInputs, LoadProgress, Model, ModelError};
 use serde_json::{Value, json};
 use std::fmt;
 use std::path::Path;
@@ -104,7 +104,7 @@ fn progress_rises_to_the_whole_checkpoint() {
     let checkpoint = Arc::new(Checkpoint::open(&goldens().join("llama")).unwrap());
     let total = checkpoint.total_bytes();
     let mut seen: Vec<LoadProgress> = Vec::new();
-    let source = Source {
+    let source = LoadInputs {
         checkpoint,
         device: &device,
         allocate: layer.allocate.as_ref(),
@@ -157,7 +157,7 @@ fn load_with(optimizations: &str, dir: &Path, progress: &mut dyn FnMut(u64)) -> 
     config.select(optimizations).unwrap();
     let device = cpu(Arithmetic::Exact);
     let layer = MetalLayer::new(device.clone(), &config).unwrap();
-    let model = Model::load(Source {
+    let model = Model::load(LoadInputs {
         checkpoint: Arc::new(Checkpoint::open(dir)?),
         device: &device,
         allocate: layer.allocate.as_ref(),
@@ -252,7 +252,7 @@ fn load_late(failing: Option<usize>) -> (Arc<Late>, common::Loaded) {
     let layer = MetalLayer::plain(device.clone()).unwrap();
     let timeline = device.new_timeline().unwrap();
     let late = Arc::new(Late { inner: layer.transfer.clone(), timeline, put_off: Mutex::default(), failing });
-    let model = Model::load(Source {
+    let model = Model::load(LoadInputs {
         checkpoint: Arc::new(Checkpoint::open(&goldens().join("qwen3")).unwrap()),
         device: &device,
         allocate: layer.allocate.as_ref(),

@@ -1,5 +1,6 @@
 //! `runtime.yaml`: what can be set, and within which ranges.
 
+use crate::choice::Choice;
 use garde::Validate;
 use mlx_serving_device::DeviceInfo;
 use mlx_serving_metal_layer::config::MetalOptimizations;
@@ -140,7 +141,7 @@ impl Server {
     /// # Errors
     /// The keys at fault, with what they accept.
     pub fn check(&self) -> Result<(), String> {
-        self.validate().map_err(|report| report.to_string())
+        self.validate().map_err(|report| plain(report.to_string()))
     }
 
     /// Checks what a range of one value cannot say.
@@ -166,7 +167,8 @@ impl Server {
 #[serde(default, deny_unknown_fields)]
 pub struct Engine {
     /// auto, metal, vulkan, vulkan:N or cpu.
-    #[garde(length(min = 1))]
+    #[garde(custom(names_a_device))]
+    #[schemars(regex(pattern = r"^(auto|metal|vulkan(:[0-9]+)?|cpu)$"))]
     pub device: String,
     /// fast or exact.
     #[garde(skip)]
@@ -179,6 +181,7 @@ pub struct Engine {
     pub max_sequences: usize,
     /// Rows of one step: decoding sequences plus chunks of prompts. Null takes 128 on a CPU and 512 on a GPU.
     #[garde(inner(range(min = 16, max = 8192)))]
+    #[schemars(range(min = 16, max = 8192))]
     pub max_batch_rows: Option<usize>,
     /// Tokens that the KV cache holds.
     #[garde(range(min = 256, max = 16_777_216))]
@@ -199,6 +202,13 @@ pub struct Engine {
     /// Size of the file, MiB.
     #[garde(range(min = 1, max = 16_777_216))]
     pub kv_spill_file_mb: u64,
+}
+
+fn names_a_device(name: &String, _: &()) -> garde::Result {
+    match Choice::parse(name) {
+        Some(_) => Ok(()),
+        None => Err(garde::Error::new(format!("{name:?} is no device; it takes auto, metal, vulkan, vulkan:N or cpu"))),
+    }
 }
 
 fn names_a_file(path: &Path, _: &()) -> garde::Result {
@@ -277,7 +287,7 @@ impl Default for Telemetry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLines {
-    /// For people.
+    /// Lines for people.
     Text,
     /// One JSON object a line.
     Json,
@@ -287,15 +297,15 @@ pub enum LogLines {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LogLevel {
-    /// Failures.
+    /// Failures only.
     Error,
-    /// And what may become one.
+    /// Failures, and what may become one.
     Warn,
-    /// And what an operator wants to know.
+    /// Warnings and failures, and what an operator wants to know.
     Info,
-    /// And what a developer wants to know.
+    /// All that info has, and what a developer wants to know.
     Debug,
-    /// And everything else.
+    /// Everything.
     Trace,
 }
 
@@ -345,7 +355,7 @@ impl File {
     /// # Errors
     /// [`ConfigError::Content`].
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let content = |message: String| ConfigError::Content { path: path.to_owned(), message };
+        let content = |message: String| ConfigError::Content { path: path.to_owned(), message: plain(message) };
         // An empty document is an empty mapping.
         let has_content = text.lines().any(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#'));
         if !has_content {
@@ -366,7 +376,7 @@ impl Config {
     /// # Errors
     /// The keys at fault, with what they accept.
     pub fn check(&self) -> Result<(), String> {
-        self.validate().map_err(|report| report.to_string())?;
+        self.validate().map_err(|report| plain(report.to_string()))?;
         self.check_across()
     }
 
@@ -375,6 +385,46 @@ impl Config {
         self.server.check_across()?;
         self.metal_optimizations.check_across()
     }
+}
+
+/// A validation's or a parser's message in this file's words: ranges with both ends, and no advice for programmers.
+fn plain(message: String) -> String {
+    let mut message = message.replace(".`", "`").replace(".: ", ": ");
+    message = message.replace(", set DuplicateKeyPolicy in Options if acceptable", " is given twice");
+    message = message.replace("duplicate mapping key: ", "key ").replace("duplicate mapping key", "a key");
+    if !message.contains(" than ") {
+        return message;
+    }
+    for (key, min, max) in ranges() {
+        let range = format!("must be {min} to {max}");
+        for bound in [format!("lower than {min}"), format!("greater than {max}")] {
+            message = message.replace(&format!("{bound} for `{key}`"), &format!("`{key}` {range}"));
+            // A report without places.
+            message = message.replace(&format!("{key}: {bound}"), &format!("{key}: {range}"));
+        }
+    }
+    message
+}
+
+/// Dotted keys of numbers with their least and largest values.
+fn ranges() -> Vec<(String, i64, i64)> {
+    fn walk(root: &Value, prefix: &str, node: &Value, found: &mut Vec<(String, i64, i64)>) {
+        let node = match node["$ref"].as_str().and_then(|path| root.pointer(path.trim_start_matches('#'))) {
+            Some(referred) => referred,
+            None => node,
+        };
+        if let (Some(min), Some(max)) = (node["minimum"].as_i64(), node["maximum"].as_i64()) {
+            found.push((prefix.to_owned(), min, max));
+        }
+        for (key, node) in node["properties"].as_object().into_iter().flatten() {
+            let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+            walk(root, &key, node, found);
+        }
+    }
+    let root = schemars::schema_for!(Config).to_value();
+    let mut found = Vec::new();
+    walk(&root, "", &root, &mut found);
+    found
 }
 
 /// Calls `f` with every leaf of a JSON tree and its dotted key.

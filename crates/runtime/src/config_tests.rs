@@ -34,6 +34,45 @@ fn errors_name_file_line_key_and_range() {
 }
 
 #[test]
+fn ranges_are_named_with_both_ends() {
+    for (text, told) in [
+        ("engine: { max_batch_rows: 8 }", "`engine.max_batch_rows` must be 16 to 8192"),
+        ("engine: { max_batch_rows: 9000 }", "`engine.max_batch_rows` must be 16 to 8192"),
+        ("engine:\n  max_sequences: 1000\n", "`engine.max_sequences` must be 1 to 256"),
+        ("server: { limits: { idle_s: 0 } }", "`server.limits.idle_s` must be 1 to 86400"),
+    ] {
+        let message = refused(text);
+        assert!(message.contains(told) && !message.contains(" than "), "{message}");
+    }
+    let config = Config { engine: Engine { threads: 5000, ..Engine::default() }, ..Config::default() };
+    let message = config.check().unwrap_err();
+    assert!(message.contains("engine.threads: must be 0 to 1024"), "{message}");
+}
+
+#[test]
+fn a_key_that_is_given_twice_is_named() {
+    let message = refused("server:\n  port: 1\n  port: 2\n");
+    assert!(message.contains("key port is given twice") && message.contains("line 3"), "{message}");
+    assert!(!message.contains("Options"), "{message}");
+}
+
+#[test]
+fn a_device_that_has_no_such_name_is_refused_with_its_place() {
+    for name in ["gpu", "cpu:0", "vulkan:x", "\"\""] {
+        let message = refused(&format!("engine:\n  device: {name}\n"));
+        assert!(
+            message.contains("line 2") && message.contains("engine.device") && message.contains("vulkan:N"),
+            "{message}"
+        );
+        assert!(!message.contains("--device"), "{message}");
+    }
+    let schema = schemars::schema_for!(Config).to_value();
+    let engine = &schema["$defs"]["Engine"]["properties"];
+    assert!(engine["device"]["pattern"].is_string(), "{engine}");
+    assert_eq!(engine["max_batch_rows"]["maximum"], 8192, "{engine}");
+}
+
+#[test]
 fn a_spill_file_without_a_name_is_refused() {
     for path in ["\"\"", "/tmp/", "spill/"] {
         let message = refused(&format!("engine:\n  kv_spill_file: {path}\n"));

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 pub enum Role {
     /// Instructions for the whole conversation.
     System,
-    /// Whoever asks.
+    /// The one who asks.
     User,
     /// The model.
     Assistant,

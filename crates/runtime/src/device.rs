@@ -1,5 +1,7 @@
 //! Devices of this machine: which a name means, and the ones that are open.
 
+pub use crate::choice::Choice;
+
 use crate::caches;
 use crate::config::{ArithmeticMode, Engine};
 use crate::error::RuntimeError;
@@ -12,39 +14,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-/// A device as `engine.device` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Choice {
-    /// The best that there is.
-    Auto,
-    /// The processor.
-    Cpu,
-    /// The system's GPU through Metal.
-    Metal,
-    /// The device of that number, or the first that can be used.
-    Vulkan(Option<usize>),
-}
-
 impl Choice {
-    fn parse(name: &str) -> Result<Self, RuntimeError> {
-        match name.split_once(':') {
-            None => match name {
-                "auto" => return Ok(Choice::Auto),
-                "cpu" => return Ok(Choice::Cpu),
-                "metal" => return Ok(Choice::Metal),
-                "vulkan" => return Ok(Choice::Vulkan(None)),
-                _ => {}
-            },
-            Some(("vulkan", index)) => {
-                if let Ok(index) = index.parse() {
-                    return Ok(Choice::Vulkan(Some(index)));
-                }
-            }
-            Some(_) => {}
-        }
-        Err(RuntimeError::UnknownDevice(name.to_owned()))
-    }
-
     /// The devices to be tried, in order. Software drivers of GPUs are never among those of `auto`: the CPU backend is faster.
     fn candidates(self) -> Vec<Choice> {
         match self {
@@ -105,7 +75,8 @@ pub fn open(engine: &Engine) -> Result<Arc<dyn Device>, RuntimeError> {
 /// Runs `work` on the device that the configuration names. With `auto`, a device with which the work fails (it does not open, or a model
 /// does not fit into its memory) is named, and the next one tried.
 fn with<T>(engine: &Engine, mut work: impl FnMut(Choice) -> Result<T, RuntimeError>) -> Result<T, RuntimeError> {
-    let mut candidates = Choice::parse(&engine.device)?.candidates().into_iter().peekable();
+    let choice = Choice::parse(&engine.device).ok_or_else(|| RuntimeError::UnknownDevice(engine.device.clone()))?;
+    let mut candidates = choice.candidates().into_iter().peekable();
     loop {
         // `auto` ends with the CPU, and any other choice is one.
         let candidate = candidates.next().unwrap_or(Choice::Cpu);

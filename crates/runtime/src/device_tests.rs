@@ -3,14 +3,10 @@ use mlx_serving_device::fake::{FakeDevice, FakeOptions, Fault, QueueKind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[test]
-fn names_of_devices_are_known_or_refused() {
-    assert_eq!(Choice::parse("vulkan:1").unwrap(), Choice::Vulkan(Some(1)));
-    assert_eq!(Choice::parse("vulkan").unwrap(), Choice::Vulkan(None));
-    assert_eq!(Choice::parse("auto").unwrap(), Choice::Auto);
-    for name in ["", "gpu", "vulkan:", "vulkan:x", "vulkan:-1", "cpu:0"] {
-        let error = Choice::parse(name).unwrap_err();
-        assert!(matches!(error, RuntimeError::UnknownDevice(_)) && error.is_usage(), "{name}");
-    }
+fn a_name_of_no_device_is_wrong_usage() {
+    let engine = Engine { device: "gpu".into(), ..Engine::default() };
+    let error = open(&engine).err().unwrap();
+    assert!(error.is_usage() && error.to_string().contains("engine.device (--device)"), "{error}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub enum RuntimeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// `engine.device` names no device.
-    #[error("--device is {0:?}; it takes auto, metal, vulkan, vulkan:N or cpu")]
+    #[error("engine.device (--device) is {0:?}; it takes auto, metal, vulkan, vulkan:N or cpu")]
     UnknownDevice(String),
     /// The backend finds no device that it can use.
     #[error("no {backend} device: {reason}; `mlx-serving doctor` lists what there is")]

@@ -37,10 +37,18 @@ pub(crate) fn reserve(
     let taken = Taken { device: own.map_or(0, |own| own.bytes()), host: host.bytes() };
     let decide = |others| Ok((taken, within(own, host, others, &known, config)?));
     let refused = |reason: String| RuntimeError::DoesNotFit { model: id.to_owned(), reason };
-    let (reservation, mut warnings) = ledger.reserve(id, device, decide).map_err(refused)?;
+    let (reservation, mut warnings) = ledger.reserve(id, device, decide).map_err(&refused)?;
     let m = &config.metal_optimizations;
     if m.enabled && m.memory_pool.enabled {
-        warnings.extend(m.memory_pool.fits(info, &set));
+        let misfit = m.memory_pool.fits(info, &set);
+        // Heaps that the device has no room for are done without; buffers outside the heaps are not.
+        let heaps = (m.memory_pool.heap_size_mb * m.memory_pool.num_heaps as u64) << 20;
+        match misfit {
+            Some(why) if !m.graceful_fallback && heaps <= info.memory_budget => {
+                return Err(refused(format!("{why}, or set metal_optimizations.graceful_fallback to allow them")));
+            }
+            misfit => warnings.extend(misfit),
+        }
     }
     Ok((reservation, warnings))
 }
@@ -74,7 +82,7 @@ struct Known {
 struct Room {
     whose: &'static str,
     bytes: u64,
-    /// Not all that there is, but what nobody holds.
+    /// The bytes are those that nobody holds, instead of all that there are.
     free: bool,
 }
 
@@ -121,7 +129,7 @@ impl Need {
         }
     }
 
-    /// Against the machine's memory, of which its other models take or will take `others`.
+    /// Checks the need against the machine's memory, of which its other models take or will take `others`.
     fn within_host(&self, others: u64, known: &Known, config: &Config) -> Result<Vec<String>, String> {
         let Some(memory) = known.host else { return Ok(vec![unknown("this machine's")]) };
         let all = self.bytes().saturating_add(others);

@@ -11,7 +11,7 @@ use std::fmt;
 /// Events of one request, the end included. Dropping them cancels the request.
 pub type Events = BoxStream<'static, Event>;
 
-/// What is known of a model for as long as it is open.
+/// Facts about a model for as long as it is open.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Card {
     /// Its name in requests.
@@ -26,7 +26,7 @@ pub struct Card {
 
 /// A model that answers.
 pub trait Generate: fmt::Debug + Send + Sync + 'static {
-    /// What is known of it.
+    /// Facts about it.
     fn card(&self) -> &Card;
 
     /// Its tokenizer.

@@ -11,7 +11,7 @@
 //! | --- | --- |
 //! | [`config`] | the schema of `runtime.yaml` |
 //! | `source`, [`hub()`] | finds a model's folder: bundled, named, or downloaded |
-//! | [`device`] | chooses a device and opens it, once for all models |
+//! | [`device`], `choice` | chooses a device and opens it, once for all models |
 //! | `fit`, `memory` | refuse a model that does not fit beside the others |
 //! | `open` | from a folder to a running engine |
 //! | `conversation`, `prompt` | from messages, texts or ids to the ids that an engine takes |
@@ -23,6 +23,7 @@
 
 mod answer;
 mod caches;
+mod choice;
 pub mod config;
 mod conversation;
 pub mod device;
@@ -39,6 +40,7 @@ mod registry;
 mod revive;
 mod runtime;
 mod source;
+mod spill;
 
 pub use answer::{Answer, Next, Parameters, Piece};
 pub use config::Config;

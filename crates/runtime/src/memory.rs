@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Memory of models, bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
-    /// Of their device's own memory.
+    /// Bytes of their device's own memory.
     pub device: u64,
-    /// Of the host's.
+    /// Bytes of the host's.
     pub host: u64,
 }
 

@@ -21,7 +21,7 @@ pub struct Model {
     engine: Engine,
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
-    /// After the engine, which uses what they stand for.
+    /// Memory and device, released after the engine, which uses them.
     held: Option<(Reservation, Lease)>,
 }
 
@@ -86,7 +86,7 @@ impl Model {
     /// Ends the engine after the steps in flight, and releases its memory. Answers that go on fail.
     pub fn close(self) {}
 
-    /// It has a chat template.
+    /// True if it has a chat template.
     pub fn chats(&self) -> bool {
         self.template.is_some()
     }

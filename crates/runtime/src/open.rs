@@ -1,19 +1,19 @@
 //! From a model's name to a running engine.
 
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::error::RuntimeError;
 use crate::fit;
 use crate::model::Model;
 use crate::runtime::Runtime;
 use crate::source::Source;
+use crate::spill::spill;
 use mlx_serving_checkpoint::{Checkpoint, CheckpointError, GenerationDefaults};
 use mlx_serving_device::DeviceInfo;
-use mlx_serving_engine::{Engine, Options, Parts, Sampling, SpillOptions};
+use mlx_serving_engine::{Engine, Options, Parts, Sampling};
 use mlx_serving_metal_layer::MetalLayer;
-use mlx_serving_model::{Blueprint, Model as Weights, ModelError, Source as WeightSource};
+use mlx_serving_model::{Blueprint, LoadInputs, Model as Weights, ModelError};
 use mlx_serving_text::{ChatTemplate, Tokenizer};
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ pub type OnProgress<'a> = Box<dyn FnMut(Progress<'_>) + 'a>;
 /// Wishes for one opening; the rest is the configuration's.
 #[derive(Default)]
 pub struct OpenOptions<'a> {
-    /// Told of progress.
+    /// Callback that is told of progress.
     pub progress: Option<OnProgress<'a>>,
     /// Takes every allocation from the device, without the cache in front of it: what caching and pooling are compared with.
     pub direct_allocation: bool,
@@ -85,7 +85,7 @@ impl Runtime {
                 true => MetalLayer::direct(device.clone())?,
                 false => MetalLayer::new(device.clone(), &self.config.metal_optimizations)?,
             };
-            let weights = Weights::load(WeightSource {
+            let weights = Weights::load(LoadInputs {
                 checkpoint: checkpoint.clone(),
                 device,
                 allocate: layer.allocate.as_ref(),
@@ -142,17 +142,6 @@ fn unread(id: &str, error: ModelError) -> RuntimeError {
 
 fn weights(id: &str, error: &dyn fmt::Display) -> RuntimeError {
     RuntimeError::Weights { model: id.to_owned(), reason: error.to_string() }
-}
-
-/// Destination of KV blocks that the cache has no room for. Every model has a file of its own, named after the configured one.
-fn spill(engine: &config::Engine, model: &str) -> SpillOptions {
-    let name: String = model.chars().map(|c| if c.is_alphanumeric() || c == '-' { c } else { '_' }).collect();
-    let file = engine.kv_spill_file.as_ref().map(|path| {
-        let mut file = path.clone().into_os_string();
-        file.push(format!(".{name}"));
-        PathBuf::from(file)
-    });
-    SpillOptions { memory_bytes: engine.kv_spill_mb << 20, file, file_bytes: engine.kv_spill_file_mb << 20 }
 }
 
 /// The model's own defaults; greedy where it says that it does not sample.

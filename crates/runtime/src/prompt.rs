@@ -4,7 +4,7 @@ use crate::conversation::Conversation;
 use mlx_serving_engine::Info;
 use mlx_serving_text::{ChatInput, ChatTemplate, TemplateError, TextError, Tokenizer};
 
-/// What an answer continues.
+/// Text, ids or conversation that an answer continues.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Input {
     /// A conversation, rendered by the model's chat template.

@@ -106,7 +106,7 @@ pub struct Registry {
 struct Slot {
     id: String,
     state: State,
-    /// Somebody loads the lost model again.
+    /// True while somebody loads the lost model again.
     taken: bool,
 }
 
@@ -296,7 +296,7 @@ impl Registry {
         self.models().iter().for_each(|model| model.drain());
     }
 
-    /// It refuses new requests and new models.
+    /// True if it refuses new requests and new models.
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
     }

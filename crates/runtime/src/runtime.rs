@@ -4,6 +4,7 @@ use crate::error::RuntimeError;
 use crate::fit;
 use crate::memory::Ledger;
 use crate::source::Source;
+use crate::spill::spill;
 use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_device::Device;
 use std::sync::Arc;
@@ -40,7 +41,7 @@ impl Runtime {
     /// that is not here yet it says so.
     ///
     /// # Errors
-    /// As opening them one after the other would fail, as far as can be told without loading them.
+    /// Everything by which opening them one after the other would fail, as far as can be told without loading them.
     pub fn check_configured(&self) -> Result<Vec<(String, Vec<String>)>, RuntimeError> {
         let named = &self.config.models.serve;
         let bundled = named.is_empty().then_some(Source::Bundled);
@@ -54,6 +55,7 @@ impl Runtime {
                 dir => dir?,
             };
             let id = source.id();
+            spill(&self.config.engine, &id).check()?;
             let Some(dir) = dir else {
                 held.push((None, self.with_device(|lease| Ok(lease.clone()))?));
                 if source != Source::Bundled {

@@ -191,7 +191,7 @@ impl From<EngineError> for ApiError {
             EngineError::Overloaded { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).coded("overloaded")
             }
-            EngineError::Stopped(_) => Self::unavailable(message),
+            EngineError::Stopped(_) | EngineError::Unstarted(_) => Self::unavailable(message),
             EngineError::Device(_) => Self::internal(message).coded("device_error"),
             EngineError::Slow(_) => {
                 Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message).coded("slow_reader")
@@ -220,6 +220,7 @@ mod tests {
             (EngineError::invalid("top_p", "x"), 400),
             (EngineError::Overloaded { live: 3, limit: 3, asked: 1 }, 429),
             (EngineError::Stopped("x".into()), 503),
+            (EngineError::Unstarted("x".into()), 503),
             (EngineError::Device("x".into()), 500),
             (EngineError::Slow("x".into()), 408),
         ] {

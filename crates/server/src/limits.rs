@@ -13,7 +13,7 @@ pub struct Limits {
     pub pause: Duration,
     /// Time between two requests of a connection.
     pub idle: Duration,
-    /// Time in which a client takes nothing of its answer.
+    /// Time in which a client has to take 64 KiB of its answer, or what is left of it.
     pub write: Duration,
     /// Bytes of all bodies that are being read or worked on.
     pub bodies: usize,

@@ -29,11 +29,11 @@ pub(crate) fn admits(model: &dyn Generate) -> Result<(), ApiError> {
 /// State that the routes share.
 #[derive(Debug)]
 pub struct AppState {
-    /// In the order of the command line.
+    /// The models, in the order of the command line.
     registry: Arc<Registry>,
     loading: AtomicBool,
     /// Requests whose answers are not out.
-    pub(crate) flights: Arc<AtomicUsize>,
+    pub(crate) unanswered: Arc<AtomicUsize>,
     /// Becomes true when the time to end is over.
     pub(crate) cut_off: watch::Sender<bool>,
     pub(crate) limits: Limits,
@@ -97,7 +97,7 @@ impl AppState {
         Arc::new(Self {
             registry: Arc::new(Registry::new(settings.names)),
             loading: AtomicBool::new(true),
-            flights: Arc::default(),
+            unanswered: Arc::default(),
             cut_off: watch::Sender::new(false),
             admission: Admission::new(&settings.limits),
             unread: Unread::new(settings.limits.answer, settings.limits.unread),
@@ -186,7 +186,7 @@ impl AppState {
 
     /// Requests whose answers are not out to the last byte.
     pub fn live(&self) -> usize {
-        self.flights.load(Ordering::Acquire)
+        self.unanswered.load(Ordering::Acquire)
     }
 
     /// Releases all models, those too that are still to come.

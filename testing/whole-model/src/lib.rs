@@ -14,7 +14,7 @@ pub use logits::logits;
 use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_device::Device;
 use mlx_serving_metal_layer::MetalLayer;
-use mlx_serving_model::{Model, Source};
+use mlx_serving_model::{LoadInputs, Model};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ fn repository(path: &str) -> PathBuf {
 }
 
 fn load(folder: &Path, device: &Arc<dyn Device>, layer: &MetalLayer) -> Model {
-    Model::load(Source {
+    Model::load(LoadInputs {
         checkpoint: Arc::new(Checkpoint::open(folder).unwrap()),
         device,
         allocate: layer.allocate.as_ref(),

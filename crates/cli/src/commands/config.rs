@@ -1,5 +1,6 @@
 //! `config check|show|schema`
 
+use super::serve;
 use crate::args::Config as Action;
 use crate::config::Config;
 use crate::context::Context;
@@ -15,6 +16,7 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, action: &Action) -> Result
                 Some(path) => format!("{}: valid\n", path.display()),
                 None => format!("{DEFAULT_PATH} is not there: the defaults are in force\n"),
             };
+            serve::check(context)?;
             let found = context.runtime().check_configured()?;
             let lines =
                 found.iter().flat_map(|(name, warnings)| warnings.iter().map(move |w| format!("{name}: {w}\n")));

@@ -74,9 +74,11 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
         anstyle::Style::new().fg_color(Some(anstyle::AnsiColor::Yellow.into())),
     );
     let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let memory = machine::host_memory()
+        .map_or("memory unknown".to_owned(), |memory| format!("{:.1} GiB of memory", gib(memory.total)));
     let mut lines = vec![
         format!("{bold}mlx-serving {}{bold:#}", env!("CARGO_PKG_VERSION")),
-        format!("machine   {}, {} cores, {}", text(&machine["cpu"]), machine["cores"], text(&machine["memory"])),
+        format!("machine   {}, {} cores, {}", text(&machine["cpu"]), machine["cores"], memory),
         format!("config    {config}"),
     ];
     if let Some(info) = info {

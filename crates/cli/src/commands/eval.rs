@@ -24,7 +24,7 @@ const WINDOW: usize = 512;
 struct Bench {
     device: Arc<dyn Device>,
     model: Model,
-    /// After the model, whose memory its allocator has.
+    /// Its layer, dropped after the model, whose memory its allocator has.
     layer: MetalLayer,
 }
 

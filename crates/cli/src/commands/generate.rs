@@ -71,18 +71,20 @@ fn rate(tokens: usize, decode_s: f64) -> Option<f64> {
 
 /// Begins an answer, with parameters from flags and the rest from the model's own defaults.
 pub(crate) fn begin(model: &Model, input: Input, args: &SamplingArgs) -> Result<Answer, Failure> {
+    // Named one by one, so that a flag that is not used does not compile.
+    let SamplingArgs { max_tokens, temperature, top_p, top_k, min_p, seed, stop } = args;
     let d = &model.card().defaults;
     let parameters = Parameters {
         sampling: Sampling {
-            temperature: args.temperature.unwrap_or(d.temperature),
-            top_p: args.top_p.unwrap_or(d.top_p),
-            top_k: args.top_k.unwrap_or(d.top_k),
-            min_p: args.min_p.unwrap_or(d.min_p),
-            seed: args.seed,
+            temperature: temperature.unwrap_or(d.temperature),
+            top_p: top_p.unwrap_or(d.top_p),
+            top_k: top_k.unwrap_or(d.top_k),
+            min_p: min_p.unwrap_or(d.min_p),
+            seed: *seed,
             ..d.clone()
         },
-        max_tokens: args.max_tokens,
-        stop: args.stop.clone(),
+        max_tokens: *max_tokens,
+        stop: stop.clone(),
     };
     model.complete(input, &parameters).map_err(|error| match error {
         RuntimeError::Prompt(PromptError::NoTemplate { .. }) => Failure::failed(format!("{error}; use generate --raw")),

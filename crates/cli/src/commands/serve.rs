@@ -115,9 +115,12 @@ async fn serve(
                     let _ = stop.send(grace);
                 }
                 None => {
-                    let live = state.live();
-                    tracing::warn!("a second signal ({signal}): stopping at once; {live} answers are cut");
-                    break Err(Failure::failed(format!("stopped at once by a second signal ({signal}): {live} answers were cut")));
+                    let (are_cut, were_cut) = match state.live() {
+                        1 => ("1 answer is cut".to_owned(), "1 answer was cut".to_owned()),
+                        live => (format!("{live} answers are cut"), format!("{live} answers were cut")),
+                    };
+                    tracing::warn!("a second signal ({signal}): stopping at once; {are_cut}");
+                    break Err(Failure::failed(format!("stopped at once by a second signal ({signal}): {were_cut}")));
                 }
             },
             outcome = &mut loading, if !loaded && stop.is_some() => {
@@ -157,6 +160,16 @@ fn announce(models: &Models, state: &AppState, address: SocketAddr) {
         tracing::warn!("{address} is not only this machine's: anybody who reaches this port may use the server");
     }
     tracing::info!("serving {} on http://{address} (POST /v1/chat/completions)", names.join(", "));
+}
+
+/// Refuses what `serve` would refuse of the configuration before it loads models.
+pub(super) fn check(context: &Context) -> Result<(), Failure> {
+    named(sources(context, &[]))?;
+    let host = &context.config.server.host;
+    // Any free port: the configured one may be a running server's.
+    std::net::TcpListener::bind((host.as_str(), 0))
+        .map(drop)
+        .map_err(|e| Failure::failed(format!("server.host: {host} cannot be listened on: {e}")))
 }
 
 /// The command line's models, else the configuration's, else the bundled one.

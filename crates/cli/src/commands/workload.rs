@@ -49,7 +49,7 @@ pub(crate) struct Percentiles {
 }
 
 impl Percentiles {
-    /// By nearest rank. All zero for no values.
+    /// Percentiles by nearest rank; all zero for no values.
     pub(crate) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let at = |q: f64| {

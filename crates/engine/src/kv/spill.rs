@@ -6,7 +6,8 @@ use crate::kv::spill_file::{FileSlot, SpillFile};
 use crate::metrics::SpillMetrics;
 use mlx_serving_device::DeviceError;
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +20,29 @@ pub struct SpillOptions {
     pub file: Option<PathBuf>,
     /// Bytes of the file.
     pub file_bytes: u64,
+}
+
+impl SpillOptions {
+    /// Checks that there is a folder to create the file in.
+    ///
+    /// # Errors
+    /// There is none; an engine with these options would not start.
+    pub fn check(&self) -> Result<(), EngineError> {
+        let Some(path) = &self.file else { return Ok(()) };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match std::fs::metadata(folder) {
+            Err(error) => Err(unusable(path, &error)),
+            Ok(found) if !found.is_dir() => Err(unusable(path, &io::ErrorKind::NotADirectory.into())),
+            Ok(_) => Ok(()),
+        }
+    }
+}
+
+fn unusable(path: &Path, error: &io::Error) -> EngineError {
+    let path = path.display();
+    EngineError::Unstarted(format!(
+        "the KV spill file {path} cannot be used: {error}; name another with engine.kv_spill_file"
+    ))
 }
 
 /// Spilled blocks, found by what they hold. The least recently used goes first: from memory to the file, from the file for good.
@@ -119,12 +143,8 @@ impl SpillStore {
         let room = |bytes: u64| bytes / block_bytes.max(1);
         let file = match &options.file {
             Some(path) if room(options.file_bytes) > 0 => {
-                Some(Arc::new(SpillFile::create(path, options.file_bytes, block_bytes).map_err(|e| {
-                    let path = path.display();
-                    EngineError::Stopped(format!(
-                        "the KV spill file {path} cannot be used: {e}; name another with engine.kv_spill_file"
-                    ))
-                })?))
+                let file = SpillFile::create(path, options.file_bytes, block_bytes);
+                Some(Arc::new(file.map_err(|error| unusable(path, &error))?))
             }
             _ => None,
         };

@@ -13,7 +13,7 @@ pub(crate) struct HistoryRow {
 }
 
 impl HistoryRows {
-    /// So many free rows: one for each sequence that runs.
+    /// Makes `count` free rows, one for each sequence that runs.
     pub(crate) fn new(count: usize) -> Self {
         Self(Rc::new(RefCell::new((0..count as u32).rev().collect())))
     }

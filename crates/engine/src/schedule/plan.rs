@@ -6,7 +6,7 @@ use std::ops::Range;
 
 /// Bounds of a step.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct StepLimits {
     /// Rows of one step: decode rows first, then chunks of prompts.
     pub rows: usize,
     /// Sequences that run at once, and rows of a step that may have logits.
@@ -50,7 +50,7 @@ pub(crate) struct Part {
     pub id: u64,
     /// Its rows of logits that score tokens of its prompt, in order.
     pub scores: Range<u32>,
-    /// Those tokens.
+    /// The tokens that they score.
     pub scored: Vec<u32>,
     /// Most likely tokens to be told beside each of them.
     pub scored_top: usize,

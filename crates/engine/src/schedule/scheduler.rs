@@ -2,7 +2,7 @@ use crate::error::EngineError;
 use crate::kv::block_pool::BlockPool;
 use crate::metrics::Metrics;
 use crate::schedule::history::HistoryRows;
-use crate::schedule::plan::{Limits, Next, Part, Plan, Results};
+use crate::schedule::plan::{Next, Part, Plan, Results, StepLimits};
 use crate::schedule::policy;
 use crate::sequence::Sequence;
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ pub(crate) struct Scheduler {
     running: Vec<Sequence>,
     pool: BlockPool,
     history: HistoryRows,
-    limits: Limits,
+    limits: StepLimits,
     /// Blocks may be shared between sequences.
     share: bool,
     /// Number of the last step.
@@ -38,7 +38,7 @@ pub(crate) struct Counts {
 
 impl Scheduler {
     /// A scheduler without sequences; `share` if these may share blocks.
-    pub(crate) fn new(limits: Limits, pool: BlockPool, share: bool) -> Self {
+    pub(crate) fn new(limits: StepLimits, pool: BlockPool, share: bool) -> Self {
         Self {
             waiting: VecDeque::new(),
             running: Vec::new(),

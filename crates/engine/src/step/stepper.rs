@@ -1,9 +1,10 @@
 use crate::error::EngineError;
 use crate::kv::mover::Mover;
-use crate::schedule::plan::{Limits, Part, Plan, Results};
+use crate::schedule::plan::{Part, Plan, Results, StepLimits};
+use crate::step::failure::{Failure, Refusal};
+use crate::step::history::History;
 use crate::step::inputs::{Bounds, StepInputs, pack};
 use crate::step::logprobs::LogitReader;
-use crate::step::sampling::{History, Refusal};
 use mlx_serving_device::ops::{Copy, Sample};
 use mlx_serving_device::{Buffer, Device, DeviceError, Op, Result, Storage};
 use mlx_serving_metal_layer::{Allocation, InFlight, LayerStats, MetalLayer, Transfer};
@@ -39,23 +40,9 @@ pub(crate) struct Submitted {
     in_flight: InFlight,
     /// u32 [samples], for the next step.
     sampled: Buffer,
-    /// The same for the host.
+    /// The sampled tokens where the host reads them.
     readable: Buffer,
     samples: usize,
-}
-
-/// Failure of a submitted step, which then has no tokens.
-#[derive(Debug)]
-pub(crate) struct Failure {
-    pub error: DeviceError,
-    /// Spilled blocks could not be restored for it.
-    pub spill: bool,
-}
-
-impl From<DeviceError> for Failure {
-    fn from(error: DeviceError) -> Self {
-        Self { error, spill: false }
-    }
 }
 
 impl Stepper {
@@ -63,7 +50,7 @@ impl Stepper {
         device: &Arc<dyn Device>,
         mut layer: MetalLayer,
         model: Model,
-        limits: Limits,
+        limits: StepLimits,
         max_context: usize,
         blocks: usize,
     ) -> Result<Self> {

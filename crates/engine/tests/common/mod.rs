@@ -9,7 +9,7 @@ use mlx_serving_device::ops::SampleParams;
 use mlx_serving_engine::{Engine, EngineError, Event, Finish, FinishReason, Options, Parts, Request, Sampling, Stream};
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_metal_layer::{MetalLayer, RingStats, Switched};
-use mlx_serving_model::{Model, Source};
+use mlx_serving_model::{LoadInputs, Model};
 use mlx_serving_text::Tokenizer;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub fn start(device: Arc<dyn Device>, config: &MetalOptimizations, options: &Opt
 /// An engine whose allocations, copies and submissions go through `layer`.
 pub fn start_on(device: Arc<dyn Device>, layer: MetalLayer, options: &Options) -> Result<Engine, EngineError> {
     let checkpoint = Arc::new(Checkpoint::open(&folder()).unwrap());
-    let model = Model::load(Source {
+    let model = Model::load(LoadInputs {
         checkpoint,
         device: &device,
         allocate: layer.allocate.as_ref(),

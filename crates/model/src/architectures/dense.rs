@@ -9,7 +9,7 @@ const MAX_DIMENSION: u64 = 1 << 20;
 const MAX_LAYERS: u64 = 1024;
 const MAX_HEADS: u64 = 4096;
 
-/// What an architecture takes for keys that are absent; mlx-lm's, each.
+/// Values that an architecture takes for absent keys, each as in mlx-lm.
 pub(super) struct Defaults {
     /// `num_key_value_heads` may be absent: every query head has its own then.
     pub own_kv_heads: bool,

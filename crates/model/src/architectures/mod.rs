@@ -22,7 +22,7 @@ pub(crate) struct Architecture {
     pub shapes: &'static [Shape],
 }
 
-/// All that are known.
+/// All architectures that are known.
 pub(crate) const ALL: &[Architecture] = &[
     Architecture { name: "qwen2", parse: qwen2::parse, shapes: &qwen2::SHAPES },
     Architecture { name: "qwen3", parse: qwen3::parse, shapes: &qwen3::SHAPES },

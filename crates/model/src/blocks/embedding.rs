@@ -8,7 +8,7 @@ use mlx_serving_device::{Encoder, Op, Result, Weight};
 /// Embedding of tokens: residual = table[token]
 #[derive(Debug)]
 pub(crate) struct Embedding {
-    /// As a head takes it, where it is tied.
+    /// The module as a head takes it, where it is tied.
     pub module: Module,
     table: Vec<Weight>,
     /// Transfers of its weights.

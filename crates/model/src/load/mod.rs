@@ -20,23 +20,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Progress of loading, in bytes of the checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LoadProgress {
-    /// Handed to the device.
+    /// Bytes handed to the device.
     pub done: u64,
-    /// In all.
+    /// Bytes in all.
     pub total: u64,
 }
 
 /// Inputs of loading.
-pub struct Source<'a> {
+pub struct LoadInputs<'a> {
     /// The files.
     pub checkpoint: Arc<Checkpoint>,
     /// The device that the weights go to.
     pub device: &'a Arc<dyn Device>,
-    /// Their memory.
+    /// Allocator of their memory.
     pub allocate: &'a dyn Allocate,
-    /// Their way.
+    /// Transfer that brings them there.
     pub transfer: &'a dyn Transfer,
-    /// Told after every module.
+    /// Callback after every module.
     pub progress: &'a mut dyn FnMut(LoadProgress),
 }
 
@@ -45,7 +45,7 @@ pub(crate) type Module = Vec<Projection>;
 
 /// Moves one model's tensors to the device, in the order in which a forward pass uses them.
 pub(crate) struct Loader<'a> {
-    source: Source<'a>,
+    source: LoadInputs<'a>,
     /// ε of the norms.
     eps: f32,
     done: u64,
@@ -83,7 +83,7 @@ pub fn row_parts(device: &dyn Device, whole: &WeightSpec) -> mlx_serving_device:
 }
 
 impl<'a> Loader<'a> {
-    pub(crate) fn new(source: Source<'a>, eps: f32) -> Result<Self, ModelError> {
+    pub(crate) fn new(source: LoadInputs<'a>, eps: f32) -> Result<Self, ModelError> {
         let total = source.checkpoint.total_bytes();
         let info = source.device.info();
         let (budget, storage) =

@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(crate) struct Residency {
     uploads: Vec<Upload>,
-    /// All have succeeded: nothing is to be looked at any more.
+    /// True once all have succeeded: nothing is to be looked at any more.
     arrived: AtomicBool,
 }
 

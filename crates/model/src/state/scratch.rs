@@ -14,11 +14,11 @@ pub struct Scratch {
     pub(crate) attended: Buffer,
     /// [rows][intermediate]
     pub(crate) gated: Buffer,
-    /// Of each rotary embedding: [rows][pairs][2]
+    /// Angles of each rotary embedding: [rows][pairs][2]
     pub(crate) angles: Vec<Buffer>,
     /// `f32 [logit rows][vocabulary]`; valid until the next step begins.
     pub logits: Buffer,
-    /// The same for the host, after [`Self::make_readable`]; on unified memory the same buffer.
+    /// The logits for the host, after [`Self::make_readable`]; on unified memory the same buffer.
     readable: Buffer,
     vocab: usize,
     _held: Vec<Allocation>,
@@ -35,7 +35,7 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// Of steps of `rows` rows of which `logit_rows` need logits: each as wide as the widest layer's.
+    /// Sizes for steps of `rows` rows of which `logit_rows` need logits: each as wide as the widest layer's.
     pub(super) fn of(model: &Blueprint, rows: usize, logit_rows: usize) -> Self {
         let mixers = || model.layers.iter().map(|layer| &layer.mixer);
         let widest = |widths: &mut dyn Iterator<Item = usize>| rows * widths.max().unwrap_or(0);

@@ -11,7 +11,7 @@ use mlx_serving_device::{
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_model::eval::Evaluator;
 use mlx_serving_model::inputs::{Packer, Sequences};
-use mlx_serving_model::{KvCache, Model, ModelError, Scratch, Source};
+use mlx_serving_model::{KvCache, LoadInputs, Model, ModelError, Scratch};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub fn try_load(dir: &Path, device: Arc<dyn Device>) -> Result<Loaded, ModelErro
 
 pub fn load_checkpoint(checkpoint: Checkpoint, device: Arc<dyn Device>) -> Result<Loaded, ModelError> {
     let layer = MetalLayer::plain(device.clone()).unwrap();
-    let model = Model::load(Source {
+    let model = Model::load(LoadInputs {
         checkpoint: Arc::new(checkpoint),
         device: &device,
         allocate: layer.allocate.as_ref(),

@@ -46,7 +46,7 @@ impl Unread {
         Ok(())
     }
 
-    /// Of a new answer; `param` is the client's name for the limit on its tokens.
+    /// The charge of a new answer; `param` is the client's name for the limit on its tokens.
     pub(crate) fn charge(&self, param: &'static str) -> Arc<Charge> {
         Arc::new(Charge { share: self.all.share(), one: self.one, param })
     }

@@ -2,10 +2,10 @@
 //! over with the bytes that it has read.
 
 use super::activity::{Activity, Close};
+use super::connections::Place;
 use super::http;
 use super::probe::{Look, look, whole};
 use super::refuse::{make_room, refuse};
-use super::registry::Place;
 use super::server::Server;
 use axum::body::Body;
 use axum::http::{Method, Request};
@@ -44,7 +44,7 @@ pub(super) async fn accept(listener: std::net::TcpListener, server: Arc<Server>)
                     tracing::warn!(%error, "a connection could not be accepted; idle ones are closed to make room");
                     said = Some(Instant::now());
                 }
-                server.registry.evict();
+                server.connections.evict();
                 sleep(WAIT).await;
                 continue;
             }
@@ -58,7 +58,7 @@ pub(super) async fn accept(listener: std::net::TcpListener, server: Arc<Server>)
 
 async fn place(server: &Arc<Server>) -> Option<Place> {
     for _ in 0..WAITS {
-        if let Some(place) = server.registry.enter() {
+        if let Some(place) = server.connections.enter() {
             // One that was asked to close for it closes meanwhile.
             tokio::task::yield_now().await;
             return Some(place);

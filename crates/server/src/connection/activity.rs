@@ -17,20 +17,20 @@ const MOVES: Duration = Duration::from_secs(1);
 
 /// Counts a request from its head until the last byte of its answer is out.
 #[derive(Debug)]
-pub(crate) struct Flight {
+pub(crate) struct Unanswered {
     live: Arc<AtomicUsize>,
     /// The bytes of its answer.
     pub charge: Option<Arc<Charge>>,
 }
 
-impl Flight {
+impl Unanswered {
     pub(crate) fn new(live: &Arc<AtomicUsize>) -> Self {
         live.fetch_add(1, Ordering::AcqRel);
         Self { live: live.clone(), charge: None }
     }
 }
 
-impl Drop for Flight {
+impl Drop for Unanswered {
     fn drop(&mut self) {
         self.live.fetch_sub(1, Ordering::AcqRel);
     }
@@ -72,7 +72,7 @@ struct Inner {
     phase: Phase,
     /// Time at which the phase began; for a body, at which its last piece came.
     since: Instant,
-    /// Since when writes wait for the client, and the bytes that it took since.
+    /// Time since which writes wait for the client, and the bytes that it took since.
     blocked: Option<(Instant, usize)>,
     /// No request has come yet.
     fresh: bool,
@@ -81,11 +81,11 @@ struct Inner {
     /// The client knows of interim answers.
     interim: bool,
     /// An answer that has been handed over completely and is not out.
-    handed_over: Option<Flight>,
+    handed_over: Option<Unanswered>,
     closing: Option<Close>,
 }
 
-/// One connection, seen by the socket, by HTTP and by the registry.
+/// One connection, seen by the socket, by HTTP and by the table of connections.
 #[derive(Debug)]
 pub(crate) struct Activity {
     inner: Mutex<Inner>,
@@ -167,8 +167,8 @@ impl Activity {
     }
 
     /// All of the answer has been handed over; it is out with the next flush.
-    pub(crate) fn handed_over(&self, flight: Flight) {
-        self.inner().handed_over = Some(flight);
+    pub(crate) fn handed_over(&self, unanswered: Unanswered) {
+        self.inner().handed_over = Some(unanswered);
     }
 
     /// Nothing waits to be written.
@@ -288,13 +288,13 @@ mod tests {
         let (activity, live) = (Activity::new(), Arc::new(AtomicUsize::new(0)));
         activity.read();
         activity.begin(Version::HTTP_11, true).await;
-        let flight = Flight::new(&live);
+        let unanswered = Unanswered::new(&live);
         activity.flushed();
         activity.body_read();
         assert!(activity.idle().is_none() && activity.takes_interim());
         activity.wrote(1);
         assert!(!activity.takes_interim());
-        activity.handed_over(flight);
+        activity.handed_over(unanswered);
         assert_eq!(live.load(Ordering::Acquire), 1);
         activity.flushed();
         assert_eq!(live.load(Ordering::Acquire), 0);

@@ -1,8 +1,8 @@
 //! One connection: requests come from its socket, answers go back, within the limits.
 
-use super::activity::{Activity, Close, Flight};
+use super::activity::{Activity, Close, Unanswered};
+use super::connections::Place;
 use super::refuse::make_room;
-use super::registry::Place;
 use super::server::Server;
 use super::socket::Socket;
 use crate::admission::Charge;
@@ -59,7 +59,7 @@ async fn answer(
 ) -> Result<Response<Sent>, Infallible> {
     activity.begin(request.version(), !request.body().is_end_stream()).await;
     let state = &server.state;
-    let mut flight = Flight::new(&state.flights);
+    let mut unanswered = Unanswered::new(&state.unanswered);
     let mut request = request.map(Body::new);
     request.extensions_mut().insert(activity.clone());
     let mut cut_off = state.cut_off.subscribe();
@@ -68,18 +68,18 @@ async fn answer(
         answered = server.router.clone().oneshot(request) => answered?,
         _ = cut_off.wait_for(|cut| *cut) => ApiError::cut_off().into_response(),
     };
-    flight.charge = response.extensions_mut().remove::<Arc<Charge>>();
+    unanswered.charge = response.extensions_mut().remove::<Arc<Charge>>();
     if state.draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     // A whole answer is handed over at once; a stream ends by itself when the time is over.
-    Ok(response.map(|body| Sent { body, flight: Some(flight), activity }))
+    Ok(response.map(|body| Sent { body, unanswered: Some(unanswered), activity }))
 }
 
 /// An answer's body.
 struct Sent {
     body: Body,
-    flight: Option<Flight>,
+    unanswered: Option<Unanswered>,
     activity: Arc<Activity>,
 }
 
@@ -102,8 +102,8 @@ impl HttpBody for Sent {
 
 impl Drop for Sent {
     fn drop(&mut self) {
-        if let Some(flight) = self.flight.take() {
-            self.activity.handed_over(flight);
+        if let Some(unanswered) = self.unanswered.take() {
+            self.activity.handed_over(unanswered);
         }
     }
 }

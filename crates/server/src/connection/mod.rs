@@ -2,10 +2,10 @@
 
 mod accept;
 mod activity;
+mod connections;
 mod http;
 mod probe;
 mod refuse;
-mod registry;
 mod serve;
 mod server;
 mod socket;

@@ -15,7 +15,7 @@ const HEADERS: usize = 64;
 
 /// A connection's next bytes.
 pub(super) enum Look {
-    /// Too few to tell.
+    /// Too few bytes to tell.
     More,
     /// A probe's whole head of so many bytes; `keep` the connection open after it.
     Probe { head: usize, request: Box<Request<Body>>, keep: bool },

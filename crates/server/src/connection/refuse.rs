@@ -1,7 +1,7 @@
 //! Refusals of connections: 503 for a request that finds no room, whatever part of it has come.
 
+use super::connections::Place;
 use super::probe::whole;
-use super::registry::Place;
 use super::socket::{LINGER, LINGER_BYTES};
 use crate::error::ApiError;
 use axum::http::Version;

@@ -1,7 +1,7 @@
 //! The server's life: a thread that accepts, and the end.
 
 use super::accept;
-use super::registry::Registry;
+use super::connections::Connections;
 use super::server::Server;
 use crate::state::AppState;
 use axum::Router;
@@ -28,8 +28,8 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = Duration>,
 ) -> io::Result<()> {
     state.origins.bound_to(listener.local_addr()?.ip());
-    let registry = Registry::new(state.limits.connections);
-    let server = Arc::new(Server { router, state, registry, api: Handle::current() });
+    let connections = Connections::new(state.limits.connections);
+    let server = Arc::new(Server { router, state, connections, api: Handle::current() });
     let (_open, end) = oneshot::channel::<()>();
     let (fail, mut failed) = oneshot::channel::<io::Error>();
     let listener = listener.into_std()?;
@@ -49,7 +49,7 @@ pub(crate) async fn serve(
         }
     };
     drain(&server.state, grace).await;
-    server.registry.close_all();
+    server.connections.close_all();
     Ok(())
 }
 

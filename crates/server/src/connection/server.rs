@@ -1,4 +1,4 @@
-use super::registry::Registry;
+use super::connections::Connections;
 use crate::state::AppState;
 use axum::Router;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 pub(super) struct Server {
     pub router: Router,
     pub state: Arc<AppState>,
-    pub registry: Arc<Registry>,
+    pub connections: Arc<Connections>,
     /// The runtime that serves everything but probes.
     pub api: Handle,
 }

@@ -1,4 +1,4 @@
-//! What a client asks, in no dialect.
+//! Answers that a client asks for, in no dialect.
 
 use crate::admission::Work;
 use crate::error::ApiError;

@@ -24,7 +24,7 @@ pub(crate) struct Token {
     pub id: u32,
     /// Start of its own text in the answer, characters.
     pub offset: usize,
-    /// If they were asked for.
+    /// Log-probabilities, if they were asked for.
     pub logprobs: Option<Logprobs>,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Token {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Cost {
     pub prompt_tokens: usize,
-    /// Of these, found in the prefix cache.
+    /// Tokens of the prompt that were found in the prefix cache.
     pub cached_tokens: usize,
     pub completion_tokens: usize,
 }
@@ -119,12 +119,12 @@ impl Deltas {
         Ok(Some((choice, delta)))
     }
 
-    /// As far as it is known.
+    /// The cost as far as it is known.
     pub(super) fn so_far(&self) -> Cost {
         self.so_far
     }
 
-    /// As the engine told it of the choices that have ended.
+    /// The cost of the choices that have ended, as the engine told it.
     pub(super) fn total(&self) -> Cost {
         self.total
     }

@@ -16,7 +16,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A kind of failure: method, route, status.
 type Kind = (Method, String, StatusCode);
 
-/// What is known of the answers so far.
+/// Counts and log of the answers so far.
 #[derive(Debug, Default)]
 pub(crate) struct Observed {
     pub answers: HttpAnswers,
@@ -44,7 +44,7 @@ impl HttpAnswers {
     }
 }
 
-/// For each kind of failure, the time of its last line in the log, and the lines suppressed since.
+/// Time of each kind of failure's last line in the log, and the lines suppressed since.
 #[derive(Debug, Default)]
 struct RequestLog(Mutex<HashMap<Kind, (Instant, u64)>>);
 
@@ -77,7 +77,9 @@ pub(crate) async fn observe(State(observed): State<Arc<Observed>>, request: Requ
     let response = next.run(request).await;
     let (route, status) = (route.as_ref().map_or("", MatchedPath::as_str), response.status());
     observed.answers.note(route, &method, status);
-    if !status.is_server_error() {
+    // A probe that is told "not now" has not failed.
+    let probed = matches!(route, "/ready" | "/health") && status == StatusCode::SERVICE_UNAVAILABLE;
+    if probed || !status.is_server_error() {
         tracing::debug!(%method, path, status = status.as_u16(), "answered");
     } else if let Some(suppressed) = observed.log.suppressed(&method, route, status, Instant::now()) {
         let suppressed = (suppressed > 0).then_some(suppressed);

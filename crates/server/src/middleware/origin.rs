@@ -19,7 +19,7 @@ const PREFLIGHT: Duration = Duration::from_secs(600);
 /// Names under which the server is reached, and origins whose pages may use it.
 #[derive(Debug)]
 pub(crate) struct Origins {
-    /// Only this machine can connect.
+    /// True if only this machine can connect.
     loopback: AtomicBool,
     hosts: Vec<String>,
     cors: Vec<String>,

@@ -39,7 +39,7 @@ const NEWER_NAMES: Names =
     Names(&[("prompt", "messages"), ("variables", "chat_template_kwargs"), ("max_tokens", "max_completion_tokens")]);
 
 impl ChatRequest {
-    /// What is asked; `defaults` are the model's sampling parameters.
+    /// The answers that are asked for; `defaults` are the model's sampling parameters.
     fn ask(self, defaults: &Sampling) -> Result<Ask, ApiError> {
         let (max_tokens, names) = match (self.shared.max_tokens, self.max_completion_tokens) {
             (Some(a), Some(b)) if a != b => {
@@ -49,6 +49,10 @@ impl ChatRequest {
             (_, Some(limit)) => (Some(limit), NEWER_NAMES),
             (limit, None) => (limit, NAMES),
         };
+        if max_tokens == Some(TokenLimit(0)) {
+            let name = names.of("max_tokens");
+            return Err(ApiError::invalid(name, format!("{name} is 0; it must be at least 1")));
+        }
         let logprobs = match (self.logprobs.unwrap_or(false), self.top_logprobs) {
             (true, top) => Some(top.unwrap_or(0)),
             (false, None | Some(0)) => None,
@@ -106,7 +110,7 @@ pub(crate) async fn chat_completions(
 struct ChatChoices {
     tokenizer: Tokenizer,
     as_ids: bool,
-    /// By choice of a stream: its role is out.
+    /// True by choice of a stream once its role is out.
     begun: Vec<bool>,
 }
 

@@ -14,20 +14,53 @@ use axum::extract::State;
 use axum::response::Response;
 use mlx_serving_engine::{FinishReason, PromptToken, Sampling};
 use mlx_serving_text::Tokenizer;
+use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use serde_json::{Value, json};
+use std::fmt;
 use std::sync::Arc;
 
 object! {
     /// The body.
     pub(crate) struct CompletionRequest {
         prompt: Prompts = required,
-        logprobs: usize,
+        logprobs: Alternatives,
+        /// Answers of which `n` are returned: all of them, as none is chosen among more.
+        best_of: i64,
         /// The prompt comes before the answer.
         echo: bool,
         /// Anything but text is refused when the body is parsed.
         _format as "response_format": ResponseFormat,
     }
     with shared: SharedFields, sampling: SamplingFields
+}
+
+/// `logprobs`: a number of alternatives; false asks for none, as chat completions' does.
+#[derive(Debug)]
+pub(crate) struct Alternatives(Option<usize>);
+
+impl<'de> Deserialize<'de> for Alternatives {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrFalse;
+        impl Visitor<'_> for NumberOrFalse {
+            type Value = Alternatives;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an integer of at least 0")
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Alternatives, E> {
+                Ok(Alternatives(Some(usize::try_from(number).unwrap_or(usize::MAX))))
+            }
+
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Alternatives, E> {
+                if value {
+                    return Err(E::invalid_type(Unexpected::Bool(true), &self));
+                }
+                Ok(Alternatives(None))
+            }
+        }
+        deserializer.deserialize_any(NumberOrFalse)
+    }
 }
 
 const NAMES: Names = Names(&[("top_logprobs", "logprobs"), ("prompt_logprobs", "logprobs")]);
@@ -37,26 +70,33 @@ const MAX_LOGPROBS: usize = 5;
 const DEFAULT_MAX_TOKENS: usize = 16;
 
 impl CompletionRequest {
-    /// What is asked; `defaults` are the model's sampling parameters.
+    /// The answers that are asked for; `defaults` are the model's sampling parameters.
     fn ask(self, defaults: &Sampling) -> Result<Ask, ApiError> {
-        if self.logprobs.is_some_and(|n| n > MAX_LOGPROBS) {
+        let asked = self.alternatives();
+        if asked.is_some_and(|n| n > MAX_LOGPROBS) {
             return Err(ApiError::invalid("logprobs", format!("logprobs is at most {MAX_LOGPROBS}")));
+        }
+        let choices = self.shared.choices();
+        if let Some(best_of) = self.best_of.filter(|&best_of| best_of != 1 && best_of != choices as i64) {
+            let message =
+                format!("best_of is {best_of}; it must be 1 or n, {choices}, as no answers are chosen among more");
+            return Err(ApiError::invalid("best_of", message));
         }
         let max_tokens = self.shared.max_tokens.map(|limit| limit.0);
         let echo = self.echo.unwrap_or(false);
         let prompt_logprobs = match max_tokens {
             // The prompt is all that is computed: asking for this says so.
-            Some(0) => Some(self.logprobs.filter(|_| echo).unwrap_or(0)),
-            _ => self.logprobs.filter(|_| echo),
+            Some(0) => Some(asked.filter(|_| echo).unwrap_or(0)),
+            _ => asked.filter(|_| echo),
         };
         let special = self.shared.add_special_tokens.unwrap_or(true);
         Ok(Ask {
             inputs: self.prompt.0.into_iter().map(|prompt| prompt.into_input(special)).collect(),
-            choices: self.shared.choices(),
+            choices,
             sampling: self.sampling.over(defaults),
             max_tokens,
             usual_tokens: Some(DEFAULT_MAX_TOKENS),
-            logprobs: self.logprobs,
+            logprobs: asked,
             prompt_logprobs,
             begins_text: false,
             stream: self.shared.streams(),
@@ -64,6 +104,11 @@ impl CompletionRequest {
             stop: self.shared.stop.unwrap_or_default().0,
             names: NAMES,
         })
+    }
+
+    /// Alternatives to report beside each token, if log-probabilities are asked for.
+    fn alternatives(&self) -> Option<usize> {
+        self.logprobs.as_ref().and_then(|logprobs| logprobs.0)
     }
 
     /// The texts to echo: one for each prompt, nothing for those that come as ids. `None` without an echo.
@@ -88,7 +133,7 @@ pub(crate) async fn completions(
     request.shared.log(&model.card().id, "completion");
     let usages = request.shared.usages()?;
     let as_ids = request.shared.return_tokens_as_token_ids.unwrap_or(false);
-    let (logprobs, echoed) = (request.logprobs.is_some(), request.echoed());
+    let (logprobs, echoed) = (request.alternatives().is_some(), request.echoed());
     let ask = request.ask(&model.card().defaults)?;
     let n = ask.choices;
     generation::answer(&state, &model, permit, ask, move |model, prompts| {
@@ -107,11 +152,11 @@ struct TextChoices {
     tokenizer: Tokenizer,
     as_ids: bool,
     logprobs: bool,
-    /// By prompt; none at all without an echo.
+    /// Echoes by prompt; none at all without an echo.
     echoes: Vec<Echo>,
     /// Choices for each prompt.
     n: usize,
-    /// By choice of a stream: the prompt's tokens so far, until the echo is out.
+    /// The prompt's tokens so far, by choice of a stream, until the echo is out.
     waiting: Vec<Option<Vec<PromptToken>>>,
 }
 
@@ -218,6 +263,22 @@ mod tests {
             |map: &Value| map.as_object().unwrap().values().map(|v| v.as_f64().unwrap()).fold(f64::MIN, f64::max);
         let greedy = tokens.iter().zip(&top).all(|(token, top)| token.as_f64().unwrap() == best(top));
         (tokens.iter().map(|v| v.as_f64().unwrap()).sum(), greedy)
+    }
+
+    #[test]
+    fn best_of_is_taken_where_it_chooses_nothing() {
+        let ask = |pairs: &str| {
+            let body = format!(r#"{{"prompt": "x", {pairs}}}"#);
+            let request: CompletionRequest = serde_json::from_str(&body).unwrap();
+            request.ask(&Sampling::default())
+        };
+        for pairs in [r#""best_of": 1"#, r#""n": 3, "best_of": 3"#, r#""n": 3, "best_of": 1"#, r#""best_of": null"#] {
+            assert!(ask(pairs).is_ok(), "{pairs}");
+        }
+        for pairs in [r#""best_of": 2"#, r#""best_of": -1"#, r#""n": 2, "best_of": 3"#] {
+            assert_eq!(ask(pairs).unwrap_err().to_json()["error"]["param"], "best_of", "{pairs}");
+        }
+        assert_eq!(ask(r#""logprobs": false"#).unwrap().logprobs, None);
     }
 
     #[test]

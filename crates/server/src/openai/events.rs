@@ -26,9 +26,9 @@ pub(crate) trait Choices: Send + 'static {
 /// Chunks of a stream that say what it costs.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usages {
-    /// One behind the others does.
+    /// A last chunk behind the others says the usage.
     pub last: bool,
-    /// Every one does, as far as it is known.
+    /// Every chunk says the usage, as far as it is known.
     pub each: bool,
 }
 

@@ -52,7 +52,7 @@ impl SharedFields {
         Ok(usages)
     }
 
-    /// Whom the request is for, to the log.
+    /// Tells the log whom the request is for.
     pub(crate) fn log(&self, model: &str, route: &str) {
         for user in [&self.user, &self.safety_identifier].into_iter().flatten() {
             tracing::debug!(user, model, "{route}");
@@ -142,8 +142,9 @@ impl<'de> Deserialize<'de> for Stop {
 impl TextOrList for Stop {
     const EXPECTED: &'static str = "a string or a list of strings";
 
+    /// The lone empty string asks for nothing.
     fn text(text: &str) -> Self {
-        Self(vec![text.to_owned()])
+        Self(if text.is_empty() { Vec::new() } else { vec![text.to_owned()] })
     }
 
     fn list<'de, A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {

@@ -124,7 +124,7 @@ pub(crate) struct Echo {
 }
 
 impl Echo {
-    /// Of a prompt with these ids, and this text if it came as one; `located` if log-probabilities are asked for.
+    /// Echo of a prompt with these ids, and this text if it came as one; `located` if log-probabilities are asked for.
     pub(crate) fn new(
         tokenizer: &Tokenizer,
         ids: &[u32],

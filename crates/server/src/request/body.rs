@@ -101,6 +101,9 @@ fn refused(path: &str, error: &serde_json::Error) -> ApiError {
     }
     let typed = text.strip_prefix("invalid type: ").or_else(|| text.strip_prefix("invalid value: "));
     let message = match typed.and_then(|rest| rest.rsplit_once(", expected ")) {
+        Some((found, "i64")) if exceeds_64_bits(found) => {
+            format!("{subject} is {}; it must fit 64 bits, signed", shorten(number(found)))
+        }
         Some((found, expected)) => format!("{subject}: expected {}, found {}", plain(expected), shorten(plain(found))),
         None => format!("{subject} {}", shorten(text)),
     };
@@ -117,13 +120,22 @@ fn param(mut path: &str) -> String {
     shorten(path).into_owned()
 }
 
+/// The number that serde found, without its kind.
+fn number(found: &str) -> &str {
+    found.split('`').nth(1).unwrap_or(found)
+}
+
+fn exceeds_64_bits(found: &str) -> bool {
+    number(found).parse::<f64>().is_ok_and(|number| number.abs() >= i64::MAX as f64)
+}
+
 /// Serde's word for a kind of value in JSON's words.
 fn plain(word: &str) -> &str {
     match word {
         "f32" => "a number",
         "i64" => "an integer",
         "u32" | "usize" => "an integer of at least 0",
-        "sequence" => "a list",
+        "sequence" | "a sequence" => "a list",
         "map" => "an object",
         other => other,
     }

@@ -141,6 +141,14 @@ impl<'de> Visitor<'de> for Neutral<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        // `{"type": "none"}` is the long form of `"none"`.
+        if self.0 == "tool_choice" {
+            while let Some(key) = map.next_key::<String>()? {
+                self.only_if(key == "type")?;
+                map.next_value_seed(Neutral(self.0))?;
+            }
+            return Ok(());
+        }
         self.only_if(map.next_key::<IgnoredAny>()?.is_none())
     }
 }

@@ -54,7 +54,7 @@ impl<'de> Deserialize<'de> for TopK {
     }
 }
 
-/// `logit_bias`: token ids to additions.
+/// `logit_bias`: token ids to additions; null adds nothing.
 #[derive(Debug, Default)]
 pub(crate) struct LogitBias(Vec<(u32, f32)>);
 
@@ -80,7 +80,9 @@ impl<'de> Deserialize<'de> for LogitBias {
                     if biases.iter().any(|(other, _)| *other == id) {
                         return Err(A::Error::custom(format!("has token {id} twice")));
                     }
-                    biases.push((id, map.next_value()?));
+                    if let Some(bias) = map.next_value()? {
+                        biases.push((id, bias));
+                    }
                 }
                 Ok(biases)
             }

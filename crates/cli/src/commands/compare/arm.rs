@@ -52,7 +52,7 @@ impl Arm {
         }
     }
 
-    /// As `--metal-opts` has it.
+    /// The list that `--metal-opts` takes.
     fn list(&self) -> String {
         match self {
             Arm::Plain | Arm::Direct | Arm::SynchronousSpill => "none".into(),
@@ -84,7 +84,7 @@ impl Questions {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Run {
     pub arm: &'static str,
-    /// From nothing to the first token: opening the device, loading, and the prompt.
+    /// Time from nothing to the first token: opening the device, loading, and the prompt.
     pub cold_ttft_ms: f64,
     /// First token of a prompt whose blocks were computed before and have been evicted since.
     pub restore_ttft_ms: f64,

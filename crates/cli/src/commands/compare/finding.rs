@@ -19,7 +19,7 @@ pub(crate) enum Figure {
 }
 
 impl Figure {
-    /// In the order of tables.
+    /// All of them, in the order of tables.
     pub(crate) const ALL: [Figure; 9] = [
         Figure::Throughput,
         Figure::ColdTtft,
@@ -68,7 +68,7 @@ struct Target {
     text: &'static str,
     /// The nearer end of the range.
     least: f64,
-    /// Points of a percentage rather than per cent of the value.
+    /// Points of a percentage rather than percent of the value.
     points: bool,
 }
 
@@ -110,7 +110,7 @@ impl Outcome {
         if target.least.is_nan() {
             return None;
         }
-        // Towards the aim is up.
+        // Toward the aim is up.
         let (low, high, aim) = match target.least < 0.0 {
             true => (-change.high, -change.low, -target.least),
             false => (change.low, change.high, target.least),
@@ -172,7 +172,7 @@ pub(crate) struct Finding {
     pub pair: Pair,
     /// Holds the true median change with probability `coverage`.
     pub interval: Interval,
-    /// Of the change: points of a percentage rather than per cent of the value.
+    /// The change is in points of a percentage rather than percent of the value.
     pub points: bool,
     /// Distance between the plain runs, nine tenths of them, in the change's unit.
     pub plain_spread: f64,
@@ -194,7 +194,7 @@ impl Finding {
     }
 }
 
-/// Of a median.
+/// Interval of a median.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Interval {
     pub low: f64,
@@ -256,7 +256,7 @@ fn each_once<T: Copy>(pairs: &[(T, T)]) -> Vec<T> {
     pairs.iter().map(|pair| pair.0).chain(last).collect()
 }
 
-/// Distance between the ends of the middle nine tenths of the values, per cent of the median or in their own unit.
+/// Distance between the ends of the middle nine tenths of the values, percent of the median or in their own unit.
 fn spread(values: &[f64], points: bool) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -24,13 +24,13 @@ struct Comparison {
     model: String,
     questions: Questions,
     repetitions: usize,
-    /// As configured: of the CPU device, 0 for one a core.
+    /// Threads of the CPU device as configured; 0 for one a core.
     threads: usize,
     device: Value,
     arms: Vec<Summary>,
     findings: Vec<Finding>,
     runs: Vec<Run>,
-    /// The plain arm's throughput against an earlier record's: file, its figure, change in per cent.
+    /// The plain arm's throughput against an earlier record's: file, its figure, change in percent.
     baseline: Option<(String, f64, f64)>,
 }
 

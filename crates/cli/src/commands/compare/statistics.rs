@@ -8,7 +8,7 @@ pub(crate) struct Median {
     pub median: f64,
     pub low: f64,
     pub high: f64,
-    /// Of the interval: 1 − 2⁻⁽ⁿ⁻¹⁾ for the whole range of n values, less for narrower ones.
+    /// Coverage of the interval: 1 − 2⁻⁽ⁿ⁻¹⁾ for the whole range of n values, less for narrower ones.
     pub coverage: f64,
 }
 
@@ -16,7 +16,7 @@ pub(crate) struct Median {
 pub(crate) const COVERAGE: f64 = 0.9;
 
 impl Median {
-    /// Of some values; the interval is one of order statistics (David and Nagaraja, Order Statistics, section 7.1). All zero
+    /// Median of some values; the interval is one of order statistics (David and Nagaraja, Order Statistics, section 7.1). All zero
     /// for no values.
     pub(crate) fn of(values: &[f64]) -> Self {
         let mut sorted = values.to_vec();

@@ -7,7 +7,7 @@ use mlx_serving_device::{Device, Op, Weight};
 /// Bytes of an f32, and of a u32.
 const WORD: u64 = 4;
 
-/// Of one call.
+/// Cost of one call.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Cost {
     /// Bytes read and written: weights as a checkpoint has them, the KV cache as the device has it, activations.
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
     use crate::commands::kernels::memory::Memory;
     use crate::commands::kernels::plan::Plan;
-    use crate::commands::kernels::rig::{Kernel, Rig};
+    use crate::commands::kernels::rig::{MeasuredOp, Rig};
     use mlx_serving_device::fake::{FakeDevice, FakeOptions};
     use mlx_serving_model::synth::{Synth, shapes};
     use std::sync::Arc;
@@ -92,7 +92,7 @@ mod tests {
             with_rig(shape.name, (&[1, 5, 130], &[1, 33]), |plan, rig, device| {
                 for case in &plan.cases {
                     let step = rig.step(case).unwrap();
-                    for (kernel, call) in Kernel::ALL.into_iter().flat_map(|kernel| [(kernel, 0), (kernel, 7)]) {
+                    for (kernel, call) in MeasuredOp::ALL.into_iter().flat_map(|kernel| [(kernel, 0), (kernel, 7)]) {
                         let op = step.op(kernel, call);
                         op.validate().unwrap();
                         assert!(cost(&op, case, device).bytes > 0, "{kernel:?} of {case:?}");
@@ -107,20 +107,20 @@ mod tests {
         with_rig("tiny-qwen2", (&[3, 128], &[128, 200]), |plan, rig, device| {
             let of = |kernel, case: &Case| cost(&rig.step(case).unwrap().op(kernel, 0), case, device);
             let [decode, _, first_chunk, next_chunk] = plan.cases[..] else { panic!("{plan:?}") };
-            let qkv = of(Kernel::Qkv, &decode);
+            let qkv = of(MeasuredOp::Qkv, &decode);
             // 128 queries, 64 keys and 64 values of 128 weights, 4 bits and a 64th of two bf16 each.
             assert_eq!(qkv.multiply_adds, 3 * 256 * 128);
             assert_eq!(qkv.bytes, 256 * 128 * 9 / 16 + 4 * (256 + 128 + 3 * (128 + 256)));
-            let gated = of(Kernel::GateUp, &decode);
+            let gated = of(MeasuredOp::GateUp, &decode);
             assert_eq!(gated.multiply_adds, 3 * 2 * 256 * 128);
             assert_eq!(gated.bytes, 2 * 256 * 128 * 9 / 16 + 4 * (128 + 3 * (128 + 256)));
-            let attend = of(Kernel::Attend, &decode);
+            let attend = of(MeasuredOp::Attend, &decode);
             // 4 heads of 32: scores and values of 128 tokens each.
             assert_eq!(attend.multiply_adds, 3 * 2 * 128 * 128);
             assert_eq!(attend.bytes, 3 * (512 * 128 + 4 * (256 + 32 + 128)));
-            assert_eq!(of(Kernel::Attend, &first_chunk).multiply_adds, 2 * 128 * (1..=128).sum::<u64>());
-            assert_eq!(of(Kernel::Attend, &next_chunk).multiply_adds, 2 * 128 * (73..=200).sum::<u64>());
-            assert_eq!(of(Kernel::LmHead, &first_chunk).multiply_adds, 512 * 128);
+            assert_eq!(of(MeasuredOp::Attend, &first_chunk).multiply_adds, 2 * 128 * (1..=128).sum::<u64>());
+            assert_eq!(of(MeasuredOp::Attend, &next_chunk).multiply_adds, 2 * 128 * (73..=200).sum::<u64>());
+            assert_eq!(of(MeasuredOp::LmHead, &first_chunk).multiply_adds, 512 * 128);
         });
     }
 }

@@ -20,7 +20,7 @@ use mlx_serving_device::{Device, Op, Result};
 use mlx_serving_model::synth::Synth;
 use plan::{Case, Plan};
 use report::{Measured, Report, Speed};
-use rig::{Kernel, Rig};
+use rig::{MeasuredOp, Rig};
 use std::io::Write;
 use std::sync::Arc;
 use timing::{recording, time};
@@ -38,7 +38,7 @@ pub(crate) fn run(context: &Context, args: &Kernels) -> Result<(), Failure> {
         (args.rows.iter().map(number).collect(), args.context.iter().map(number).collect());
     let plan = Plan::new(synth, &rows, &contexts, device.as_ref())?;
     // Beside the kernels of every case, a copy and the making of weights.
-    let bar = Bar::steps(2 + plan.cases.len() * Kernel::ALL.len());
+    let bar = Bar::steps(2 + plan.cases.len() * MeasuredOp::ALL.len());
     let (kernels, recordings) = kernels(&plan, &device, &bar)?;
     bar.step("copy");
     let copy = copy(&device).map_err(Failure::failed)?;
@@ -76,7 +76,7 @@ fn kernels(plan: &Plan, device: &Arc<dyn Device>, bar: &Bar) -> Result<(Vec<Meas
     let (mut all, mut recordings): (Vec<Measured>, Vec<f64>) = Default::default();
     for case in &plan.cases {
         let step = rig.step(case).map_err(Failure::failed)?;
-        for kernel in Kernel::ALL {
+        for kernel in MeasuredOp::ALL {
             let (rows, context) = (kernel.rows(case), kernel.context(case));
             bar.step(kernel.label());
             if all.iter().any(|m| m.is(kernel, case)) {
@@ -88,7 +88,8 @@ fn kernels(plan: &Plan, device: &Arc<dyn Device>, bar: &Bar) -> Result<(Vec<Meas
             all.push(Measured { kernel, rows, context, speed: Speed { timing, cost } });
         }
         let layers = plan.shape.layers;
-        let calls = || Kernel::ALL.into_iter().flat_map(|kernel| (0..kernel.calls(layers)).map(move |n| (kernel, n)));
+        let calls =
+            || MeasuredOp::ALL.into_iter().flat_map(|kernel| (0..kernel.calls(layers)).map(move |n| (kernel, n)));
         let recorded = recording(&queue, &|| calls().map(|(kernel, n)| step.op(kernel, n)).collect());
         recordings.push(recorded.map_err(Failure::failed)?);
     }

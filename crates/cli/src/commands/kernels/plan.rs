@@ -7,7 +7,7 @@ use mlx_serving_device::{Device, Float, WeightFormat};
 use mlx_serving_model::synth::{Shape, Synth};
 use mlx_serving_model::{BLOCK_TOKENS, Blueprint};
 
-/// From so many rows on, a step is one sequence's chunk of a prompt; below, every row is a sequence that decodes.
+/// Rows from which on a step is one sequence's chunk of a prompt; below, every row is a sequence that decodes.
 const PREFILL_ROWS: usize = 128;
 /// A step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

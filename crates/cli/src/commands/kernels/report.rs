@@ -2,7 +2,7 @@
 
 use super::cost::Cost;
 use super::plan::{Case, Plan};
-use super::rig::Kernel;
+use super::rig::MeasuredOp;
 use super::timing::Timing;
 use crate::{device, machine};
 use mlx_serving_device::DeviceInfo;
@@ -17,12 +17,12 @@ pub(super) struct Speed {
 }
 
 impl Speed {
-    /// By the median.
+    /// Gigabytes a second, by the median.
     fn gb_s(&self) -> f64 {
         self.cost.bytes as f64 / self.timing.median / 1e9
     }
 
-    /// By the median; a multiply-add is two operations.
+    /// Tera-operations a second, by the median; a multiply-add is two operations.
     fn tflop_s(&self) -> f64 {
         2.0 * self.cost.multiply_adds as f64 / self.timing.median / 1e12
     }
@@ -31,7 +31,7 @@ impl Speed {
 /// A kernel's speed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Measured {
-    pub kernel: Kernel,
+    pub kernel: MeasuredOp,
     pub rows: usize,
     /// Tokens of a sequence, where they matter.
     pub context: Option<usize>,
@@ -40,7 +40,7 @@ pub(super) struct Measured {
 
 impl Measured {
     /// True if a step of that case has this.
-    pub(super) fn is(&self, kernel: Kernel, case: &Case) -> bool {
+    pub(super) fn is(&self, kernel: MeasuredOp, case: &Case) -> bool {
         (self.kernel, self.rows, self.context) == (kernel, kernel.rows(case), kernel.context(case))
     }
 }
@@ -60,7 +60,7 @@ pub(super) struct Report<'a> {
     pub device: &'a DeviceInfo,
     pub copy: Speed,
     pub kernels: Vec<Measured>,
-    /// Of each case: seconds that the host takes to record its step.
+    /// Seconds that the host takes to record the step of each case.
     pub recordings: Vec<f64>,
 }
 
@@ -71,7 +71,7 @@ impl Report<'_> {
     }
 
     fn sum(&self, case: &Case, recording: f64) -> Sum {
-        let parts = Kernel::ALL.iter().filter_map(|&kernel| self.kernels.iter().find(|m| m.is(kernel, case)));
+        let parts = MeasuredOp::ALL.iter().filter_map(|&kernel| self.kernels.iter().find(|m| m.is(kernel, case)));
         parts.fold(Sum { recording, ..Sum::default() }, |sum, m| {
             let calls = m.kernel.calls(self.plan.shape.layers);
             Sum {

@@ -4,10 +4,10 @@ use super::memory::Memory;
 use super::plan::{Case, Plan};
 use crate::failure::Failure;
 use mlx_serving_checkpoint::Checkpoint;
-use mlx_serving_device::ops::{Copy, Epilogue, NO_HISTORY_ROW, Sample, SampleParams};
+use mlx_serving_device::ops::{Copy, Epilogue, Sample, SampleParams};
 use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Op, Point, Result, Storage};
 use mlx_serving_model::inputs::{ALIGN, Packer, Sequences};
-use mlx_serving_model::{KvCache, Model, Scratch, Source};
+use mlx_serving_model::{KvCache, LoadInputs, Model, Scratch};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 /// An op of a forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Kernel {
+pub(super) enum MeasuredOp {
     Embed,
     RopeAngles,
     Qkv,
@@ -30,8 +30,8 @@ pub(super) enum Kernel {
     Sample,
 }
 
-impl Kernel {
-    /// In the order of a step.
+impl MeasuredOp {
+    /// All of them, in the order of a step.
     pub(super) const ALL: [Self; 9] = [
         Self::Embed,
         Self::RopeAngles,
@@ -44,52 +44,52 @@ impl Kernel {
         Self::Sample,
     ];
 
-    /// For people.
+    /// Name for people.
     pub(super) fn label(self) -> &'static str {
         match self {
-            Kernel::Embed => "embed",
-            Kernel::RopeAngles => "rope angles",
-            Kernel::Qkv => "norm, q, k, v",
-            Kernel::Attend => "attend",
-            Kernel::O => "o",
-            Kernel::GateUp => "norm, gate, up",
-            Kernel::Down => "down",
-            Kernel::LmHead => "norm, lm_head",
-            Kernel::Sample => "sample",
+            MeasuredOp::Embed => "embed",
+            MeasuredOp::RopeAngles => "rope angles",
+            MeasuredOp::Qkv => "norm, q, k, v",
+            MeasuredOp::Attend => "attend",
+            MeasuredOp::O => "o",
+            MeasuredOp::GateUp => "norm, gate, up",
+            MeasuredOp::Down => "down",
+            MeasuredOp::LmHead => "norm, lm_head",
+            MeasuredOp::Sample => "sample",
         }
     }
 
     /// Calls in a step of a model with so many layers.
     pub(super) fn calls(self, layers: usize) -> usize {
         match self {
-            Kernel::Qkv | Kernel::Attend | Kernel::O | Kernel::GateUp | Kernel::Down => layers,
-            Kernel::Embed | Kernel::RopeAngles | Kernel::LmHead | Kernel::Sample => 1,
+            MeasuredOp::Qkv | MeasuredOp::Attend | MeasuredOp::O | MeasuredOp::GateUp | MeasuredOp::Down => layers,
+            MeasuredOp::Embed | MeasuredOp::RopeAngles | MeasuredOp::LmHead | MeasuredOp::Sample => 1,
         }
     }
 
     /// The step's context, if that matters.
     pub(super) fn context(self, case: &Case) -> Option<usize> {
-        (self == Kernel::Attend).then_some(case.context)
+        (self == MeasuredOp::Attend).then_some(case.context)
     }
 
     /// Rows that it works on: what follows the layers sees only each sequence's last.
     pub(super) fn rows(self, case: &Case) -> usize {
-        if matches!(self, Kernel::LmHead | Kernel::Sample) { case.sequences } else { case.rows }
+        if matches!(self, MeasuredOp::LmHead | MeasuredOp::Sample) { case.sequences } else { case.rows }
     }
 
     /// The kernel of an op of a forward pass that comes after `previous`; `None` of an op that is not measured.
     fn of(op: &Op, previous: Option<Self>) -> Option<Self> {
         Some(match op {
-            Op::Embed(_) => Kernel::Embed,
-            Op::RopeAngles(_) => Kernel::RopeAngles,
-            Op::Attend(_) => Kernel::Attend,
-            Op::Sample(_) => Kernel::Sample,
+            Op::Embed(_) => MeasuredOp::Embed,
+            Op::RopeAngles(_) => MeasuredOp::RopeAngles,
+            Op::Attend(_) => MeasuredOp::Attend,
+            Op::Sample(_) => MeasuredOp::Sample,
             Op::Linear(linear) => match linear.epilogue {
-                Epilogue::Store(_) if linear.gather.is_some() => Kernel::LmHead,
-                Epilogue::Store(_) => Kernel::Qkv,
-                Epilogue::Gated(..) => Kernel::GateUp,
-                Epilogue::Add(_) if previous == Some(Kernel::Attend) => Kernel::O,
-                Epilogue::Add(_) => Kernel::Down,
+                Epilogue::Store(_) if linear.gather.is_some() => MeasuredOp::LmHead,
+                Epilogue::Store(_) => MeasuredOp::Qkv,
+                Epilogue::Gated(..) => MeasuredOp::GateUp,
+                Epilogue::Add(_) if previous == Some(MeasuredOp::Attend) => MeasuredOp::O,
+                Epilogue::Add(_) => MeasuredOp::Down,
             },
             Op::Copy(_) | Op::Observe(_) => return None,
         })
@@ -122,7 +122,7 @@ pub(super) struct Rig<'a> {
     model: Model,
     cache: KvCache,
     scratch: Scratch,
-    /// After all that was allocated by it.
+    /// Its memory, released after all that was allocated by it.
     memory: Memory<'a>,
 }
 
@@ -148,14 +148,14 @@ impl<'a> Rig<'a> {
                 self.run(&kept.0)?;
             }
             for op in kept.0 {
-                let kernel = Kernel::of(&op, last);
+                let kernel = MeasuredOp::of(&op, last);
                 if let Some(kernel) = kernel {
                     step.0[kernel as usize].push(op);
                 }
                 last = kernel;
             }
         }
-        match Kernel::ALL.iter().find(|&&kernel| step.0[kernel as usize].is_empty()) {
+        match MeasuredOp::ALL.iter().find(|&&kernel| step.0[kernel as usize].is_empty()) {
             Some(kernel) => Err(DeviceError::CommandFailed(format!("this model has no {}", kernel.label()))),
             None => Ok(step),
         }
@@ -173,9 +173,8 @@ impl<'a> Rig<'a> {
             let first = (block + i * blocks) as u32;
             sequences.push(tokens, case.start(), case.context, first..first + blocks as u32);
         }
-        let greedy =
-            SampleParams { top_p: 1.0, repetition: 1.0, history_row: NO_HISTORY_ROW, ..bytemuck::Zeroable::zeroed() };
-        let (params, no_biases, sampled) = (vec![greedy; case.sequences], [0u32; 2], vec![0u32; case.sequences]);
+        let (params, no_biases, sampled) =
+            (vec![SampleParams::GREEDY; case.sequences], [0u32; 2], vec![0u32; case.sequences]);
         let bytes = sequences.bytes() + size_of_val(&params[..]) as u64 + 4 * sampled.len() as u64 + 3 * ALIGN;
         let (device, unified) = (self.memory.device, self.memory.device.info().unified_memory);
         let host = device.new_buffer(bytes, Storage::Shared)?;
@@ -211,7 +210,7 @@ impl<'a> Rig<'a> {
 
 fn load(plan: &Plan, checkpoint: Checkpoint, memory: &Memory<'_>) -> Result<(Model, KvCache, Scratch), Failure> {
     let (layer, device) = (&memory.layer, memory.device.as_ref());
-    let model = Model::load(Source {
+    let model = Model::load(LoadInputs {
         checkpoint: Arc::new(checkpoint),
         device: memory.device,
         allocate: layer.allocate.as_ref(),
@@ -229,11 +228,11 @@ fn load(plan: &Plan, checkpoint: Checkpoint, memory: &Memory<'_>) -> Result<(Mod
 
 /// The ops of a case's steps, by kernel.
 #[derive(Default)]
-pub(super) struct Step([Vec<Op>; Kernel::ALL.len()]);
+pub(super) struct Step([Vec<Op>; MeasuredOp::ALL.len()]);
 
 impl Step {
     /// The n-th call of a kernel: calls take the layers in turn.
-    pub(super) fn op(&self, kernel: Kernel, n: usize) -> Op {
+    pub(super) fn op(&self, kernel: MeasuredOp, n: usize) -> Op {
         let ops = &self.0[kernel as usize];
         ops[n % ops.len()].clone()
     }

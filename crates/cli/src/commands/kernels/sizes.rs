@@ -42,7 +42,7 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// Of the widest layer and the longest case.
+    /// Sizes for the widest layer and the longest case.
     pub(super) fn of(extent: &Extent, model: &Blueprint, device: &dyn Device) -> Result<Self> {
         let bytes = |rows, cols| weight_bytes(device, &WeightSpec { rows, cols, format: extent.format });
         let (mut layer, mut gate, mut wide) = (0, 0, model.hidden);

@@ -10,7 +10,7 @@ const TARGET: Duration = Duration::from_millis(20);
 const MAX_CALLS: usize = 1000;
 /// Command buffers that count.
 const RUNS: usize = 7;
-/// After this long, those that were timed must do.
+/// Time after which the runs that were timed must do.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Steps recorded, an odd number.
 const RECORDINGS: usize = 21;

@@ -16,7 +16,7 @@ struct Bench {
 }
 
 fn scheduler(rows: usize, sequences: usize, blocks: usize) -> Bench {
-    let scheduler = Scheduler::new(Limits { rows, sequences }, BlockPool::new(blocks, None), true);
+    let scheduler = Scheduler::new(StepLimits { rows, sequences }, BlockPool::new(blocks, None), true);
     Bench { scheduler, metrics: Metrics::new(4096), readers: HashMap::new() }
 }
 

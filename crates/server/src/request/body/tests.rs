@@ -49,7 +49,8 @@ fn the_field_at_fault_is_named() {
         (r#"{"prompt": ["a", 1]}"#, "prompt"),
         (r#"{"prompt": [-1]}"#, "prompt"),
         (r#"{"prompt": "x", "logprobs": -1}"#, "logprobs"),
-        (r#"{"prompt": "x", "best_of": 2}"#, "best_of"),
+        (r#"{"prompt": "x", "best_of": "x"}"#, "best_of"),
+        (r#"{"prompt": "x", "logprobs": true}"#, "logprobs"),
     ] {
         assert_eq!(error::<CompletionRequest>(body)["error"]["param"], param, "{body}");
     }
@@ -139,6 +140,10 @@ fn values_that_ask_for_nothing_are_taken_everywhere() {
     }
     for pair in [
         r#""best_of": 1"#,
+        r#""stop": """#,
+        r#""tool_choice": {"type": "none"}"#,
+        r#""tool_choice": {"type": "auto"}"#,
+        r#""logit_bias": {"5": null}"#,
         r#""service_tier": "default""#,
         r#""modalities": ["text"]"#,
         r#""verbosity": "medium""#,
@@ -153,6 +158,24 @@ fn values_that_ask_for_nothing_are_taken_everywhere() {
         let body = format!(r#"{{"messages": [{{"role": "user", "content": "x"}}], {pair}}}"#);
         assert!(parse::<ChatRequest>(body.as_bytes()).is_ok(), "{body}");
     }
+}
+
+#[test]
+fn a_lone_empty_stop_and_false_logprobs_ask_for_nothing() {
+    let chat = |stop: &str| format!(r#"{{"messages": [], "stop": {stop}}}"#);
+    let stop = parse::<ChatRequest>(chat("\"\"").as_bytes()).map_err(|e| e.to_json()).unwrap().shared.stop;
+    assert!(stop.unwrap().0.is_empty());
+    for refused in ["[\"\"]", "[\"a\", \"\"]"] {
+        assert_eq!(error::<ChatRequest>(&chat(refused))["error"]["param"], "stop");
+    }
+    for (body, param) in [
+        (r#"{"messages": [], "tool_choice": {"type": "function"}}"#, "tool_choice.type"),
+        (r#"{"messages": [], "tool_choice": {"type": "none", "x": 1}}"#, "tool_choice"),
+        (r#"{"messages": [], "anything": {"type": "none"}}"#, "anything"),
+    ] {
+        assert_eq!(error::<ChatRequest>(body)["error"]["param"], param, "{body}");
+    }
+    assert!(parse::<CompletionRequest>(br#"{"prompt": "x", "logprobs": false}"#).is_ok());
 }
 
 #[test]
@@ -213,6 +236,11 @@ fn values_that_ask_for_something_are_refused_in_one_sentence() {
 fn types_are_named_as_json_names_them() {
     for (body, message) in [
         (r#"{"messages": [], "n": 1.5}"#, "n: expected an integer, found floating point `1.5`"),
+        (
+            r#"{"messages": [], "seed": 9223372036854775808}"#,
+            "seed is 9223372036854775808; it must fit 64 bits, signed",
+        ),
+        (r#"{"messages": [], "seed": 1.5}"#, "seed: expected an integer, found floating point `1.5`"),
         (r#"{"messages": [], "temperature": []}"#, "temperature: expected a number, found a list"),
         (r#"{"messages": [[]]}"#, "messages[0]: expected an object, found a list"),
         ("[]", "the body: expected an object, found a list"),

@@ -1,27 +1,14 @@
 use crate::schedule::plan::Plan;
+use crate::step::failure::Refusal;
 use mlx_serving_device::ops::Observe;
-use mlx_serving_device::{Buffer, DeviceError, Encoder, Op, Result, Storage};
+use mlx_serving_device::{Buffer, Encoder, Op, Result, Storage};
 use mlx_serving_metal_layer::{Allocate, Allocation};
-
-/// Failure to submit a step.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub error: DeviceError,
-    /// The sequence that alone asked for what was refused.
-    pub sequence: Option<u64>,
-}
 
 /// Token counts of the sequences that penalize, a row for each; allocated when the first of them comes.
 pub(crate) struct History {
     counts: Option<Allocation>,
     rows: usize,
     vocab: usize,
-}
-
-impl From<DeviceError> for Refusal {
-    fn from(error: DeviceError) -> Self {
-        Self { error, sequence: None }
-    }
 }
 
 impl History {

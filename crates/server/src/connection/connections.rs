@@ -9,7 +9,7 @@ const EXTRA: usize = 16;
 
 /// All open connections.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub(crate) struct Connections {
     bound: usize,
     inner: Mutex<Inner>,
 }
@@ -28,17 +28,17 @@ struct Open {
     extra: bool,
 }
 
-/// A connection's place in the registry; released when dropped.
+/// A connection's place in the table; released when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
-    registry: Arc<Registry>,
+    connections: Arc<Connections>,
     id: u64,
     pub activity: Arc<Activity>,
     /// All others are busy: this one is beyond the bound, and may only probe.
     pub extra: bool,
 }
 
-impl Registry {
+impl Connections {
     pub(crate) fn new(bound: usize) -> Arc<Self> {
         Arc::new(Self { bound: bound.max(1), inner: Mutex::default() })
     }
@@ -61,7 +61,7 @@ impl Registry {
         inner.next += 1;
         inner.extras += usize::from(extra);
         inner.open.insert(id, Open { activity: activity.clone(), extra });
-        Some(Place { registry: self.clone(), id, activity, extra })
+        Some(Place { connections: self.clone(), id, activity, extra })
     }
 
     /// Asks the connection that is idle longest to close; false if none is.
@@ -87,7 +87,7 @@ impl Place {
     /// Leaves the place to others: from here on this connection is beyond the bound.
     pub(crate) fn leave(&mut self) {
         if !std::mem::replace(&mut self.extra, true) {
-            let mut inner = self.registry.inner();
+            let mut inner = self.connections.inner();
             inner.extras += 1;
             if let Some(open) = inner.open.get_mut(&self.id) {
                 open.extra = true;
@@ -99,7 +99,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.activity.ended();
-        let mut inner = self.registry.inner();
+        let mut inner = self.connections.inner();
         inner.extras -= usize::from(self.extra);
         inner.open.remove(&self.id);
     }
@@ -112,18 +112,18 @@ mod tests {
 
     #[tokio::test]
     async fn the_longest_idle_makes_room_and_busy_ones_never_do() {
-        let registry = Registry::new(2);
-        let busy = registry.enter().unwrap();
+        let connections = Connections::new(2);
+        let busy = connections.enter().unwrap();
         busy.activity.begin(Version::HTTP_11, false).await;
-        let idle = registry.enter().unwrap();
-        let newer = registry.enter().unwrap();
+        let idle = connections.enter().unwrap();
+        let newer = connections.enter().unwrap();
         assert!(!newer.extra);
         tokio::time::timeout(std::time::Duration::from_secs(5), idle.activity.closed()).await.expect("it makes room");
         drop(idle);
         newer.activity.begin(Version::HTTP_11, false).await;
-        let probe = registry.enter().unwrap();
+        let probe = connections.enter().unwrap();
         assert!(probe.extra, "nobody is idle");
-        let more: Vec<_> = std::iter::from_fn(|| registry.enter()).collect();
+        let more: Vec<_> = std::iter::from_fn(|| connections.enter()).collect();
         assert_eq!(more.len(), EXTRA + 2 - 3);
         assert!(more.iter().all(|place| place.extra), "idle as they are, they make no room for requests");
         tokio::time::timeout(std::time::Duration::from_secs(5), probe.activity.closed())
@@ -131,12 +131,12 @@ mod tests {
             .expect("for other probes");
         drop(busy);
         drop(probe);
-        assert!(!registry.enter().unwrap().extra, "room for a request, whatever the probes");
+        assert!(!connections.enter().unwrap().extra, "room for a request, whatever the probes");
         drop((newer, more));
-        let mut last = [registry.enter().unwrap(), registry.enter().unwrap()];
+        let mut last = [connections.enter().unwrap(), connections.enter().unwrap()];
         last.iter_mut().for_each(Place::leave);
-        assert!(!registry.enter().unwrap().extra, "both have left their places");
+        assert!(!connections.enter().unwrap().extra, "both have left their places");
         drop(last);
-        assert!(registry.inner().open.is_empty() && registry.inner().extras == 0);
+        assert!(connections.inner().open.is_empty() && connections.inner().extras == 0);
     }
 }
