@@ -51,7 +51,7 @@ fn sampling() -> Vec<(Value, &'static str)> {
         ("frequency_penalty", vec![json!(-3), json!(2.5)]),
         ("max_tokens", vec![json!(-1), json!(1_000_000), json!(i64::MAX), json!("many")]),
         ("n", vec![json!(0), json!(-1), json!(17), json!(i64::MAX), json!(1.5)]),
-        ("stop", vec![json!(["a", "b", "c", "d", "e"]), json!(""), json!(["a", ""]), json!([1])]),
+        ("stop", vec![json!(["a", "b", "c", "d", "e"]), json!([""]), json!(["a", ""]), json!([1])]),
         ("seed", vec![json!(1.5), json!(u64::MAX), json!("x")]),
         (
             "logit_bias",

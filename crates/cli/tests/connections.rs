@@ -225,15 +225,19 @@ fn one_connection_serves_probes_and_requests_in_order() {
 }
 
 #[test]
-fn failing_probes_are_one_line_a_second() {
+fn requests_that_fail_are_one_line_a_second_and_probes_that_are_told_not_now_none() {
     let server = Server::start(&["--device", "cpu"]);
     let busy = r#"{"prompt": "x", "max_tokens": 1900, "ignore_eos": true, "stream": true}"#;
     let _stream = server.open("/v1/completions", &serde_json::from_str(busy).unwrap(), 100);
     server.signal("TERM");
     let start = Instant::now();
     server.until("draining", |s| probe(s, "/ready").0 == 503);
-    (0..100).for_each(|_| assert_eq!(probe(&server, "/ready").0, 503));
+    let question = serde_json::from_str(QUESTION).unwrap();
+    for _ in 0..50 {
+        assert_eq!(probe(&server, "/ready").0, 503);
+        assert_eq!(server.post("/v1/completions", &question).0, 503);
+    }
     let lines: Vec<String> = server.lines().into_iter().filter(|line| line.contains("503")).collect();
     assert!(!lines.is_empty() && lines.len() as u64 <= start.elapsed().as_secs() + 2, "{lines:#?}");
-    assert!(lines.iter().all(|line| line.contains("GET") && line.contains("/ready")), "{lines:#?}");
+    assert!(lines.iter().all(|line| line.contains("POST") && line.contains("/v1/completions")), "{lines:#?}");
 }

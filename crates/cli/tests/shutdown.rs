@@ -105,7 +105,7 @@ fn a_second_signal_ends_it_at_once_and_says_so() {
         "{:?}",
         server.lines()
     );
-    assert!(server.logged("stopped at once by a second signal (SIGINT): 1 answers were cut"), "{:?}", server.lines());
+    assert!(server.logged("stopped at once by a second signal (SIGINT): 1 answer was cut"), "{:?}", server.lines());
     assert!(!file.exists());
 }
 
