@@ -8,7 +8,7 @@ pub struct Rope {
     pub dims: usize,
     /// Base of the frequencies.
     pub theta: f64,
-    /// Pairs are neighbors (x[2i], x[2i + 1]) rather than halves (x[i], x[i + dims / 2]).
+    /// Pairs are neighbors (`x[2i]`, `x[2i + 1]`) rather than halves (`x[i]`, `x[i + dims / 2]`).
     pub interleaved: bool,
     /// Scaling of positions beyond the trained context.
     pub scaling: Scaling,
