@@ -5,7 +5,7 @@
 
 OLD and NEW are binaries; a name says which commit one is of. Measured are prefill and decode of one stream and decode of eight, on a
 random model of the shape at 4 bits, and the time of a whole process that loads the bundled model and prints one token, without and with
-all optimizations. Writes benches/records/DATE-two-builds-CPU.json with each pair. Only Python's standard library.
+all optimizations. Both get one configuration, so that other defaults are no other speed. Writes benches/records/DATE-two-builds-CPU.json with each pair. Only Python's standard library.
 """
 
 import argparse
@@ -21,20 +21,24 @@ from pathlib import Path
 from vs_llama import RECORDS, ROOT, cpu_name, run
 
 
+CONFIGURATION = "engine: { max_batch_rows: 512 }\n"
+
+
 def throughput(binary, folder, threads, prompt_tokens, max_tokens, concurrency):
     with tempfile.TemporaryDirectory() as out:
         report = Path(out) / "report.json"
-        load = ["-q", max(3, concurrency), "--prompt-tokens", prompt_tokens, "--max-tokens", max_tokens, "--concurrency", concurrency]
+        load = ["--config", folder.parent / "runtime.yaml", "-q", max(3, concurrency), "--prompt-tokens", prompt_tokens, "--max-tokens", max_tokens, "--concurrency", concurrency]
         run([binary, "bench", "throughput", "-m", folder, "--device", "cpu", "--threads", threads, *load, "--output", report])
         return json.loads(report.read_text())
 
 
-def first_token(binary, optimizations):
-    command = [binary, "generate", "--raw", "-p", "Ownership is", "--max-tokens", "1", "--device", "cpu", "--metal-opts", optimizations]
+def first_token(binary, folder, optimizations):
+    command = [binary, "generate", "--config", folder.parent / "runtime.yaml", "-m", ROOT / "models/rustbook-5m-4bit", "--raw",
+               "-p", "Ownership is", "--max-tokens", "1", "--device", "cpu", "--metal-opts", optimizations]
     times = []
     for _ in range(5):
         start = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+        subprocess.run(command, check=True, capture_output=True)
         times.append(time.perf_counter() - start)
     return 1 / statistics.median(times)
 
@@ -45,8 +49,8 @@ def measure(binary, folder, threads):
         "prefill of one stream, tokens/s": alone["prefill_tok_s"],
         "decode of one stream, tokens/s": alone["decode_tok_s"],
         "eight streams, tokens/s": throughput(binary, folder, threads, 32, 64, 8)["throughput_tok_s"],
-        "process to first token, none, 1/s": first_token(binary, "none"),
-        "process to first token, all, 1/s": first_token(binary, "all"),
+        "process to first token, none, 1/s": first_token(binary, folder, "none"),
+        "process to first token, all, 1/s": first_token(binary, folder, "all"),
     }
 
 
@@ -77,6 +81,7 @@ def main():
     old, new = args.old.resolve(), args.new.resolve()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / args.shape
+        (Path(scratch) / "runtime.yaml").write_text(CONFIGURATION)
         run([new, "bench", "synth", "--shape", args.shape, "--bits", 4, "--group-size", 64, "--out", folder])
         pairs = []
         for n in range(args.pairs):
@@ -89,7 +94,7 @@ def main():
         "benchmark": "two builds",
         "date": date,
         "builds": dict(zip(("old", "new"), args.names)),
-        "settings": {"pairs": args.pairs, "shape": args.shape, "threads": args.threads},
+        "settings": {"configuration": CONFIGURATION.strip(), "pairs": args.pairs, "shape": args.shape, "threads": args.threads},
         "machine": {"cpu": cpu, "cores": os.cpu_count()},
         "summary": summarize(pairs),
         "pairs": pairs,
