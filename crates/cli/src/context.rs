@@ -1,4 +1,4 @@
-//! What every command has at hand, and writes.
+//! State that every command has at hand, and its output.
 
 use crate::failure::Failure;
 use crate::load;

@@ -1,4 +1,4 @@
-//! Where each value of the configuration came from: a file, a flag, the environment.
+//! Origins of the configuration's values: a file, a flag, the environment.
 
 use crate::args::{Arithmetic, Common, LogFormat};
 use crate::failure::Failure;

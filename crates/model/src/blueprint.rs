@@ -1,4 +1,4 @@
-//! What a model is made of, as data: an architecture writes it, loading and forward passes follow it.
+//! The parts of a model as data: an architecture writes it, loading and forward passes follow it.
 
 use crate::rope::Rope;
 

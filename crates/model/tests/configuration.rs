@@ -269,7 +269,7 @@ fn the_bundled_model_is_what_its_card_says() {
     assert_eq!((model.ropes[0].theta, &model.ropes[0].scaling), (10_000.0, &Scaling::None));
 }
 
-/// What each architecture has that the others have not.
+/// Quirks of each architecture that the others do not share.
 #[test]
 fn architectures_differ_in_their_defaults_and_quirks() {
     let keys = json!({ "tie_word_embeddings": null, "rope_theta": 5000, "head_dim": 64, "attention_bias": null,

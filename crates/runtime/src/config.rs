@@ -317,7 +317,7 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// Syntax, unknown key, wrong type or value out of range, with its place.

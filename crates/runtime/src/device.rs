@@ -101,12 +101,12 @@ type Opener = Box<dyn Fn(Choice, &Engine) -> Result<Arc<dyn Device>, RuntimeErro
 /// submitted before the copy that it waits for, and a queue that waits in order holds the steps of the other engines up until then; two
 /// engines of which each waits behind the other would wait for ever. With the blit queue, each model therefore has a device of its own.
 pub(crate) struct Devices {
-    open: Mutex<HashMap<Choice, Shared>>,
+    open: Mutex<HashMap<Choice, OpenDevice>>,
     opener: Opener,
 }
 
 /// A device in the table, which does not keep it open.
-struct Shared {
+struct OpenDevice {
     device: Weak<dyn Device>,
     lost: Arc<OnceLock<String>>,
 }
@@ -161,7 +161,7 @@ impl Devices {
     fn share(&self, choice: Choice, engine: &Engine) -> Result<Lease, RuntimeError> {
         // Held while one is opened: whoever comes meanwhile gets the same.
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(Shared { device, lost }) = open.get(&choice)
+        if let Some(OpenDevice { device, lost }) = open.get(&choice)
             && let Some(device) = device.upgrade()
         {
             // Others may compute on it: it is as late as a step may be.
@@ -177,7 +177,7 @@ impl Devices {
             }
         }
         let lease = Lease::new((self.opener)(choice, engine)?);
-        open.insert(choice, Shared { device: Arc::downgrade(&lease.device), lost: lease.lost.clone() });
+        open.insert(choice, OpenDevice { device: Arc::downgrade(&lease.device), lost: lease.lost.clone() });
         Ok(lease)
     }
 }

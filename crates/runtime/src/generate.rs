@@ -1,4 +1,4 @@
-//! What a public face of the project needs of a model.
+//! The part of a model that servers see.
 
 use crate::prompt::{Input, PromptError};
 use futures::stream::BoxStream;

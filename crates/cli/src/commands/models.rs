@@ -64,7 +64,7 @@ fn as_row(model: &CachedModel) -> [String; 5] {
     [model.id.to_string(), revision, size, used, format!("{}{note}", model.path.display())]
 }
 
-/// When, in RFC 3339 and UTC.
+/// Time of the last use, in RFC 3339 and UTC.
 fn last_used(model: &CachedModel) -> Option<String> {
     jiff::Timestamp::try_from(model.last_used?).ok()?.round(jiff::Unit::Second).ok().map(|time| time.to_string())
 }

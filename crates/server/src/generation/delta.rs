@@ -1,4 +1,4 @@
-//! What a model answers, in no dialect.
+//! A model's answer, in no dialect.
 
 use super::ask::Names;
 use crate::error::ApiError;

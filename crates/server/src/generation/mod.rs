@@ -4,7 +4,7 @@
 //! here and the same for all: prompts are encoded off the runtime's threads, the requests submitted, the choices' events merged into
 //! [`Delta`]s, whole answers collected and counted, tokens added up, and errors given the client's names of parameters.
 //!
-//! What models will say beyond text, such as reasoning, becomes a variant of [`Delta`], which every writer then has to write.
+//! Output beyond text, such as reasoning, becomes a variant of [`Delta`], which every writer then has to write.
 
 mod ask;
 mod delta;

@@ -140,7 +140,7 @@ impl Served {
     }
 }
 
-/// What comes until the text is there, or the server closes.
+/// Reads until the text is there, or the server closes.
 async fn read_until(socket: &mut TcpStream, text: Option<&str>) -> String {
     let mut seen = Vec::new();
     let reading = async {
