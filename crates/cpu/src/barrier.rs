@@ -63,7 +63,7 @@ impl Barrier {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize;
@@ -107,8 +107,8 @@ mod tests {
     }
 }
 
-/// `RUSTFLAGS="--cfg loom" cargo test -p mlx-serving-cpu --lib --release loom`
-#[cfg(all(test, loom))]
+/// `cargo test -p mlx-serving-cpu --features loom --lib loom`
+#[cfg(all(test, feature = "loom"))]
 mod loom_tests {
     use super::*;
     use loom::cell::UnsafeCell;

@@ -1,8 +1,8 @@
 //! The atomics of the barrier, which loom can replace.
 
-#[cfg(loom)]
+#[cfg(feature = "loom")]
 pub(crate) use loom::sync::atomic;
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub(crate) use std::sync::atomic;
 
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ const SPINS: u32 = 4000;
 /// Time for which a waiter keeps a core, offering it to others all the while. Not measured.
 const AWAKE: Duration = Duration::from_micros(200);
 /// Time that a waiter sleeps at a time after that. Not measured.
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 const NAP: Duration = Duration::from_micros(50);
 
 /// Waits until `done`, for others that are at work: spins, then yields, and after [`AWAKE`] naps, so that a core short of
 /// threads is never held up by a waiter.
-#[cfg(not(loom))]
+#[cfg(not(feature = "loom"))]
 pub(crate) fn wait_until(done: impl Fn() -> bool) {
     if !awake_until(&done) {
         while !done() {
@@ -27,7 +27,7 @@ pub(crate) fn wait_until(done: impl Fn() -> bool) {
 }
 
 /// Model checking has no time.
-#[cfg(loom)]
+#[cfg(feature = "loom")]
 pub(crate) fn wait_until(done: impl Fn() -> bool) {
     while !done() {
         loom::thread::yield_now();

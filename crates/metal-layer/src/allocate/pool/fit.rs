@@ -113,5 +113,5 @@ struct Placed {
     outside_bytes: u64,
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests;

@@ -213,9 +213,9 @@ impl<J> Gate<J> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(feature = "loom")))]
 mod tests;
 
-/// `RUSTFLAGS="--cfg loom" cargo test -p mlx-serving-metal-layer --lib --release loom`
-#[cfg(all(test, loom))]
+/// `cargo test -p mlx-serving-metal-layer --features loom --lib loom`
+#[cfg(all(test, feature = "loom"))]
 mod loom_tests;
