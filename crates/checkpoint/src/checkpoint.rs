@@ -1,10 +1,10 @@
 use crate::quantization::Quantization;
 use crate::shard::Shard;
-use crate::{CheckpointError, Config, GenerationDefaults, file, json};
+use crate::weights::WeightFiles;
+use crate::{CheckpointError, Config, GenerationDefaults, file};
 use safetensors::Dtype;
-use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// An open checkpoint: configuration, and files whose tensors are read on demand.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct Checkpoint {
     shards: Vec<Shard>,
     /// Tensor → its shard.
     tensors: BTreeMap<String, usize>,
+    warnings: Vec<String>,
 }
 
 /// A tensor's entry in its file's header.
@@ -48,13 +49,6 @@ pub enum LinearFormat {
     },
 }
 
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 const FLOATS: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
 
 impl Checkpoint {
@@ -62,18 +56,28 @@ impl Checkpoint {
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
         file::refuse_special_in(dir)?;
         let config = Config::read(&dir.join("config.json"))?;
-        let generation = GenerationDefaults::read(&dir.join("generation_config.json"))?;
-        let (shards, tensors) = match json::read_optional::<Index>(&dir.join(INDEX))? {
-            Some(index) => sharded(dir, &index)?,
-            None => single(dir)?,
-        };
-        Ok(Self { config, generation, dir: dir.to_owned(), shards, tensors })
+        let mut warnings = Vec::new();
+        let generation = GenerationDefaults::read(&dir.join("generation_config.json"), &mut warnings)?;
+        let (shards, tensors) = shards(dir, &mut warnings)?;
+        if config.quantization.is_empty() && tensors.keys().any(|name| name.ends_with(".scales")) {
+            let path = dir.join("config.json");
+            warnings.push(format!(
+                "{} has no quantization: the shapes of the tensors tell bits and groups",
+                path.display()
+            ));
+        }
+        Ok(Self { config, generation, dir: dir.to_owned(), shards, tensors, warnings })
     }
 
     /// A checkpoint without files.
     pub(crate) fn generated(config: Config, generation: GenerationDefaults, shard: Shard) -> Self {
         let (shards, tensors) = only(shard);
-        Self { config, generation, dir: PathBuf::new(), shards, tensors }
+        Self { config, generation, dir: PathBuf::new(), shards, tensors, warnings: Vec::new() }
+    }
+
+    /// Files that are not read, or not as they were meant: sentences for people, each with its file.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The folder; empty for a checkpoint without files.
@@ -134,29 +138,31 @@ impl Checkpoint {
         self.tensor(name, &[len], &FLOATS)
     }
 
-    /// The weight of a module of shape (`rows`, `cols`). Quantized if the module has scales, as in mlx-lm; its parameters then
-    /// come from `config.json`, overrides included.
+    /// The weight of a module of shape (`rows`, `cols`). Quantized if the module has scales, as in mlx-lm; its bits and group size are
+    /// those that `config.json` has under the module's name, else those of its tensors' shapes.
     pub fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<LinearFormat, CheckpointError> {
-        let weight = format!("{module}.weight");
-        let scales = format!("{module}.scales");
-        if !self.tensors.contains_key(&scales) {
+        let [weight, scales, biases] = ["weight", "scales", "biases"].map(|tensor| format!("{module}.{tensor}"));
+        let Some(scale) = self.get(&scales) else {
             let dtype = self.tensor(&weight, &[rows, cols], &FLOATS)?.dtype;
             return Ok(LinearFormat::Dense { dtype });
-        }
-        let config = self.dir.join("config.json");
-        let Some(quantization) = self.config.quantization.as_ref().and_then(|plan| plan.of(module)) else {
-            let expected = format!("parameters for {module}, which has scales");
-            return Err(CheckpointError::config(&config, "quantization", "missing or false", expected));
         };
-        let (group, bits) = (usize::from(quantization.group_size), usize::from(quantization.bits));
-        if !cols.is_multiple_of(group) {
-            let expected = format!("a divisor of {cols}, the width of {module}");
-            return Err(CheckpointError::config(&config, "quantization.group_size", group, expected));
+        let plan = &self.config.quantization;
+        let named = plan.of(module)?;
+        if scale.dtype == Dtype::U8 {
+            return Err(plan.other_mode(module));
         }
+        let Some(packed) = self.get(&weight) else { return Err(self.missing(&weight)) };
+        let width = |tensor: &TensorInfo<'_>| if let [_, width] = tensor.shape { *width } else { 0 };
+        let quantization = named.or_by_shape(cols, width(&packed), width(&scale)).map_err(|expected| {
+            let (path, tensor) = (self.path_of(&weight).to_owned(), weight.clone());
+            let found = format!("{:?} {:?} with scales of {:?}", packed.dtype, packed.shape, scale.shape);
+            CheckpointError::Tensor { path, tensor, found, expected }
+        })?;
+        let (group, bits) = (usize::from(quantization.group_size), usize::from(quantization.bits));
         self.tensor(&weight, &[rows, cols * bits / 32], &[Dtype::U32])?;
         let side = [rows, cols / group];
         let scale_dtype = self.tensor(&scales, &side, &FLOATS)?.dtype;
-        self.tensor(&format!("{module}.biases"), &side, &[scale_dtype])?;
+        self.tensor(&biases, &side, &[scale_dtype])?;
         Ok(LinearFormat::Quantized { quantization, scale_dtype })
     }
 
@@ -173,53 +179,43 @@ impl Checkpoint {
 
 type Shards = (Vec<Shard>, BTreeMap<String, usize>);
 
-fn single(dir: &Path) -> Result<Shards, CheckpointError> {
-    Shard::open(&dir.join(SINGLE)).map(only)
-}
-
 fn only(shard: Shard) -> Shards {
     let tensors = shard.names().into_iter().map(|name| (name, 0)).collect();
     (vec![shard], tensors)
 }
 
-fn sharded(dir: &Path, index: &Index) -> Result<Shards, CheckpointError> {
-    let path = dir.join(INDEX);
-    let mut shards: Vec<Shard> = Vec::new();
-    let mut files: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut tensors = BTreeMap::new();
-    for (name, file) in &index.weight_map {
-        let shard = match files.get(file.as_str()) {
-            Some(&i) => i,
-            None => {
-                let plain = Path::new(file).components().eq([Component::Normal(file.as_ref())]);
-                if !plain {
-                    let message = format!("weight_map names the file {file:?}; shards lie beside the index");
-                    return Err(CheckpointError::Json { path, message });
-                }
-                shards.push(Shard::open(&dir.join(file))?);
-                files.insert(file, shards.len() - 1);
-                shards.len() - 1
+/// Opens the files of weights, and those beside them that have nothing but further tensors.
+fn shards(dir: &Path, warnings: &mut Vec<String>) -> Result<Shards, CheckpointError> {
+    let files = WeightFiles::find(dir)?;
+    warnings.extend(files.warning);
+    let (mut shards, mut tensors) = (Vec::<Shard>::new(), BTreeMap::new());
+    for file in &files.names {
+        let shard = Shard::open(&dir.join(file))?;
+        for name in shard.names() {
+            if let Some(other) = tensors.insert(name.clone(), shards.len()) {
+                let (path, other) = (shard.path().to_owned(), shards[other].path().to_owned());
+                return Err(CheckpointError::Twice { path, other, tensor: name });
+            }
+        }
+        shards.push(shard);
+    }
+    for file in &files.beside {
+        let path = dir.join(file);
+        let shard = match Shard::open(&path) {
+            Ok(shard) => shard,
+            Err(error) => {
+                warnings.push(format!("not read, because the model has its weights from other files: {error}"));
+                continue;
             }
         };
-        if shards[shard].info(name).is_none() {
-            return Err(CheckpointError::Missing { path: shards[shard].path().to_owned(), tensor: name.clone() });
+        let names = shard.names();
+        if let Some((name, &other)) = names.iter().find_map(|name| tensors.get_key_value(name)) {
+            let other = shards[other].path().display();
+            warnings.push(format!("{} is not read: {other} has its tensor {name} too", path.display()));
+            continue;
         }
-        tensors.insert(name.clone(), shard);
-    }
-    // Tensors that the index does not know of would be lost silently.
-    for (i, shard) in shards.iter().enumerate() {
-        for name in shard.names() {
-            match tensors.get(&name) {
-                Some(&other) if other == i => {}
-                Some(&other) => {
-                    let message = format!("tensor {name} is in {} too", shards[other].path().display());
-                    return Err(CheckpointError::Format { path: shard.path().to_owned(), message });
-                }
-                None => {
-                    tensors.insert(name, i);
-                }
-            }
-        }
+        tensors.extend(names.into_iter().map(|name| (name, shards.len())));
+        shards.push(shard);
     }
     Ok((shards, tensors))
 }

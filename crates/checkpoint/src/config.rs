@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     /// Tokens that end an answer, as far as this file names them, perhaps beyond the vocabulary.
     pub eos_token_ids: Vec<u32>,
-    /// Quantization of the modules, if any is quantized.
-    pub quantization: Option<QuantizationPlan>,
+    /// Quantization of the modules, as far as this file says.
+    pub quantization: QuantizationPlan,
     map: Map<String, Value>,
     path: PathBuf,
 }

@@ -61,6 +61,34 @@ pub enum CheckpointError {
         /// The fault.
         message: String,
     },
+    /// A folder without weights.
+    #[error(
+        "{path}: no model*.safetensors{index}; name a folder with config.json and safetensors files, or pull the model"
+    )]
+    NoWeights {
+        /// The folder.
+        path: PathBuf,
+        /// The index's fault in parentheses, if there is one.
+        index: String,
+    },
+    /// Files of weights of which some are missing.
+    #[error("{path}: the weights are incomplete, {missing} missing; pull the model again")]
+    Incomplete {
+        /// The folder.
+        path: PathBuf,
+        /// Names of files.
+        missing: String,
+    },
+    /// A tensor that two files have.
+    #[error("{path}: tensor {tensor} is in {other} too; remove the file that does not belong to this model")]
+    Twice {
+        /// The file.
+        path: PathBuf,
+        /// The other one.
+        other: PathBuf,
+        /// Name of the tensor.
+        tensor: String,
+    },
     /// A tensor that the model needs is not there.
     #[error(
         "{path}: no tensor {tensor}, which this model needs; is the checkpoint complete and its config.json the right one?"

@@ -1,6 +1,6 @@
 use crate::keys::Keys;
 use crate::{CheckpointError, json};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::path::Path;
 
 /// `generation_config.json`: sampling as the model's makers want it. All `None` if there is no file.
@@ -23,14 +23,31 @@ pub struct GenerationDefaults {
 }
 
 impl GenerationDefaults {
-    /// Reads the file if it is there.
-    pub fn read(path: &Path) -> Result<Self, CheckpointError> {
-        let Some(map) = json::read_optional::<Map<String, Value>>(path)? else { return Ok(Self::default()) };
+    /// Reads the file if it is there. One that holds no JSON object counts as absent, as in mlx-lm, with a warning.
+    ///
+    /// # Errors
+    /// The file cannot be read; a value is out of its range.
+    pub fn read(path: &Path, warnings: &mut Vec<String>) -> Result<Self, CheckpointError> {
+        let map = match json::read_optional(path) {
+            Ok(None) => return Ok(Self::default()),
+            Ok(Some(Value::Object(map))) => map,
+            other => {
+                let fault = match other {
+                    Ok(_) => "it holds no object".to_owned(),
+                    Err(CheckpointError::Json { message, .. }) => message,
+                    Err(error) => return Err(error),
+                };
+                let path = path.display();
+                warnings.push(format!("{path} is not used, so sampling is greedy unless a request says more: {fault}"));
+                return Ok(Self::default());
+            }
+        };
         let keys = Keys::new(&map, path);
         let number = |key, range| Ok(keys.optional_number(key, range)?.map(|n| n as f32));
-        let top_k = number("top_k", 0.0..=f64::from(u32::MAX))?;
+        // Some write −1 for all tokens.
+        let top_k = number("top_k", -1.0..=f64::from(u32::MAX))?;
         if top_k.is_some_and(|k| k.fract() != 0.0) {
-            return Err(keys.bad("top_k", "a whole number of at least 0"));
+            return Err(keys.bad("top_k", "a whole number of at least 0, or -1"));
         }
         Ok(Self {
             eos_token_ids: keys.token_ids("eos_token_id")?,

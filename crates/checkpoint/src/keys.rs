@@ -37,6 +37,11 @@ impl<'a> Keys<'a> {
         self.get(key).is_some()
     }
 
+    /// True if the key is there and says null.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_null)
+    }
+
     /// Keys that are there.
     pub fn names(&self) -> impl Iterator<Item = &'a str> {
         self.map.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key.as_str())
@@ -120,6 +125,17 @@ impl<'a> Keys<'a> {
             Some(value) => match value.as_u64() {
                 Some(n) if (1..=max).contains(&n) => Ok(Some(n as usize)),
                 _ => Err(self.bad(key, sizes(max))),
+            },
+        }
+    }
+
+    /// A whole number of at least 0.
+    pub fn optional_count(&self, key: &str) -> Result<Option<usize>, CheckpointError> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(value) => match value.as_u64() {
+                Some(n) => Ok(Some(usize::try_from(n).unwrap_or(usize::MAX))),
+                None => Err(self.bad(key, "a whole number of at least 0")),
             },
         }
     }

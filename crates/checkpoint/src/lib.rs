@@ -17,11 +17,14 @@ mod keys;
 mod quantization;
 mod shard;
 pub mod synth;
+mod weights;
 
 pub use checkpoint::{Checkpoint, LinearFormat, TensorInfo};
 pub use config::Config;
 pub use error::{CheckpointError, Result};
 pub use generation::GenerationDefaults;
+pub use json::parse_json;
 pub use keys::{Keys, Nesting};
 pub use quantization::{Quantization, QuantizationPlan};
 pub use safetensors::Dtype;
+pub use weights::WeightFiles;

@@ -43,35 +43,6 @@ fn truncated_and_overlapping_tensors() {
     ));
 }
 
-const ONE: &str = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
-const TWO: &str =
-    r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#;
-
-fn broken_index(weight_map: &str) -> String {
-    let index = format!(r#"{{"weight_map":{weight_map}}}"#);
-    let (one, two) = (safetensors(ONE, 4), safetensors(TWO, 8));
-    let files = [("model.safetensors.index.json", index.as_bytes()), ("1.safetensors", &one), ("2.safetensors", &two)];
-    refusal(("", ""), &files)
-}
-
-#[test]
-fn an_index_that_leaves_the_folder() {
-    for shard in ["../1.safetensors", "/etc/passwd", "..", "", "./1.safetensors"] {
-        let error = broken_index(&format!(r#"{{"a":"{shard}"}}"#));
-        assert!(error.contains(&format!("{shard:?}")) && error.contains("shards lie beside the index"), "{error}");
-    }
-}
-
-#[test]
-fn an_index_and_shards_that_disagree() {
-    let error = broken_index(r#"{"a":"absent.safetensors"}"#);
-    assert!(error.contains("absent.safetensors") && error.contains("pull the model"), "{error}");
-    let error = broken_index(r#"{"c":"1.safetensors"}"#);
-    assert!(error.contains("1.safetensors: no tensor c"), "{error}");
-    let error = broken_index(r#"{"a":"1.safetensors","b":"2.safetensors"}"#);
-    assert!(error.contains("tensor a is in") && error.contains("2.safetensors"), "{error}");
-}
-
 #[test]
 fn an_unknown_quantization_mode() {
     let error = refusal(("\"bits\": 4", "\"bits\": 4, \"mode\": \"mxfp4\""), &[]);

@@ -62,7 +62,7 @@ pub enum LogFormat {
 /// The model.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArg {
-    /// A folder, or the id of a model on the hub [default: the bundled model]
+    /// A folder, or a model on the hub: ID or ID@REVISION [default: the bundled model]
     #[arg(short, long, env = "MLX_SERVING_MODEL", value_name = "MODEL")]
     pub model: Option<String>,
 }
@@ -76,11 +76,11 @@ pub enum Command {
     Chat(Chat),
     /// Complete one prompt
     Generate(Generate),
-    /// Download a model, or what is missing of its newest revision
+    /// Download a model, or what is missing of its newest commit
     Pull(ModelId),
     /// List the models that were downloaded
     List(List),
-    /// Remove a downloaded model, all its revisions
+    /// Remove a downloaded model, or the one revision of it that is named
     Rm(ModelId),
     /// Measure
     #[command(subcommand)]
@@ -98,7 +98,7 @@ pub enum Command {
 /// `serve`
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// A folder, or the id of a model on the hub; may be given several times [default: the bundled model]
+    /// A folder, or a model on the hub: ID or ID@REVISION; may be given several times [default: the bundled model]
     #[arg(short, long, env = "MLX_SERVING_MODEL", value_name = "MODEL", value_delimiter = ',')]
     pub model: Vec<String>,
     /// Address to listen on [default: 127.0.0.1]
@@ -175,7 +175,7 @@ pub struct SamplingArgs {
 /// A model's id.
 #[derive(Debug, Args)]
 pub struct ModelId {
-    /// For example mlx-community/Qwen2.5-0.5B-Instruct-4bit
+    /// For example mlx-community/Qwen2.5-0.5B-Instruct-4bit, or that with @ and a branch, a tag or a commit behind it
     pub id: String,
 }
 

@@ -6,7 +6,7 @@ mod common;
 mod standin;
 
 use serde_json::Value;
-use standin::{COMMIT, Faults, ID, StandIn};
+use standin::{COMMIT, EARLIER, Faults, ID, StandIn};
 use std::path::Path;
 use std::process::Output;
 
@@ -66,6 +66,31 @@ fn a_model_is_pulled_listed_run_and_removed() {
     assert_eq!(stdout(run(&["list", "--json"], false)).trim(), "[]");
     let again = run(&["rm", ID], false);
     assert!(again.status.code() == Some(1) && stderr(&again).contains("not in the cache"), "{}", stderr(&again));
+}
+
+#[test]
+fn a_revision_is_pulled_run_listed_and_removed_by_its_name() {
+    let (hub, dir) = (stand_in(), tempfile::tempdir().unwrap());
+    let run = |args: &[&str], offline| run(&hub, dir.path(), args, offline);
+    let (tagged, commit) = (format!("{ID}@v1"), format!("{ID}@{}", &EARLIER[..8]));
+    stdout(run(&["pull", ID], false));
+    let args = |model| ["generate", "-m", model, "-p", "What Is Ownership?", "--temperature", "0", "--max-tokens", "4"];
+    let text = stdout(run(&args(&tagged), false));
+    hub.requests();
+    assert_eq!(stdout(run(&args(&commit), true)), text);
+    assert!(hub.requests().is_empty());
+    let models: Value = serde_json::from_str(&stdout(run(&["list", "--json"], false))).unwrap();
+    let listed = |i: usize| (models[i]["id"].as_str(), models[i]["revision"].as_str(), models[i]["refs"].to_string());
+    assert_eq!(listed(0), (Some(ID), Some(COMMIT), r#"["main"]"#.into()));
+    assert_eq!(listed(1), (Some(ID), Some(EARLIER), r#"["v1"]"#.into()));
+    let table = stdout(run(&["list"], false));
+    assert!(table.contains(&format!("{} v1", &EARLIER[..8])), "{table}");
+    assert!(stdout(run(&["rm", &commit], false)).contains(&commit));
+    let gone = run(&args(&tagged), true);
+    assert!(gone.status.code() == Some(1) && stderr(&gone).contains(&tagged), "{}", stderr(&gone));
+    let unknown = run(&["pull", &format!("{ID}@v9")], false);
+    assert!(stderr(&unknown).contains("no revision \"v9\""), "{}", stderr(&unknown));
+    stdout(run(&args(ID), true));
 }
 
 #[test]

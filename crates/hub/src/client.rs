@@ -87,9 +87,11 @@ impl Client {
         Self { agent, endpoint, token: options.token.clone() }
     }
 
-    /// The newest commit and its files in the repository's root.
+    /// The commit that the id's revision stands for, and its files in the repository's root.
     pub(crate) fn repository(&self, id: &ModelId) -> Result<Repository, HubError> {
-        let url = format!("{}/api/models/{id}/revision/main?blobs=true", self.endpoint);
+        // All that a revision has of what an address must not: a slash is no part of a path there.
+        let revision = id.revision().replace('/', "%2F");
+        let url = format!("{}/api/models/{}/revision/{revision}?blobs=true", self.endpoint, id.name());
         let mut response = self.get(id, &url, 0)?;
         let text = response.body_mut().with_config().limit(MAX_LISTING).read_to_string();
         let text = text.map_err(|error| HubError::Network { url: url.clone(), reason: error.to_string() })?;
@@ -117,7 +119,7 @@ impl Client {
     }
 
     pub(crate) fn file_url(&self, id: &ModelId, commit: &str, name: &str) -> String {
-        format!("{}/{id}/resolve/{commit}/{name}", self.endpoint)
+        format!("{}/{}/resolve/{commit}/{name}", self.endpoint, id.name())
     }
 
     fn get(&self, id: &ModelId, url: &str, from: u64) -> Result<Response<Body>, HubError> {
@@ -139,6 +141,7 @@ impl Client {
         let code = response.headers().get("x-error-code").and_then(|value| value.to_str().ok()).unwrap_or_default();
         match (code, response.status().as_u16()) {
             ("GatedRepo", _) => HubError::Forbidden { id, endpoint },
+            ("RevisionNotFound", _) if id.named_revision().is_some() => HubError::NoRevision { id, endpoint },
             ("RepoNotFound" | "RevisionNotFound" | "EntryNotFound", _) | (_, 404) => {
                 HubError::NotFound { id, endpoint }
             }

@@ -44,7 +44,7 @@ fn is_weights(name: &str) -> bool {
     name.starts_with("model") && name.ends_with(".safetensors")
 }
 
-/// Downloads the files that a model needs and links them; `refs/main` is written last.
+/// Downloads the files that a model needs and links them; the revision's name is written last.
 pub(crate) fn snapshot(
     client: &Client,
     cache: &Cache,
@@ -69,7 +69,7 @@ pub(crate) fn snapshot(
         transfer.run(cache, &mut report)?;
         before = before.saturating_add(file.size);
     }
-    cache.set_main(id, &repository.commit)?;
+    cache.set_ref(id, &repository.commit)?;
     Ok(cache.snapshot_dir(id, &repository.commit))
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 pub enum HubError {
     /// A text that names no model.
     #[error(
-        "{id:?} is neither a folder nor the id of a model on the hub; an id looks like mlx-community/Qwen2.5-0.5B-Instruct-4bit"
+        "{id:?} is neither a folder nor the id of a model on the hub; an id looks like mlx-community/Qwen2.5-0.5B-Instruct-4bit, with @REVISION behind it perhaps"
     )]
     Id {
         /// Text that was given.
@@ -43,9 +43,17 @@ pub enum HubError {
         /// The hub.
         endpoint: String,
     },
+    /// The model is there, and its revision is not.
+    #[error("{endpoint} has no revision {:?} of {}: name one of its branches or tags, or the whole hash of a commit", id.revision(), id.name())]
+    NoRevision {
+        /// The model.
+        id: ModelId,
+        /// The hub.
+        endpoint: String,
+    },
     /// 401 or 403: the model asks for more than was sent.
     #[error(
-        "{endpoint} does not let you download {id}: open {endpoint}/{id}, accept its conditions, and set HF_TOKEN to a token of your account that may read it"
+        "{endpoint} does not let you download {id}: open {endpoint}/{}, accept its conditions, and set HF_TOKEN to a token of your account that may read it", id.name()
     )]
     Forbidden {
         /// The model.

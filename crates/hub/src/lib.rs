@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! models--org--name/
-//!     refs/main                      the commit that `main` stood for when it was last pulled
+//!     refs/main                      the commit that `main` stood for when it was last pulled; so for other branches and tags
 //!     snapshots/<commit>/config.json a symbolic link to ../../blobs/<hash>
 //!     blobs/<hash>                   a file's content; <hash>.incomplete while it is downloaded
 //! .locks/models--org--name/<hash>.lock
@@ -69,7 +69,7 @@ impl Hub {
         }
     }
 
-    /// Downloads what is missing of the newest commit: weights, configuration, tokenizer, chat template. A download
+    /// Downloads what is missing of the newest commit of the id's revision: weights, configuration, tokenizer, chat template. A download
     /// that was cut off goes on where it stopped.
     ///
     /// # Errors

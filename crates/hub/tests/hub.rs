@@ -4,7 +4,7 @@
 mod standin;
 
 use mlx_serving_hub::{Hub, HubError, ModelId, Options, Progress};
-use standin::{COMMIT, Faults, ID, StandIn};
+use standin::{COMMIT, EARLIER, Faults, ID, StandIn};
 use std::path::{Path, PathBuf};
 
 /// Weights that are large enough to be cut in the middle.
@@ -267,4 +267,73 @@ fn a_snapshot_that_lacks_a_shard_is_pulled_again() {
     assert!(!hub_here.cache().list().unwrap()[0].complete);
     hub_here.resolve(&id(), &mut |_| ()).unwrap();
     assert_eq!(std::fs::read(path.join("model-2.safetensors")).unwrap(), b"more");
+}
+
+fn revision(name: &str) -> ModelId {
+    ModelId::parse(&format!("{ID}@{name}")).unwrap()
+}
+
+#[test]
+fn revisions_are_pulled_found_listed_and_removed_one_by_one() {
+    let (standin, dir) = (stand_in(), tempfile::tempdir().unwrap());
+    let hub = Hub::new(options(&standin, dir.path()));
+    let folder = dir.path().join("models--someone--tiny-4bit");
+    let pull = |id: &ModelId| hub.pull(id, &mut |_| ()).unwrap();
+    assert!(hub.cache().snapshot(&revision("v1")).unwrap().is_none());
+    let (main, tagged) = (pull(&id()), pull(&revision("v1")));
+    assert_eq!((main.file_name().unwrap(), tagged.file_name().unwrap()), (COMMIT.as_ref(), EARLIER.as_ref()));
+    assert_eq!(std::fs::read_to_string(tagged.join("config.json")).unwrap(), "{} ");
+    pull(&revision("refs/pr/1"));
+    assert_eq!(std::fs::read_to_string(folder.join("refs/refs/pr/1")).unwrap(), EARLIER);
+    // A commit needs no name of its own.
+    pull(&revision(EARLIER));
+    assert!(!folder.join("refs").join(EARLIER).exists());
+    standin.requests();
+    for (name, path) in
+        [("v1", &tagged), ("refs/pr/1", &tagged), (EARLIER, &tagged), ("main", &main), (&COMMIT[..8], &main)]
+    {
+        assert_eq!(&hub.resolve(&revision(name), &mut |_| ()).unwrap(), path, "{name}");
+    }
+    assert_eq!(hub.resolve(&id(), &mut |_| ()).unwrap(), main);
+    assert!(standin.requests().is_empty(), "all of them were there");
+    // Too short, and two begin so.
+    for name in ["012345", &COMMIT[..7]] {
+        assert!(hub.cache().snapshot(&revision(name)).unwrap().is_none(), "{name}");
+    }
+    let listed: Vec<(String, Vec<String>)> =
+        hub.cache().list().unwrap().into_iter().map(|m| (m.revision, m.refs)).collect();
+    let named = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    assert_eq!(listed, [(COMMIT.to_owned(), named(&["main"])), (EARLIER.to_owned(), named(&["refs/pr/1", "v1"]))]);
+    // The weights are one blob for both.
+    assert_eq!(hub.cache().remove(&revision("v1")).unwrap(), if cfg!(unix) { 3 } else { 0 });
+    assert!(hub.cache().snapshot(&revision("refs/pr/1")).unwrap().is_none() && !folder.join("refs/v1").exists());
+    assert!(matches!(hub.cache().remove(&revision("v1")), Err(HubError::NotCached { .. })));
+    assert_eq!(std::fs::read(main.join("model.safetensors")).unwrap(), weights());
+    assert!(hub.cache().remove(&revision(&COMMIT[..7])).unwrap() >= weights().len() as u64);
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_revision_that_the_hub_does_not_have_is_named() {
+    let (hub, dir) = (stand_in(), tempfile::tempdir().unwrap());
+    let error = Hub::new(options(&hub, dir.path())).resolve(&revision("v9"), &mut |_| ()).unwrap_err();
+    assert!(matches!(error, HubError::NoRevision { .. }), "{error}");
+    assert!(error.to_string().contains(&format!("no revision \"v9\" of {ID}:")), "{error}");
+}
+
+#[test]
+fn a_stale_index_is_no_reason_to_pull_again() {
+    let (standin, dir) = (stand_in(), tempfile::tempdir().unwrap());
+    standin.set_file("model.safetensors.index.json", br#"{"weight_map": {"a": "model-00001-of-00002.safetensors"}}"#);
+    let hub = Hub::new(options(&standin, dir.path()));
+    let path = hub.pull(&id(), &mut |_| ()).unwrap();
+    standin.requests();
+    assert_eq!(hub.resolve(&id(), &mut |_| ()).unwrap(), path);
+    assert!(standin.requests().is_empty() && hub.cache().list().unwrap()[0].complete);
+    // Shards without an index are a model too, if all are there.
+    std::fs::remove_file(path.join("model.safetensors.index.json")).unwrap();
+    std::fs::rename(path.join("model.safetensors"), path.join("model-00001-of-00002.safetensors")).unwrap();
+    assert!(hub.cache().snapshot(&id()).unwrap().is_none() && !hub.cache().list().unwrap()[0].complete);
+    std::fs::write(path.join("model-00002-of-00002.safetensors"), b"").unwrap();
+    assert_eq!(hub.cache().snapshot(&id()).unwrap(), Some(path));
 }

@@ -6,7 +6,9 @@ use std::path::Path;
 
 /// A `config.json`.
 pub fn config_json(data: &[u8]) {
-    let Ok(model) = Config::parse(data, Path::new("config.json")).and_then(|config| Blueprint::of(&config)) else {
+    let Ok(model) =
+        Config::parse(data, Path::new("config.json")).and_then(|config| Blueprint::from_config(&config, false))
+    else {
         return;
     };
     for layer in &model.layers {

@@ -1,9 +1,11 @@
 use crate::ModelError;
+use crate::architectures::TIED;
 use crate::blocks::{Embedding, Head, Layer, Pass, Rotary};
 use crate::blueprint::Blueprint;
 use crate::inputs::Step;
 use crate::load::{LoadInputs, Loader, Residency};
 use crate::state::{KvCache, Scratch};
+use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_device::{Encoder, Result};
 use mlx_serving_metal_layer::{Allocate, Allocation};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +30,8 @@ impl Model {
     /// Moves a checkpoint's weights to the device. With an asynchronous transfer the call returns before they have arrived: the
     /// device then waits for each layer's where it first needs them.
     pub fn load(source: LoadInputs<'_>) -> Result<Self, ModelError> {
-        let blueprint = Blueprint::of(&source.checkpoint.config)?;
+        let blueprint = Blueprint::of(&source.checkpoint)?;
+        tell(&source.checkpoint, &blueprint);
         let allocate = source.allocate;
         let mut loader = Loader::new(source, blueprint.norm_eps)?;
         let rotary = Rotary::all(&blueprint.ropes, allocate)?;
@@ -130,5 +133,20 @@ impl Model {
         }
         self.head.record(encoder, step, x)?;
         Ok(temporaries)
+    }
+}
+
+/// Logs what of a checkpoint is not read, and what its configuration leaves open.
+fn tell(checkpoint: &Checkpoint, model: &Blueprint) {
+    for warning in checkpoint.warnings() {
+        tracing::warn!("{warning}");
+    }
+    let config = checkpoint.dir().join("config.json");
+    match (checkpoint.config.keys().has(TIED), model.tied) {
+        (true, _) => {}
+        (false, true) => tracing::info!("{} has no {TIED}, nor are there weights of a head: tied", config.display()),
+        (false, false) => {
+            tracing::warn!("{} has no {TIED}: untied, because the checkpoint has weights of a head", config.display());
+        }
     }
 }

@@ -54,7 +54,7 @@ impl Synth {
         change(&mut shape);
         let weights = Weights { bits: self.bits, group_size: self.group_size, seed: self.seed };
         let config = shape.config(architecture.name, &weights)?;
-        let modules = modules(&Blueprint::of(&config)?);
+        let modules = modules(&Blueprint::from_config(&config, !shape.tied)?);
         synth::checkpoint(config, &modules, &weights)
     }
 

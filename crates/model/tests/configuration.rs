@@ -13,11 +13,13 @@ fn config(changes: Value) -> Result<Blueprint, String> {
     for (key, value) in changes.as_object().unwrap() {
         config[key] = value.clone();
     }
-    Config::parse(config.to_string().as_bytes(), &path).and_then(|config| Blueprint::of(&config)).map_err(|error| {
-        let message = error.to_string();
-        assert!(message.contains("config.json") && message.contains(", expected "), "{message}");
-        message
-    })
+    Config::parse(config.to_string().as_bytes(), &path)
+        .and_then(|config| Blueprint::from_config(&config, false))
+        .map_err(|error| {
+            let message = error.to_string();
+            assert!(message.contains("config.json") && message.contains(", expected "), "{message}");
+            message
+        })
 }
 
 #[test]
@@ -287,14 +289,14 @@ fn architectures_differ_in_their_defaults_and_quirks() {
     assert_eq!(told(of("qwen2", json!({}))), (true, 32_768, None, true, false, false));
     assert_eq!(told(of("qwen3", json!({}))), (true, 32_768, None, false, false, true));
     assert_eq!(told(of("llama", json!({}))), (true, 4096, None, false, false, false));
-    assert_eq!(told(of("mistral", json!({}))), (false, 4096, Some(32), false, false, false));
+    assert_eq!(told(of("mistral", json!({}))), (true, 4096, Some(32), false, false, false));
     assert_eq!(told(of("llama", json!({ "attention_bias": true }))), (true, 4096, None, true, true, false));
     let theta = |name, theta: Value| of(name, json!({ "rope_theta": theta })).ropes[0].theta;
     assert_eq!([theta("qwen2", json!(null)), theta("llama", json!(null)), theta("qwen3", json!(7))], [1e6, 1e4, 7.0]);
     assert_eq!(of("llama", json!({ "num_key_value_heads": null })).layers[0].mixer.kv_heads, 4);
     for (name, changes) in [
-        ("qwen2", json!({ "use_sliding_window": true })),
-        ("qwen3", json!({ "use_sliding_window": true })),
+        ("qwen2", json!({ "use_sliding_window": true, "max_window_layers": 5 })),
+        ("qwen3", json!({ "use_sliding_window": true, "max_window_layers": 5 })),
         ("qwen3", json!({ "rope_theta": null })),
         ("llama", json!({ "layer_types": ["full_attention"] })),
         ("mistral", json!({ "layer_types": vec!["sliding_attention"; 6], "sliding_window": null })),

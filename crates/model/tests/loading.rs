@@ -38,14 +38,15 @@ fn refusal(dir: &Path, device: Arc<dyn Device>) -> String {
 #[test]
 fn contradictions_are_named() {
     let cases = [
-        ("qwen2", json!({"hidden_size": 128}), "model.embed_tokens.weight"),
+        // Fewer bits in wider rows: the embedding alone does not show it.
+        ("qwen2", json!({"hidden_size": 128}), "model.layers.0.input_layernorm.weight"),
+        ("qwen2", json!({"hidden_size": 192, "head_dim": 16}), "model.embed_tokens.weight"),
         ("qwen2", json!({"vocab_size": 130}), "model.embed_tokens.weight"),
         ("qwen2", json!({"intermediate_size": 256}), "model.layers.0.mlp.gate_proj.weight"),
         ("qwen2", json!({"num_hidden_layers": 3}), "model.layers.2.input_layernorm.weight"),
         // A shorter model would answer, wrongly.
         ("qwen2", json!({"num_hidden_layers": 1}), "has 1 layers"),
-        ("qwen2", json!({"quantization": {"group_size": 64, "bits": 8}}), "model.embed_tokens.weight"),
-        ("qwen2", json!({"quantization": null, "quantization_config": null}), "quantization"),
+        ("qwen2", json!({"quantization": {"model.embed_tokens": {"bits": 8}}}), "model.embed_tokens.weight"),
         ("qwen2", json!({"tie_word_embeddings": false}), "lm_head.weight"),
         // Biases that this architecture would leave out.
         ("qwen2", json!({"model_type": "llama"}), "self_attn.q_proj.bias does not fit"),

@@ -7,6 +7,7 @@ use mlx_serving_hub::HubError;
 use mlx_serving_metal_layer::MetalLayerError;
 use mlx_serving_model::ModelError;
 use mlx_serving_text::{TemplateError, TextError};
+use std::path::{Path, PathBuf};
 
 /// Failure to open a model, or to answer with it.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,9 @@ pub enum RuntimeError {
     /// The bundled model is not installed.
     #[error("the bundled model models/{0} was not found; name a model with --model")]
     NoBundledModel(&'static str),
+    /// A path at which there is no folder.
+    #[error("{}", no_folder(.0))]
+    NoFolder(PathBuf),
     /// Downloaded models have no folder.
     #[error("this user has no home folder: set HF_HUB_CACHE to a folder for downloaded models")]
     NoCache,
@@ -80,5 +84,24 @@ impl RuntimeError {
     /// The configuration is at fault, not this machine or a model.
     pub fn is_usage(&self) -> bool {
         matches!(self, Self::Config(_) | Self::UnknownDevice(_))
+    }
+}
+
+fn no_folder(path: &Path) -> String {
+    match path.is_file() {
+        true => format!(
+            "{} is a file; name the folder that has the model's config.json and safetensors files",
+            path.display()
+        ),
+        false if path.starts_with("~") => {
+            format!(
+                "there is no folder {}; only a shell knows ~, and not in quotes: write the path out",
+                path.display()
+            )
+        }
+        false => format!(
+            "there is no folder {}; check the path, which is meant from the current folder unless it begins with /",
+            path.display()
+        ),
     }
 }

@@ -30,7 +30,7 @@ pub(crate) fn reserve(
     device: &Arc<dyn Device>,
 ) -> Result<(Reservation, Vec<String>), RuntimeError> {
     let info = device.info();
-    let set = set(config, &Blueprint::of(&checkpoint.config).map_err(RuntimeError::Checkpoint)?, device.as_ref());
+    let set = set(config, &Blueprint::of(checkpoint).map_err(RuntimeError::Checkpoint)?, device.as_ref());
     let need = Need::of(config, checkpoint.total_bytes(), info, &set);
     let (own, host) = if info.unified_memory { (None, need) } else { need.split(&set) };
     let known = Known { device: budget(info), host: host_memory(), resident: machine::resident_memory() };

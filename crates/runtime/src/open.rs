@@ -71,7 +71,7 @@ impl Runtime {
         let dir = source.find(&mut |p| tell(Progress::Download { file: p.file, done: p.done, total: p.total }))?;
         let id = source.id();
         let checkpoint = Arc::new(Checkpoint::open(&dir).map_err(|error| unopened(&id, error))?);
-        let vocabulary = Blueprint::of(&checkpoint.config).map_err(RuntimeError::Checkpoint)?.vocab;
+        let vocabulary = Blueprint::of(&checkpoint).map_err(RuntimeError::Checkpoint)?.vocab;
         let tokenizer = Tokenizer::from_dir(&dir)?;
         let template = ChatTemplate::from_dir(&dir)?;
         let (defaults, eos) = (sampling(&checkpoint.generation), eos(&id, &checkpoint, vocabulary, &tokenizer));

@@ -67,11 +67,12 @@ impl Runtime {
                 continue;
             };
             let checkpoint = Checkpoint::open(&dir).map_err(RuntimeError::Checkpoint)?;
-            let (reservation, warnings, lease) = self.with_device(|lease| {
+            let (reservation, mut warnings, lease) = self.with_device(|lease| {
                 let (reservation, warnings) =
                     fit::reserve(&self.ledger, &self.config, &id, &checkpoint, &lease.device)?;
                 Ok((reservation, warnings, lease.clone()))
             })?;
+            warnings.extend_from_slice(checkpoint.warnings());
             held.push((Some(reservation), lease));
             found.push((id, warnings));
         }

@@ -40,10 +40,11 @@ impl Source {
     /// The model's folder, if it is on this machine. Downloads nothing.
     ///
     /// # Errors
-    /// The bundled model is not installed; the name is neither a folder nor an id; the cache cannot be read.
+    /// The bundled model is not installed; the name is a path and no folder is there, or it is no id; the cache cannot be read.
     pub fn here(&self) -> Result<Option<PathBuf>, RuntimeError> {
         match self {
             Self::Named(name) if Path::new(name).is_dir() => Ok(Some(PathBuf::from(name))),
+            Self::Named(name) if names_path(name) => Err(RuntimeError::NoFolder(name.into())),
             Self::Named(id) if id != BUNDLED => {
                 let id = ModelId::parse(id)?;
                 Ok(hub()?.cache().snapshot(&id)?)
@@ -65,6 +66,16 @@ impl Source {
     }
 }
 
+/// True for what can only be meant as a path: no id begins, ends or is parted so, and a file that is there is none either.
+fn names_path(name: &str) -> bool {
+    let before_revision = name.split('@').next().unwrap_or_default();
+    name.starts_with(['.', '/', '~'])
+        || name.contains('\\')
+        || before_revision.ends_with('/')
+        || before_revision.matches('/').count() > 1
+        || Path::new(name).exists()
+}
+
 /// Finds the bundled model: beside the binary as installed, in the current folder, or in the source tree it was built from.
 fn bundled() -> Result<PathBuf, RuntimeError> {
     let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(|dir| dir.join("models")));
@@ -83,7 +94,32 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Source::from(dir.path().to_str()).here().unwrap().as_deref(), Some(dir.path()));
         assert_eq!(Source::Bundled.here().unwrap(), Source::from(BUNDLED).here().unwrap());
-        assert!(Source::from("no/such/model").here().is_err(), "neither a folder nor an id");
+        assert!(Source::from("no such model").here().is_err(), "neither a folder nor an id");
+    }
+
+    #[test]
+    fn a_path_without_a_folder_is_said_to_be_one() {
+        let (dir, file) = (tempfile::tempdir().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        let gone = dir.path().join("gone");
+        for path in [
+            gone.to_str().unwrap(),
+            "./gone",
+            "../gone",
+            "~/models/gone",
+            "models/org/gone",
+            "gone/",
+            "a\\b",
+            file.path().to_str().unwrap(),
+        ] {
+            let error = Source::from(path).here().unwrap_err();
+            assert!(matches!(&error, RuntimeError::NoFolder(named) if named == Path::new(path)), "{path}: {error}");
+            assert!(error.to_string().contains(path) && !error.to_string().contains("the hub"), "{error}");
+        }
+        let error = Source::from(file.path().to_str()).here().unwrap_err().to_string();
+        assert!(error.contains("is a file"), "{error}");
+        for id in ["gone", "org/gone", "org/gone@refs/pr/1"] {
+            assert!(!names_path(id), "{id}");
+        }
     }
 
     #[test]

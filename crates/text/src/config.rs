@@ -1,6 +1,7 @@
 //! The JSON files beside `tokenizer.json`.
 
 use crate::error::TextError;
+use mlx_serving_checkpoint::parse_json;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -101,8 +102,7 @@ impl Config {
 /// The JSON object in `path`, `None` when there is no such file.
 pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, TextError> {
     let Some(text) = read_text(path)? else { return Ok(None) };
-    let value: Value =
-        serde_json::from_str(&text).map_err(|source| TextError::Json { path: path.to_owned(), source })?;
+    let value = parse_json(text.as_bytes()).map_err(|source| TextError::Json { path: path.to_owned(), source })?;
     match value {
         Value::Object(map) => Ok(Some(map)),
         other => Err(bad_value(path, "(the whole file)", "an object", &other)),

@@ -80,7 +80,7 @@ pub(crate) fn perplexity(context: &Context, args: &EvalPerplexity) -> Result<(),
         .map_err(|e| Failure::failed(format!("{}: {e}; it must be a UTF-8 text", args.text.display())))?;
     let (dir, _) = load::resolve(args.model.model.as_deref())?;
     // Refuses files that are none, and unknown architectures, before anything is read.
-    Checkpoint::open(&dir).and_then(|checkpoint| Blueprint::of(&checkpoint.config)).map_err(Failure::failed)?;
+    Checkpoint::open(&dir).and_then(|checkpoint| Blueprint::of(&checkpoint)).map_err(Failure::failed)?;
     let tokenizer = Tokenizer::from_dir(&dir).map_err(Failure::failed)?;
     let tokens = tokenizer.encode(&text, false).map_err(Failure::failed)?;
     if tokens.len() < 2 {

@@ -12,7 +12,7 @@ use std::io::Write;
 
 pub(crate) fn pull(_: &Context, args: &Argument) -> Result<(), Failure> {
     let id = ModelId::parse(&args.id).map_err(Failure::usage)?;
-    let mut pull = Pull::new(id.as_str());
+    let mut pull = Pull::new(&args.id);
     let path = hub()?.pull(&id, &mut |p| pull.set(p.file, p.done, p.total)).map_err(Failure::failed)?;
     drop(pull);
     writeln!(anstream::stdout(), "{}", path.display()).map_err(Failure::output)
@@ -51,13 +51,14 @@ pub(crate) fn remove(_: &Context, args: &Argument) -> Result<(), Failure> {
 
 fn as_json(model: &CachedModel) -> Value {
     json!({
-        "id": model.id.as_str(), "revision": model.revision, "size": model.size, "path": model.path,
+        "id": model.id.name(), "revision": model.revision, "refs": model.refs, "size": model.size, "path": model.path,
         "last_used": last_used(model), "complete": model.complete,
     })
 }
 
 fn as_row(model: &CachedModel) -> [String; 5] {
-    let revision: String = model.revision.chars().take(8).collect();
+    let commit: String = model.revision.chars().take(8).collect();
+    let revision = [&[commit], &model.refs[..]].concat().join(" ");
     let size = BinaryBytes(model.size).to_string();
     let used = last_used(model).and_then(|time| Some(time.split_once('T')?.0.to_owned())).unwrap_or_default();
     let note = if model.complete { "" } else { "  (incomplete: pull it again)" };

@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 
 pub const ID: &str = "someone/tiny-4bit";
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+/// An earlier commit, which the tag `v1` and the pull request 1 stand for; its configuration is longer by a blank.
+pub const EARLIER: &str = "0123456fedcba9876543210fedcba9876543210f";
 
 /// Faults of the next answers.
 #[derive(Debug, Default, Clone)]
@@ -106,13 +108,24 @@ impl StandIn {
             return stream.write_all(head.as_bytes());
         }
         let path = request.path.clone();
-        if path == format!("/api/models/{ID}/revision/main?blobs=true") {
-            let body = faults.listing.unwrap_or_else(|| listing(&state.files));
+        let listed =
+            path.strip_prefix(&format!("/api/models/{ID}/revision/")).map(|rest| rest.trim_end_matches("?blobs=true"));
+        if let Some(revision) = listed {
+            let commit = match revision {
+                "main" | COMMIT => COMMIT,
+                "v1" | "refs%2Fpr%2F1" | EARLIER => EARLIER,
+                _ => {
+                    let head = "HTTP/1.1 404 No\r\nx-error-code: RevisionNotFound\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                    return stream.write_all(head.as_bytes());
+                }
+            };
+            let body = faults.listing.unwrap_or_else(|| listing(commit, &at(commit, &state.files)));
             let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
             return stream.write_all((head + &body).as_bytes());
         }
         // Large files are elsewhere, as on the real hub.
-        let resolve = format!("/{ID}/resolve/{COMMIT}/");
+        let commit = if path.contains(EARLIER) { EARLIER } else { COMMIT };
+        let resolve = format!("/{ID}/resolve/{commit}/");
         if path.starts_with(&resolve) && path.ends_with(".safetensors") {
             let to = path.replace(&resolve, "/cdn/");
             let head = format!(
@@ -122,7 +135,8 @@ impl StandIn {
             return stream.write_all(head.as_bytes());
         }
         let name = path.strip_prefix(&resolve).or(path.strip_prefix("/cdn/")).unwrap_or_default();
-        let Some(mut content) = state.files.iter().find(|(file, _)| file == name).map(|(_, c)| c.clone()) else {
+        let Some(mut content) = at(commit, &state.files).into_iter().find(|(file, _)| file == name).map(|(_, c)| c)
+        else {
             return stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         };
         if faults.damaged
@@ -153,8 +167,17 @@ impl StandIn {
     }
 }
 
+/// The files as they were at a commit.
+fn at(commit: &str, files: &[(String, Vec<u8>)]) -> Vec<(String, Vec<u8>)> {
+    let mut files = files.to_vec();
+    if commit == EARLIER {
+        files.iter_mut().filter(|(name, _)| name == "config.json").for_each(|(_, content)| content.push(b' '));
+    }
+    files
+}
+
 /// The listing as the hub writes it.
-pub fn listing(files: &[(String, Vec<u8>)]) -> String {
+pub fn listing(commit: &str, files: &[(String, Vec<u8>)]) -> String {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let siblings: Vec<_> = files
         .iter()
@@ -169,5 +192,5 @@ pub fn listing(files: &[(String, Vec<u8>)]) -> String {
             entry
         })
         .collect();
-    json!({ "id": ID, "sha": COMMIT, "gated": false, "siblings": siblings }).to_string()
+    json!({ "id": ID, "sha": commit, "gated": false, "siblings": siblings }).to_string()
 }

@@ -4,10 +4,13 @@ use super::rope_keys;
 use crate::blueprint::{AttentionSpec, Blueprint, LayerSpec, MlpSpec};
 use mlx_serving_checkpoint::{Keys, Result};
 
+/// Key that says whether the head's weights are the embedding's.
+pub(crate) const TIED: &str = "tie_word_embeddings";
 /// No dimension is larger than this: products of three stay within `u64` and no claim makes us allocate.
 const MAX_DIMENSION: u64 = 1 << 20;
 const MAX_LAYERS: u64 = 1024;
 const MAX_HEADS: u64 = 4096;
+const SLIDING: &str = "sliding_attention";
 
 /// Values that an architecture takes for absent keys, each as in mlx-lm.
 pub(super) struct Defaults {
@@ -19,8 +22,6 @@ pub(super) struct Defaults {
     pub positions: usize,
     /// `rope_theta`; `None` must be given.
     pub theta: Option<f64>,
-    /// `tie_word_embeddings`.
-    pub tied: bool,
     /// Windows of so many layers.
     pub windows: fn(&Keys<'_>, usize) -> Result<Vec<Option<usize>>>,
 }
@@ -73,21 +74,27 @@ pub(super) fn read(keys: &Keys<'_>, defaults: &Defaults) -> Result<Blueprint> {
         norm_eps: keys.number("rms_norm_eps", None, 1e-12..=1e-2)? as f32,
         layers: windows.into_iter().map(layer).collect(),
         ropes: vec![rope],
-        tied: keys.flag("tie_word_embeddings", defaults.tied)?,
+        tied: keys.flag(TIED, true)?,
     })
 }
 
 /// Windows of the layers that `layer_types` names sliding.
 pub(super) fn typed_windows(keys: &Keys<'_>, layers: usize) -> Result<Vec<Option<usize>>> {
-    const FULL: &str = "full_attention";
-    let window = keys.optional_size("sliding_window", 1 << 28)?;
-    let Some(types) = keys.choices("layer_types", layers, &[FULL, "sliding_attention"])? else {
+    let slides = sliding(keys, layers)?.unwrap_or_else(|| vec![false; layers]);
+    // A window that reaches no layer is not looked at.
+    if !slides.contains(&true) {
         return Ok(vec![None; layers]);
-    };
-    if window.is_none() && types.iter().any(|&kind| kind != FULL) {
-        return Err(keys.bad("sliding_window", "a whole number: layer_types has sliding_attention"));
     }
-    Ok(types.into_iter().map(|kind| window.filter(|_| kind != FULL)).collect())
+    let Some(window) = keys.optional_size("sliding_window", 1 << 28)? else {
+        return Err(keys.bad("sliding_window", "a whole number: layer_types has sliding_attention"));
+    };
+    Ok(slides.into_iter().map(|slides| slides.then_some(window)).collect())
+}
+
+/// True for each layer that `layer_types` names sliding; `None` without that key.
+pub(super) fn sliding(keys: &Keys<'_>, layers: usize) -> Result<Option<Vec<bool>>> {
+    let types = keys.choices("layer_types", layers, &["full_attention", SLIDING])?;
+    Ok(types.map(|types| types.into_iter().map(|kind| kind == SLIDING).collect()))
 }
 
 /// Keys of these architectures' relatives, which change what a model computes in ways that are not implemented, each with the

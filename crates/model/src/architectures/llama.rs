@@ -12,7 +12,6 @@ pub(super) const DEFAULTS: Defaults = Defaults {
     derived_head_dim: true,
     positions: 4096,
     theta: Some(1e4),
-    tied: true,
     windows: dense::typed_windows,
 };
 

@@ -1,4 +1,4 @@
-//! Mistral: a Llama, untied by default, whose window is every layer's unless the configuration names those that have it.
+//! Mistral: a Llama whose window is every layer's unless the configuration names those that have it.
 
 use super::dense::{self, Defaults};
 use super::llama;
@@ -9,7 +9,7 @@ use mlx_serving_checkpoint::{Keys, Result};
 pub(super) const SHAPES: [Shape; 1] = [Shape { name: "tiny-mistral", ..Shape::TINY }];
 
 pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
-    llama::parse_with(keys, &Defaults { tied: false, windows, ..llama::DEFAULTS })
+    llama::parse_with(keys, &Defaults { windows, ..llama::DEFAULTS })
 }
 
 /// mlx-lm knows only the layers that are named; Mistral 7B v0.1 names none and means all.

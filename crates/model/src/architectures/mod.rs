@@ -9,9 +9,12 @@ mod qwen3;
 mod rope_keys;
 mod smollm3;
 
+pub(crate) use dense::TIED;
+
+use crate::blocks::Head;
 use crate::blueprint::Blueprint;
 use mlx_serving_checkpoint::synth::Shape;
-use mlx_serving_checkpoint::{Config, Keys, Result};
+use mlx_serving_checkpoint::{Checkpoint, Config, Keys, Result};
 
 /// An architecture.
 pub(crate) struct Architecture {
@@ -32,19 +35,28 @@ pub(crate) const ALL: &[Architecture] = &[
 ];
 
 impl Blueprint {
-    /// The blueprint of a model with this configuration.
+    /// The blueprint of a checkpoint's model.
+    ///
+    /// # Errors
+    /// As for [`Self::from_config`].
+    pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
+        Self::from_config(&checkpoint.config, Head::is_in(checkpoint))
+    }
+
+    /// The blueprint of a model with this configuration. Where that does not say whether the head's weights are the embedding's, they are
+    /// unless the checkpoint brings some (`own_head`): mlx-lm leaves them out of tied models, transformers ties none that has them.
     ///
     /// # Errors
     /// An architecture that is not known; a key that is missing, out of range, or asks for what is not implemented.
-    pub fn of(config: &Config) -> Result<Self> {
+    pub fn from_config(config: &Config, own_head: bool) -> Result<Self> {
         let keys = config.keys();
         let named = keys.text("model_type").ok().flatten();
-        match ALL.iter().find(|architecture| Some(architecture.name) == named) {
-            Some(architecture) => (architecture.parse)(&keys),
-            None => {
-                let names: Vec<&str> = ALL.iter().map(|architecture| architecture.name).collect();
-                Err(keys.bad("model_type", format!("one of the architectures known here: {}", names.join(", "))))
-            }
-        }
+        let Some(architecture) = ALL.iter().find(|architecture| Some(architecture.name) == named) else {
+            let names: Vec<&str> = ALL.iter().map(|architecture| architecture.name).collect();
+            return Err(keys.bad("model_type", format!("one of the architectures known here: {}", names.join(", "))));
+        };
+        let model = (architecture.parse)(&keys)?;
+        let tied = if keys.has(TIED) { model.tied } else { !own_head };
+        Ok(Self { tied, ..model })
     }
 }

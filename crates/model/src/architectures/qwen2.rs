@@ -22,14 +22,11 @@ pub(super) const SHAPES: [Shape; 4] = [
     Shape { name: "tiny-qwen2", tied: true, ..Shape::TINY },
 ];
 
-pub(super) const DEFAULTS: Defaults = Defaults {
-    own_kv_heads: false,
-    derived_head_dim: true,
-    positions: 32_768,
-    theta: Some(1e6),
-    tied: true,
-    windows: no_windows,
-};
+/// Layers before the first with a window, as transformers has it.
+const MAX_WINDOW_LAYERS: usize = 28;
+
+pub(super) const DEFAULTS: Defaults =
+    Defaults { own_kv_heads: false, derived_head_dim: true, positions: 32_768, theta: Some(1e6), windows: no_windows };
 
 pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
     let mut model = dense::read(keys, &DEFAULTS)?;
@@ -37,10 +34,22 @@ pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
     Ok(model)
 }
 
-/// mlx-lm gives these models no windows and refuses none; one that is switched on is refused here.
+/// mlx-lm gives these models no windows and refuses none; one that reaches a layer is refused here.
 fn no_windows(keys: &Keys<'_>, layers: usize) -> Result<Vec<Option<usize>>> {
-    if keys.flag("use_sliding_window", false)? {
-        return Err(keys.bad("use_sliding_window", "false: windows of this architecture are not implemented"));
+    let none = Ok(vec![None; layers]);
+    // Where the key is left out, transformers has a window; null is none.
+    if !keys.flag("use_sliding_window", false)? || keys.is_null("sliding_window") {
+        return none;
     }
-    Ok(vec![None; layers])
+    let reaches = match dense::sliding(keys, layers)? {
+        Some(slides) => slides.contains(&true),
+        None => keys.optional_count("max_window_layers")?.unwrap_or(MAX_WINDOW_LAYERS) < layers,
+    };
+    match reaches {
+        false => none,
+        true => {
+            let expected = "false, or windows that reach no layer (max_window_layers, layer_types): those of this architecture are not implemented";
+            Err(keys.bad("use_sliding_window", expected))
+        }
+    }
 }

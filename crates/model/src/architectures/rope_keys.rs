@@ -22,7 +22,6 @@ const KNOWN: [&str; 19] = [
     "truncate",
     "partial_rotary_factor",
     "finetuned",
-    // The sections of a multimodal model's positions are all one text's.
     "mrope_section",
     "mrope_interleaved",
 ];
@@ -142,8 +141,11 @@ fn one(keys: &Keys<'_>, layers: &Layers<'_>) -> Result<Parameters> {
 }
 
 fn scaling(keys: &Keys<'_>, layers: &Layers<'_>) -> Result<Option<Scaling>> {
-    const KINDS: [&str; 5] = ["default", "linear", "dynamic", "llama3", "yarn"];
-    let kind = agreed([("type", keys.choice("type", &KINDS)?), ("rope_type", keys.choice("rope_type", &KINDS)?)])
+    const KINDS: [&str; 6] = ["default", "linear", "dynamic", "llama3", "yarn", "mrope"];
+    // All sections of a multimodal model's positions are one text's.
+    let kind =
+        |key| keys.choice(key, &KINDS).map(|kind| kind.map(|kind| if kind == "mrope" { "default" } else { kind }));
+    let kind = agreed([("type", kind("type")?), ("rope_type", kind("rope_type")?)])
         .map_err(|key| keys.bad(key, "the same as type"))?;
     let Some(kind) = kind else {
         return match keys.optional_number("factor", 1.0..=1.0) {

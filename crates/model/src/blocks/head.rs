@@ -3,8 +3,11 @@ use crate::blueprint::{Blueprint, LinearSpec, NormSpec};
 use crate::load::{Loader, Module, Residency};
 use crate::state::Scratch;
 use crate::{ModelError, Step};
+use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_device::ops::{Epilogue, Linear, Norm};
 use mlx_serving_device::{Encoder, Op, Result};
+
+const PATH: &str = "lm_head";
 
 /// Head: logits = head(norm(residual)) of the wanted rows
 #[derive(Debug)]
@@ -22,9 +25,14 @@ impl Head {
         NormSpec { path: "model.norm", len: model.hidden }
     }
 
+    /// True if a checkpoint has weights of a head.
+    pub(crate) fn is_in(checkpoint: &Checkpoint) -> bool {
+        checkpoint.get(&format!("{PATH}.weight")).is_some()
+    }
+
     /// Its module; `None` where it is the embedding's.
     pub(crate) fn spec(model: &Blueprint) -> Option<LinearSpec> {
-        let own = LinearSpec { path: "lm_head", rows: model.vocab, cols: model.hidden, bias: false, whole: false };
+        let own = LinearSpec { path: PATH, rows: model.vocab, cols: model.hidden, bias: false, whole: false };
         (!model.tied).then_some(own)
     }
 

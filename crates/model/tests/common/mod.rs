@@ -5,8 +5,8 @@
 use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_cpu::{CpuDevice, CpuOptions};
 use mlx_serving_device::{
-    Arithmetic, Buffer, Counters, Device, DeviceInfo, Heap, KvSpec, Placement, Queue, Result as DeviceResult, Storage,
-    Timeline, WeightLayout, WeightSource, WeightSpec,
+    Arithmetic, Buffer, Counters, Device, DeviceError, DeviceInfo, Heap, KvSpec, Placement, Queue,
+    Result as DeviceResult, Storage, Timeline, WeightLayout, WeightSource, WeightSpec,
 };
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_model::eval::Evaluator;
@@ -109,13 +109,20 @@ impl Loaded {
 pub struct Narrow {
     inner: Arc<dyn Device>,
     info: DeviceInfo,
+    /// True if gate and up must be of one format, as on GPUs.
+    alike: bool,
 }
 
 impl Narrow {
     pub fn device(inner: Arc<dyn Device>, change: impl FnOnce(&mut DeviceInfo)) -> Arc<dyn Device> {
         let mut info = inner.info().clone();
         change(&mut info);
-        Arc::new(Self { inner, info })
+        Arc::new(Self { inner, info, alike: false })
+    }
+
+    pub fn alike(inner: Arc<dyn Device>) -> Arc<dyn Device> {
+        let info = inner.info().clone();
+        Arc::new(Self { inner, info, alike: true })
     }
 }
 
@@ -158,6 +165,12 @@ impl Device for Narrow {
         out: &mut [u8],
     ) -> DeviceResult<()> {
         self.inner.pack_weight(spec, source, blocks, out)
+    }
+    fn check_gated(&self, gate: &WeightSpec, up: &WeightSpec) -> DeviceResult<()> {
+        match self.alike && gate != up {
+            true => Err(DeviceError::Unsupported("they are not alike".into())),
+            false => Ok(()),
+        }
     }
     fn kv_block_bytes(&self, spec: &KvSpec) -> usize {
         self.inner.kv_block_bytes(spec)

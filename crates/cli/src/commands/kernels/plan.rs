@@ -73,7 +73,7 @@ impl Plan {
         let shape = synth.shape().map_err(Failure::usage)?;
         let mut plan = Self { shape, synth, cases, layers: 1, blocks: 1, kv_bytes: 0 };
         let checkpoint = plan.checkpoint(shape.layers).map_err(Failure::failed)?;
-        let model = Blueprint::of(&checkpoint.config).map_err(Failure::failed)?;
+        let model = Blueprint::of(&checkpoint).map_err(Failure::failed)?;
         let extent = plan.extent();
         let sizes = Sizes::of(&extent, &model, device).map_err(Failure::failed)?;
         sizes.check_buffers(&extent, device.info())?;
