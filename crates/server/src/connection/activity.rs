@@ -239,14 +239,14 @@ impl Activity {
         }
     }
 
-    /// Time in which nothing has come of a request that is not there or not complete; requests that still move are not meant.
-    pub(crate) fn idle(&self) -> Option<Duration> {
+    /// The instant since which nothing has come of a request that is not there or not complete, if it is idle at `now`; requests that
+    /// still move are not meant.
+    pub(crate) fn idle_since(&self, now: Instant) -> Option<Instant> {
         let inner = self.inner();
-        let waited = inner.since.elapsed();
         match inner.phase {
             _ if inner.closing.is_some() => None,
-            Phase::Idle => Some(waited),
-            Phase::Head | Phase::Body => waited.checked_sub(MOVES),
+            Phase::Idle => Some(inner.since),
+            Phase::Head | Phase::Body => Some(inner.since + MOVES).filter(|since| *since <= now),
             Phase::Answer => None,
         }
     }
@@ -283,6 +283,10 @@ mod tests {
         Limits { header: time, idle: time, pause: time, write: time, ..Limits::default() }
     }
 
+    fn idle(activity: &Activity) -> Option<Instant> {
+        activity.idle_since(Instant::now())
+    }
+
     #[tokio::test]
     async fn an_answer_is_in_flight_until_it_is_flushed() {
         let (activity, live) = (Activity::new(), Arc::new(AtomicUsize::new(0)));
@@ -291,14 +295,14 @@ mod tests {
         let unanswered = Unanswered::new(&live);
         activity.flushed();
         activity.body_read();
-        assert!(activity.idle().is_none() && activity.takes_interim());
+        assert!(idle(&activity).is_none() && activity.takes_interim());
         activity.wrote(1);
         assert!(!activity.takes_interim());
         activity.handed_over(unanswered);
         assert_eq!(live.load(Ordering::Acquire), 1);
         activity.flushed();
         assert_eq!(live.load(Ordering::Acquire), 0);
-        assert!(activity.idle().is_some());
+        assert!(idle(&activity).is_some());
     }
 
     #[tokio::test]
@@ -346,18 +350,18 @@ mod tests {
     #[tokio::test]
     async fn a_request_on_its_way_is_not_idle_and_unanswered_until_a_byte_is_out() {
         let activity = Activity::new();
-        assert!(activity.idle().is_some() && !activity.unanswered());
+        assert!(idle(&activity).is_some() && !activity.unanswered());
         activity.read();
-        assert!(activity.idle().is_none() && activity.unanswered(), "part of a head");
+        assert!(idle(&activity).is_none() && activity.unanswered(), "part of a head");
         activity.begin(Version::HTTP_11, true).await;
-        assert!(activity.idle().is_none() && activity.unanswered(), "part of a body");
+        assert!(idle(&activity).is_none() && activity.unanswered(), "part of a body");
         activity.body_read();
         assert!(activity.unanswered());
         activity.wrote(1);
         assert!(!activity.unanswered());
         activity.answered();
         activity.close(Close::Room);
-        assert!(activity.idle().is_none() && !activity.unanswered(), "it is asked once");
+        assert!(idle(&activity).is_none() && !activity.unanswered(), "it is asked once");
         assert_eq!(activity.closed().await, Close::Room);
     }
 }

@@ -3,6 +3,7 @@
 use super::activity::{Activity, Close};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// Connections beyond the bound that get as far as a probe, when none of the others is idle.
 const EXTRA: usize = 16;
@@ -76,10 +77,13 @@ impl Connections {
 }
 
 impl Inner {
-    /// Asks the longest idle of these connections to close; false if none is idle.
+    /// Asks the longest idle of these connections to close, of several the one that came first; false if none is idle.
     fn evict(&self, among: fn(&Open) -> bool) -> bool {
-        let idle = self.open.values().filter(|open| among(open)).filter_map(|open| Some((open.activity.idle()?, open)));
-        idle.max_by_key(|(idle, _)| *idle).inspect(|(_, open)| open.activity.close(Close::Room)).is_some()
+        // All are compared by the instants since which they are idle: how long that is depends on when each is asked.
+        let now = Instant::now();
+        let among = self.open.iter().filter(|(_, open)| among(open));
+        let idle = among.filter_map(|(id, open)| Some(((open.activity.idle_since(now)?, *id), open)));
+        idle.min_by_key(|(age, _)| *age).inspect(|(_, open)| open.activity.close(Close::Room)).is_some()
     }
 }
 
