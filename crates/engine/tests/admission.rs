@@ -31,7 +31,7 @@ fn all_are_checked_before_any_is_let_in() {
     let mut requests = vec![endless(1, 4); 5];
     requests[4].prompt.clear();
     let error = engine.submit_all(requests).unwrap_err();
-    assert!(matches!(error, EngineError::ContextLength { param: "prompt", .. }), "{error}");
+    assert!(matches!(error, EngineError::Invalid { param: "prompt", .. }), "{error}");
     assert_eq!((engine.live(), engine.pace().steps), (0, 0));
 }
 

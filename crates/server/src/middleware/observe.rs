@@ -137,7 +137,7 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let entries = self.account.entries().clone();
-        let ms = |time: Instant| time.duration_since(self.begun).as_secs_f64() * 1e3;
+        let ms = |time: Instant| time.duration_since(self.begun).as_micros() as f64 / 1e3;
         tracing::debug!(
             request_id = self.id.as_str(),
             method = %self.method,

@@ -360,7 +360,8 @@ async fn bodies_are_decoded_within_their_bounds() {
         let bomb = gzip(&vec![b' '; size]);
         assert_eq!(send("gzip", bomb).await.error(413).1, "body_too_large");
     }
-    assert_eq!(send("gzip", gzip(&[&[b' '; 99_000][..], body].concat()[..100_000])).await.status, 400);
+    let longest = [&[b' '; 100_000 - 16][..], body].concat();
+    assert_eq!((longest.len(), send("gzip", gzip(&longest)).await.status), (100_000, 200));
     let house = House::set(
         Settings { body_limit: 100_000, limits: Limits { bodies: 85_000, ..Limits::default() }, ..Settings::default() },
         Script::new("m"),

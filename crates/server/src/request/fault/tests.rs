@@ -81,7 +81,7 @@ fn what_is_no_json_is_told_by_its_place() {
             r#"{'messages': []}"#,
             "at byte 1, where the name of a field in double quotes has to stand, comes \"'messages': []}\"",
         ),
-        ("{\"n\": 1,\n \"messages\" []}", "at byte 21, where a colon has to stand, comes \"[]}\", in messages"),
+        ("{\"n\": 1,\n \"messages\" []}", "at byte 21, where a colon has to stand, comes \"[]}\""),
         (r#"{"messages": [], "n": nul}"#, "at byte 25, where true, false or null has to stand, comes \"}\", in n"),
         (r#"{"messages": [] "n": 1}"#, "at byte 16, where a comma or } has to stand, comes \"\\\"n\\\": 1}\""),
         (r#"{"messages": []} x"#, "at byte 17, where nothing may follow the value, comes \"x\""),
