@@ -36,7 +36,7 @@ pub struct Common {
     /// Format of log lines on standard error
     #[arg(long, global = true, env = "MLX_SERVING_LOG_FORMAT", value_enum, help_heading = "Everywhere")]
     pub log_format: Option<LogFormat>,
-    /// More log lines; twice for still more
+    /// More log lines, one for each request among them; twice for connections and the beginnings of requests too
     #[arg(short, long, global = true, action = clap::ArgAction::Count, env = "MLX_SERVING_VERBOSE", help_heading = "Everywhere")]
     pub verbose: u8,
 }
@@ -101,6 +101,9 @@ pub struct Serve {
     /// A folder, or a model on the hub: ID or ID@REVISION; may be given several times [default: the bundled model]
     #[arg(short, long, env = "MLX_SERVING_MODEL", value_name = "MODEL", value_delimiter = ',')]
     pub model: Vec<String>,
+    /// Name to serve the model under; further ones are answered to as well. With several models, one name for each, in order
+    #[arg(long, env = "MLX_SERVING_SERVED_MODEL_NAME", value_name = "NAME", value_delimiter = ',')]
+    pub served_model_name: Vec<String>,
     /// Address to listen on [default: 127.0.0.1]
     #[arg(long, env = "MLX_SERVING_HOST")]
     pub host: Option<String>,

@@ -44,10 +44,8 @@ pub fn report(failure: &Failure) {
 /// Log lines go to standard error, in color on a terminal.
 fn start_log(telemetry: &config::Telemetry) {
     let level = format!("{:?}", telemetry.log_level).to_lowercase();
-    // Other crates' chatter stays out below their warnings.
-    let filter = EnvFilter::new(format!(
-        "warn,mlx_serving={level},mlx_serving_runtime={level},mlx_serving_engine={level},mlx_serving_server={level},mlx_serving_metal_layer={level},mlx_serving_model={level},mlx_serving_hub={level},mlx_serving_cpu={level}"
-    ));
+    // The beginning of the names of all crates here; other crates' chatter stays out below their warnings.
+    let filter = EnvFilter::new(format!("warn,mlx_serving={level}"));
     // Whoever reads the log may go away; the library would report that on standard error too, and panic.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

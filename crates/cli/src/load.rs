@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 /// Opens a model; its progress is shown.
 pub(crate) fn open(runtime: &Runtime, source: &Source, options: OpenOptions<'_>) -> Result<Model, RuntimeError> {
-    let mut opening = Opening::new(source.id());
+    let mut opening = Opening::new(options.name.clone().unwrap_or_else(|| source.id()));
     runtime.open(source, OpenOptions { progress: Some(Box::new(move |progress| opening.show(progress))), ..options })
 }
 

@@ -33,7 +33,9 @@ fn refused(server: &Server, path: &str, make: fn(&Value) -> Value, cases: &[(Val
         assert_eq!(status, 400, "{extra:.200}: {response}");
         let error = &response["error"];
         assert_eq!((&error["param"], &error["type"]), (&json!(param), &json!("invalid_request_error")), "{response}");
-        assert_eq!(error["code"], "invalid_value", "{response}");
+        let message = error["message"].as_str().unwrap_or_default();
+        let code = if message.contains("maximum context length") { "context_length_exceeded" } else { "invalid_value" };
+        assert_eq!(error["code"], code, "{response}");
         assert!(error["message"].as_str().is_some_and(|message| message.len() > 10), "{response}");
     }
 }
@@ -43,15 +45,15 @@ fn sampling() -> Vec<(Value, &'static str)> {
     let mut cases = Vec::new();
     for (param, values) in [
         ("temperature", vec![json!(-1), json!(1e9), json!(1e300), json!("hot"), json!([])]),
-        ("top_p", vec![json!(0), json!(-0.1), json!(1.1), json!(true)]),
-        ("top_k", vec![json!(-2), json!(1.5), json!(i64::MAX)]),
+        ("top_p", vec![json!(-0.1), json!(1.1), json!(true)]),
+        ("top_k", vec![json!(1.5), json!("all")]),
         ("min_p", vec![json!(-0.1), json!(2)]),
-        ("repetition_penalty", vec![json!(0), json!(-1), json!(1e30)]),
+        ("repetition_penalty", vec![json!(0.001), json!(-1), json!(1e30)]),
         ("presence_penalty", vec![json!(-2.1), json!(3)]),
         ("frequency_penalty", vec![json!(-3), json!(2.5)]),
         ("max_tokens", vec![json!(-1), json!(1_000_000), json!(i64::MAX), json!("many")]),
         ("n", vec![json!(0), json!(-1), json!(17), json!(i64::MAX), json!(1.5)]),
-        ("stop", vec![json!(["a", "b", "c", "d", "e"]), json!([""]), json!(["a", ""]), json!([1])]),
+        ("stop", vec![json!(vec!["a"; 65]), json!([""]), json!(["a", ""]), json!([1])]),
         ("seed", vec![json!(1.5), json!(u64::MAX), json!("x")]),
         (
             "logit_bias",
@@ -84,7 +86,7 @@ fn impossible_chats_are_refused_and_name_the_parameter() {
         (json!({ "max_completion_tokens": 5 }), "max_completion_tokens"),
         (json!({ "top_logprobs": 2 }), "top_logprobs"),
         (json!({ "logprobs": true, "top_logprobs": 21 }), "top_logprobs"),
-        (json!({ "logprobs": true, "top_logprobs": -1 }), "top_logprobs"),
+        (json!({ "logprobs": true, "top_logprobs": -2 }), "top_logprobs"),
         (json!({ "response_format": { "type": "json_object" } }), "response_format.type"),
         (json!({ "chat_template_kwargs": { "messages": [] } }), "chat_template_kwargs"),
         (json!({ "tools": [{ "type": "function" }] }), "tools"),
@@ -110,7 +112,7 @@ fn impossible_completions_are_refused_and_name_the_parameter() {
         (json!({ "prompt": vec!["x"; 65] }), "prompt"),
         (json!({ "prompt": vec![70; 5000] }), "prompt"),
         (json!({ "prompt": "ownership ".repeat(3000) }), "prompt"),
-        (json!({ "logprobs": 6 }), "logprobs"),
+        (json!({ "logprobs": 21 }), "logprobs"),
         (json!({ "best_of": 2 }), "best_of"),
     ]);
     refused(&server, "/v1/completions", completion, &cases);

@@ -154,8 +154,9 @@ fn whoever_sends_too_slowly_is_disconnected() {
         ("a probe's head", format!("GET /ready HTTP/1.1\r\nhost: {host}\r\nx-slow: "), false),
         ("a body", format!("{begun}\r\n"), true),
     ] {
-        let mut slow = send(&server, head.as_bytes());
+        // Before anything of it has come: the server's second begins later.
         let start = Instant::now();
+        let mut slow = send(&server, head.as_bytes());
         while slow.write_all(b"x").is_ok() {
             assert!(start.elapsed() < SOON, "{what} is waited for for ever");
             std::thread::sleep(Duration::from_millis(200));
@@ -237,7 +238,11 @@ fn requests_that_fail_are_one_line_a_second_and_probes_that_are_told_not_now_non
         assert_eq!(probe(&server, "/ready").0, 503);
         assert_eq!(server.post("/v1/completions", &question).0, 503);
     }
-    let lines: Vec<String> = server.lines().into_iter().filter(|line| line.contains("503")).collect();
-    assert!(!lines.is_empty() && lines.len() as u64 <= start.elapsed().as_secs() + 2, "{lines:#?}");
+    let failed = |server: &Server| -> Vec<String> {
+        server.lines().into_iter().filter(|line| line.contains("status=503")).collect()
+    };
+    server.until("the first line", |server| !failed(server).is_empty());
+    let lines = failed(&server);
+    assert!(lines.len() as u64 <= start.elapsed().as_secs() + 2, "{lines:#?}");
     assert!(lines.iter().all(|line| line.contains("POST") && line.contains("/v1/completions")), "{lines:#?}");
 }

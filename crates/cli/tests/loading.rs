@@ -10,19 +10,24 @@ use common::raw::{exchange, post, status};
 use standin::{Faults, ID, StandIn};
 use tempfile::TempDir;
 
-/// A server whose last model, from a hub, never comes, and the folder of the download. Its port was free a moment ago.
+/// A server whose last model, from a hub, never comes, and the folder of the download.
 fn loading(models: &[&str]) -> (Server, TempDir) {
     let hub =
         StandIn::start(&[("config.json", b"{}"), ("tokenizer.json", b"{}"), ("model.safetensors", &[0; 100_000])]);
     hub.faults(Faults { trickle: true, ..Faults::default() });
     let cache = tempfile::tempdir().unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let mut command = common::binary();
-    command.args(["serve", "--device", "cpu", "--port", &port.to_string()]);
+    command.args(["serve", "--device", "cpu", "--port", "0", "-v"]);
     command.args(models.iter().flat_map(|model| ["-m", model]));
     command.env("HF_ENDPOINT", &hub.url).env("HF_HUB_CACHE", cache.path()).env("NO_PROXY", "127.0.0.1");
     let mut server = Server::launch(command);
-    server.address = format!("127.0.0.1:{port}");
+    let address = |server: &Server| {
+        let lines = server.lines();
+        let line = lines.iter().find(|line| line.contains("listening"))?;
+        Some(line.split_once("address=")?.1.split_whitespace().next()?.to_owned())
+    };
+    server.until("the address", |server| address(server).is_some());
+    server.address = address(&server).unwrap();
     server.until("the download's begin", |_| hub.requests().iter().any(|r| r.path.ends_with(".safetensors")));
     (server, cache)
 }

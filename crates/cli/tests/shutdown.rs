@@ -48,8 +48,27 @@ fn a_download_ends_with_the_first_signal() {
         let start = Instant::now();
         server.signal(signal);
         assert_eq!(server.wait().code(), Some(0), "{signal}");
-        assert!(start.elapsed() < Duration::from_secs(10), "{signal}: {:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(25), "{signal}: {:?}", start.elapsed());
     }
+}
+
+#[test]
+fn a_second_signal_right_behind_the_first_is_heard_while_a_model_is_loaded() {
+    let hub =
+        StandIn::start(&[("config.json", b"{}"), ("tokenizer.json", b"{}"), ("model.safetensors", &[0; 100_000])]);
+    hub.faults(Faults { trickle: true, ..Faults::default() });
+    let cache = tempfile::tempdir().unwrap();
+    let mut command = common::binary();
+    command.args(["serve", "--port", "0", "-m", ID]);
+    command.env("HF_ENDPOINT", &hub.url).env("HF_HUB_CACHE", cache.path()).env("NO_PROXY", "127.0.0.1");
+    let mut server = Server::launch(command);
+    server.until("the download's begin", |_| hub.requests().iter().any(|r| r.path.ends_with(".safetensors")));
+    server.signal("TERM");
+    server.signal("INT");
+    let code = server.wait().code();
+    // On a loaded machine the second may come when the process has ended by the first.
+    let heard = server.logged("stopped at once by a second signal");
+    assert_eq!(code, Some(i32::from(heard)), "{:?}", server.lines());
 }
 
 #[test]
@@ -99,7 +118,7 @@ fn a_second_signal_ends_it_at_once_and_says_so() {
     let start = Instant::now();
     server.signal("INT");
     assert_eq!(server.wait().code(), Some(1));
-    assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
     assert!(
         server.logged("WARN") && server.logged("a second signal (SIGINT): stopping at once"),
         "{:?}",

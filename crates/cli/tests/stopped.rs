@@ -10,7 +10,7 @@ use std::time::Duration;
 
 fn request(i: usize) -> Value {
     json!({
-        "prompt": format!("Chapter {i}: Ownership is"), "max_tokens": 400, "temperature": 0.8, "seed": i, "ignore_eos": true,
+        "prompt": format!("Chapter {i}: Ownership is"), "max_tokens": 1000, "temperature": 0.8, "seed": i, "ignore_eos": true,
     })
 }
 
@@ -25,8 +25,8 @@ fn time_in_which_it_was_stopped_is_no_hanging_device() {
     let before: Vec<Value> = std::thread::scope(|scope| {
         let answers: Vec<_> = (0..6).map(|i| scope.spawn(move || answer(i))).collect();
         // In the middle of their steps, twice.
-        for rest in [6.0, 1.0] {
-            server.until("answers are computed", |s| s.metric("vllm:num_requests_running") >= rest);
+        for _ in 0..2 {
+            server.until("answers are computed", |s| s.metric("vllm:num_requests_running") >= 1.0);
             server.signal("STOP");
             std::thread::sleep(Duration::from_secs(4));
             server.signal("CONT");

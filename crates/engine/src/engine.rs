@@ -112,9 +112,8 @@ impl Engine {
         }
         let only_scored = request.max_tokens == Some(0) && request.prompt_logprobs.is_some();
         if n + usize::from(!only_scored) > context {
-            let message =
-                format!("the prompt has {n} tokens; this model's context holds {context}, the answer included");
-            return Err(EngineError::invalid("prompt", message));
+            let message = format!("the prompt has {n} tokens; {}", self.info.context());
+            return Err(EngineError::ContextLength { param: "prompt", message });
         }
         if let Some(max) = request.max_tokens {
             if max == 0 && !only_scored {
@@ -124,10 +123,11 @@ impl Engine {
             }
             if max > context - n {
                 let message = format!(
-                    "max_tokens is {max}, but after a prompt of {n} tokens the context of {context} has room for {}",
-                    context - n
+                    "max_tokens is {max}, but after a prompt of {n} tokens there is room for {}; {}",
+                    context - n,
+                    self.info.context()
                 );
-                return Err(EngineError::invalid("max_tokens", message));
+                return Err(EngineError::ContextLength { param: "max_tokens", message });
             }
         }
         if let Some(&token) = request.prompt.iter().find(|&&t| t as usize >= self.info.vocab) {

@@ -9,6 +9,14 @@ pub enum EngineError {
         /// The fault and what would do.
         message: String,
     },
+    /// More tokens than the context holds.
+    #[error("{message}")]
+    ContextLength {
+        /// The parameter at fault.
+        param: &'static str,
+        /// The numbers and what bounds them.
+        message: String,
+    },
     /// Too many requests run or wait already.
     #[error(
         "{live} requests run or wait already, of {limit} that may (engine.max_sequences and engine.max_waiting): too few places are \

@@ -64,8 +64,22 @@ pub struct Info {
     pub vocab: usize,
     /// Tokens of prompt and answer together.
     pub max_context: usize,
+    /// The same as the model itself has it: more, where the KV cache holds fewer.
+    pub model_context: usize,
     /// Bytes of the KV cache.
     pub kv_bytes: u64,
     /// Requests that run or wait, at most.
     pub max_live: usize,
+}
+
+impl Info {
+    /// The bound of prompt and answer in words, and the setting to raise where that, not the model, is the bound.
+    pub fn context(&self) -> String {
+        // OpenAI's words, for which clients look.
+        let bound = format!("this model's maximum context length is {} tokens, the answer included", self.max_context);
+        match self.model_context > self.max_context {
+            true => format!("{bound}: engine.kv_cache_tokens bounds it, the model itself has {}", self.model_context),
+            false => bound,
+        }
+    }
 }

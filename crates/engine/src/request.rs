@@ -13,7 +13,7 @@ pub struct Sampling {
     pub temperature: f32,
     /// Keep the k most likely; 0 keeps all.
     pub top_k: u32,
-    /// Keep the smallest set of most likely tokens that reaches this probability; 1 keeps all.
+    /// Keep the smallest set of most likely tokens that reaches this probability; 1 keeps all, 0 the most likely one.
     pub top_p: f32,
     /// Keep tokens of at least this times the largest probability; 0 keeps all.
     pub min_p: f32,
@@ -54,7 +54,7 @@ impl Sampling {
     /// Refuses values outside their ranges.
     pub fn validate(&self, vocab: usize) -> Result<(), EngineError> {
         check("temperature", self.temperature, 0.0, 2.0)?;
-        check("top_p", self.top_p, LEAST, 1.0)?;
+        check("top_p", self.top_p, 0.0, 1.0)?;
         check("min_p", self.min_p, 0.0, 1.0)?;
         // Logits are divided by it: much smaller ones make them infinite.
         check("repetition_penalty", self.repetition_penalty, 0.01, 10.0)?;
@@ -71,15 +71,11 @@ impl Sampling {
     }
 }
 
-/// Smallest number above 0.
-const LEAST: f32 = f32::from_bits(1);
-
 fn check(param: &'static str, value: f32, low: f32, high: f32) -> Result<(), EngineError> {
     if value >= low && value <= high {
         return Ok(());
     }
-    let low = if low == LEAST { "above 0".to_owned() } else { format!("at least {low}") };
-    Err(EngineError::invalid(param, format!("{param} is {value}; it must be {low} and at most {high}")))
+    Err(EngineError::invalid(param, format!("{param} is {value}; it must be at least {low} and at most {high}")))
 }
 
 /// One completion to compute.
@@ -225,7 +221,7 @@ mod tests {
         for (param, sampling) in [
             ("temperature", Sampling { temperature: -0.1, ..Sampling::default() }),
             ("temperature", Sampling { temperature: f32::NAN, ..Sampling::default() }),
-            ("top_p", Sampling { top_p: 0.0, ..Sampling::default() }),
+            ("top_p", Sampling { top_p: -0.1, ..Sampling::default() }),
             ("min_p", Sampling { min_p: 1.5, ..Sampling::default() }),
             ("repetition_penalty", Sampling { repetition_penalty: 0.0, ..Sampling::default() }),
             ("presence_penalty", Sampling { presence_penalty: 2.5, ..Sampling::default() }),

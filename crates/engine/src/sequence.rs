@@ -300,7 +300,8 @@ fn params(sampling: &Sampling, seed: u64) -> SampleParams {
     SampleParams {
         temperature: sampling.temperature,
         top_k: sampling.top_k,
-        top_p: sampling.top_p,
+        // 0 keeps the most likely token, as the least number above it does.
+        top_p: sampling.top_p.max(f32::MIN_POSITIVE),
         min_p: sampling.min_p,
         repetition: sampling.repetition_penalty,
         presence: sampling.presence_penalty,

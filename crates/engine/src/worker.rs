@@ -45,7 +45,8 @@ impl Worker {
         status: Arc<EngineStatus>,
     ) -> Result<(Info, Self), EngineError> {
         let blocks = options.kv_tokens.div_ceil(BLOCK_TOKENS).max(2);
-        let max_context = parts.model.max_context().min(blocks * BLOCK_TOKENS);
+        let model_context = parts.model.max_context();
+        let max_context = model_context.min(blocks * BLOCK_TOKENS);
         let limits =
             StepLimits { rows: options.max_batch_rows.max(options.max_sequences), sequences: options.max_sequences };
         let (vocab, share) = (parts.model.vocab(), parts.model.prefixes_are_shareable());
@@ -55,7 +56,7 @@ impl Worker {
         let pool = BlockPool::new(blocks, store.clone());
         stepper.move_blocks(store.map(|store| Mover::new(store, stepper.transfer(), pool.clone(), block_bytes)));
         status.metrics.configure(BLOCK_TOKENS, blocks);
-        let info = Info { vocab, max_context, kv_bytes: stepper.kv_bytes(), max_live: status.max_live };
+        let info = Info { vocab, max_context, model_context, kv_bytes: stepper.kv_bytes(), max_live: status.max_live };
         let resident = stepper.resident().unwrap_or(false);
         status.note_resident(resident);
         let worker = Worker {

@@ -225,7 +225,7 @@ fn the_smallest_and_the_largest_prompts_are_scored() {
     let full: Vec<u32> = text().into_iter().cycle().take(256).collect();
     assert_eq!(engine.info().max_context, full.len());
     assert_eq!(score(&engine, scored(full.clone(), 0)).prompt.len(), 256);
-    assert!(matches!(engine.submit(scored(full, 1)), Err(EngineError::Invalid { param: "prompt", .. })));
+    assert!(matches!(engine.submit(scored(full, 1)), Err(EngineError::ContextLength { param: "prompt", .. })));
     assert_eq!(engine.live(), 0);
 }
 

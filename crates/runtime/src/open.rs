@@ -44,6 +44,8 @@ pub type OnProgress<'a> = Box<dyn FnMut(Progress<'_>) + 'a>;
 /// Wishes for one opening; the rest is the configuration's.
 #[derive(Default)]
 pub struct OpenOptions<'a> {
+    /// The name to open it under; without one, its source's.
+    pub name: Option<String>,
     /// Callback that is told of progress.
     pub progress: Option<OnProgress<'a>>,
     /// Takes every allocation from the device, without the cache in front of it: what caching and pooling are compared with.
@@ -52,7 +54,10 @@ pub struct OpenOptions<'a> {
 
 impl fmt::Debug for OpenOptions<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenOptions").field("direct_allocation", &self.direct_allocation).finish_non_exhaustive()
+        f.debug_struct("OpenOptions")
+            .field("name", &self.name)
+            .field("direct_allocation", &self.direct_allocation)
+            .finish_non_exhaustive()
     }
 }
 
@@ -69,7 +74,7 @@ impl Runtime {
             }
         };
         let dir = source.find(&mut |p| tell(Progress::Download { file: p.file, done: p.done, total: p.total }))?;
-        let id = source.id();
+        let id = options.name.take().unwrap_or_else(|| source.id());
         let checkpoint = Arc::new(Checkpoint::open(&dir).map_err(|error| unopened(&id, error))?);
         let vocabulary = Blueprint::of(&checkpoint).map_err(RuntimeError::Checkpoint)?.vocab;
         let tokenizer = Tokenizer::from_dir(&dir)?;
@@ -105,6 +110,15 @@ impl Runtime {
             ms = start.elapsed().as_millis() as u64,
             "loaded"
         );
+        let info = engine.info();
+        if info.model_context > info.max_context {
+            tracing::info!(
+                model = id,
+                context = info.max_context,
+                of = info.model_context,
+                "prompts and answers are shorter than the model can take: engine.kv_cache_tokens bounds them"
+            );
+        }
         let (reservation, lease) = held;
         Ok(Model::new(id, engine, tokenizer, template, defaults).holding(reservation, lease))
     }

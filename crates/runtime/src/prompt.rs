@@ -38,14 +38,14 @@ pub enum PromptError {
     #[error(transparent)]
     Template(#[from] TemplateError),
     /// More tokens than the model's context holds.
-    #[error("the prompt has {}{tokens} tokens; this model's context holds {limit}, the answer included", if *.exact { "" } else { "at least " })]
+    #[error("the prompt has {}{tokens} tokens; {bound}", if *.exact { "" } else { "at least " })]
     TooLong {
         /// Tokens of the prompt, counted so far.
         tokens: usize,
         /// There are no more.
         exact: bool,
-        /// Tokens that the context holds.
-        limit: usize,
+        /// Tokens that the context holds, and what bounds them: [`Info::context`].
+        bound: String,
     },
     /// A token id that the model does not have.
     #[error("token {id} is outside the vocabulary of {vocab}")]
@@ -92,7 +92,9 @@ impl Prompter<'_> {
     fn encode(self, text: &str, special: bool, goes_on: &mut dyn FnMut() -> bool) -> Result<Vec<u32>, PromptError> {
         let limit = self.info.max_context;
         self.tokenizer.encode_within(text, special, limit, goes_on).map_err(|error| match error {
-            TextError::TooLong { tokens, limit } => PromptError::TooLong { tokens, exact: false, limit },
+            TextError::TooLong { tokens, .. } => {
+                PromptError::TooLong { tokens, exact: false, bound: self.info.context() }
+            }
             error => PromptError::Text(error),
         })
     }
@@ -101,7 +103,7 @@ impl Prompter<'_> {
     fn known(self, ids: Vec<u32>) -> Result<Vec<u32>, PromptError> {
         let (limit, vocab) = (self.info.max_context, self.info.vocab);
         if ids.len() > limit {
-            return Err(PromptError::TooLong { tokens: ids.len(), exact: true, limit });
+            return Err(PromptError::TooLong { tokens: ids.len(), exact: true, bound: self.info.context() });
         }
         match ids.iter().find(|&&id| id as usize >= vocab) {
             Some(&id) => Err(PromptError::UnknownToken { id, vocab }),

@@ -105,6 +105,8 @@ pub struct Registry {
 #[derive(Debug)]
 struct Slot {
     id: String,
+    /// Further names that it answers to.
+    aliases: Vec<String>,
     state: State,
     /// True while somebody loads the lost model again.
     taken: bool,
@@ -120,10 +122,24 @@ pub(crate) struct Lost {
     pub dead: Option<Arc<dyn Generate>>,
 }
 
+impl Slot {
+    fn new(id: String, state: State, taken: bool) -> Self {
+        Self { id, aliases: Vec::new(), state, taken }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.id).chain(&self.aliases)
+    }
+
+    fn answers_to(&self, name: &str) -> bool {
+        self.names().any(|own| own == name)
+    }
+}
+
 impl Registry {
     /// Models of these names, that are going to be loaded.
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
-        let slot = |id| Slot { id, state: State::Loading, taken: false };
+        let slot = |id| Slot::new(id, State::Loading, false);
         Self { slots: RwLock::new(names.into_iter().map(slot).collect()), draining: AtomicBool::new(false) }
     }
 
@@ -159,7 +175,7 @@ impl Registry {
             return Err(RegistryError::Closed { model });
         }
         match slots.iter_mut().find(|slot| slot.id == id) {
-            None => slots.push(Slot { id: model, state: State::Loading, taken: true }),
+            None => slots.push(Slot::new(model, State::Loading, true)),
             Some(slot) => match &slot.state {
                 State::Ready(_) => return Err(RegistryError::Loaded { model }),
                 State::Loading if slot.taken => return Err(Unavailable::Loading { model }.into()),
@@ -211,9 +227,16 @@ impl Registry {
         }
         match slots.iter_mut().find(|slot| slot.id == id) {
             Some(slot) => (slot.state, slot.taken) = (state, false),
-            None => slots.push(Slot { id: id.to_owned(), state, taken: false }),
+            None => slots.push(Slot::new(id.to_owned(), state, false)),
         }
         true
+    }
+
+    /// Has the model of that name answer to another name too.
+    pub fn alias(&self, id: &str, name: String) {
+        if let Some(slot) = self.write().iter_mut().find(|slot| slot.id == id) {
+            slot.aliases.push(name);
+        }
     }
 
     /// The model of that name; the only one that there is where none is named.
@@ -222,11 +245,11 @@ impl Registry {
     /// See [`Unavailable`].
     pub fn get(&self, name: Option<&str>) -> Result<Arc<dyn Generate>, Unavailable> {
         let slots = self.read();
-        let models = || slots.iter().map(|slot| slot.id.clone()).collect();
+        let models = || slots.iter().flat_map(Slot::names).cloned().collect();
         let slot = match (name, &slots[..]) {
             (Some(name), all) => all
                 .iter()
-                .find(|slot| slot.id == name)
+                .find(|slot| slot.answers_to(name))
                 .ok_or_else(|| Unavailable::Unknown { model: name.to_owned(), models: models() })?,
             (None, [only]) => only,
             (None, []) => return Err(Unavailable::Empty),
@@ -254,6 +277,15 @@ impl Registry {
             _ => None,
         };
         self.read().iter().filter_map(ready).collect()
+    }
+
+    /// The models that answer now, in order, each under every name that it answers to, the first of them its own.
+    pub fn named(&self) -> Vec<(String, Arc<dyn Generate>)> {
+        let named = |slot: &Slot| match &slot.state {
+            State::Ready(model) => slot.names().map(|name| (name.clone(), model.clone())).collect(),
+            _ => Vec::new(),
+        };
+        self.read().iter().flat_map(named).collect()
     }
 
     /// Names of all models, in order.

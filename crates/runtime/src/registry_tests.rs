@@ -17,7 +17,7 @@ struct Mute {
 }
 
 fn mute(id: &str) -> Arc<Mute> {
-    let info = Info { vocab: 1, max_context: 1, kv_bytes: 0, max_live: 1 };
+    let info = Info { vocab: 1, max_context: 1, model_context: 1, kv_bytes: 0, max_live: 1 };
     let card = Card { id: id.into(), created: 0, info, defaults: Sampling::default() };
     let tokenizer = Tokenizer::from_dir(&Source::Bundled.here().unwrap().unwrap()).unwrap();
     Arc::new(Mute { card, tokenizer, dead: AtomicBool::default(), draining: AtomicBool::default() })

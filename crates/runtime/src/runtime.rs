@@ -48,13 +48,15 @@ impl Runtime {
         let mut found = Vec::new();
         // Until the end, as if they were open.
         let mut held = Vec::new();
-        for source in named.iter().map(|name| Source::from(name.as_str())).chain(bundled) {
+        let sources: Vec<Source> = named.iter().map(|name| Source::from(name.as_str())).chain(bundled).collect();
+        // Where one is named twice, whoever names them says so.
+        let ids = Source::ids(&sources).unwrap_or_else(|_| sources.iter().map(Source::id).collect());
+        for (source, id) in sources.into_iter().zip(ids) {
             let dir = match source.here() {
                 // Without the bundled model there is nothing to be checked.
                 Err(_) if source == Source::Bundled => None,
                 dir => dir?,
             };
-            let id = source.id();
             spill(&self.config.engine, &id).check()?;
             let Some(dir) = dir else {
                 held.push((None, self.with_device(|lease| Ok(lease.clone()))?));

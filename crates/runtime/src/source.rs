@@ -1,7 +1,7 @@
 use crate::error::RuntimeError;
 use crate::hub::hub;
 use mlx_serving_hub::ModelId;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// The bundled model's folder under `models/`.
 const BUNDLED: &str = "rustbook-5m-4bit";
@@ -29,12 +29,45 @@ impl From<Option<&str>> for Source {
 }
 
 impl Source {
-    /// The name that the model is served under: its folder's, or its id. It can be told before the model is there.
+    /// The name that the model is served under: its folder's as the path has it, its id where the folder is the hub's cache's, or the id
+    /// itself. It can be told before the model is there.
     pub fn id(&self) -> String {
+        self.id_of(1)
+    }
+
+    /// The names of several, in order: the shortest ends of their paths that tell those of one name apart.
+    ///
+    /// # Errors
+    /// The name of a model that is named twice.
+    pub fn ids(sources: &[Self]) -> Result<Vec<String>, String> {
+        let mut lengths = vec![1; sources.len()];
+        loop {
+            let ids: Vec<String> = sources.iter().zip(&lengths).map(|(source, &parts)| source.id_of(parts)).collect();
+            let alike = |i: usize| (0..ids.len()).any(|j| i != j && ids[i] == ids[j]);
+            let Some(first) = (0..ids.len()).find(|&i| alike(i)) else { return Ok(ids) };
+            let mut grown = false;
+            for i in 0..ids.len() {
+                if ids[i] == ids[first] && sources[i].id_of(lengths[i] + 1) != ids[i] {
+                    (lengths[i], grown) = (lengths[i] + 1, true);
+                }
+            }
+            if !grown {
+                return Err(ids[first].clone());
+            }
+        }
+    }
+
+    /// The name with so many parts of the folder's path, if there are so many.
+    fn id_of(&self, parts: usize) -> String {
         let Self::Named(name) = self else { return BUNDLED.to_owned() };
-        let folder = Path::new(name).canonicalize().ok().filter(|path| path.is_dir());
-        let folder = folder.and_then(|path| path.file_name().map(|name| name.to_string_lossy().into_owned()));
-        folder.unwrap_or_else(|| name.clone())
+        let Some(path) = folder(name) else { return name.clone() };
+        if let Some(id) = cached(&path) {
+            return id;
+        }
+        let names: Vec<_> = path.iter().filter(|part| *part != std::path::MAIN_SEPARATOR_STR).collect();
+        let end: Vec<_> =
+            names[names.len().saturating_sub(parts)..].iter().map(|part| part.to_string_lossy()).collect();
+        end.join("/")
     }
 
     /// The model's folder, if it is on this machine. Downloads nothing.
@@ -74,6 +107,21 @@ fn names_path(name: &str) -> bool {
         || before_revision.ends_with('/')
         || before_revision.matches('/').count() > 1
         || Path::new(name).exists()
+}
+
+/// The folder of that name as an absolute path, in which links stand as they were given.
+fn folder(name: &str) -> Option<PathBuf> {
+    let path = std::path::absolute(name).ok().filter(|path| path.is_dir())?;
+    // Where a path leads up, only the system knows the name of what it leads to.
+    let leads_up = path.components().any(|part| part == Component::ParentDir);
+    if leads_up || path.file_name().is_none() { path.canonicalize().ok() } else { Some(path) }
+}
+
+/// The id of the model whose snapshot in the hub's cache the folder is: `models--ORG--NAME/snapshots/REVISION`.
+fn cached(folder: &Path) -> Option<String> {
+    let snapshots = folder.parent().filter(|parent| parent.file_name().is_some_and(|name| name == "snapshots"))?;
+    let model = snapshots.parent()?.file_name()?.to_str()?.strip_prefix("models--")?;
+    Some(model.replacen("--", "/", 1))
 }
 
 /// Finds the bundled model: beside the binary as installed, in the current folder, or in the source tree it was built from.
@@ -128,7 +176,44 @@ mod tests {
         let folder = dir.path().join("Qwen2.5-0.5B");
         std::fs::create_dir(&folder).unwrap();
         assert_eq!(Source::from(folder.to_str()).id(), "Qwen2.5-0.5B");
+        assert_eq!(Source::from(format!("{}/", folder.display()).as_str()).id(), "Qwen2.5-0.5B");
+        assert_eq!(Source::from(format!("{}/../Qwen2.5-0.5B/.", folder.display()).as_str()).id(), "Qwen2.5-0.5B");
         assert_eq!(Source::from("org/name").id(), "org/name");
         assert_eq!(Source::Bundled.id(), BUNDLED);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_has_its_own_name_and_a_snapshot_of_the_cache_its_models() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshot = dir.path().join("models--mlx-community--Qwen3-0.6B--4bit/snapshots/0123abcd");
+        std::fs::create_dir_all(&snapshot).unwrap();
+        let link = dir.path().join("my-model");
+        std::os::unix::fs::symlink(&snapshot, &link).unwrap();
+        assert_eq!(Source::from(link.to_str()).id(), "my-model");
+        assert_eq!(Source::from(snapshot.to_str()).id(), "mlx-community/Qwen3-0.6B--4bit");
+        let other = dir.path().join("models--x/notes/0123abcd");
+        std::fs::create_dir_all(&other).unwrap();
+        assert_eq!(Source::from(other.to_str()).id(), "0123abcd");
+    }
+
+    #[test]
+    fn folders_of_one_name_are_told_apart_by_their_parents() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = |path: &str| {
+            let folder = dir.path().join(path);
+            std::fs::create_dir_all(&folder).unwrap();
+            Source::from(folder.to_str())
+        };
+        let [a, b, deep, other] = ["a/m", "b/m", "b/b/m", "n"].map(folder);
+        let ids = |sources: &[&Source]| Source::ids(&sources.iter().map(|s| (*s).clone()).collect::<Vec<_>>());
+        let names = |names: &[&str]| Ok(names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(ids(&[&a, &other]), names(&["m", "n"]));
+        assert_eq!(ids(&[&a, &b, &other]), names(&["a/m", "b/m", "n"]));
+        let parent = dir.path().file_name().unwrap().to_string_lossy().into_owned();
+        assert_eq!(ids(&[&b, &deep]), names(&[&format!("{parent}/b/m"), "b/b/m"]));
+        assert_eq!(ids(&[&a, &b, &a]), Err(a.id_of(usize::MAX)), "one folder twice");
+        let hub = Source::from("org/name");
+        assert_eq!(ids(&[&hub, &hub]), Err("org/name".into()));
     }
 }

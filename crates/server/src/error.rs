@@ -1,5 +1,6 @@
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mlx_serving_engine::EngineError;
 use serde::Serialize;
@@ -53,6 +54,20 @@ impl ApiError {
         error.coded("invalid_value")
     }
 
+    /// 400 for more tokens than the context holds, with the code for which clients look.
+    pub(crate) fn context_length(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::invalid(param, message).coded("context_length_exceeded")
+    }
+
+    /// 415 for a body in an encoding that is not taken.
+    pub(crate) fn unknown_encoding(encoding: &str) -> Self {
+        let message = format!(
+            "the body's Content-Encoding is {:?}; this server takes gzip, and bodies that are not encoded",
+            shorten(encoding)
+        );
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", message).coded("unsupported_encoding")
+    }
+
     /// 404 for a model that is not served.
     pub(crate) fn unknown_model(model: &str, served: &[&str]) -> Self {
         let message = format!(
@@ -65,19 +80,16 @@ impl ApiError {
         error.coded("model_not_found")
     }
 
-    /// 404 for a path.
-    pub(crate) fn unknown_route(method: &str, path: &str) -> Self {
-        let message = format!(
-            "{} {} is not a route of this server; docs/API.md lists them under Routes",
-            shorten(method),
-            shorten(path)
-        );
+    /// 404 for a path; `routes` lists those that there are.
+    pub(crate) fn unknown_route(method: &str, path: &str, routes: &str) -> Self {
+        let message =
+            format!("{} {} is not a route of this server, which has {routes}", shorten(method), shorten(path));
         Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message).coded("not_found")
     }
 
-    /// 405.
-    pub(crate) fn wrong_method(method: &str, path: &str) -> Self {
-        let message = format!("{} does not answer {}", shorten(path), shorten(method));
+    /// 405; `methods` lists those that the path answers.
+    pub(crate) fn wrong_method(method: &str, path: &str, methods: &str) -> Self {
+        let message = format!("{} does not answer {}; it answers {methods}", shorten(path), shorten(method));
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", message).coded("method_not_allowed")
     }
 
@@ -188,6 +200,7 @@ impl From<EngineError> for ApiError {
         let message = error.to_string();
         match error {
             EngineError::Invalid { param, .. } => Self::invalid(param, message),
+            EngineError::ContextLength { param, .. } => Self::context_length(param, message),
             EngineError::Overloaded { .. } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", message).coded("overloaded")
             }
@@ -203,10 +216,15 @@ impl From<EngineError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.to_json())).into_response();
-        if matches!(self.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
-            response.headers_mut().insert("retry-after", axum::http::HeaderValue::from_static("1"));
-        }
+        retry_later(&mut response);
         response
+    }
+}
+
+/// Has an answer that says "not now" say when to try again.
+pub(crate) fn retry_later(response: &mut Response) {
+    if matches!(response.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
 }
 
@@ -218,6 +236,7 @@ mod tests {
     fn every_engine_error_has_its_status() {
         for (error, status) in [
             (EngineError::invalid("top_p", "x"), 400),
+            (EngineError::ContextLength { param: "prompt", message: "x".into() }, 400),
             (EngineError::Overloaded { live: 3, limit: 3, asked: 1 }, 429),
             (EngineError::Stopped("x".into()), 503),
             (EngineError::Unstarted("x".into()), 503),
@@ -237,9 +256,10 @@ mod tests {
         assert!(shown.starts_with("aaa") && shown.ends_with("bbb"), "{shown}");
         for error in [
             ApiError::unknown_model(&long, &["m"]),
-            ApiError::unknown_route("GET", &long),
-            ApiError::unknown_route(&long, "/"),
-            ApiError::wrong_method("GET", &long),
+            ApiError::unknown_route("GET", &long, "GET /x"),
+            ApiError::unknown_route(&long, "/", "GET /x"),
+            ApiError::wrong_method("GET", &long, "POST"),
+            ApiError::unknown_encoding(&long),
             ApiError::foreign_host(&long),
             ApiError::foreign_origin(&long),
         ] {

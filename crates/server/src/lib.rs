@@ -1,7 +1,7 @@
 //! The HTTP server: JSON in, JSON or server-sent events out. It knows nothing of devices, and of models what
 //! [`mlx_serving_runtime::Generate`] says.
 //!
-//! The way of a request: `connection` accepts it, `middleware` refuses foreign pages and observes, `request` takes and parses its body
+//! The way of a request: `connection` accepts it, `routes` knows which route it means, `middleware` refuses foreign pages and observes, `request` takes and parses its body
 //! within the bounds of `admission`, a dialect makes an `Ask` of it, `generation` runs that, and the dialect writes what comes, which goes
 //! out through `connection`, within its limits. `state` is what all rooms share. No room imports one that imports it.
 //!
@@ -11,6 +11,7 @@
 //! model's events, which cancels the request.
 #![forbid(unsafe_code)]
 
+mod account;
 mod admin;
 mod admission;
 mod connection;
@@ -22,12 +23,14 @@ mod limits;
 mod middleware;
 mod openai;
 mod request;
+mod routes;
 mod state;
 
 pub use limits::Limits;
 pub use state::{AppState, Settings};
 
 use axum::Router;
+use axum::extract::OriginalUri;
 use axum::http::{Method, Uri};
 use axum::middleware::from_fn_with_state;
 use error::ApiError;
@@ -37,6 +40,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tower::util::MapRequest;
 
 /// Serves until `shutdown` resolves; then refuses new requests and gives those accepted the time that it says until the last byte of
 /// their answers is out. The rest is cut off: streams get an error event, whole answers 503.
@@ -53,19 +57,23 @@ pub async fn serve(
 
 /// All routes, behind the layers that every request passes: observation, the guard, and the answers to browsers.
 pub fn router(state: Arc<AppState>) -> Router {
-    let routes = Router::new()
-        .merge(openai::routes())
-        .merge(admin::routes())
-        .fallback(|method: Method, uri: Uri| async move { ApiError::unknown_route(method.as_str(), uri.path()) })
+    let (routes, table) = openai::routes().merge(admin::routes()).into_parts();
+    let (unknown, known) = (table.clone(), table.clone());
+    let routes = routes
+        .fallback(|method: Method, OriginalUri(uri): OriginalUri| async move {
+            ApiError::unknown_route(method.as_str(), uri.path(), &unknown.list())
+        })
         .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
-            ApiError::wrong_method(method.as_str(), uri.path())
+            ApiError::wrong_method(method.as_str(), uri.path(), &known.methods(uri.path()))
         });
     let routes = match state.origins.cors() {
         Some(cors) => routes.layer(cors),
         None => routes,
     };
-    routes
+    let routes = routes
         .layer(from_fn_with_state(state.origins.clone(), guard))
         .layer(from_fn_with_state(state.observed.clone(), observe))
-        .with_state(state)
+        .with_state(state);
+    // Layers of a router come after its choice of a route, this before it.
+    Router::new().fallback_service(MapRequest::new(routes, move |request| table.direct(request)))
 }

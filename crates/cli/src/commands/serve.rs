@@ -23,13 +23,16 @@ const LOADER: Duration = Duration::from_millis(300);
 
 pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
     let server = &context.config.server;
-    let host = args.host.as_deref().unwrap_or(&server.host);
+    let host = bare(args.host.as_deref().unwrap_or(&server.host));
     if host.is_empty() {
         return Err(Failure::usage("--host is empty; give an address, such as 127.0.0.1"));
     }
-    let models = named(sources(context, &args.model))?;
+    let (models, aliases) = renamed(named(sources(context, &args.model))?, &args.served_model_name)?;
     let names = models.iter().map(|(name, _)| name.clone()).collect();
     let state = AppState::new(settings(server, args, names)?);
+    if let [(name, _)] = &models[..] {
+        aliases.into_iter().for_each(|alias| state.registry().alias(name, alias));
+    }
     // One thread is enough to pass tokens on, and leaves the cores to the device.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -48,6 +51,11 @@ pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
         tracing::info!("stopped");
     }
     outcome
+}
+
+/// A host without the brackets that addresses of IPv6 have in URLs.
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 /// Ends the process if it has not ended by itself soon.
@@ -97,6 +105,7 @@ async fn serve(
         Failure::failed(format!("{host}:{port} cannot be listened on: {e}; choose another with --host and --port"))
     })?;
     let address = listener.local_addr().map_err(Failure::failed)?;
+    tracing::debug!(%address, "listening");
     let grace = Duration::from_secs(context.config.server.shutdown_grace_s);
     let (stop, stopped) = oneshot::channel::<Duration>();
     let mut stop = Some(stop);
@@ -106,7 +115,7 @@ async fn serve(
     let mut loading = load_all(&models, &state)?;
     let mut loaded = false;
     let mut refused = Ok(());
-    let outcome = loop {
+    let mut outcome = loop {
         tokio::select! {
             Some(signal) = signals.recv() => match stop.take() {
                 Some(stop) => {
@@ -119,8 +128,7 @@ async fn serve(
                         1 => ("1 answer is cut".to_owned(), "1 answer was cut".to_owned()),
                         live => (format!("{live} answers are cut"), format!("{live} answers were cut")),
                     };
-                    tracing::warn!("a second signal ({signal}): stopping at once; {are_cut}");
-                    break Err(Failure::failed(format!("stopped at once by a second signal ({signal}): {were_cut}")));
+                    break Err(at_once(signal, &are_cut, &were_cut));
                 }
             },
             outcome = &mut loading, if !loaded && stop.is_some() => {
@@ -144,9 +152,20 @@ async fn serve(
     if !loaded {
         state.drain();
         // What it has just loaded it drops by itself; what it is still loading ends with the process.
-        let _ = tokio::time::timeout(LOADER, loading).await;
+        tokio::select! {
+            _ = tokio::time::timeout(LOADER, loading) => {}
+            Some(signal) = signals.recv() => {
+                outcome = outcome.and(Err(at_once(signal, "a model is still being loaded", "a model was still being loaded")));
+            }
+        }
     }
     outcome
+}
+
+/// The end by a second signal, which the log is told; `is` and `was` are clauses about what it cuts.
+fn at_once(signal: &str, is: &str, was: &str) -> Failure {
+    tracing::warn!("a second signal ({signal}): stopping at once; {is}");
+    Failure::failed(format!("stopped at once by a second signal ({signal}): {was}"))
 }
 
 fn announce(models: &Models, state: &AppState, address: SocketAddr) {
@@ -165,9 +184,9 @@ fn announce(models: &Models, state: &AppState, address: SocketAddr) {
 /// Refuses what `serve` would refuse of the configuration before it loads models.
 pub(super) fn check(context: &Context) -> Result<(), Failure> {
     named(sources(context, &[]))?;
-    let host = &context.config.server.host;
+    let host = bare(&context.config.server.host);
     // Any free port: the configured one may be a running server's.
-    std::net::TcpListener::bind((host.as_str(), 0))
+    std::net::TcpListener::bind((host, 0))
         .map(drop)
         .map_err(|e| Failure::failed(format!("server.host: {host} cannot be listened on: {e}")))
 }
@@ -187,15 +206,33 @@ type Named = (String, Source);
 
 /// The models with their names.
 fn named(sources: Vec<Source>) -> Result<Vec<Named>, Failure> {
-    let mut named: Vec<Named> = Vec::new();
-    for source in sources {
-        let name = source.id();
-        if named.iter().any(|(other, _)| *other == name) {
-            return Err(Failure::usage(format!("model {name} was named twice")));
-        }
-        named.push((name, source));
+    let names = Source::ids(&sources).map_err(|name| Failure::usage(format!("model {name} was named twice")))?;
+    Ok(names.into_iter().zip(sources).collect())
+}
+
+/// The models under the names that `--served-model-name` gives them, and the further names of the only one.
+fn renamed(mut models: Vec<Named>, names: &[String]) -> Result<(Vec<Named>, Vec<String>), Failure> {
+    const FLAG: &str = "--served-model-name";
+    if names.is_empty() {
+        return Ok((models, Vec::new()));
     }
-    Ok(named)
+    if names.iter().any(String::is_empty) {
+        return Err(Failure::usage(format!("{FLAG} has an empty name")));
+    }
+    if let Some(twice) = names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name)) {
+        return Err(Failure::usage(format!("{FLAG} has {twice} twice")));
+    }
+    if models.len() > 1 && names.len() != models.len() {
+        let (given, served) = (names.len(), models.len());
+        return Err(Failure::usage(format!(
+            "{FLAG} gives {given} names to {served} models; give each its own, in the order of --model"
+        )));
+    }
+    for ((name, _), given) in models.iter_mut().zip(names) {
+        name.clone_from(given);
+    }
+    let aliases = names[models.len()..].to_vec();
+    Ok((models, aliases))
 }
 
 /// The models that are served, and what they share.
@@ -208,7 +245,8 @@ impl Models {
     /// Opens the model of that name; it may have been open before.
     fn open(&self, id: &str) -> Result<Arc<dyn Generate>, RuntimeError> {
         let source = self.named.iter().find(|(name, _)| name == id).map(|(_, source)| source.clone());
-        let model = load::open(&self.runtime, &source.unwrap_or_else(|| Source::from(id)), OpenOptions::default())?;
+        let options = OpenOptions { name: Some(id.to_owned()), ..OpenOptions::default() };
+        let model = load::open(&self.runtime, &source.unwrap_or_else(|| Source::from(id)), options)?;
         Ok(Arc::new(model))
     }
 }
@@ -259,6 +297,31 @@ mod tests {
         // The system may allow fewer.
         assert_eq!(Server::default().limits.connections, limits.connections);
         assert_eq!(settings.limits, Limits { connections: settings.limits.connections, ..limits });
+    }
+
+    #[test]
+    fn names_are_given_to_the_only_model_or_to_each() {
+        let models = |sources: &[&str]| sources.iter().map(|id| ((*id).to_owned(), Source::from(*id))).collect();
+        let given = |sources: &[&str], names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let (models, aliases) = renamed(models(sources), &names).map_err(|e| e.to_string())?;
+            Ok((models.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join(" "), aliases.join(" ")))
+        };
+        let names = |own: &str, aliases: &str| Ok::<_, String>((own.to_owned(), aliases.to_owned()));
+        assert_eq!(given(&["a"], &[]), names("a", ""));
+        assert_eq!(given(&["a"], &["x"]), names("x", ""));
+        assert_eq!(given(&["a"], &["x", "y", "z"]), names("x", "y z"));
+        assert_eq!(given(&["a", "b"], &["x", "y"]), names("x y", ""));
+        for (sources, refused) in
+            [(&["a", "b"][..], &["x"][..]), (&["a", "b"], &["x", "y", "z"]), (&["a"], &["x", "x"]), (&["a"], &[""])]
+        {
+            assert!(given(sources, refused).is_err_and(|e| e.contains("--served-model-name")), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn brackets_around_an_address_are_no_part_of_it() {
+        assert_eq!((bare("[::1]"), bare("::1"), bare("localhost"), bare("[")), ("::1", "::1", "localhost", "["));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Probes: does the process live, and does it take requests.
 
+use crate::error::retry_later;
 use crate::state::{AppState, Condition};
 use axum::Json;
 use axum::extract::State;
@@ -40,5 +41,7 @@ pub(crate) async fn ready(State(state): State<Arc<AppState>>) -> Response {
         Condition::Dead(reason) => (StatusCode::SERVICE_UNAVAILABLE, "dead", Some(reason)),
         Condition::Wedged(reason) => (StatusCode::SERVICE_UNAVAILABLE, "wedged", Some(reason)),
     };
-    (status, Json(json!({ "status": word, "reason": reason }))).into_response()
+    let mut response = (status, Json(json!({ "status": word, "reason": reason }))).into_response();
+    retry_later(&mut response);
+    response
 }

@@ -6,20 +6,17 @@ mod models;
 mod stats;
 mod tokens;
 
-use crate::state::AppState;
-use axum::Router;
-use axum::routing::{get, post};
-use std::sync::Arc;
+use crate::routes::Routes;
 
 /// Their routes.
-pub(crate) fn routes() -> Router<Arc<AppState>> {
-    Router::new()
-        .route("/v1/models", get(models::models))
-        .route("/v1/models/{*id}", get(models::model))
-        .route("/v1/tokenize", post(tokens::tokenize))
-        .route("/v1/detokenize", post(tokens::detokenize))
-        .route("/v1/metal/stats", get(stats::metal_stats))
-        .route("/health", get(health::health))
-        .route("/ready", get(health::ready))
-        .route("/metrics", get(metrics::metrics))
+pub(crate) fn routes() -> Routes {
+    Routes::default()
+        .get("/v1/models", models::models)
+        .get("/v1/models/{*id}", models::model)
+        .post("/v1/tokenize", tokens::tokenize)
+        .post("/v1/detokenize", tokens::detokenize)
+        .get("/v1/metal/stats", stats::metal_stats)
+        .get("/health", health::health)
+        .get("/ready", health::ready)
+        .get("/metrics", metrics::metrics)
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// `GET /v1/models`
 pub(crate) async fn models(State(state): State<Arc<AppState>>) -> Json<Value> {
-    let data: Vec<Value> = state.models().iter().map(|m| describe(&**m)).collect();
+    let data: Vec<Value> = state.registry().named().iter().map(|(name, model)| describe(name, &**model)).collect();
     Json(json!({ "object": "list", "data": data }))
 }
 
@@ -21,12 +21,13 @@ pub(crate) async fn model(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Path(id) = id.map_err(|e| ApiError::invalid("model", e.body_text()))?;
-    Ok(Json(describe(&*state.model(Some(&id))?)))
+    Ok(Json(describe(&id, &*state.model(Some(&id))?)))
 }
 
-fn describe(model: &dyn Generate) -> Value {
+/// A model under one of its names.
+fn describe(name: &str, model: &dyn Generate) -> Value {
     json!({
-        "id": model.card().id, "object": "model", "created": model.card().created, "owned_by": "mlx-serving",
+        "id": name, "object": "model", "created": model.card().created, "owned_by": "mlx-serving",
         "max_model_len": model.card().info.max_context,
     })
 }

@@ -20,7 +20,7 @@ pub(crate) async fn metal_stats(
     State(state): State<Arc<AppState>>,
     which: Result<Query<WhichModel>, QueryRejection>,
 ) -> Result<Response, ApiError> {
-    let Query(which) = which.map_err(|e| ApiError::invalid("model", e.body_text()))?;
+    let Query(which) = which.map_err(|_| ApiError::invalid("model", "the query names one model, as ?model=NAME"))?;
     let model = match which.model {
         Some(name) => state.model(Some(&name))?,
         None => state.first()?,

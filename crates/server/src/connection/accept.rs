@@ -5,8 +5,9 @@ use super::activity::{Activity, Close};
 use super::connections::Place;
 use super::http;
 use super::probe::{Look, look, whole};
-use super::refuse::{make_room, refuse};
+use super::refuse::{make_room, refuse, turn_away};
 use super::server::Server;
+use crate::account::Client;
 use axum::body::Body;
 use axum::http::{Method, Request};
 use std::convert::Infallible;
@@ -22,7 +23,7 @@ use tower::ServiceExt;
 const READ: usize = 4 << 10;
 /// Wait for descriptors or places to come free.
 const WAIT: Duration = Duration::from_millis(10);
-/// Waits for a place before a connection is closed.
+/// Waits for a place before a connection is refused.
 const WAITS: usize = 100;
 /// Errors of clients that have gone already; they are no lack of room.
 const GONE: [ErrorKind; 3] = [ErrorKind::ConnectionAborted, ErrorKind::ConnectionReset, ErrorKind::ConnectionRefused];
@@ -49,7 +50,10 @@ pub(super) async fn accept(listener: std::net::TcpListener, server: Arc<Server>)
                 continue;
             }
         };
-        let Some(place) = place(&server).await else { continue };
+        let Some(place) = place(&server).await else {
+            turn_away(&socket).await;
+            continue;
+        };
         // Tokens are small packets; without this they would wait for each other. A socket that refuses is slower, not broken.
         let _ = socket.set_nodelay(true);
         tokio::spawn(greet(socket, place, server.clone()));
@@ -81,9 +85,12 @@ enum Next {
 /// Answers a connection's probes; hands it over with its first request that is none.
 async fn greet(mut socket: TcpStream, place: Place, server: Arc<Server>) {
     let activity = place.activity.clone();
+    // None if it has gone already.
+    let client = socket.peer_addr().ok();
+    tracing::trace!(connection = place.id, client = client.map(tracing::field::display), "opened");
     let mut bytes = Vec::new();
     let next = tokio::select! {
-        next = probes(&mut socket, &mut bytes, &activity, &server) => next,
+        next = probes((&mut socket, client.map(Client)), &mut bytes, &activity, &server) => next,
         why = activity.closed() => Next::Close(why),
         reason = activity.timed_out(&server.state.limits) => {
             tracing::debug!(reason, "a connection is closed");
@@ -108,7 +115,12 @@ async fn greet(mut socket: TcpStream, place: Place, server: Arc<Server>) {
 }
 
 /// Answers probes until something else comes; `bytes` are those that have been read and not answered.
-async fn probes(socket: &mut TcpStream, bytes: &mut Vec<u8>, activity: &Activity, server: &Server) -> Next {
+async fn probes(
+    (socket, client): (&mut TcpStream, Option<Client>),
+    bytes: &mut Vec<u8>,
+    activity: &Activity,
+    server: &Server,
+) -> Next {
     loop {
         match look(bytes) {
             Look::Other => return Next::HandOver,
@@ -126,7 +138,9 @@ async fn probes(socket: &mut TcpStream, bytes: &mut Vec<u8>, activity: &Activity
             Look::Probe { head, request, keep } => {
                 bytes.drain(..head);
                 activity.begin(request.version(), false).await;
-                let answer = answer(*request, keep, server).await;
+                let mut request = *request;
+                client.and_then(|client| request.extensions_mut().insert(client));
+                let answer = answer(request, keep, server).await;
                 if !matches!(timeout(server.state.limits.write, socket.write_all(&answer)).await, Ok(Ok(()))) {
                     return Next::End;
                 }

@@ -33,7 +33,8 @@ struct Open {
 #[derive(Debug)]
 pub(crate) struct Place {
     connections: Arc<Connections>,
-    id: u64,
+    /// Its number among all connections so far.
+    pub id: u64,
     pub activity: Arc<Activity>,
     /// All others are busy: this one is beyond the bound, and may only probe.
     pub extra: bool,
@@ -103,6 +104,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.activity.ended();
+        tracing::trace!(connection = self.id, "closed");
         let mut inner = self.connections.inner();
         inner.extras -= usize::from(self.extra);
         inner.open.remove(&self.id);
@@ -122,7 +124,7 @@ mod tests {
         let idle = connections.enter().unwrap();
         let newer = connections.enter().unwrap();
         assert!(!newer.extra);
-        tokio::time::timeout(std::time::Duration::from_secs(5), idle.activity.closed()).await.expect("it makes room");
+        tokio::time::timeout(std::time::Duration::from_secs(60), idle.activity.closed()).await.expect("it makes room");
         drop(idle);
         newer.activity.begin(Version::HTTP_11, false).await;
         let probe = connections.enter().unwrap();
@@ -130,7 +132,7 @@ mod tests {
         let more: Vec<_> = std::iter::from_fn(|| connections.enter()).collect();
         assert_eq!(more.len(), EXTRA + 2 - 3);
         assert!(more.iter().all(|place| place.extra), "idle as they are, they make no room for requests");
-        tokio::time::timeout(std::time::Duration::from_secs(5), probe.activity.closed())
+        tokio::time::timeout(std::time::Duration::from_secs(60), probe.activity.closed())
             .await
             .expect("for other probes");
         drop(busy);

@@ -5,6 +5,7 @@ use super::connections::Place;
 use super::refuse::make_room;
 use super::server::Server;
 use super::socket::Socket;
+use crate::account::{Client, RequestId};
 use crate::admission::Charge;
 use crate::error::ApiError;
 use axum::body::{Body, Bytes, HttpBody};
@@ -28,9 +29,11 @@ const BUFFER: usize = 64 << 10;
 /// Serves a connection whose first bytes have been read.
 pub(super) async fn serve(stream: TcpStream, first: Vec<u8>, place: Place, server: Arc<Server>) {
     let activity = place.activity.clone();
+    // None if it has gone already.
+    let client = stream.peer_addr().ok().map(Client);
     let service = {
         let (activity, server) = (activity.clone(), server.clone());
-        service_fn(move |request| answer(request, activity.clone(), server.clone()))
+        service_fn(move |request| answer(request, client, activity.clone(), server.clone()))
     };
     let io = TokioIo::new(Socket::new(stream, first, activity.clone()));
     let mut http = http1::Builder::new().max_buf_size(BUFFER).serve_connection(io, service);
@@ -54,6 +57,7 @@ pub(super) async fn serve(stream: TcpStream, first: Vec<u8>, place: Place, serve
 /// Answers one request when the answer before is out.
 async fn answer(
     request: Request<Incoming>,
+    client: Option<Client>,
     activity: Arc<Activity>,
     server: Arc<Server>,
 ) -> Result<Response<Sent>, Infallible> {
@@ -61,12 +65,19 @@ async fn answer(
     let state = &server.state;
     let mut unanswered = Unanswered::new(&state.unanswered);
     let mut request = request.map(Body::new);
+    let id = RequestId::of(request.headers());
     request.extensions_mut().insert(activity.clone());
+    request.extensions_mut().insert(id.clone());
+    client.and_then(|client| request.extensions_mut().insert(client));
     let mut cut_off = state.cut_off.subscribe();
     let mut response = tokio::select! {
         biased;
         answered = server.router.clone().oneshot(request) => answered?,
-        _ = cut_off.wait_for(|cut| *cut) => ApiError::cut_off().into_response(),
+        _ = cut_off.wait_for(|cut| *cut) => {
+            let mut response = ApiError::cut_off().into_response();
+            id.mark(response.headers_mut());
+            response
+        }
     };
     unanswered.charge = response.extensions_mut().remove::<Arc<Charge>>();
     if state.draining() {

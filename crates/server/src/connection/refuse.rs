@@ -3,9 +3,10 @@
 use super::connections::Place;
 use super::probe::whole;
 use super::socket::{LINGER, LINGER_BYTES};
+use crate::account::RequestId;
 use crate::error::ApiError;
 use axum::http::Version;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 /// connection, and with it the answer. Its place is free for others at once.
 pub(super) async fn refuse(mut socket: TcpStream, mut place: Place) {
     place.leave();
-    let crowded = whole(ApiError::crowded().into_response(), Version::HTTP_11, false, false).await;
+    let crowded = whole(crowded(), Version::HTTP_11, false, false).await;
     let answer = async {
         socket.write_all(&crowded).await?;
         socket.shutdown().await
@@ -29,6 +30,23 @@ pub(super) async fn refuse(mut socket: TcpStream, mut place: Place) {
         // Newcomers need the place even so.
         _ = place.activity.closed() => {}
     }
+}
+
+/// Tells a client for which there is no place at all that there is no room. Nothing waits for it: what it sends is taken as far as it is
+/// there, and what it does not take at once is lost.
+pub(super) async fn turn_away(socket: &TcpStream) {
+    let crowded = whole(crowded(), Version::HTTP_11, false, false).await;
+    // A client that has gone needs no answer.
+    let _ = socket.try_write(&crowded);
+    while let Ok(1..) = socket.try_read(&mut [0; 4 << 10]) {}
+}
+
+/// The refusal, with an id by which the log and the client can name it.
+fn crowded() -> Response {
+    let (id, mut response) = (RequestId::new(), ApiError::crowded().into_response());
+    id.mark(response.headers_mut());
+    tracing::debug!(request_id = id.as_str(), status = response.status().as_u16(), "no connection is free");
+    response
 }
 
 /// Ends a connection that has to make room: with a refusal if any part of a request has come, `read` or not, and nothing of its answer is

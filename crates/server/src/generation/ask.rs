@@ -101,11 +101,17 @@ impl Names {
 
     /// The engine's error in the client's names.
     pub(crate) fn error(self, error: EngineError) -> ApiError {
-        let EngineError::Invalid { param, message } = error else { return error.into() };
+        let (param, message, refuse): (_, _, fn(&str, String) -> ApiError) = match error {
+            EngineError::Invalid { param, message } => (param, message, |name, text| ApiError::invalid(name, text)),
+            EngineError::ContextLength { param, message } => {
+                (param, message, |name, text| ApiError::context_length(name, text))
+            }
+            error => return error.into(),
+        };
         let name = self.of(param);
         match message.strip_prefix(param) {
-            Some(rest) => ApiError::invalid(name, format!("{name}{rest}")),
-            None => ApiError::invalid(name, message),
+            Some(rest) => refuse(name, format!("{name}{rest}")),
+            None => refuse(name, message),
         }
     }
 
@@ -118,6 +124,7 @@ impl Names {
             let (param, hint) = match &error {
                 PromptError::NoTemplate { .. } => ("prompt", "; use /v1/completions"),
                 PromptError::Template(TemplateError::Reserved { .. }) => ("variables", ""),
+                PromptError::TooLong { .. } => return ApiError::context_length(self.of("prompt"), error.to_string()),
                 PromptError::Template(error) if !error.is_client_error() => {
                     return ApiError::internal(error.to_string());
                 }

@@ -1,10 +1,12 @@
 //! A model's answer, in no dialect.
 
 use super::ask::Names;
+use crate::account::Account;
 use crate::error::ApiError;
 use futures::stream::{self, BoxStream, StreamExt};
 use mlx_serving_engine::{EngineError, Event, FinishReason, Logprobs, PromptToken, Usage};
 use mlx_serving_runtime::Events;
+use std::sync::Arc;
 
 /// A piece of what a model answers.
 #[derive(Debug)]
@@ -66,6 +68,7 @@ pub(super) struct Deltas {
     pieces: BoxStream<'static, (usize, Piece)>,
     choices: usize,
     names: Names,
+    account: Arc<Account>,
     /// Choices that have not ended.
     open: usize,
     so_far: Cost,
@@ -80,13 +83,21 @@ enum Piece {
 
 impl Deltas {
     /// The events of requests, `choices` for each prompt; the prompts have so many tokens in all.
-    pub(super) fn new(requests: Vec<Events>, choices: usize, prompt_tokens: usize, names: Names) -> Self {
+    pub(super) fn new(
+        requests: Vec<Events>,
+        choices: usize,
+        prompt_tokens: usize,
+        names: Names,
+        account: Arc<Account>,
+    ) -> Self {
+        account.entries().prompt_tokens = Some(prompt_tokens);
         let open = requests.len();
         let indexed = requests.into_iter().enumerate().map(|(choice, events)| {
             events.flat_map(|event| stream::iter(pieces(event))).map(move |piece| (choice, piece)).boxed()
         });
         let so_far = Cost { prompt_tokens, ..Cost::default() };
-        Self { pieces: stream::select_all(indexed).boxed(), choices, names, open, so_far, total: Cost::default() }
+        let pieces = stream::select_all(indexed).boxed();
+        Self { pieces, choices, names, account, open, so_far, total: Cost::default() }
     }
 
     /// The next piece and its choice's index, which counts over all prompts; `None` once every choice has ended.
@@ -103,12 +114,18 @@ impl Deltas {
         let delta = match piece {
             Piece::Failed(error) => return Err(self.names.error(error)),
             Piece::Delta(delta) => {
-                self.so_far.completion_tokens += usize::from(matches!(delta, Delta::Text { token: Some(_), .. }));
+                if matches!(delta, Delta::Text { token: Some(_), .. }) {
+                    self.so_far.completion_tokens += 1;
+                    self.account.token();
+                }
                 delta
             }
             Piece::Done(reason, usage) => {
                 self.open -= 1;
                 self.total.completion_tokens += usage.completion_tokens;
+                // The end token is among them.
+                self.account.entries().completion_tokens =
+                    Some(self.so_far.completion_tokens.max(self.total.completion_tokens));
                 if choice.is_multiple_of(self.choices) {
                     self.total.prompt_tokens += usage.prompt_tokens;
                     self.total.cached_tokens += usage.cached_tokens;

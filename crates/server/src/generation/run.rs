@@ -2,6 +2,7 @@
 
 use super::ask::Ask;
 use super::delta::{Answer, Cost, Delta, Deltas};
+use crate::account::Account;
 use crate::admission::{Work, WorkPermit};
 use crate::error::ApiError;
 use crate::state::{AppState, admits};
@@ -46,10 +47,11 @@ pub(crate) trait Writer: Send + 'static {
 pub(crate) async fn answer<W: Writer>(
     state: &AppState,
     model: &Arc<dyn Generate>,
-    permit: WorkPermit,
+    (permit, account): (WorkPermit, Arc<Account>),
     mut ask: Ask,
     writer: impl FnOnce(&dyn Generate, &[Vec<u32>]) -> Result<W, ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {
+    account.entries().model = Some(model.card().id.clone());
     ask.check_count(model.card().info.max_live)?;
     let (choices, stream, names) = (ask.choices, ask.stream, ask.names);
     let prepare = move |model: &dyn Generate, work: &Work| {
@@ -66,7 +68,7 @@ pub(crate) async fn answer<W: Writer>(
     let prompt_tokens = requests.iter().step_by(choices).map(|request| request.prompt.len()).sum();
     let mut answers: Vec<Answer> = requests.iter().map(|_| Answer::default()).collect();
     let streams = model.submit(requests).map_err(|error| names.error(error))?;
-    let mut deltas = Deltas::new(streams, choices, prompt_tokens, names);
+    let mut deltas = Deltas::new(streams, choices, prompt_tokens, names, account);
     if stream {
         return Ok(Streamed { deltas, writer, cut_off: state.cut_off.subscribe() }.into_response());
     }

@@ -84,17 +84,19 @@ async fn squawk(
     State(state): State<Arc<AppState>>,
     body: Result<Body<ParrotRequest>, ApiError>,
 ) -> Result<Response, Cough> {
-    let Body(request, permit) = body.map_err(Cough)?;
+    let Body(request, permit, account) = body.map_err(Cough)?;
     let model = state.model(None).map_err(Cough)?;
     let ask = Ask {
         inputs: vec![Input::Text { text: request.say, special: false }],
         max_tokens: request.words,
         stream: request.live.unwrap_or(false),
-        sampling: request.sampling.over(&model.card().defaults),
+        sampling: request.sampling.over(&model.card().defaults).map_err(Cough)?,
         names: NAMES,
         ..super::ask::tests::ask()
     };
-    answer(&state, &model, permit, ask, |_, prompts| Ok(Parrot { heard: prompts[0].len() })).await.map_err(Cough)
+    answer(&state, &model, (permit, account), ask, |_, prompts| Ok(Parrot { heard: prompts[0].len() }))
+        .await
+        .map_err(Cough)
 }
 
 async fn ask(model: Script, body: Value) -> (StatusCode, String) {
@@ -136,7 +138,7 @@ async fn another_dialect_names_its_own_parameters_in_errors_of_its_own_shape() {
     for (body, cough, about) in [
         (
             json!({ "say": "x".repeat(200) }),
-            "the prompt has at least 200 tokens; this model's context holds 100, the answer included",
+            "the prompt has at least 200 tokens; this model's maximum context length is 100 tokens, the answer included",
             "say",
         ),
         (json!({ "say": "x", "color": 1 }), "color is not supported by this server; leave it out", "color"),

@@ -1,12 +1,18 @@
-//! Observation of requests: every answer is counted, and of those that fail on this side one a second is logged for each route and status.
+//! Observation of requests: every answer is counted, has its request's id, and is a line of the log at level `debug`; of those that fail on
+//! this side one a second is a warning for each route and status.
 
-use axum::extract::{MatchedPath, Request, State};
+use crate::account::{Account, Client, RequestId};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{MatchedPath, OriginalUri, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
+use http_body::{Frame, SizeHint};
 use mlx_serving_metrics::Families;
 use std::collections::{BTreeMap, HashMap};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 /// Characters of a path in the log.
@@ -69,23 +75,115 @@ impl RequestLog {
     }
 }
 
-/// Counts and logs an answer once its head is there. Paths are the client's, routes are few: only these are counted by.
-pub(crate) async fn observe(State(observed): State<Arc<Observed>>, request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    let path: String = request.uri().path().chars().take(PATH).collect();
+/// Counts an answer once its head is there, marks it with the request's id, and logs it at its end; of those that fail on this side a
+/// few are logged as warnings at once. Paths are the client's, routes are few: only these are counted by.
+pub(crate) async fn observe(State(observed): State<Arc<Observed>>, mut request: Request, next: Next) -> Response {
+    let id = request.extensions_mut().remove().unwrap_or_else(|| RequestId::of(request.headers()));
+    let mut line = Line::begin(id, &request);
+    request.extensions_mut().insert(line.account.clone());
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
     let (route, status) = (route.as_ref().map_or("", MatchedPath::as_str), response.status());
-    observed.answers.note(route, &method, status);
+    let method = &line.method;
+    observed.answers.note(route, method, status);
     // A probe that is told "not now" has not failed.
     let probed = matches!(route, "/ready" | "/health") && status == StatusCode::SERVICE_UNAVAILABLE;
-    if probed || !status.is_server_error() {
-        tracing::debug!(%method, path, status = status.as_u16(), "answered");
-    } else if let Some(suppressed) = observed.log.suppressed(&method, route, status, Instant::now()) {
+    if !probed
+        && status.is_server_error()
+        && let Some(suppressed) = observed.log.suppressed(method, route, status, Instant::now())
+    {
         let suppressed = (suppressed > 0).then_some(suppressed);
-        tracing::warn!(%method, path, status = status.as_u16(), suppressed, "a request failed");
+        let (request_id, path) = (line.id.as_str(), &line.path);
+        tracing::warn!(request_id, %method, path, status = status.as_u16(), suppressed, "a request failed");
     }
-    response
+    line.id.mark(response.headers_mut());
+    line.status = Some(status);
+    response.map(|body| Body::new(Logged { body, line }))
+}
+
+/// A request's line in the log, written when its answer, or what there will ever be of it, has been handed over.
+#[derive(Debug)]
+struct Line {
+    id: RequestId,
+    method: Method,
+    path: String,
+    client: Option<Client>,
+    account: Arc<Account>,
+    begun: Instant,
+    status: Option<StatusCode>,
+    /// The answer was taken to its end.
+    whole: bool,
+}
+
+impl Line {
+    fn begin(id: RequestId, request: &Request) -> Self {
+        let uri = request.extensions().get::<OriginalUri>().map_or(request.uri(), |original| &original.0);
+        let line = Self {
+            id,
+            method: request.method().clone(),
+            path: uri.path().chars().take(PATH).collect(),
+            client: request.extensions().get().copied(),
+            account: Arc::default(),
+            begun: Instant::now(),
+            status: None,
+            whole: false,
+        };
+        let client = line.client.map(|client| tracing::field::display(client.0));
+        tracing::trace!(request_id = line.id.as_str(), method = %line.method, path = line.path, client, "asked");
+        line
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let entries = self.account.entries().clone();
+        let ms = |time: Instant| time.duration_since(self.begun).as_micros() as f64 / 1e3;
+        tracing::debug!(
+            request_id = self.id.as_str(),
+            method = %self.method,
+            path = self.path,
+            status = self.status.map(|status| status.as_u16()),
+            model = entries.model,
+            prompt_tokens = entries.prompt_tokens,
+            completion_tokens = entries.completion_tokens,
+            ttft_ms = entries.first.map(ms),
+            ms = ms(Instant::now()),
+            client = self.client.map(|client| tracing::field::display(client.0)),
+            "{}",
+            if self.whole { "answered" } else { "not answered to the end" }
+        );
+    }
+}
+
+/// An answer's body, and the line that is written at its end.
+struct Logged {
+    body: Body,
+    line: Line,
+}
+
+impl HttpBody for Logged {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        self.line.whole |= frame.is_none();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Logged {
+    fn drop(&mut self) {
+        self.line.whole |= self.body.is_end_stream();
+    }
 }
 
 #[cfg(test)]

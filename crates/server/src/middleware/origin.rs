@@ -1,6 +1,7 @@
 //! Protection from web pages: those of other origins may not use the server, and while only this machine can connect, no name but its
 //! own leads here.
 
+use crate::account::REQUEST_ID;
 use crate::error::ApiError;
 use axum::extract::{Request, State};
 use axum::http::header::{HOST, ORIGIN};
@@ -46,6 +47,7 @@ impl Origins {
             .allow_methods([Method::GET, Method::POST])
             // A `*` would leave out `Authorization`, which clients send.
             .allow_headers(AllowHeaders::mirror_request())
+            .expose_headers([REQUEST_ID])
             .max_age(PREFLIGHT);
         Some(match self.cors.iter().any(|origin| origin == "*") {
             true => layer.allow_origin(Any),

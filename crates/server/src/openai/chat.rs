@@ -9,12 +9,14 @@ use crate::generation::{self, Answer, Ask, Delta, Names};
 use crate::request::Body;
 use crate::request::object::object;
 use crate::request::sampling::SamplingFields;
+use crate::request::whole::Whole;
 use crate::state::AppState;
 use axum::extract::State;
 use axum::response::Response;
 use mlx_serving_engine::{FinishReason, MAX_ALTERNATIVES, Sampling};
 use mlx_serving_runtime::{Conversation, Input};
 use mlx_serving_text::Tokenizer;
+use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -24,13 +26,25 @@ object! {
         messages: Messages = required,
         max_completion_tokens: TokenLimit,
         logprobs: bool,
-        top_logprobs: usize,
+        top_logprobs: Alternatives,
         /// Anything but text is refused when the body is parsed.
         _format as "response_format": ResponseFormat,
         /// Variables for the model's chat template.
         chat_template_kwargs: TemplateKwargs,
     }
     with shared: SharedFields, sampling: SamplingFields
+}
+
+/// `top_logprobs`; -1, mlx-lm's number for none, is one of them.
+#[derive(Debug)]
+pub(crate) struct Alternatives(usize);
+
+impl<'de> Deserialize<'de> for Alternatives {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Whole(top) = Whole::deserialize(deserializer)?;
+        let none = if top == -1 { Some(0) } else { usize::try_from(top).ok() };
+        none.map(Self).ok_or_else(|| D::Error::custom(format!("is {top}; it cannot be negative")))
+    }
 }
 
 const NAMES: Names = Names(&[("prompt", "messages"), ("variables", "chat_template_kwargs")]);
@@ -54,12 +68,12 @@ impl ChatRequest {
             return Err(ApiError::invalid(name, format!("{name} is 0; it must be at least 1")));
         }
         let logprobs = match (self.logprobs.unwrap_or(false), self.top_logprobs) {
-            (true, Some(top)) if top > MAX_ALTERNATIVES => {
+            (true, Some(Alternatives(top))) if top > MAX_ALTERNATIVES => {
                 let message = format!("top_logprobs is {top}; it is at most {MAX_ALTERNATIVES}");
                 return Err(ApiError::invalid("top_logprobs", message));
             }
-            (true, top) => Some(top.unwrap_or(0)),
-            (false, None | Some(0)) => None,
+            (true, top) => Some(top.map_or(0, |top| top.0)),
+            (false, None | Some(Alternatives(0))) => None,
             (false, Some(_)) => {
                 return Err(ApiError::invalid("top_logprobs", "top_logprobs needs logprobs to be true"));
             }
@@ -72,7 +86,7 @@ impl ChatRequest {
         Ok(Ask {
             inputs: vec![Input::Conversation { conversation: Conversation { messages, variables }, special }],
             choices: self.shared.choices(),
-            sampling: self.sampling.over(defaults),
+            sampling: self.sampling.over(defaults)?,
             max_tokens: max_tokens.map(|limit| limit.0),
             usual_tokens: None,
             logprobs,
@@ -95,7 +109,7 @@ impl ChatRequest {
 /// Answers a conversation.
 pub(crate) async fn chat_completions(
     State(state): State<Arc<AppState>>,
-    Body(request, permit): Body<ChatRequest>,
+    Body(request, permit, account): Body<ChatRequest>,
 ) -> Result<Response, ApiError> {
     let model = state.model(request.shared.model.as_deref())?;
     request.shared.log(&model.card().id, "chat completion");
@@ -103,7 +117,7 @@ pub(crate) async fn chat_completions(
     let as_ids = request.shared.return_tokens_as_token_ids.unwrap_or(false);
     let ask = request.ask(&model.card().defaults)?;
     let begun = vec![false; ask.choices];
-    generation::answer(&state, &model, permit, ask, move |model, _| {
+    generation::answer(&state, &model, (permit, account), ask, move |model, _| {
         let choices = ChatChoices { tokenizer: model.tokenizer().clone(), as_ids, begun };
         Ok(Completion::new(&model.card().id, usages, choices))
     })

@@ -9,10 +9,11 @@ use crate::generation::{self, Answer, Ask, Delta, Names};
 use crate::request::Body;
 use crate::request::object::object;
 use crate::request::sampling::SamplingFields;
+use crate::request::whole::{Whole, whole};
 use crate::state::AppState;
 use axum::extract::State;
 use axum::response::Response;
-use mlx_serving_engine::{FinishReason, PromptToken, Sampling};
+use mlx_serving_engine::{FinishReason, MAX_ALTERNATIVES, PromptToken, Sampling};
 use mlx_serving_text::Tokenizer;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 use serde_json::{Value, json};
@@ -25,7 +26,7 @@ object! {
         prompt: Prompts = required,
         logprobs: Alternatives,
         /// Answers of which `n` are returned: all of them, as none is chosen among more.
-        best_of: i64,
+        best_of: Whole,
         /// The prompt comes before the answer.
         echo: bool,
         /// Anything but text is refused when the body is parsed.
@@ -45,11 +46,18 @@ impl<'de> Deserialize<'de> for Alternatives {
             type Value = Alternatives;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an integer of at least 0")
+                f.write_str("a whole number of at least 0, or false")
             }
 
             fn visit_u64<E: Error>(self, number: u64) -> Result<Alternatives, E> {
                 Ok(Alternatives(Some(usize::try_from(number).unwrap_or(usize::MAX))))
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Alternatives, E> {
+                match usize::try_from(whole(number)?) {
+                    Ok(number) => Ok(Alternatives(Some(number))),
+                    Err(_) => Err(E::invalid_value(Unexpected::Float(number), &self)),
+                }
             }
 
             fn visit_bool<E: Error>(self, value: bool) -> Result<Alternatives, E> {
@@ -64,8 +72,6 @@ impl<'de> Deserialize<'de> for Alternatives {
 }
 
 const NAMES: Names = Names(&[("top_logprobs", "logprobs"), ("prompt_logprobs", "logprobs")]);
-/// OpenAI's limit of this route.
-const MAX_LOGPROBS: usize = 5;
 /// OpenAI's default of this route.
 const DEFAULT_MAX_TOKENS: usize = 16;
 
@@ -73,11 +79,11 @@ impl CompletionRequest {
     /// The answers that are asked for; `defaults` are the model's sampling parameters.
     fn ask(self, defaults: &Sampling) -> Result<Ask, ApiError> {
         let asked = self.alternatives();
-        if asked.is_some_and(|n| n > MAX_LOGPROBS) {
-            return Err(ApiError::invalid("logprobs", format!("logprobs is at most {MAX_LOGPROBS}")));
+        if asked.is_some_and(|n| n > MAX_ALTERNATIVES) {
+            return Err(ApiError::invalid("logprobs", format!("logprobs is at most {MAX_ALTERNATIVES}")));
         }
         let choices = self.shared.choices();
-        if let Some(best_of) = self.best_of.filter(|&best_of| best_of != 1 && best_of != choices as i64) {
+        if let Some(best_of) = self.best_of.map(|n| n.0).filter(|&best_of| best_of != 1 && best_of != choices as i64) {
             let message =
                 format!("best_of is {best_of}; it must be 1 or n, {choices}, as no answers are chosen among more");
             return Err(ApiError::invalid("best_of", message));
@@ -93,7 +99,7 @@ impl CompletionRequest {
         Ok(Ask {
             inputs: self.prompt.0.into_iter().map(|prompt| prompt.into_input(special)).collect(),
             choices,
-            sampling: self.sampling.over(defaults),
+            sampling: self.sampling.over(defaults)?,
             max_tokens,
             usual_tokens: Some(DEFAULT_MAX_TOKENS),
             logprobs: asked,
@@ -127,7 +133,7 @@ impl CompletionRequest {
 /// Completes texts.
 pub(crate) async fn completions(
     State(state): State<Arc<AppState>>,
-    Body(request, permit): Body<CompletionRequest>,
+    Body(request, permit, account): Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     let model = state.model(request.shared.model.as_deref())?;
     request.shared.log(&model.card().id, "completion");
@@ -136,7 +142,7 @@ pub(crate) async fn completions(
     let (logprobs, echoed) = (request.alternatives().is_some(), request.echoed());
     let ask = request.ask(&model.card().defaults)?;
     let n = ask.choices;
-    generation::answer(&state, &model, permit, ask, move |model, prompts| {
+    generation::answer(&state, &model, (permit, account), ask, move |model, prompts| {
         let tokenizer = model.tokenizer().clone();
         let echo = |(ids, text): (&Vec<u32>, Option<String>)| Echo::new(&tokenizer, ids, text, logprobs);
         let echoes = prompts.iter().zip(echoed.into_iter().flatten()).map(echo).collect::<Result<_, _>>()?;

@@ -3,6 +3,7 @@
 use super::events::Usages;
 use crate::error::ApiError;
 use crate::request::object::{TextOrList, at_most, fields, object, text_or_list, word};
+use crate::request::whole::Whole;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess};
 
 fields! {
@@ -102,7 +103,7 @@ pub(crate) struct TokenLimit(pub usize);
 
 impl<'de> Deserialize<'de> for TokenLimit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let limit = i64::deserialize(deserializer)?;
+        let Whole(limit) = Whole::deserialize(deserializer)?;
         usize::try_from(limit).map(Self).map_err(|_| D::Error::custom(format!("is {limit}; it cannot be negative")))
     }
 }
@@ -116,14 +117,14 @@ pub(crate) struct Choices(usize);
 
 impl<'de> Deserialize<'de> for Choices {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let n = i64::deserialize(deserializer)?;
+        let Whole(n) = Whole::deserialize(deserializer)?;
         let within = usize::try_from(n).ok().filter(|n| (1..=MAX_CHOICES).contains(n));
         within.map(Self).ok_or_else(|| D::Error::custom(format!("is {n}; it must be 1 to {MAX_CHOICES}")))
     }
 }
 
-/// OpenAI's limit.
-const MAX_STOPS: usize = 4;
+/// Stop strings of a request at most: OpenAI takes 4, others any number, and each costs time at every token.
+const MAX_STOPS: usize = 64;
 
 /// `stop`: a string or several.
 #[derive(Debug, Default)]

@@ -1,6 +1,7 @@
 //! The messages of a conversation.
 
 use crate::error::ApiError;
+use crate::request::fault;
 use crate::request::object::{TextOrList, at_most, object, text_or_list, word};
 use mlx_serving_runtime as runtime;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
@@ -155,6 +156,8 @@ impl<'de> Deserialize<'de> for TemplateKwargs {
         if raw.len() > MAX_KWARGS {
             return Err(D::Error::custom(format!("has {} bytes; at most {MAX_KWARGS} are taken", raw.len())));
         }
-        serde_json::from_str(raw).map(Self).map_err(|e| D::Error::custom(format!("cannot be taken: {e}")))
+        serde_json::from_str(raw)
+            .map(Self)
+            .map_err(|e| D::Error::custom(fault(&e).unwrap_or_else(|| "has to be an object".into())))
     }
 }

@@ -14,14 +14,11 @@ mod prompts;
 pub(crate) use chat::ChatRequest;
 pub(crate) use completions::CompletionRequest;
 
-use crate::state::AppState;
-use axum::Router;
-use axum::routing::post;
-use std::sync::Arc;
+use crate::routes::Routes;
 
 /// The dialect's routes.
-pub(crate) fn routes() -> Router<Arc<AppState>> {
-    Router::new()
-        .route("/v1/chat/completions", post(chat::chat_completions))
-        .route("/v1/completions", post(completions::completions))
+pub(crate) fn routes() -> Routes {
+    Routes::default()
+        .post("/v1/chat/completions", chat::chat_completions)
+        .post("/v1/completions", completions::completions)
 }

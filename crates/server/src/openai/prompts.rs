@@ -3,9 +3,9 @@
 use super::logprobs::offsets;
 use crate::error::ApiError;
 use crate::request::object::{TextOrList, at_most, text_or_list};
+use crate::request::whole::TokenId;
 use mlx_serving_runtime::Input;
 use mlx_serving_text::Tokenizer;
-use serde::de::value::SeqAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess};
 
 /// Prompts of one request at most.
@@ -46,6 +46,14 @@ impl<'de> Deserialize<'de> for First {
     }
 }
 
+/// The rest of a list of token ids behind those that there are.
+fn ids<'de, A: SeqAccess<'de>>(mut list: A, mut ids: Vec<u32>) -> Result<Vec<u32>, A::Error> {
+    while let Some(TokenId(id)) = list.next_element()? {
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
 impl TextOrList for Prompt {
     const EXPECTED: &'static str = "a string or a list of token ids";
 
@@ -54,7 +62,7 @@ impl TextOrList for Prompt {
     }
 
     fn list<'de, A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error> {
-        Vec::deserialize(SeqAccessDeserializer::new(list)).map(Self::Ids)
+        ids(list, Vec::new()).map(Self::Ids)
     }
 }
 
@@ -69,7 +77,7 @@ impl TextOrList for First {
         Prompt::list(list).map(Self::Prompt)
     }
 
-    fn number<E: Error>(id: u64) -> Result<Self, E> {
+    fn number<E: Error>(id: i64) -> Result<Self, E> {
         u32::try_from(id).map(Self::Id).map_err(|_| E::custom(format!("is {id}, which is no token id")))
     }
 }
@@ -85,13 +93,7 @@ impl TextOrList for Prompts {
         match list.next_element()? {
             None => Err(A::Error::custom("is empty; send at least one")),
             Some(First::Prompt(first)) => at_most(MAX_PROMPTS, list, vec![first]).map(Self),
-            Some(First::Id(first)) => {
-                let mut ids = vec![first];
-                while let Some(id) = list.next_element()? {
-                    ids.push(id);
-                }
-                Ok(Self(vec![Prompt::Ids(ids)]))
-            }
+            Some(First::Id(first)) => Ok(Self(vec![Prompt::Ids(ids(list, vec![first])?)])),
         }
     }
 }

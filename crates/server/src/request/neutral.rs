@@ -9,12 +9,16 @@ use std::fmt;
 /// Values besides null, `[]`, `{}`, `""`, `"auto"`, `"none"`, and false where nothing else stands here, that say what is so anyway.
 const DEFAULTS: &[(&str, Plain)] = &[
     ("add_generation_prompt", Plain::True),
+    // mlx-lm's name for none beside the model itself.
+    ("draft_model", Plain::Word("default_model")),
     ("best_of", Plain::Number(1.0)),
     // Prefixes are shared either way, which no answer shows.
     ("cache_prompt", Plain::Either),
     ("detokenize", Plain::True),
     ("length_penalty", Plain::Number(1.0)),
     ("min_tokens", Plain::Number(0.0)),
+    // Without a draft model there is nothing to draft.
+    ("num_draft_tokens", Plain::AnyNumber),
     ("modalities", Plain::List("text")),
     // Without tools there are no calls.
     ("parallel_tool_calls", Plain::Either),
@@ -25,6 +29,9 @@ const DEFAULTS: &[(&str, Plain)] = &[
     ("spaces_between_special_tokens", Plain::Either),
     ("typical_p", Plain::Number(1.0)),
     ("verbosity", Plain::Word("medium")),
+    ("xtc_probability", Plain::Number(0.0)),
+    // A threshold of a choice that is never made.
+    ("xtc_threshold", Plain::AnyNumber),
 ];
 
 /// A default.
@@ -35,6 +42,7 @@ enum Plain {
     /// Neither true nor false does.
     Either,
     Number(f64),
+    AnyNumber,
     Word(&'static str),
     /// A list of this word alone.
     List(&'static str),
@@ -60,6 +68,10 @@ fn refusal(field: &str) -> &'static str {
         "image_url" | "input_audio" | "file" | "video_url" | "audio" | "modalities" => {
             "asks for more than text, which is not supported by this server yet"
         }
+        "draft_model" => "asks for a draft model, which is not supported by this server; leave it out",
+        "adapters" => "asks for an adapter, which is not supported by this server; leave it out",
+        "xtc_probability" => "asks for XTC sampling, which is not supported by this server; leave it out, or send 0",
+        "role_mapping" => "asks for other names of roles, which are not supported by this server; leave it out",
         _ => "is not supported by this server; leave it out",
     }
 }
@@ -77,7 +89,10 @@ impl Neutral<'_> {
     }
 
     fn number<E: Error>(&self, value: f64) -> Result<(), E> {
-        self.only_if(self.default() == Some(Plain::Number(value)))
+        self.only_if(match self.default() {
+            Some(Plain::Number(default)) => default == value,
+            default => default == Some(Plain::AnyNumber),
+        })
     }
 }
 

@@ -4,6 +4,7 @@
 //! once. What becomes of a field that is not declared is `neutral`'s.
 
 use super::neutral::{Neutral, Refusal};
+use super::whole::whole;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use std::fmt;
@@ -176,8 +177,8 @@ pub(crate) trait TextOrList: Sized {
     fn list<'de, A: SeqAccess<'de>>(list: A) -> Result<Self, A::Error>;
 
     /// Some may be a number too.
-    fn number<E: Error>(number: u64) -> Result<Self, E> {
-        Err(E::invalid_type(Unexpected::Unsigned(number), &Self::EXPECTED))
+    fn number<E: Error>(number: i64) -> Result<Self, E> {
+        Err(E::invalid_type(Unexpected::Signed(number), &Self::EXPECTED))
     }
 }
 
@@ -200,7 +201,16 @@ pub(crate) fn text_or_list<'de, D: Deserializer<'de>, T: TextOrList>(deserialize
         }
 
         fn visit_u64<E: Error>(self, number: u64) -> Result<T, E> {
+            let number = i64::try_from(number);
+            number.map_or_else(|_| Err(E::invalid_type(Unexpected::Other("a very large number"), &self)), T::number)
+        }
+
+        fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
             T::number(number)
+        }
+
+        fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
+            whole(number).map_err(|_: E| E::invalid_type(Unexpected::Float(number), &self)).and_then(T::number)
         }
     }
     deserializer.deserialize_any(Either(PhantomData))

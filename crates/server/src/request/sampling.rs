@@ -2,7 +2,8 @@
 //! [`SamplingFields`].
 
 use super::object::fields;
-use crate::error::shorten;
+use super::whole::Whole;
+use crate::error::{ApiError, shorten};
 use mlx_serving_engine::{MAX_BIASES, Sampling};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
 use std::fmt;
@@ -17,40 +18,61 @@ fields! {
         repetition_penalty: f32,
         presence_penalty: f32,
         frequency_penalty: f32,
-        seed: i64,
+        seed: Whole,
         logit_bias: LogitBias,
+        /// mlx-lm's windows of the penalties, which count everything here.
+        repetition_context_size: Whole,
+        presence_context_size: Whole,
+        frequency_context_size: Whole,
     }
 }
 
 impl SamplingFields {
     /// The engine's parameters; `defaults` are the model's own. The engine checks their ranges, which are the same for every dialect.
-    pub(crate) fn over(self, defaults: &Sampling) -> Sampling {
-        Sampling {
+    ///
+    /// # Errors
+    /// 400 for the window of a penalty.
+    pub(crate) fn over(self, defaults: &Sampling) -> Result<Sampling, ApiError> {
+        let windows = [&self.repetition_context_size, &self.presence_context_size, &self.frequency_context_size];
+        let windows = windows.map(|window| window.as_ref().map(|window| window.0));
+        let sampling = Sampling {
             temperature: self.temperature.unwrap_or(defaults.temperature),
             top_p: self.top_p.unwrap_or(defaults.top_p),
             top_k: self.top_k.map_or(defaults.top_k, |top_k| top_k.0),
             min_p: self.min_p.unwrap_or(defaults.min_p),
-            repetition_penalty: self.repetition_penalty.unwrap_or(defaults.repetition_penalty),
+            // mlx-lm's number for none.
+            repetition_penalty: self
+                .repetition_penalty
+                .map_or(defaults.repetition_penalty, |p| if p == 0.0 { 1.0 } else { p }),
             presence_penalty: self.presence_penalty.unwrap_or(0.0),
             frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
-            seed: self.seed.map(|seed| seed as u64),
+            seed: self.seed.map(|seed| seed.0 as u64),
             logit_bias: self.logit_bias.unwrap_or_default().0,
+        };
+        let penalties = [
+            ("repetition", sampling.repetition_penalty != 1.0),
+            ("presence", sampling.presence_penalty != 0.0),
+            ("frequency", sampling.frequency_penalty != 0.0),
+        ];
+        for ((penalty, on), window) in penalties.into_iter().zip(windows) {
+            // Without its penalty a window asks for nothing.
+            if let Some(window) = window.filter(|_| on) {
+                let name = format!("{penalty}_context_size");
+                let message = format!("{name} is {window}, but {penalty}_penalty has no window here; leave it out");
+                return Err(ApiError::invalid(name, message));
+            }
         }
+        Ok(sampling)
     }
 }
 
-/// `top_k`; -1 and 0 keep all tokens.
+/// `top_k`; numbers below 1, and those beyond every vocabulary, keep all tokens.
 #[derive(Debug)]
 pub(crate) struct TopK(u32);
 
 impl<'de> Deserialize<'de> for TopK {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match i64::deserialize(deserializer)? {
-            -1 => Ok(Self(0)),
-            k => u32::try_from(k)
-                .map(Self)
-                .map_err(|_| D::Error::custom(format!("is {k}; it must be -1, for all tokens, to {}", u32::MAX))),
-        }
+        Whole::deserialize(deserializer).map(|k| Self(u32::try_from(k.0).unwrap_or(0)))
     }
 }
 
@@ -98,10 +120,14 @@ mod tests {
     #[test]
     fn defaults_come_from_the_model_and_requests_override_them() {
         let defaults = Sampling { temperature: 0.7, top_p: 0.9, top_k: 40, ..Sampling::default() };
-        assert_eq!(SamplingFields::default().over(&defaults), defaults);
-        let fields =
-            SamplingFields { temperature: Some(0.0), top_k: Some(TopK(0)), seed: Some(-1), ..Default::default() };
-        let sampling = fields.over(&defaults);
+        assert_eq!(SamplingFields::default().over(&defaults).unwrap(), defaults);
+        let fields = SamplingFields {
+            temperature: Some(0.0),
+            top_k: Some(TopK(0)),
+            seed: Some(Whole(-1)),
+            ..Default::default()
+        };
+        let sampling = fields.over(&defaults).unwrap();
         assert_eq!((sampling.temperature, sampling.top_p, sampling.top_k), (0.0, 0.9, 0));
         assert_eq!(sampling.seed, Some(u64::MAX));
     }
@@ -109,9 +135,33 @@ mod tests {
     #[test]
     fn top_k_keeps_all_or_so_many() {
         let top_k = |json: &str| serde_json::from_str::<TopK>(json).map(|top_k| top_k.0).map_err(|e| e.to_string());
-        assert_eq!((top_k("-1"), top_k("0"), top_k("7")), (Ok(0), Ok(0), Ok(7)));
-        for refused in ["-2", "4294967296"] {
-            assert!(top_k(refused).is_err_and(|e| e.starts_with(&format!("is {refused}; it must be -1"))), "{refused}");
+        for (json, k) in [("-1", 0), ("0", 0), ("7", 7), ("7.0", 7), ("-2", 0), ("4294967296", 0), ("200000", 200_000)]
+        {
+            assert_eq!(top_k(json), Ok(k), "{json}");
         }
+        assert!(top_k("1.5").is_err());
+    }
+
+    #[test]
+    fn a_window_is_refused_where_there_is_a_penalty_to_which_it_would_apply() {
+        let over = |json: &str, defaults: &Sampling| {
+            let mut fields = SamplingFields::default();
+            let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).unwrap();
+            let number = |name: &str| json.get(name).and_then(serde_json::Value::as_f64).map(|n| n as f32);
+            let window = |name: &str| json.get(name).and_then(serde_json::Value::as_i64).map(Whole);
+            fields.repetition_penalty = number("repetition_penalty");
+            fields.presence_penalty = number("presence_penalty");
+            fields.repetition_context_size = window("repetition_context_size");
+            fields.presence_context_size = window("presence_context_size");
+            fields.frequency_context_size = window("frequency_context_size");
+            fields.over(defaults).map(|s| s.repetition_penalty).map_err(|e| e.to_json()["error"]["param"].clone())
+        };
+        let (plain, penalizing) = (Sampling::default(), Sampling { repetition_penalty: 1.1, ..Sampling::default() });
+        let all = r#"{"repetition_context_size": 20, "presence_context_size": 20, "frequency_context_size": 20}"#;
+        assert_eq!(over(all, &plain), Ok(1.0));
+        assert_eq!(over(r#"{"repetition_penalty": 0, "repetition_context_size": 20}"#, &penalizing), Ok(1.0));
+        assert_eq!(over(all, &penalizing), Err("repetition_context_size".into()));
+        let presence = r#"{"presence_penalty": 1, "presence_context_size": 20}"#;
+        assert_eq!(over(presence, &plain), Err("presence_context_size".into()));
     }
 }

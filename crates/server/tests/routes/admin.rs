@@ -24,6 +24,19 @@ async fn models_are_listed_and_described() {
 }
 
 #[tokio::test]
+async fn a_model_answers_to_its_further_names() {
+    let house = House::new();
+    house.state.registry().alias("m", "gpt-4o".into());
+    let list = house.get("/v1/models").await.json(200);
+    let ids: Vec<&Value> = list["data"].as_array().unwrap().iter().map(|card| &card["id"]).collect();
+    assert_eq!(ids, ["m", "gpt-4o"]);
+    assert_eq!(house.get("/v1/models/gpt-4o").await.json(200)["id"], "gpt-4o");
+    let answer = house.chat(json!({ "model": "gpt-4o" })).await.json(200);
+    assert_eq!(answer["model"], "m", "its own name, as vLLM has it");
+    assert!(house.chat(json!({ "model": "gpt-5" })).await.error(404).2.ends_with("m, gpt-4o"));
+}
+
+#[tokio::test]
 async fn tokens_and_texts_are_told_from_each_other() {
     let house = House::new();
     let tokens = house.post("/v1/tokenize", &json!({ "prompt": "aé" })).await.json(200);
@@ -61,7 +74,9 @@ async fn health_and_readiness_follow_the_engines() {
 
     house.model.fares(|health| health.resident = false);
     let reason = "weights of m are still being transferred";
-    assert_eq!(house.get("/ready").await.json(503), json!({ "status": "loading", "reason": reason }));
+    let ready = house.get("/ready").await;
+    assert_eq!(ready.json(503), json!({ "status": "loading", "reason": reason }));
+    assert_eq!(ready.headers["retry-after"], "1");
     assert_eq!(house.get("/health").await.json(200)["status"], "ok");
 
     house.model.fares(|health| health.step = Some(Duration::from_secs(100)));

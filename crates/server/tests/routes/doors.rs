@@ -7,19 +7,77 @@ use mlx_serving_server::Settings;
 const CHAT: &str = "/v1/chat/completions";
 
 #[tokio::test]
-async fn an_unknown_path_says_where_the_routes_are_listed() {
+async fn an_unknown_path_is_told_the_routes_that_there_are() {
     let house = House::new();
     let (_, code, message) = house.get("/v1/embeddings").await.error(404);
     assert_eq!(code, "not_found");
-    assert_eq!(message, "GET /v1/embeddings is not a route of this server; docs/API.md lists them under Routes");
+    assert_eq!(
+        message,
+        "GET /v1/embeddings is not a route of this server, which has POST /v1/chat/completions, POST /v1/completions, \
+         GET /v1/models, GET /v1/models/{id}, POST /v1/tokenize, POST /v1/detokenize, GET /v1/metal/stats, GET /health, \
+         GET /ready, GET /metrics"
+    );
+}
+
+#[tokio::test]
+async fn paths_are_found_with_further_slashes_and_without_the_version() {
+    let house = House::new();
+    let body = r#"{"messages": [{"role": "user", "content": "hi"}], "prompt": "x"}"#;
+    for path in ["/chat/completions", "/v1/chat/completions/", "//v1/chat/completions", "/completions", "/completions/"]
+    {
+        let body =
+            if path.contains("chat") { body.replace(", \"prompt\": \"x\"", "") } else { r#"{"prompt": "x"}"#.into() };
+        assert_eq!(house.call("POST", path, &[], body).await.status, 200, "{path}");
+    }
+    for path in [
+        "/models",
+        "/models/",
+        "/v1/models/",
+        "/models/m",
+        "/v1/models/m/",
+        "/ready/",
+        "/metrics/",
+        "/metal/stats?model=m",
+    ] {
+        assert_eq!(house.get(path).await.status, 200, "{path}");
+    }
+    assert_eq!(house.get("/metal/stats?model=none").await.status, 404, "the query goes with it");
+    assert_eq!(house.get("/nowhere/").await.error(404).2.split(" is not").next(), Some("GET /nowhere/"));
+    let metrics = house.get("/metrics").await.text;
+    assert!(metrics.contains("handler=\"/v1/models\",method=\"GET\",status=\"200\"} 3"), "{metrics}");
+}
+
+#[tokio::test]
+async fn every_answer_has_its_requests_id() {
+    let house = House::new();
+    for (method, path, status) in
+        [("GET", "/v1/models", 200), ("GET", "/nowhere", 404), ("PUT", CHAT, 405), ("POST", CHAT, 400)]
+    {
+        let reply = house.call(method, path, &[("x-request-id", "abc-1")], "").await;
+        assert_eq!((reply.status, &reply.headers["x-request-id"]), (status, &"abc-1".parse().unwrap()), "{path}");
+    }
+    let refused = house.call("GET", "/ready", &[("host", "evil.test"), ("x-request-id", "abc-2")], "").await;
+    assert_eq!((refused.status, &refused.headers["x-request-id"]), (403, &"abc-2".parse().unwrap()));
+    let made = [house.get("/ready").await, house.call("GET", "/ready", &[("x-request-id", "a b")], "").await];
+    let [a, b] = made.map(|reply| reply.headers["x-request-id"].to_str().unwrap().to_owned());
+    assert!(a.starts_with("req-") && b.starts_with("req-") && a != b, "{a} {b}");
 }
 
 #[tokio::test]
 async fn a_known_path_says_which_method_it_does_not_answer() {
     let house = House::new();
-    for (method, path) in [("GET", CHAT), ("DELETE", "/v1/models"), ("PUT", "/v1/tokenize"), ("POST", "/health")] {
-        let (_, code, message) = house.call(method, path, &[], "").await.error(405);
-        assert_eq!((code.as_str(), message), ("method_not_allowed", format!("{path} does not answer {method}")));
+    for (method, path, answers) in [
+        ("GET", CHAT, "POST"),
+        ("DELETE", "/v1/models", "GET and HEAD"),
+        ("DELETE", "/v1/models/org/name", "GET and HEAD"),
+        ("PUT", "/v1/tokenize", "POST"),
+        ("POST", "/health", "GET and HEAD"),
+    ] {
+        let reply = house.call(method, path, &[], "").await;
+        let (_, code, message) = reply.error(405);
+        assert_eq!(code, "method_not_allowed");
+        assert_eq!(message, format!("{path} does not answer {method}; it answers {answers}"));
+        assert!(reply.headers["allow"].to_str().unwrap().starts_with(&answers[..3]), "{:?}", reply.headers);
     }
 }
 
@@ -66,4 +124,6 @@ async fn browsers_are_told_what_they_may_send() {
     assert_eq!(reply.status, 200);
     assert_eq!(reply.headers["access-control-allow-headers"], "authorization,content-type");
     assert_eq!(reply.headers["access-control-max-age"], "600");
+    let reply = house.call("GET", "/v1/models", &asks[..1], "").await;
+    assert_eq!(reply.headers["access-control-expose-headers"], "x-request-id");
 }

@@ -31,7 +31,7 @@ async fn a_value_of_the_wrong_type_is_refused_by_name() {
     let (param, _, message) = house.chat(json!({ "temperature": "hot" })).await.error(400);
     assert_eq!(
         (param.as_str(), message.as_str()),
-        ("temperature", "temperature: expected a number, found string \"hot\"")
+        ("temperature", "temperature is \"hot\", a string; it has to be a number")
     );
     for (extra, param) in [
         (json!({ "messages": [{ "role": "robot", "content": "x" }] }), "messages[0].role"),
@@ -49,7 +49,6 @@ async fn a_value_out_of_its_range_is_refused_by_name() {
     for (extra, param, message) in [
         (json!({ "n": 0 }), "n", "n is 0; it must be 1 to 16"),
         (json!({ "n": 17 }), "n", "n is 17; it must be 1 to 16"),
-        (json!({ "top_k": -2 }), "top_k", "top_k is -2; it must be -1, for all tokens, to 4294967295"),
         (json!({ "max_tokens": -5 }), "max_tokens", "max_tokens is -5; it cannot be negative"),
         (
             json!({ "max_completion_tokens": -5 }),
@@ -57,7 +56,7 @@ async fn a_value_out_of_its_range_is_refused_by_name() {
             "max_completion_tokens is -5; it cannot be negative",
         ),
         (json!({ "temperature": 3 }), "temperature", "temperature is 3; it must be at least 0 and at most 2"),
-        (json!({ "top_p": 0 }), "top_p", "top_p is 0; it must be above 0 and at most 1"),
+        (json!({ "top_p": 1.5 }), "top_p", "top_p is 1.5; it must be at least 0 and at most 1"),
         (json!({ "logit_bias": { "999": 1 } }), "logit_bias", "token 999 is outside the vocabulary of 257"),
         (json!({ "stop": [""] }), "stop", "stop has an empty string, at which every answer would end"),
         (json!({ "logprobs": true, "top_logprobs": 21 }), "top_logprobs", "top_logprobs is 21; it is at most 20"),
@@ -69,8 +68,8 @@ async fn a_value_out_of_its_range_is_refused_by_name() {
     }
     let vast = house.chat(json!({ "logprobs": true, "top_logprobs": usize::MAX })).await;
     assert_eq!(vast.error(400).0, "top_logprobs");
-    let (param, _, message) = house.complete(json!({ "logprobs": 6 })).await.error(400);
-    assert_eq!((param.as_str(), message.as_str()), ("logprobs", "logprobs is at most 5"));
+    let (param, _, message) = house.complete(json!({ "logprobs": 21 })).await.error(400);
+    assert_eq!((param.as_str(), message.as_str()), ("logprobs", "logprobs is at most 20"));
 }
 
 #[tokio::test]
@@ -119,12 +118,28 @@ async fn a_model_without_a_template_completes_and_does_not_chat() {
 async fn a_prompt_that_is_too_long_has_the_name_that_the_route_gives_it() {
     let house = House::new();
     let long = "x".repeat(200);
-    let (param, _, message) = house.chat(json!({ "messages": [{ "role": "user", "content": long }] })).await.error(400);
-    assert_eq!(param, "messages");
-    assert!(message.contains("at least 207 tokens; this model's context holds 100"), "{message}");
-    for prompt in [json!(long), json!(vec![1; 200]), json!([257])] {
-        assert_eq!(house.complete(json!({ "prompt": prompt })).await.error(400).0, "prompt");
+    let question = json!({ "messages": [{ "role": "user", "content": long }] });
+    let (param, code, message) = house.chat(question.clone()).await.error(400);
+    assert_eq!((param.as_str(), code.as_str()), ("messages", "context_length_exceeded"));
+    let bound = "this model's maximum context length is 100 tokens, the answer included";
+    assert_eq!(message, format!("the prompt has at least 207 tokens; {bound}"));
+    for prompt in [json!(long), json!(vec![1; 200])] {
+        let (param, code, _) = house.complete(json!({ "prompt": prompt })).await.error(400);
+        assert_eq!((param.as_str(), code.as_str()), ("prompt", "context_length_exceeded"));
     }
+    assert_eq!(house.complete(json!({ "prompt": [257] })).await.error(400).1, "invalid_value");
+    // Where a setting is the bound, it is named.
+    let house = House::of(Script::new("m").bounded());
+    let setting = "engine.kv_cache_tokens bounds it, the model itself has 200";
+    assert!(house.chat(question).await.error(400).2.ends_with(&format!("{bound}: {setting}")));
+    let tokens = house.post("/v1/detokenize", &json!({ "tokens": vec![1; 101] })).await;
+    assert_eq!(tokens.error(400).1, "context_length_exceeded");
+    house.model.refuses(EngineError::ContextLength { param: "max_tokens", message: "max_tokens is 99; …".into() });
+    let (param, code, message) = house.chat(json!({ "max_completion_tokens": 99 })).await.error(400);
+    assert_eq!(
+        (param.as_str(), code.as_str(), message.as_str()),
+        ("max_completion_tokens", "context_length_exceeded", "max_completion_tokens is 99; …")
+    );
 }
 
 #[tokio::test]
@@ -264,4 +279,94 @@ async fn an_answer_that_cannot_be_held_is_refused_with_the_clients_name_of_the_l
     house.model.plays([says(&["x"; 50])]);
     let (param, _, message) = house.chat(json!({ "logprobs": true })).await.error(400);
     assert!(param == "max_tokens" && message.starts_with("the answer has grown beyond"), "{param}: {message}");
+}
+
+#[tokio::test]
+async fn what_asks_for_nothing_in_mlx_lms_words_is_taken_and_the_rest_refused_by_name() {
+    let house = House::new();
+    let nothing = json!({
+        "repetition_penalty": 0.0, "repetition_context_size": 20, "presence_context_size": 20, "frequency_context_size": 20,
+        "xtc_probability": 0.0, "xtc_threshold": 0.1, "draft_model": "default_model", "num_draft_tokens": 3,
+        "adapters": null, "role_mapping": null, "top_logprobs": -1, "logit_bias": null, "min_p": 0.0, "top_k": 0,
+    });
+    house.chat(nothing).await.json(200);
+    for (extra, param, message) in [
+        (
+            json!({ "repetition_penalty": 1.1, "repetition_context_size": 20 }),
+            "repetition_context_size",
+            "repetition_context_size is 20, but repetition_penalty has no window here; leave it out",
+        ),
+        (
+            json!({ "xtc_probability": 0.5 }),
+            "xtc_probability",
+            "xtc_probability asks for XTC sampling, which is not supported by this server; leave it out, or send 0",
+        ),
+        (
+            json!({ "draft_model": "small" }),
+            "draft_model",
+            "draft_model asks for a draft model, which is not supported by this server; leave it out",
+        ),
+        (
+            json!({ "adapters": "lora" }),
+            "adapters",
+            "adapters asks for an adapter, which is not supported by this server; leave it out",
+        ),
+        (
+            json!({ "role_mapping": { "user": "USER" } }),
+            "role_mapping",
+            "role_mapping asks for other names of roles, which are not supported by this server; leave it out",
+        ),
+    ] {
+        let (found, _, text) = house.chat(extra).await.error(400);
+        assert_eq!((found.as_str(), text.as_str()), (param, message));
+    }
+}
+
+/// The bytes, compressed.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn bodies_are_decoded_within_their_bounds() {
+    let limits = Limits { bodies: 200_000, ..Limits::default() };
+    let house = House::set(Settings { body_limit: 100_000, limits, ..Settings::default() }, Script::new("m"));
+    let send = async |encoding: &str, body: Vec<u8>| {
+        house.call("POST", "/v1/completions", &[("content-encoding", encoding)], body).await
+    };
+    let body = br#"{"prompt": "ab"}"#;
+    for encoding in ["gzip", "GZIP", "x-gzip"] {
+        assert_eq!(send(encoding, gzip(body)).await.choice()["text"], "ok", "{encoding}");
+    }
+    assert_eq!(send("identity", body.to_vec()).await.status, 200);
+    // Several members, as `cat a.gz b.gz` makes them.
+    assert_eq!(send("gzip", [gzip(&body[..5]), gzip(&body[5..])].concat()).await.status, 200);
+    for encoding in ["deflate", "zstd", "br", "gzip, gzip"] {
+        let (_, code, message) = send(encoding, body.to_vec()).await.error(415);
+        assert!(
+            code == "unsupported_encoding" && message.contains(encoding) && message.contains("takes gzip"),
+            "{message}"
+        );
+    }
+    for broken in [body.to_vec(), gzip(body)[..20].to_vec(), Vec::new()] {
+        let (_, _, message) = send("gzip", broken).await.error(400);
+        assert!(!message.is_empty(), "{message}");
+    }
+    // A mebibyte of nothing in a thousand bytes, and a hundred times that.
+    for size in [1 << 20, 100 << 20] {
+        let bomb = gzip(&vec![b' '; size]);
+        assert_eq!(send("gzip", bomb).await.error(413).1, "body_too_large");
+    }
+    let longest = [&[b' '; 100_000 - 16][..], body].concat();
+    assert_eq!((longest.len(), send("gzip", gzip(&longest)).await.status), (100_000, 200));
+    let house = House::set(
+        Settings { body_limit: 100_000, limits: Limits { bodies: 85_000, ..Limits::default() }, ..Settings::default() },
+        Script::new("m"),
+    );
+    let body = gzip(&[b' '; 90_000]);
+    let reply = house.call("POST", "/v1/completions", &[("content-encoding", "gzip")], body).await;
+    assert_eq!(reply.error(429).1, "overloaded", "what is decoded counts");
 }

@@ -106,7 +106,7 @@ impl Script {
             card: Card {
                 id: id.into(),
                 created: 1_700_000_000,
-                info: Info { vocab: 257, max_context: CONTEXT, kv_bytes: 0, max_live: 8 },
+                info: Info { vocab: 257, max_context: CONTEXT, model_context: CONTEXT, kv_bytes: 0, max_live: 8 },
                 defaults: Sampling { temperature: 0.5, ..Sampling::default() },
             },
             chats: true,
@@ -118,6 +118,12 @@ impl Script {
             live: Arc::default(),
             canceled: Arc::default(),
         }
+    }
+
+    /// Its model has a longer context than its cache.
+    pub fn bounded(mut self) -> Self {
+        self.card.info.model_context = 2 * CONTEXT;
+        self
     }
 
     /// It has no chat template.
@@ -188,7 +194,7 @@ impl Generate for Script {
         };
         let (limit, vocab) = (self.card.info.max_context, self.card.info.vocab);
         if ids.len() > limit {
-            return Err(PromptError::TooLong { tokens: ids.len(), exact, limit });
+            return Err(PromptError::TooLong { tokens: ids.len(), exact, bound: self.card.info.context() });
         }
         match ids.iter().find(|&&id| id as usize >= vocab) {
             Some(&id) => Err(PromptError::UnknownToken { id, vocab }),
@@ -328,5 +334,5 @@ pub async fn until(what: &str, so: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), waited).await.unwrap_or_else(|_| panic!("nothing came: {what}"));
+    tokio::time::timeout(Duration::from_secs(60), waited).await.unwrap_or_else(|_| panic!("nothing came: {what}"));
 }
