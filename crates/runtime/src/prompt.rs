@@ -92,7 +92,7 @@ impl Prompter<'_> {
     fn encode(self, text: &str, special: bool, goes_on: &mut dyn FnMut() -> bool) -> Result<Vec<u32>, PromptError> {
         let limit = self.info.max_context;
         self.tokenizer.encode_within(text, special, limit, goes_on).map_err(|error| match error {
-            TextError::TooLong { tokens, limit } => PromptError::TooLong { tokens, exact: false, limit },
+            TextError::TooLong { tokens, exact, limit } => PromptError::TooLong { tokens, exact, limit },
             error => PromptError::Text(error),
         })
     }
