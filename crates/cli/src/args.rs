@@ -124,6 +124,9 @@ pub struct Chat {
     /// Message that the model gets before all others
     #[arg(long, env = "MLX_SERVING_SYSTEM")]
     pub system: Option<String>,
+    /// Neither offer lines of earlier conversations nor keep those of this one
+    #[arg(long, env = "MLX_SERVING_NO_HISTORY")]
+    pub no_history: bool,
     /// Choice of tokens.
     #[command(flatten)]
     pub sampling: SamplingArgs,

@@ -11,6 +11,8 @@ pub enum Failure {
     Usage(String),
     /// The reader of standard output has gone; nobody is left to be told.
     Silent,
+    /// The user left with Ctrl-C: exit code 130, which a shell has for a process that SIGINT ended.
+    Interrupted,
 }
 
 impl Failure {
@@ -38,6 +40,7 @@ impl Failure {
             Failure::Failed(_) => ExitCode::from(1),
             Failure::Usage(_) => ExitCode::from(2),
             Failure::Silent => ExitCode::SUCCESS,
+            Failure::Interrupted => ExitCode::from(130),
         }
     }
 }
@@ -46,7 +49,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Failed(message) | Failure::Usage(message) => f.write_str(message),
-            Failure::Silent => Ok(()),
+            Failure::Silent | Failure::Interrupted => Ok(()),
         }
     }
 }

@@ -11,12 +11,13 @@ mod load;
 mod origins;
 mod progress;
 mod signals;
+mod terminal;
 
 pub use failure::Failure;
 pub use mlx_serving_runtime::config;
 
-use args::Cli;
-use config::LogLines;
+use args::{Cli, Command};
+use config::{LogLevel, LogLines};
 use mlx_serving_runtime::{device, machine};
 use std::io::Write;
 use tracing_subscriber::EnvFilter;
@@ -27,13 +28,13 @@ use tracing_subscriber::EnvFilter;
 /// A command that failed; [`Failure::code`] is the process's exit code.
 pub fn run(cli: &Cli) -> Result<(), Failure> {
     let loaded = origins::load(&cli.common)?;
-    start_log(&loaded.config.telemetry);
+    start_log(&loaded.config.telemetry, &cli.command);
     commands::run(cli, loaded)
 }
 
 /// Tells the user of a failure, on standard error.
 pub fn report(failure: &Failure) {
-    if matches!(failure, Failure::Silent) {
+    if matches!(failure, Failure::Silent | Failure::Interrupted) {
         return;
     }
     let red = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
@@ -42,8 +43,13 @@ pub fn report(failure: &Failure) {
 }
 
 /// Log lines go to standard error, in color on a terminal.
-fn start_log(telemetry: &config::Telemetry) {
-    let level = format!("{:?}", telemetry.log_level).to_lowercase();
+fn start_log(telemetry: &config::Telemetry, command: &Command) {
+    let level = match (command, telemetry.log_level) {
+        // Whoever reads an answer wants nothing else on the screen. What is wrong still shows, and everything with -v.
+        (Command::Chat(_) | Command::Generate(_), LogLevel::Info) => LogLevel::Warn,
+        (_, level) => level,
+    };
+    let level = format!("{level:?}").to_lowercase();
     // The beginning of the names of all crates here; other crates' chatter stays out below their warnings.
     let filter = EnvFilter::new(format!("warn,mlx_serving={level}"));
     // Whoever reads the log may go away; the library would report that on standard error too, and panic.

@@ -1,3 +1,4 @@
+use crate::terminal;
 use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mlx_serving_runtime::Progress;
 use std::io::{IsTerminal, Write as _};
@@ -8,7 +9,15 @@ pub(crate) struct Bar(ProgressBar);
 impl Bar {
     /// A bar that counts bytes.
     pub(crate) fn bytes(what: &str) -> Self {
-        let bar = Self::new(0, "{msg} [{bar:30.cyan}] {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+        // A line that wraps stays on the screen.
+        let narrow = terminal::columns(&std::io::stderr()).is_some_and(|columns| columns < 80);
+        let bar = Self::new(
+            0,
+            match narrow {
+                true => "{wide_msg} {percent}%",
+                false => "{wide_msg} [{bar:12.cyan}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            },
+        );
         bar.0.set_message(what.to_owned());
         bar
     }

@@ -42,7 +42,7 @@ fn exit_codes_tell_wrong_usage_from_failure() {
         (&["generate", "--prompt", "x", "--device", "vulkan:99"], 1),
         (&["generate", "--prompt", "x", "--device", "abacus"], 2),
         (&["--config", "/nonexistent.yaml", "doctor"], 2),
-        (&["generate", "--prompt", "x", "--temperature", "9"], 1),
+        (&["generate", "--prompt", "x", "--temperature", "9"], 2),
     ] {
         let output = run(args);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -92,8 +92,8 @@ impl Prompter<'_> {
     fn encode(self, text: &str, special: bool, goes_on: &mut dyn FnMut() -> bool) -> Result<Vec<u32>, PromptError> {
         let limit = self.info.max_context;
         self.tokenizer.encode_within(text, special, limit, goes_on).map_err(|error| match error {
-            TextError::TooLong { tokens, .. } => {
-                PromptError::TooLong { tokens, exact: false, bound: self.info.context() }
+            TextError::TooLong { tokens, exact, .. } => {
+                PromptError::TooLong { tokens, exact, bound: self.info.context() }
             }
             error => PromptError::Text(error),
         })

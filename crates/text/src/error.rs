@@ -72,10 +72,12 @@ pub enum TextError {
         reason: String,
     },
     /// The text has more tokens than wanted.
-    #[error("the text has at least {tokens} tokens; at most {limit} are taken")]
+    #[error("the text has {}{tokens} tokens; at most {limit} are taken", if *.exact { "" } else { "at least " })]
     TooLong {
-        /// Tokens that the text has at least, those at its beginning and end included.
+        /// Tokens that were counted, those at the text's beginning and end included.
         tokens: usize,
+        /// The text was counted to its end.
+        exact: bool,
         /// Tokens that were wanted at most.
         limit: usize,
     },

@@ -35,8 +35,9 @@ struct Bounds<'a> {
 }
 
 impl Bounds<'_> {
-    fn check(&self, tokens: usize) -> Result<(), TextError> {
-        if tokens > self.limit { Err(TextError::TooLong { tokens, limit: self.limit }) } else { Ok(()) }
+    /// Refuses so many tokens; `exact` where the text has no more.
+    fn check(&self, tokens: usize, exact: bool) -> Result<(), TextError> {
+        if tokens > self.limit { Err(TextError::TooLong { tokens, exact, limit: self.limit }) } else { Ok(()) }
     }
 }
 
@@ -89,7 +90,7 @@ impl Tokenizer {
             }
             result => result?,
         };
-        bounds.check(ids.len()).map(|()| ids)
+        bounds.check(ids.len(), true).map(|()| ids)
     }
 
     fn encode_pieces(
@@ -101,7 +102,7 @@ impl Tokenizer {
         let sizes = bounds.sizes;
         let (mut ids, end) = self.frame(add_special_tokens)?;
         let framed = ids.len() + end.len();
-        bounds.check(framed + self.cuts().longest.map_or(0, |longest| text.len().div_ceil(longest.max(1))))?;
+        bounds.check(framed + self.cuts().longest.map_or(0, |longest| text.len().div_ceil(longest.max(1))), false)?;
         let (mut at, mut joint, mut pieces) = (0, Joint::Free, 0);
         while at < text.len() {
             if !(bounds.go_on)() {
@@ -115,7 +116,7 @@ impl Tokenizer {
             (at, joint, pieces) = (stop, next, pieces + 1);
             // Tokens in the overlap may be replaced by fewer: they are one for each byte at most, of which a space has several.
             let unsure = if joint == Joint::Overlap { MAX_SPACE * sizes.overlap } else { 0 };
-            bounds.check((ids.len() + end.len()).saturating_sub(unsure))?;
+            bounds.check((ids.len() + end.len()).saturating_sub(unsure), at == text.len())?;
             if pieces % FORGET == 0 {
                 self.forget_words();
             }

@@ -331,8 +331,9 @@ fn a_text_that_is_too_long_is_refused_with_a_true_bound() {
         let count = tokenizer.encode(&text, true).unwrap().len();
         for limit in [0, 1, 50, count / 2, count - 1] {
             match encode_in(tokenizer, TINY, &text, limit, &mut || true) {
-                Err(TextError::TooLong { tokens, .. }) => {
-                    assert!(limit < tokens && tokens <= count, "{name} {limit} {tokens} {count}")
+                Err(TextError::TooLong { tokens, exact, .. }) => {
+                    assert!(limit < tokens && tokens <= count, "{name} {limit} {tokens} {count}");
+                    assert!(!exact || tokens == count, "{name} {limit} {tokens} {count}");
                 }
                 other => panic!("{name} {limit}: {other:?}"),
             }

@@ -3,6 +3,7 @@
 use crate::args::{Generate, SamplingArgs};
 use crate::context::Context;
 use crate::failure::Failure;
+use mlx_serving_engine::EngineError;
 use mlx_serving_runtime::{
     Answer, Conversation, Generate as _, Input, Message, Model, Parameters, PromptError, Role, RuntimeError, Sampling,
 };
@@ -10,6 +11,7 @@ use serde_json::json;
 use std::io::{Read as _, Write};
 
 pub(crate) fn run(context: &Context, args: &Generate) -> Result<(), Failure> {
+    check(&args.sampling)?;
     let prompt = match args.prompt.as_str() {
         "-" => {
             let mut text = String::new();
@@ -69,25 +71,48 @@ fn rate(tokens: usize, decode_s: f64) -> Option<f64> {
     (tokens > 1 && decode_s > 0.0).then(|| (tokens - 1) as f64 / decode_s)
 }
 
+/// Refuses flags that no model takes, before one is loaded.
+pub(crate) fn check(args: &SamplingArgs) -> Result<(), Failure> {
+    if args.max_tokens == Some(0) {
+        return Err(Failure::usage("--max-tokens is 0; it must be at least 1"));
+    }
+    sampling(&Sampling::default(), args).validate(0).map_err(refused)
+}
+
 /// Begins an answer, with parameters from flags and the rest from the model's own defaults.
 pub(crate) fn begin(model: &Model, input: Input, args: &SamplingArgs) -> Result<Answer, Failure> {
-    // Named one by one, so that a flag that is not used does not compile.
-    let SamplingArgs { max_tokens, temperature, top_p, top_k, min_p, seed, stop } = args;
-    let d = &model.card().defaults;
     let parameters = Parameters {
-        sampling: Sampling {
-            temperature: temperature.unwrap_or(d.temperature),
-            top_p: top_p.unwrap_or(d.top_p),
-            top_k: top_k.unwrap_or(d.top_k),
-            min_p: min_p.unwrap_or(d.min_p),
-            seed: *seed,
-            ..d.clone()
-        },
-        max_tokens: *max_tokens,
-        stop: stop.clone(),
+        sampling: sampling(&model.card().defaults, args),
+        max_tokens: args.max_tokens,
+        stop: args.stop.clone(),
     };
     model.complete(input, &parameters).map_err(|error| match error {
         RuntimeError::Prompt(PromptError::NoTemplate { .. }) => Failure::failed(format!("{error}; use generate --raw")),
+        RuntimeError::Engine(error) => refused(error),
         error => error.into(),
     })
+}
+
+/// Parameters of flags over a model's own.
+fn sampling(defaults: &Sampling, args: &SamplingArgs) -> Sampling {
+    // Named one by one, so that a flag that is not used does not compile.
+    let SamplingArgs { max_tokens: _, temperature, top_p, top_k, min_p, seed, stop: _ } = args;
+    Sampling {
+        temperature: temperature.unwrap_or(defaults.temperature),
+        top_p: top_p.unwrap_or(defaults.top_p),
+        top_k: top_k.unwrap_or(defaults.top_k),
+        min_p: min_p.unwrap_or(defaults.min_p),
+        seed: *seed,
+        ..defaults.clone()
+    }
+}
+
+/// A refusal by the engine: of a flag's value, or of the prompt, which is no flag.
+fn refused(error: EngineError) -> Failure {
+    match error {
+        EngineError::Invalid { param, message } if param != "prompt" => {
+            Failure::usage(format!("--{}: {message}", param.replace('_', "-")))
+        }
+        error => Failure::failed(error),
+    }
 }
