@@ -15,8 +15,8 @@ mod signals;
 pub use failure::Failure;
 pub use mlx_serving_runtime::config;
 
-use args::Cli;
-use config::LogLines;
+use args::{Bench, Cli, Command};
+use config::{LogLevel, LogLines};
 use mlx_serving_runtime::{device, machine};
 use std::io::Write;
 use tracing_subscriber::EnvFilter;
@@ -27,7 +27,9 @@ use tracing_subscriber::EnvFilter;
 /// A command that failed; [`Failure::code`] is the process's exit code.
 pub fn run(cli: &Cli) -> Result<(), Failure> {
     let loaded = origins::load(&cli.common)?;
-    start_log(&loaded.config.telemetry);
+    // A benchmark that opens a model for each run says what the runs measured; that a model is loaded, only if asked for more.
+    let quiet = matches!(cli.command, Command::Bench(Bench::Compare(_)));
+    start_log(&loaded.config.telemetry, quiet);
     commands::run(cli, loaded)
 }
 
@@ -41,17 +43,22 @@ pub fn report(failure: &Failure) {
     let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {failure}");
 }
 
-/// Log lines go to standard error, in color on a terminal.
-fn start_log(telemetry: &config::Telemetry) {
-    let level = format!("{:?}", telemetry.log_level).to_lowercase();
+/// Log lines go to standard error, in color on a terminal; `quiet` leaves out what the runtime says of models that are loaded.
+fn start_log(telemetry: &config::Telemetry, quiet: bool) {
+    let name = |level: LogLevel| format!("{level:?}").to_lowercase();
+    let level = name(telemetry.log_level);
+    let runtime = name(match telemetry.log_level {
+        LogLevel::Info if quiet => LogLevel::Warn,
+        level => level,
+    });
     // Other crates' chatter stays out below their warnings.
     let filter = EnvFilter::new(format!(
-        "warn,mlx_serving={level},mlx_serving_runtime={level},mlx_serving_engine={level},mlx_serving_server={level},mlx_serving_metal_layer={level},mlx_serving_model={level},mlx_serving_hub={level},mlx_serving_cpu={level}"
+        "warn,mlx_serving={level},mlx_serving_runtime={runtime},mlx_serving_engine={level},mlx_serving_server={level},mlx_serving_metal_layer={level},mlx_serving_model={level},mlx_serving_hub={level},mlx_serving_cpu={level}"
     ));
     // Whoever reads the log may go away; the library would report that on standard error too, and panic.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| progress::Log)
         .with_target(false)
         .log_internal_errors(false);
     // A second start in one process (tests) keeps the first log.
