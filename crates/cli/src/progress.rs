@@ -1,7 +1,35 @@
+//! Progress on standard error, and the log beside it.
+
 use crate::terminal;
-use indicatif::{BinaryBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{
+    BinaryBytes, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle, WeakProgressBar,
+};
 use mlx_serving_runtime::Progress;
-use std::io::{IsTerminal, Write as _};
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// The bar that is on the screen, which lines of the log must not tear.
+static SHOWN: Mutex<Option<WeakProgressBar>> = Mutex::new(None);
+
+/// Standard error for the log: its lines go above a bar that is shown.
+pub(crate) struct Log;
+
+impl Write for Log {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let write = || std::io::stderr().write(line);
+        let shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        match shown.as_ref().and_then(WeakProgressBar::upgrade) {
+            Some(bar) if !bar.is_finished() => bar.suspend(write),
+            _ => write(),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
 
 /// A progress bar on standard error; nothing at all where that is not a terminal.
 pub(crate) struct Bar(ProgressBar);
@@ -27,14 +55,47 @@ impl Bar {
         Self::new(total as u64, "[{bar:30.cyan}] {pos}/{len} {msg}")
     }
 
+    /// A bar that counts runs of about the same time, and says how much of it is left.
+    pub(crate) fn runs(total: usize) -> Self {
+        let bar = Self::new(total as u64, "run {pos}/{len} [{wide_bar:.cyan}] {msg:20} {left:>12}");
+        bar.0.enable_steady_tick(Duration::from_secs(1));
+        bar
+    }
+
     fn new(total: u64, template: &str) -> Self {
         let target =
             if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(total), target);
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ "));
+            bar.set_style(style.progress_chars("█▉▊▋▌▍▎▏ ").with_key("left", left()));
         }
+        *SHOWN.lock().unwrap_or_else(PoisonError::into_inner) = Some(bar.downgrade());
         Self(bar)
+    }
+
+    /// True where there is no terminal to show it on.
+    pub(crate) fn is_hidden(&self) -> bool {
+        self.0.is_hidden()
+    }
+
+    /// Says something above the bar, or in the log where there is no terminal.
+    pub(crate) fn say(&self, text: &str) {
+        if self.is_hidden() {
+            tracing::info!("{text}");
+        } else {
+            // If standard error is closed, nobody wants to know.
+            let _ = self.0.suspend(|| writeln!(anstream::stderr(), "{text}"));
+        }
+    }
+
+    /// Shows what is being done.
+    pub(crate) fn doing(&self, what: &'static str) {
+        self.0.set_message(what);
+    }
+
+    /// One more is done.
+    pub(crate) fn done(&self) {
+        self.0.inc(1);
     }
 
     /// The next step begins.
@@ -52,6 +113,25 @@ impl Bar {
     /// Takes the bar off the screen.
     pub(crate) fn finish(&self) {
         self.0.finish_and_clear();
+    }
+}
+
+/// Time that is left, by the mean time of what is done; nothing is said before the first is.
+fn left() -> impl Fn(&ProgressState, &mut dyn fmt::Write) + Clone + Send + Sync + 'static {
+    // Position, and when it was reached.
+    let last = Arc::new(Mutex::new((0, Duration::ZERO)));
+    move |state, out| {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.pos() != last.0 {
+            *last = (state.pos(), state.elapsed());
+        }
+        let (done, at) = *last;
+        if done > 0 {
+            let all = at.as_secs_f64() / done as f64 * state.len().unwrap_or(done) as f64;
+            let left = Duration::from_secs_f64((all - state.elapsed().as_secs_f64()).max(0.0));
+            // Nobody is left to be told of a failure.
+            let _ = write!(out, "{:#} left", HumanDuration(left));
+        }
     }
 }
 

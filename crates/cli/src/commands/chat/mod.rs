@@ -153,8 +153,8 @@ impl Chatting<'_> {
             Ok(ids) if ids.len() < context => ids.len(),
             refused => {
                 self.dialogue.give_back(left_out);
-                let (tokens, exact, limit) = (refused.as_ref().map_or(0, Vec::len), true, context);
-                let error = refused.err().unwrap_or(PromptError::TooLong { tokens, exact, limit });
+                let (tokens, bound) = (refused.as_ref().map_or(0, Vec::len), self.model.card().info.context());
+                let error = refused.err().unwrap_or(PromptError::TooLong { tokens, exact: true, bound });
                 return Err(Failure::failed(format!("this is too long even without earlier turns: {error}")));
             }
         };

@@ -3,7 +3,6 @@
 use crate::commands::workload::{Load, Measured, ask, hash, measure, prompt};
 use crate::context::Context;
 use crate::failure::Failure;
-use crate::load;
 use crate::machine::host_memory;
 use mlx_serving_metal_layer::LayerStats;
 use mlx_serving_runtime::{OpenOptions, Source};
@@ -53,7 +52,7 @@ impl Arm {
     }
 
     /// The list that `--metal-opts` takes.
-    fn list(&self) -> String {
+    pub(crate) fn list(&self) -> String {
         match self {
             Arm::Plain | Arm::Direct | Arm::SynchronousSpill => "none".into(),
             Arm::One(name) => (*name).into(),
@@ -115,7 +114,8 @@ impl Run {
         context.config.engine.kv_spill_mb = if arm.spills() { spill_mb() } else { 0 };
         let start = Instant::now();
         let options = OpenOptions { direct_allocation: *arm == Arm::Direct, ..OpenOptions::default() };
-        let served = load::open(&context.runtime(), &Source::from(model), options)?;
+        // Without a bar of its own: the runs have one.
+        let served = context.runtime().open(&Source::from(model), options)?;
         let room = served.engine().info().max_context;
         if q.prefix_tokens + 2 > room {
             return Err(Failure::usage(format!(

@@ -1,6 +1,7 @@
 //! Findings of the runs about each optimization, beside what was aimed at.
 
 use super::arm::{Arm, Run};
+use super::number::{brief, minus, signed};
 use super::statistics::{COVERAGE, Median};
 use serde::Serialize;
 
@@ -63,7 +64,7 @@ impl Figure {
 }
 
 /// Aim of the seed document for one figure of one arm.
-struct Target {
+pub(super) struct Target {
     figure: Figure,
     text: &'static str,
     /// The nearer end of the range.
@@ -72,7 +73,7 @@ struct Target {
     points: bool,
 }
 
-const fn target(figure: Figure, text: &'static str, least: f64, points: bool) -> Target {
+pub(super) const fn target(figure: Figure, text: &'static str, least: f64, points: bool) -> Target {
     Target { figure, text, least, points }
 }
 
@@ -148,7 +149,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    fn new(plain: f64, with: f64, points: bool) -> Self {
+    pub(super) fn new(plain: f64, with: f64, points: bool) -> Self {
         let change = if points { with - plain } else { 100.0 * (with / plain - 1.0) };
         Self { plain, with, change }
     }
@@ -188,9 +189,93 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
+    /// Judges some pairs of runs; `why` says why an aim was missed.
+    pub(super) fn new(
+        arm: &'static str,
+        target: &Target,
+        pairs: Vec<Pair>,
+        plain_spread: f64,
+        why: impl FnOnce() -> String,
+    ) -> Self {
+        let change = Median::of(&pairs.iter().map(|pair| pair.change).collect::<Vec<_>>());
+        let outcome = Outcome::of(&change, target);
+        Finding {
+            arm,
+            figure: target.figure.name(),
+            target: target.text,
+            pair: Pair::median(&pairs).unwrap_or(Pair::new(f64::NAN, f64::NAN, target.points)),
+            interval: Interval { low: change.low, high: change.high, coverage: change.coverage },
+            points: target.points,
+            plain_spread,
+            outcome,
+            reason: outcome.and_then(|outcome| match outcome {
+                Outcome::Reached => None,
+                Outcome::NotReached => Some(why()),
+                Outcome::NoDifference => Some(format!("the interval spans zero; {}", why())),
+                Outcome::CannotTell if change.coverage < COVERAGE => {
+                    Some("so few repetitions have no interval; give --repetitions at least 5".into())
+                }
+                Outcome::CannotTell if !(change.low.is_finite() && change.high.is_finite()) => {
+                    Some("not every run has this figure".into())
+                }
+                Outcome::CannotTell => Some("the interval spans the aim".into()),
+            }),
+            pairs,
+            least: target.least,
+        }
+    }
+
+    /// The figure without its unit.
+    pub(super) fn short(&self) -> &'static str {
+        self.figure.split(',').next().unwrap_or(self.figure)
+    }
+
+    /// The change with its unit, which no line break parts.
+    pub(super) fn change(&self) -> String {
+        self.change_in(if self.points { "\u{a0}points" } else { "\u{a0}%" })
+    }
+
+    /// The change with its unit, in at most nine characters.
+    pub(super) fn change_short(&self) -> String {
+        self.change_in(if self.points { "\u{a0}pt" } else { "\u{a0}%" })
+    }
+
+    fn change_in(&self, unit: &str) -> String {
+        let unit = if self.pair.change.is_finite() { unit } else { "" };
+        signed(self.pair.change) + unit
+    }
+
+    /// The ends of the interval, in at most sixteen characters.
+    pub(super) fn interval_text(&self) -> String {
+        match (self.interval.low, self.interval.high) {
+            (low, high) if low.is_finite() && high.is_finite() => format!("{} to {}", signed(low), signed(high)),
+            _ => "n/a".into(),
+        }
+    }
+
+    /// The range that is aimed at, where no line break parts number and unit.
+    pub(super) fn range(&self) -> Option<String> {
+        self.aim().map(|_| minus(self.target.replace(" %", "\u{a0}%").replace(" points", "\u{a0}points")))
+    }
+
+    /// What was aimed at, in words.
+    pub(super) fn aim_text(&self) -> String {
+        self.range().map_or("no aim, for comparison".into(), |range| format!("aim {range}"))
+    }
+
+    /// True if the median change is toward the aim.
+    pub(super) fn is_better(&self) -> bool {
+        self.pair.change * self.least > 0.0
+    }
+
+    /// The nearer end of what was aimed at; `None` where nothing was.
+    pub(super) fn aim(&self) -> Option<f64> {
+        (!self.least.is_nan()).then_some(self.least)
+    }
+
     /// Plain runs that lie further apart than the aim, where that may have decided: an aim that was reached all the same was.
     fn noisy(&self) -> bool {
-        self.plain_spread > self.least.abs() && self.outcome != Some(Outcome::Reached)
+        self.plain_spread.is_finite() && self.plain_spread > self.least.abs() && self.outcome != Some(Outcome::Reached)
     }
 }
 
@@ -221,31 +306,8 @@ pub(crate) fn findings(arm: &Arm, runs: &[Sandwich<'_>]) -> Vec<Finding> {
     let finding = |t: &Target| {
         let value = |run: &Run| t.figure.of(run).unwrap_or(f64::NAN);
         let pair = |s: &&Sandwich<'_>| Pair::new((value(s.before) + value(s.after)) / 2.0, value(s.run), t.points);
-        let pairs: Vec<Pair> = runs.iter().map(pair).collect();
-        let change = Median::of(&pairs.iter().map(|pair| pair.change).collect::<Vec<_>>());
-        let outcome = Outcome::of(&change, t);
         let plain_spread = spread(&plain.iter().map(|run| value(run)).collect::<Vec<_>>(), t.points);
-        Finding {
-            arm: arm.name(),
-            figure: t.figure.name(),
-            target: t.text,
-            pair: Pair::median(&pairs).unwrap_or(Pair::new(f64::NAN, f64::NAN, t.points)),
-            interval: Interval { low: change.low, high: change.high, coverage: change.coverage },
-            points: t.points,
-            plain_spread,
-            outcome,
-            reason: outcome.and_then(|outcome| match outcome {
-                Outcome::Reached => None,
-                Outcome::NotReached => Some(reason(arm, t.figure, &runs)),
-                Outcome::NoDifference => Some(format!("the interval spans zero; {}", reason(arm, t.figure, &runs))),
-                Outcome::CannotTell if change.coverage < COVERAGE => {
-                    Some("so few repetitions have no interval; give --repetitions at least 5".into())
-                }
-                Outcome::CannotTell => Some("the interval spans the aim".into()),
-            }),
-            pairs,
-            least: t.least,
-        }
+        Finding::new(arm.name(), t, runs.iter().map(pair).collect(), plain_spread, || reason(arm, t.figure, &runs))
     };
     targets(arm).iter().map(finding).collect()
 }
@@ -270,9 +332,8 @@ fn spread(values: &[f64], points: bool) -> f64 {
 pub(crate) fn noise(findings: &[Finding]) -> Option<String> {
     let mut told: Vec<String> = Vec::new();
     for f in findings.iter().filter(|f| f.noisy()) {
-        let figure = f.figure.split(',').next().unwrap_or(f.figure);
         let unit = if f.points { "points" } else { "%" };
-        let text = format!("{figure} {:.0} {unit}", f.plain_spread);
+        let text = format!("{} {:.0} {unit}", f.short(), f.plain_spread);
         if !told.contains(&text) {
             told.push(text);
         }
@@ -293,26 +354,28 @@ fn reason(arm: &Arm, figure: Figure, runs: &[&Sandwich<'_>]) -> String {
     let most = 100.0 * (100.0 / busy.max(1.0) - 1.0);
     match (arm, figure) {
         (Arm::One("memory_pool"), _) => format!(
-            "the plain arm's cache already holds device allocations at {:.3} a token (here {:.3}), and all of the host's work on a step takes {:.3} ms of {:.2} ms between tokens",
-            plain(Figure::AllocationsPerToken),
-            with(Figure::AllocationsPerToken),
-            plain(Figure::EncodeMs),
-            plain(Figure::BetweenTokens),
+            "the plain arm's cache already holds device allocations at {} a token (here {}), and all of the host's work on a step takes {} ms of {} ms between tokens",
+            brief(plain(Figure::AllocationsPerToken)),
+            brief(with(Figure::AllocationsPerToken)),
+            brief(plain(Figure::EncodeMs)),
+            brief(plain(Figure::BetweenTokens)),
         ),
         (Arm::One("blit_queue"), Figure::ColdTtft) => format!(
-            "overlap can hide no more than the shorter of loading and prefill; the first token of a warm engine takes {:.1} ms of the {:.1} ms from cold, and {:.0} % of the copies' time was overlapped",
-            plain(Figure::Ttft),
-            plain(Figure::ColdTtft),
-            with(Figure::Overlap),
+            "overlap can hide no more than the shorter of loading and prefill; the first token of a warm engine takes {} ms of the {} ms from cold, and {} % of the copies' time was overlapped",
+            brief(plain(Figure::Ttft)),
+            brief(plain(Figure::ColdTtft)),
+            brief(with(Figure::Overlap)),
         ),
         (Arm::One("blit_queue"), _) => format!(
-            "restoring the blocks takes {:.1} ms where computing them again takes {:.1} ms",
-            with(Figure::RestoreTtft),
-            plain(Figure::RestoreTtft),
+            "restoring the blocks takes {} ms where computing them again takes {} ms",
+            brief(with(Figure::RestoreTtft)),
+            brief(plain(Figure::RestoreTtft)),
         ),
         _ => format!(
-            "with one step at a time the device already computes {busy:.1} % of the time: were it never idle, throughput would rise by {most:.1} % and utilization by {:.1} points, no more",
-            100.0 - busy,
+            "with one step at a time the device already computes {} % of the time: were it never idle, throughput would rise by {} % and utilization by {} points, no more",
+            brief(busy),
+            brief(most),
+            brief(100.0 - busy),
         ),
     }
 }

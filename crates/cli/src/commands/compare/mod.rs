@@ -2,22 +2,32 @@
 
 mod arm;
 mod finding;
+mod headline;
+mod number;
+mod plot;
 mod report;
+#[cfg(test)]
+mod samples;
 mod statistics;
+mod table;
 
 use crate::args::Compare;
 use crate::commands::workload::Load;
 use crate::context::{Context, write_file};
 use crate::failure::Failure;
+use crate::progress::Bar;
 use crate::{load, machine};
 use arm::{Arm, BLIT, Questions, Run};
-use finding::{Figure, Finding, Outcome, Sandwich, findings, noise};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use finding::{Figure, Finding, Sandwich, findings, noise};
+use indicatif::HumanDuration;
 use serde::Serialize;
 use serde_json::{Value, json};
 use statistics::Median;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// All that was measured, for the report and the file.
 struct Comparison {
@@ -26,18 +36,50 @@ struct Comparison {
     repetitions: usize,
     /// Threads of the CPU device as configured; 0 for one a core.
     threads: usize,
+    /// What else was configured: of the engine, and of the optimizations where an arm has them on.
+    settings: Value,
     device: Value,
     arms: Vec<Summary>,
     findings: Vec<Finding>,
     runs: Vec<Run>,
     /// The plain arm's throughput against an earlier record's: file, its figure, change in percent.
     baseline: Option<(String, f64, f64)>,
+    origin: Origin,
+}
+
+/// What made a result, and when.
+#[derive(Debug, Clone, Serialize)]
+struct Origin {
+    /// When it was measured, to the minute.
+    date: String,
+    /// The command line, as a shell takes it.
+    command: String,
+    /// The commit that the binary was built from, or "unknown".
+    commit: String,
+}
+
+impl Origin {
+    fn now() -> Self {
+        let mut words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+        // Where the binary lies says nothing, and may say whose it is.
+        if let Some(name) = words.first_mut() {
+            *name = Path::new(name).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        }
+        Self {
+            date: jiff::Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+            // Only a NUL cannot be quoted, and no argument has one.
+            command: shlex::try_join(words.iter().map(String::as_str)).unwrap_or_else(|_| words.join(" ")),
+            commit: env!("MLX_SERVING_COMMIT").to_owned(),
+        }
+    }
 }
 
 /// One arm's medians.
 #[derive(Debug, Serialize)]
 struct Summary {
     arm: &'static str,
+    /// The list that `--metal-opts` takes for it.
+    metal_opts: String,
     figures: Vec<(&'static str, Option<Median>)>,
 }
 
@@ -60,14 +102,22 @@ pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
     };
     let model = args.model.model.as_deref();
     let (_, name) = load::resolve(model)?;
-    let total = args.repetitions * arms.len() * 2 + 1;
-    let bar = bar(total);
-    bar.set_message("warming up");
+    let (total, origin) = (args.repetitions * arms.len() * 2 + 1, Origin::now());
+    let bar = Bar::runs(total + 1);
+    bar.say(&format!(
+        "{total} runs of {name}: {} arms, {} times each, with a plain run before and after; first a warm-up",
+        arms.len(),
+        args.repetitions
+    ));
+    bar.doing("warming up");
+    let start = Instant::now();
     // Warms file cache and pages; does not count.
     Run::of(&Arm::Plain, context, model, &questions)?;
+    bar.done();
+    bar.say(&estimate(start.elapsed(), total));
     let mut runs = Vec::with_capacity(total);
     let mut once = |arm: &Arm| -> Result<(), Failure> {
-        bar.set_message(arm.name());
+        bar.doing(arm.name());
         let run = Run::of(arm, context, model, &questions)?;
         if bar.is_hidden() {
             tracing::info!(
@@ -79,7 +129,7 @@ pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
             );
         }
         runs.push(run);
-        bar.inc(1);
+        bar.done();
         Ok(())
     };
     once(&Arm::Plain)?;
@@ -89,7 +139,7 @@ pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
             once(&Arm::Plain)?;
         }
     }
-    bar.finish_and_clear();
+    bar.finish();
     let order: Vec<&Arm> = (0..args.repetitions).flat_map(|_| &arms).collect();
     let sandwiches: Vec<Sandwich<'_>> = (order.iter().enumerate())
         .map(|(i, arm)| Sandwich { arm, before: &runs[2 * i], run: &runs[2 * i + 1], after: &runs[2 * i + 2] })
@@ -100,6 +150,14 @@ pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
         questions,
         repetitions: args.repetitions,
         threads: context.config.engine.threads,
+        settings: json!({
+            "optimizations": args.optimizations,
+            "device": context.config.engine.device,
+            "arithmetic": context.config.engine.arithmetic,
+            "max_batch_rows": context.config.engine.max_batch_rows,
+            "kv_cache_tokens": questions.kv_tokens(),
+            "metal_optimizations": context.config.metal_optimizations,
+        }),
         device: serde_json::to_value(&runs[0].stats.device).map_err(Failure::failed)?,
         arms: std::iter::once(&Arm::Plain).chain(&arms).map(|arm| summary(arm, &runs)).collect(),
         findings,
@@ -107,6 +165,7 @@ pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
             let plain = figures(&Arm::Plain, Figure::Throughput, &runs);
             (file, before, 100.0 * (Median::of(&plain).median / before - 1.0))
         }),
+        origin,
         runs,
     };
     comparison.tell(args)?;
@@ -162,17 +221,19 @@ fn summary(arm: &Arm, runs: &[Run]) -> Summary {
         let values = figures(arm, figure, runs);
         (figure.name(), (!values.is_empty()).then(|| Median::of(&values)))
     };
-    Summary { arm: arm.name(), figures: Figure::ALL.into_iter().map(median).collect() }
+    Summary { arm: arm.name(), metal_opts: arm.list(), figures: Figure::ALL.into_iter().map(median).collect() }
 }
 
-fn bar(total: usize) -> ProgressBar {
-    let target =
-        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(Some(total as u64), target);
-    if let Ok(style) = ProgressStyle::with_template("run {pos}/{len} [{bar:30.cyan}] {msg}, {eta} to go") {
-        bar.set_style(style);
-    }
-    bar
+/// What all runs will take, by the time of the first.
+fn estimate(warm_up: Duration, runs: usize) -> String {
+    let all = HumanDuration(warm_up * runs as u32);
+    format!("about {all}: {runs} times the {:.1} s of the warm-up, which was a plain run", warm_up.as_secs_f64())
+}
+
+/// Columns of standard output; as many as the table needs where it is no terminal.
+fn width() -> usize {
+    terminal_size::terminal_size_of(std::io::stdout())
+        .map_or(table::WIDTH, |(terminal_size::Width(width), _)| width.into())
 }
 
 impl Comparison {
@@ -187,7 +248,20 @@ impl Comparison {
         json!(arm.and_then(|(_, median)| median.map(|m| m.median)))
     }
 
+    /// The device and its backend.
+    fn device_name(&self) -> String {
+        let field = |key: &str| self.device[key].as_str().unwrap_or("unknown");
+        format!("{} ({})", field("name"), field("backend"))
+    }
+
     fn json(&self) -> Value {
+        let mut settings = json!({
+            "model": self.model, "repetitions": self.repetitions, "questions": self.questions, "threads": self.threads,
+        });
+        if let (Some(all), Some(more)) = (settings.as_object_mut(), self.settings.as_object()) {
+            all.extend(more.clone());
+        }
+        let headline = headline::headline(&self.findings, self.unequal());
         json!({
             "benchmark": "compare",
             "throughput_tok_s": self.headline(Figure::Throughput),
@@ -195,18 +269,20 @@ impl Comparison {
             "cold_ttft_ms": self.headline(Figure::ColdTtft),
             "device_utilization": self.headline(Figure::Utilization).as_f64().map(|percent| percent / 100.0),
             "outputs_equal": self.unequal().is_none(),
-            "settings": {
-                "model": self.model, "repetitions": self.repetitions, "questions": self.questions, "threads": self.threads,
-            },
+            "settings": settings,
             "device": self.device,
             "machine": machine::describe(),
-            "version": env!("CARGO_PKG_VERSION"),
+            "version": VERSION,
+            "commit": self.origin.commit,
+            "date": self.origin.date,
+            "command": self.origin.command,
+            "headline": headline.title,
             "findings": self.findings,
             "noise": noise(&self.findings),
             "arms": self.arms.iter().map(|a| {
                 let figures: serde_json::Map<String, Value> =
                     a.figures.iter().map(|(name, median)| ((*name).to_owned(), json!(median))).collect();
-                json!({ "arm": a.arm, "figures": figures })
+                json!({ "arm": a.arm, "metal_opts": a.metal_opts, "figures": figures })
             }).collect::<Vec<_>>(),
             "baseline": self.baseline.as_ref().map(|(file, before, change)| {
                 json!({ "file": file, "throughput_tok_s": before, "plain_change_percent": change })
@@ -225,48 +301,12 @@ impl Comparison {
             tracing::info!("wrote {} and {}", path.display(), page.display());
         }
         let mut out = anstream::stdout();
-        if args.json { writeln!(out, "{text}") } else { write!(out, "{}", self.table()) }.map_err(Failure::output)
-    }
-
-    fn table(&self) -> String {
-        let (bold, green, yellow) = (
-            anstyle::Style::new().bold(),
-            anstyle::Style::new().fg_color(Some(anstyle::AnsiColor::Green.into())),
-            anstyle::Style::new().fg_color(Some(anstyle::AnsiColor::Yellow.into())),
-        );
-        let mut text = format!(
-            "{bold}{:20} {:37} {:>9} {:>9}  {:>8} {:19} {}{bold:#}\n",
-            "with", "figure", "plain", "with it", "change", " (interval)", "aim"
-        );
-        for f in &self.findings {
-            let unit = if f.points { "pt" } else { "%" };
-            let interval = format!("({:+.1} to {:+.1})", f.interval.low, f.interval.high);
-            let mark = match f.outcome {
-                Some(Outcome::Reached) => format!("{green}reached{green:#}"),
-                Some(other) => format!("{yellow}{}{yellow:#}", other.name()),
-                None => String::new(),
-            };
-            text += &format!(
-                "{:20} {:37} {:9.2} {:9.2}  {:+6.1} {unit:2} {interval:18} {}  {mark}\n",
-                f.arm, f.figure, f.pair.plain, f.pair.with, f.pair.change, f.target
-            );
+        if args.json {
+            writeln!(out, "{text}")
+        } else {
+            write!(out, "{}", table::table(self, width()).map_err(Failure::failed)?)
         }
-        text += &format!("\n{}\n", finding::READING);
-        for f in self.findings.iter().filter(|f| f.reason.is_some()) {
-            text += &format!("\n{}, {}: {}.", f.arm, f.figure, f.reason.as_deref().unwrap_or_default());
-        }
-        if let Some(noise) = noise(&self.findings) {
-            text += &format!("\n\n{yellow}Noise{yellow:#}: {noise}.");
-        }
-        let equal = match self.unequal() {
-            None => format!("{green}equal{green:#} in all {} runs", self.runs.len()),
-            Some(arm) => format!("{yellow}different{yellow:#} with {arm}"),
-        };
-        text += &format!("\n\nOutput tokens: {equal}.\n");
-        if let Some((file, before, change)) = &self.baseline {
-            text += &format!("Plain against {file}: {change:+.1} % of {before:.2} tok/s.\n");
-        }
-        text
+        .map_err(Failure::output)
     }
 }
 

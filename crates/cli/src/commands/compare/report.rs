@@ -1,101 +1,133 @@
-//! The result as one HTML page: tables, and plots of every run as inline SVG.
+//! The result as one HTML page that needs nothing else: the outcome, the findings, every run, and how it was measured.
 
-use super::Comparison;
-use super::finding::{Figure, Outcome, READING, noise};
+use super::finding::{Figure, Finding, Outcome, READING, noise};
+use super::headline::headline;
+use super::number::{signed, value};
+use super::plot::{Axis, Row, plot};
 use super::statistics::Median;
-use plotters::prelude::*;
-use std::error::Error;
-use std::fmt::Write;
+use super::{Comparison, VERSION};
+use serde_json::Value;
+use std::fmt::{Error, Write};
 
-const STYLE: &str = "
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1c2330; background: #fff; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .35rem .6rem; border-bottom: 1px solid #d9dee6; vertical-align: top; }
-td.n, th.n { text-align: right; white-space: nowrap; }
-.yes { color: #18794e; font-weight: 600; } .no { color: #a15c00; font-weight: 600; } .why { color: #5b6577; font-size: .9rem; }
-.wide { overflow-x: auto; } svg { max-width: 100%; height: auto; background: #fff; border-radius: 4px; }
-code { background: #eef1f5; padding: .1rem .3rem; border-radius: 3px; }
-@media (prefers-color-scheme: dark) { body { color: #dfe4ec; background: #14181f; } th, td { border-color: #333b48; }
-  code { background: #232a35; } .why { color: #9aa5b6; } .yes { color: #4cc38a; } .no { color: #f1a10d; } }
-";
+const STYLE: &str = include_str!("page.css");
 
 /// The page.
-pub(super) fn html(c: &Comparison) -> Result<String, Box<dyn Error>> {
+pub(super) fn html(c: &Comparison) -> Result<String, Error> {
+    let (model, head) = (escape(&c.model), headline(&c.findings, c.unequal()));
     let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <title>{model}: bench compare</title><style>{STYLE}</style></head><body>\n\
-         <h1>bench compare: {model}</h1>\n",
-        model = escape(&c.model)
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\">\n\
+         <title>{model}: bench compare</title>\n<style>\n{STYLE}</style></head>\n<body>\n<header>\n\
+         <div class=\"quiet\">bench compare: {model} on {}, {}</div>\n<h1>{}</h1>\n",
+        escape(&c.device_name()),
+        c.origin.date,
+        escape(&head.title)
     );
-    let q = &c.questions;
-    writeln!(
-        page,
-        "<p>{} ({}), mlx-serving {}. {} repetitions; every optimized run lies between two plain ones and is compared with \
-         their mean. Load: {} requests of {} prompt and {} answer tokens, {} at a time; then a prompt of {} tokens whose \
-         blocks were evicted from a KV cache of {} tokens: arms with the blit queue, or that spill synchronously, restore them from host \
-         memory, the others compute them again. Intervals hold the true median with a probability of at least {:.0} %.</p>",
-        escape(c.device["name"].as_str().unwrap_or("?")),
-        escape(c.device["backend"].as_str().unwrap_or("?")),
-        env!("CARGO_PKG_VERSION"),
-        c.repetitions,
-        q.load.questions,
-        q.load.prompt_tokens,
-        q.load.max_tokens,
-        q.load.concurrency,
-        q.prefix_tokens,
-        q.kv_tokens(),
-        100.0 * c.findings.first().map_or(0.0, |f| f.interval.coverage),
-    )?;
+    if !head.rest.is_empty() {
+        writeln!(page, "<p>{}</p>", escape(&head.rest))?;
+    }
     match c.unequal() {
         None => writeln!(page, "<p class=\"yes\">Output tokens are equal in all {} runs.</p>", c.runs.len())?,
         Some(arm) => writeln!(page, "<p class=\"no\">Output tokens differ with {arm}: a defect.</p>")?,
     }
-    targets(c, &mut page)?;
+    page.push_str("</header>\n");
+    aims(c, &mut page)?;
+    changes(c, &mut page)?;
+    runs(c, &mut page)?;
     medians(c, &mut page)?;
-    page += "<h2>Every run</h2>\n";
-    for figure in [Figure::Throughput, Figure::ColdTtft, Figure::RestoreTtft, Figure::Utilization] {
-        writeln!(page, "<h3>{}</h3>\n{}", figure.name(), plot(c, figure)?)?;
-    }
-    page += "<p>Points are runs, bars are medians.</p>\n</body></html>\n";
+    method(c, &mut page)?;
+    page.push_str("</body></html>\n");
     Ok(page)
 }
 
-/// The findings against what was aimed at.
-fn targets(c: &Comparison, page: &mut String) -> Result<(), std::fmt::Error> {
+/// The findings beside what was aimed at.
+fn aims(c: &Comparison, page: &mut String) -> Result<(), Error> {
     page.push_str(
-        "<h2>Against the aims</h2><div class=\"wide\"><table><tr><th>With</th><th>Figure</th><th class=\"n\">Plain</th>\
-         <th class=\"n\">With it</th><th class=\"n\">Change</th><th class=\"n\">Interval</th><th>Aim</th><th></th></tr>\n",
+        "<h2>Against the aims</h2>\n<div class=\"wide\"><table>\n<tr><th>With</th><th>Outcome</th><th class=\"n\">Change</th>\
+         <th class=\"n\">Interval</th><th>Aim</th><th class=\"n\">Plain</th><th class=\"n\">With it</th></tr>\n",
     );
     for f in &c.findings {
-        let unit = if f.points { "points" } else { "%" };
-        let mark = f.outcome.map_or(String::new(), |outcome| {
-            let class = if outcome == Outcome::Reached { "yes" } else { "no" };
-            format!("<span class=\"{class}\">{}</span>", outcome.name())
-        });
+        let (plain, with, change, interval) = (value(f.pair.plain), value(f.pair.with), f.change(), f.interval_text());
+        let aim = f.range().unwrap_or_else(|| "none".into());
         writeln!(
             page,
-            "<tr><td>{}</td><td>{}</td><td class=\"n\">{:.2}</td><td class=\"n\">{:.2}</td><td class=\"n\">{:+.1} {unit}</td>\
-             <td class=\"n\">{:+.1} to {:+.1}</td><td>{}</td><td>{mark}</td></tr>",
-            f.arm, f.figure, f.pair.plain, f.pair.with, f.pair.change, f.interval.low, f.interval.high, f.target
+            "<tr><td>{}<br><span class=\"quiet\">{}</span></td><td>{}</td><td class=\"n\">{change}</td><td class=\"n\">{interval}</td>\
+             <td>{aim}</td><td class=\"n\">{plain}</td><td class=\"n\">{with}</td></tr>",
+            f.arm,
+            f.figure,
+            mark(f)
         )?;
-        if let Some(reason) = &f.reason {
-            writeln!(page, "<tr><td></td><td colspan=\"7\" class=\"why\">{}.</td></tr>", escape(reason))?;
-        }
     }
-    writeln!(page, "</table></div>\n<p class=\"why\">{READING}</p>")?;
+    writeln!(page, "</table></div>\n<p class=\"note\">{READING}</p>")?;
     if let Some(noise) = noise(&c.findings) {
-        writeln!(page, "<p class=\"no\">Noise: {}.</p>", escape(&noise))?;
+        writeln!(page, "<p class=\"no\">Noise: {}.</p>", prose(&noise))?;
     }
     if let Some((file, before, change)) = &c.baseline {
-        writeln!(page, "<p>Plain against <code>{}</code>: {change:+.1} % of {before:.2} tok/s.</p>", escape(file))?;
+        let (change, before) = (signed(*change), value(*before));
+        writeln!(page, "<p>Plain against <code>{}</code>: {change} % of {before} tok/s.</p>", escape(file))?;
+    }
+    Ok(())
+}
+
+fn mark(f: &Finding) -> String {
+    f.outcome.map_or("<span class=\"quiet\">for comparison</span>".into(), |outcome| {
+        let class = if outcome == Outcome::Reached { "yes" } else { "no" };
+        format!("<span class=\"{class}\">{}</span>", outcome.name())
+    })
+}
+
+/// The changes of all pairs, with the interval that decides, a plot a finding.
+fn changes(c: &Comparison, page: &mut String) -> Result<(), Error> {
+    page.push_str(
+        "<h2>Changes</h2>\n<p class=\"note\">Dots are pairs of runs, the band is the interval of their median, the upright bar is the median. \
+         The aim is reached where the whole band lies in the shaded part.</p>\n",
+    );
+    for f in &c.findings {
+        let changes: Vec<f64> = f.pairs.iter().map(|pair| pair.change).collect();
+        let unit = if f.points { "points" } else { "%" };
+        let (aim, whole) = (f.aim(), f.aim().into_iter().chain([0.0]).collect::<Vec<_>>());
+        let row = Row { label: "", values: &changes, aim, unit };
+        writeln!(
+            page,
+            "<section class=\"finding\">\n<h3>{}: {} {}</h3>\n<p class=\"quiet\">change {} ({}), {}</p>\n{}",
+            f.arm,
+            f.short(),
+            f.outcome.map_or(String::new(), |_| mark(f)),
+            f.change(),
+            f.interval_text(),
+            f.aim_text(),
+            plot(Axis::of(&[&changes], &whole), &[row])?
+        )?;
+        if let Some(reason) = &f.reason {
+            writeln!(page, "<p class=\"note\">Why: {}.</p>", prose(reason))?;
+        }
+        page.push_str("</section>\n");
+    }
+    Ok(())
+}
+
+/// Every run, a plot a figure and a line an arm.
+fn runs(c: &Comparison, page: &mut String) -> Result<(), Error> {
+    page.push_str(
+        "<h2>Every run</h2>\n<p class=\"note\">Dots are runs, bands are the intervals of the arms' medians, upright bars are the medians.</p>\n",
+    );
+    for figure in [Figure::Throughput, Figure::ColdTtft, Figure::RestoreTtft, Figure::Utilization] {
+        let of = |arm: &str| c.runs.iter().filter(|r| r.arm == arm).filter_map(|r| figure.of(r)).collect::<Vec<f64>>();
+        let groups: Vec<(&str, Vec<f64>)> = c.arms.iter().map(|a| (a.arm, of(a.arm))).collect();
+        let axis = Axis::of(&groups.iter().map(|(_, values)| values.as_slice()).collect::<Vec<_>>(), &[]);
+        let unit = figure.name().split_once(", ").map_or("", |(_, unit)| unit);
+        let rows: Vec<Row<'_>> = groups.iter().map(|(label, values)| Row { label, values, aim: None, unit }).collect();
+        writeln!(page, "<h3>{}</h3>\n{}", figure.name(), plot(axis, &rows)?)?;
     }
     Ok(())
 }
 
 /// All medians of all arms.
-fn medians(c: &Comparison, page: &mut String) -> Result<(), std::fmt::Error> {
-    page.push_str("<h2>Medians</h2><div class=\"wide\"><table><tr><th></th>");
+fn medians(c: &Comparison, page: &mut String) -> Result<(), Error> {
+    page.push_str(
+        "<h2>Medians</h2>\n<p class=\"note\">Each is the median of one arm's own runs, with its interval. The changes above are medians \
+         of pairs, so they are not the quotients of these.</p>\n<div class=\"wide\"><table>\n<tr><th>Figure</th>",
+    );
     for arm in &c.arms {
         write!(page, "<th class=\"n\">{}</th>", arm.arm)?;
     }
@@ -105,12 +137,10 @@ fn medians(c: &Comparison, page: &mut String) -> Result<(), std::fmt::Error> {
         for arm in &c.arms {
             match arm.figures[i].1 {
                 Some(Median { median, low, high, .. }) => {
-                    write!(
-                        page,
-                        "<td class=\"n\">{median:.2}<br><span class=\"why\">{low:.2} to {high:.2}</span></td>"
-                    )?;
+                    let (median, low, high) = (value(median), value(low), value(high));
+                    write!(page, "<td class=\"n\">{median}<br><span class=\"quiet\">{low} to {high}</span></td>")?;
                 }
-                None => page.push_str("<td class=\"n\">–</td>"),
+                None => page.push_str("<td class=\"n quiet\">n/a</td>"),
             }
         }
         page.push_str("</tr>\n");
@@ -119,52 +149,141 @@ fn medians(c: &Comparison, page: &mut String) -> Result<(), std::fmt::Error> {
     Ok(())
 }
 
-/// One figure of every run: an arm a row.
-fn plot(c: &Comparison, figure: Figure) -> Result<String, Box<dyn Error>> {
-    const ROW: u32 = 34;
-    const INK: RGBColor = RGBColor(37, 99, 172);
-    let rows: Vec<(&str, Vec<f64>)> = (c.arms.iter())
-        .map(|a| (a.arm, c.runs.iter().filter(|r| r.arm == a.arm).filter_map(|r| figure.of(r)).collect()))
-        .collect();
-    let all = rows.iter().flat_map(|(_, values)| values);
-    let (low, high) = all.fold((f64::MAX, f64::MIN), |(low, high), v| (low.min(*v), high.max(*v)));
-    let margin = ((high - low) * 0.08).max(high.abs() * 0.01).max(1e-6);
-    let mut svg = String::new();
-    {
-        let area = SVGBackend::with_string(&mut svg, (960, 60 + ROW * rows.len() as u32)).into_drawing_area();
-        let mut chart = ChartBuilder::on(&area)
-            .margin(10)
-            .x_label_area_size(32)
-            .y_label_area_size(150)
-            .build_cartesian_2d(low - margin..high + margin, (rows.len() as f64 - 0.5)..-0.5)?;
-        let name = |y: &f64| {
-            let row = y.round();
-            let near = (y - row).abs() < 0.01 && row >= 0.0;
-            if near {
-                rows.get(row as usize).map_or(String::new(), |(name, _)| (*name).to_owned())
-            } else {
-                String::new()
-            }
-        };
-        chart
-            .configure_mesh()
-            .disable_y_mesh()
-            .y_labels(rows.len() * 2 + 1)
-            .y_label_formatter(&name)
-            .x_labels(8)
-            .label_style(("sans-serif", 14))
-            .draw()?;
-        for (row, (_, values)) in rows.iter().enumerate() {
-            let y = row as f64;
-            chart.draw_series(values.iter().map(|v| Circle::new((*v, y), 4, INK.mix(0.45).filled())))?;
-            let median = Median::of(values).median;
-            chart.draw_series([PathElement::new(vec![(median, y - 0.3), (median, y + 0.3)], INK.stroke_width(3))])?;
-        }
-        area.present()?;
+/// What was run where, so that somebody else can run it again.
+fn method(c: &Comparison, page: &mut String) -> Result<(), Error> {
+    let (q, machine) = (&c.questions, crate::machine::describe());
+    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    let machine = ["cpu", "cores", "memory", "os", "arch"].map(|key| match (key, &machine[key]) {
+        (_, Value::Null) => String::new(),
+        ("cores", cores) => format!("{cores} cores"),
+        (_, v) => text(v),
+    });
+    let machine: Vec<&str> = machine.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+    let arms: Vec<String> = c.arms.iter().map(|a| format!("{}: <code>{}</code>", a.arm, a.metal_opts)).collect();
+    let optimizations = serde_json::to_string_pretty(&c.settings["metal_optimizations"]).map_err(|_| Error)?;
+    let rows = [
+        ("Date", c.origin.date.clone()),
+        ("Command", format!("<code>{}</code>", escape(&c.origin.command))),
+        ("Version", format!("mlx-serving {VERSION}")),
+        ("Commit", escape(&c.origin.commit)),
+        ("Model", escape(&c.model)),
+        ("Device", escape(&c.device_name())),
+        ("Machine", escape(&machine.join(", "))),
+        ("Threads", if c.threads == 0 { "one a core".into() } else { c.threads.to_string() }),
+        ("Arithmetic", escape(&text(&c.settings["arithmetic"]))),
+        (
+            "Load",
+            format!(
+                "{} requests of {} prompt and {} answer tokens, {} at a time; then a prompt of {} tokens whose blocks were evicted",
+                q.load.questions, q.load.prompt_tokens, q.load.max_tokens, q.load.concurrency, q.prefix_tokens
+            ),
+        ),
+        ("KV cache", format!("{} tokens", q.kv_tokens())),
+        ("Repetitions", c.repetitions.to_string()),
+        ("Arms", arms.join("<br>")),
+    ];
+    page.push_str("<h2>How it was measured</h2>\n<dl>\n");
+    for (name, what) in rows {
+        writeln!(page, "<dt>{name}</dt><dd>{what}</dd>")?;
     }
-    Ok(svg)
+    writeln!(
+        page,
+        "</dl>\n<p class=\"note\">Every run of an arm lies between two plain ones and is compared with their mean. Arms with the blit queue, or \
+         that spill synchronously, restore evicted blocks from host memory; the others compute them again. Intervals hold the true median \
+         with a probability of at least {:.0} %.</p>\n<details><summary>Settings of the optimizations, where an arm has them on</summary>\
+         <pre>{}</pre></details>",
+        100.0 * c.findings.first().map_or(0.0, |f| f.interval.coverage),
+        escape(&optimizations)
+    )
+}
+
+/// Text whose options of the command line stand out, and break nowhere.
+fn prose(text: &str) -> String {
+    let word = |word: &str| {
+        if word.starts_with("--") { format!("<code class=\"option\">{word}</code>") } else { word.to_owned() }
+    };
+    let text = escape(text).replace(" %", "\u{a0}%");
+    text.split(' ').map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::compare::samples::{comparison, extremes};
+
+    /// What a reader sees: the page without its style and its tags.
+    fn text(page: &str) -> String {
+        let body = &page[page.find("<body>").unwrap()..];
+        body.split('<').filter_map(|part| part.split_once('>')).map(|(_, text)| text.to_owned() + " ").collect()
+    }
+
+    #[test]
+    fn the_page_says_what_came_out_and_how_it_was_measured() {
+        let mut c = comparison();
+        c.origin.command = "mlx-serving bench compare -o 'a <b>.json'".into();
+        let page = html(&c).unwrap();
+        let head = headline(&c.findings, None).title;
+        assert!(page.contains(&format!("<h1>{head}</h1>")), "{page}");
+        for (name, what) in [
+            ("Date", "2026-11-30 12:00 UTC"),
+            ("Command", "<code>mlx-serving bench compare -o 'a &lt;b&gt;.json'</code>"),
+            ("Commit", "0123456789ab"),
+            ("Version", env!("CARGO_PKG_VERSION")),
+            ("Threads", "one a core"),
+            ("Repetitions", "5"),
+            ("Device", "a CPU (cpu)"),
+        ] {
+            let row = page.split(&format!("<dt>{name}</dt>")).nth(1).unwrap_or_else(|| panic!("no {name}"));
+            assert!(row.split("</dd>").next().unwrap().contains(what), "{name}: {row:.200}");
+        }
+        for title in ["Against the aims", "Changes", "Every run", "Medians", "How it was measured"] {
+            assert_eq!(page.matches(&format!("<h2>{title}</h2>")).count(), 1, "{title}");
+        }
+        assert!(text(&page).contains("they are not the quotients of these"));
+    }
+
+    #[test]
+    fn the_page_needs_no_other_file_and_fits_a_phone() {
+        let page = html(&comparison()).unwrap();
+        for part in ["http", "<script", "<link", "src=", "@import", "url("] {
+            assert!(!page.contains(part), "{part}");
+        }
+        assert!(
+            page.contains("width=device-width")
+                && page.contains("prefers-color-scheme: dark")
+                && page.contains("@media print")
+        );
+        assert_eq!(page.matches("<table>").count(), page.matches("<div class=\"wide\"><table>").count());
+        // Plots fill their column: none has a width of its own, and none a color.
+        let plots = page.matches("<svg class=\"strip\" width=\"100%\"").count();
+        assert!(plots > 20 && page.matches("class=\"interval\"").count() == plots, "{plots}");
+        assert!(!page.contains("viewBox") && !page[page.find("<body>").unwrap()..].contains("fill=\"#"));
+    }
+
+    #[test]
+    fn a_minus_is_the_same_sign_everywhere_on_the_page() {
+        for c in [comparison(), extremes()] {
+            let text = text(&html(&c).unwrap());
+            let hyphens = text.match_indices('-').filter(|(at, _)| {
+                text[at + 1..].starts_with(|c: char| c.is_ascii_digit())
+                    && !text[..*at].ends_with(char::is_alphanumeric)
+            });
+            assert_eq!(hyphens.count(), 0, "{text}");
+            assert!(text.contains("−15 to −20\u{a0}%"), "{text}");
+        }
+    }
+
+    #[test]
+    fn outliers_are_marked_and_counted_and_what_is_missing_says_so() {
+        let page = html(&extremes()).unwrap();
+        assert!(page.contains("class=\"outside\"") && page.contains("outside of the axis (◂ ▸)"));
+        assert!(page.contains("n/a") && !page.contains("NaN") && !page.contains("inf "));
+        let mut unequal = comparison();
+        unequal.runs[3].all_outputs_hash = "other".into();
+        assert!(html(&unequal).unwrap().contains("<h1>The outputs differ with memory_pool, which is a defect</h1>"));
+    }
 }
