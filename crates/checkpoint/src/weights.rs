@@ -31,6 +31,7 @@ impl WeightFiles {
     /// None are there, or not all that belong together; those that are missing are named.
     pub fn find(dir: &Path) -> Result<Self, CheckpointError> {
         let there = there(dir)?;
+        // Files that an index names, or why none is followed, if there is one.
         let followed = match indexed(dir) {
             None => Err(None),
             Some(Err(why)) => Err(Some(why)),

@@ -142,3 +142,18 @@ fn special_token(path: &Path, root: &Map<String, Value>, key: &str) -> Result<Op
     let expected = "a string, an object with `content`, or null";
     text.map(|text| Some(text.to_owned())).ok_or_else(|| bad_value(path, key, expected, value))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_json_as_python_writes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "\u{feff}{\"model_max_length\": Infinity, \"x\": [NaN, 1e999], \"y\": \"\\ud83d\", \"eos_token\": \"a\", \"eos_token\": \"<|end|>\"}";
+        std::fs::write(dir.path().join("tokenizer_config.json"), text).unwrap();
+        assert_eq!(Config::from_dir(dir.path()).unwrap().special_token("eos_token"), Some("<|end|>"));
+        std::fs::write(dir.path().join("tokenizer_config.json"), "{\"x\": nan}").unwrap();
+        assert!(matches!(Config::from_dir(dir.path()), Err(TextError::Json { .. })));
+    }
+}
