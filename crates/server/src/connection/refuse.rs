@@ -62,3 +62,25 @@ pub(super) async fn make_room(socket: TcpStream, place: Place, read: bool) {
         refuse(socket, place).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn a_client_for_which_there_is_no_place_is_told_so() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.write_all(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let (socket, _) = listener.accept().await.unwrap();
+        socket.readable().await.unwrap();
+        turn_away(&socket).await;
+        drop(socket);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.unwrap();
+        for part in ["HTTP/1.1 503", "retry-after: 1", "x-request-id: req-", "server.limits.connections"] {
+            assert!(answer.contains(part), "{answer}");
+        }
+    }
+}
