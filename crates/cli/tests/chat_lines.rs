@@ -7,7 +7,7 @@ mod common;
 mod script;
 
 use common::{binary, copy_model, run};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::io::Write as _;
 use std::process::Stdio;
 
@@ -25,8 +25,12 @@ fn talk(args: &[&str], lines: &str) -> (Option<i32>, String, String) {
 
 /// Says "Hello world" to everything.
 fn scripted(dir: &std::path::Path) -> String {
-    let model = dir.join("scripted");
     let template = "{% for m in messages %}{{ '<|im_start|>' + m.content + '\n' }}{% endfor %}";
+    with_template(dir, &json!(template))
+}
+
+fn with_template(dir: &std::path::Path, template: &Value) -> String {
+    let model = dir.join("scripted");
     let config = json!({ "eos_token": "<|im_end|>", "chat_template": template });
     script::write(&model, &script::byte_level(&["Hello", "Ġworld"]), &["Ċ", "Hello", "Ġworld", "<|im_end|>"], &config);
     model.to_str().unwrap().to_owned()
@@ -51,6 +55,14 @@ fn a_line_that_is_not_answered_fails_and_the_rest_is_answered() {
     for part in ["/bogus is no command", "too long even without earlier turns", "holds 2048", "not every line"] {
         assert!(err.contains(part), "{part}: {err}");
     }
+}
+
+#[test]
+fn a_model_without_a_chat_template_is_no_model_to_chat_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, out, err) = talk(&["-m", &with_template(dir.path(), &Value::Null)], "hi\n");
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.contains("has no chat template; use generate --raw"), "{err}");
 }
 
 #[test]

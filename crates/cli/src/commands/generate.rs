@@ -86,11 +86,16 @@ pub(crate) fn begin(model: &Model, input: Input, args: &SamplingArgs) -> Result<
         max_tokens: args.max_tokens,
         stop: args.stop.clone(),
     };
-    model.complete(input, &parameters).map_err(|error| match error {
+    model.complete(input, &parameters).map_err(unanswered)
+}
+
+/// Failure to begin an answer, with what to do about it.
+pub(crate) fn unanswered(error: RuntimeError) -> Failure {
+    match error {
         RuntimeError::Prompt(PromptError::NoTemplate { .. }) => Failure::failed(format!("{error}; use generate --raw")),
         RuntimeError::Engine(error) => refused(error),
         error => error.into(),
-    })
+    }
 }
 
 /// Parameters of flags over a model's own.

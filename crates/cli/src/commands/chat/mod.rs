@@ -19,9 +19,7 @@ use dialogue::{Dialogue, Turn};
 use keyboard::Keyboard;
 use line::Line;
 use lines::{Lines, Read};
-use mlx_serving_runtime::{
-    Conversation, FinishReason, Generate as _, Input, Message, Model, PromptError, RuntimeError,
-};
+use mlx_serving_runtime::{Conversation, FinishReason, Generate as _, Input, Message, Model, PromptError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use wrap::Wrap;
@@ -145,7 +143,7 @@ impl Chatting<'_> {
         let count = |messages| match model.prompt(input(messages), &mut || true) {
             Ok(ids) => Ok(Some(ids.len())),
             Err(PromptError::TooLong { .. }) => Ok(None),
-            Err(error) => Err(RuntimeError::from(error)),
+            Err(error) => Err(generate::unanswered(error.into())),
         };
         let left_out = self.dialogue.make_room(question, context, room, count)?;
         let messages = self.dialogue.messages(question);
