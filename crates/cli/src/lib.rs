@@ -43,17 +43,17 @@ pub fn report(failure: &Failure) {
     let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {failure}");
 }
 
-/// Log lines go to standard error, in color on a terminal; `quiet` leaves out what the runtime says of models that are loaded.
+/// Log lines go to standard error, in color on a terminal; `quiet` leaves out what is said of every model that is loaded.
 fn start_log(telemetry: &config::Telemetry, quiet: bool) {
     let name = |level: LogLevel| format!("{level:?}").to_lowercase();
     let level = name(telemetry.log_level);
-    let runtime = name(match telemetry.log_level {
+    let loads = name(match telemetry.log_level {
         LogLevel::Info if quiet => LogLevel::Warn,
         level => level,
     });
     // Other crates' chatter stays out below their warnings.
     let filter = EnvFilter::new(format!(
-        "warn,mlx_serving={level},mlx_serving_runtime={runtime},mlx_serving_engine={level},mlx_serving_server={level},mlx_serving_metal_layer={level},mlx_serving_model={level},mlx_serving_hub={level},mlx_serving_cpu={level}"
+        "warn,mlx_serving={level},mlx_serving_runtime={loads},mlx_serving_engine={loads},mlx_serving_server={level},mlx_serving_metal_layer={level},mlx_serving_model={level},mlx_serving_hub={level},mlx_serving_cpu={level}"
     ));
     // Whoever reads the log may go away; the library would report that on standard error too, and panic.
     let builder = tracing_subscriber::fmt()
