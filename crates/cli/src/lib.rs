@@ -44,16 +44,14 @@ pub fn report(failure: &Failure) {
 
 /// Log lines go to standard error, in color on a terminal.
 fn start_log(telemetry: &config::Telemetry, command: &Command) {
-    let (level, runtime) = match (command, telemetry.log_level) {
-        // Whoever reads an answer wants nothing else on the screen. What is wrong still shows, and everything with -v.
-        (Command::Chat(_) | Command::Generate(_), LogLevel::Info) => (LogLevel::Warn, LogLevel::Warn),
-        // A benchmark that opens a model for each run says what the runs measured, not that models are loaded.
-        (Command::Bench(Bench::Compare(_)), LogLevel::Info) => (LogLevel::Info, LogLevel::Warn),
-        (_, level) => (level, level),
+    let level = match (command, telemetry.log_level) {
+        // Whoever reads an answer or watches a benchmark wants nothing else on the screen. What is wrong still shows, and everything with -v.
+        (Command::Chat(_) | Command::Generate(_) | Command::Bench(Bench::Compare(_)), LogLevel::Info) => LogLevel::Warn,
+        (_, level) => level,
     };
-    let name = |level: LogLevel| format!("{level:?}").to_lowercase();
+    let level = format!("{level:?}").to_lowercase();
     // The beginning of the names of all crates here; other crates' chatter stays out below their warnings.
-    let filter = EnvFilter::new(format!("warn,mlx_serving={},mlx_serving_runtime={}", name(level), name(runtime)));
+    let filter = EnvFilter::new(format!("warn,mlx_serving={level}"));
     // Whoever reads the log may go away; the library would report that on standard error too, and panic.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -105,7 +105,7 @@ pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
     let (total, origin) = (args.repetitions * arms.len() * 2 + 1, Origin::now());
     let bar = Bar::runs(total + 1);
     bar.say(&format!(
-        "{total} runs of {name}: {} arms, {} times each, with a plain run before and after; first a warm-up",
+        "{total} runs of {name}: {} arms, {} times each, between plain runs",
         arms.len(),
         args.repetitions
     ));

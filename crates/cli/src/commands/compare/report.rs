@@ -174,8 +174,13 @@ fn method(c: &Comparison, page: &mut String) -> Result<(), Error> {
         (
             "Load",
             format!(
-                "{} requests of {} prompt and {} answer tokens, {} at a time; then a prompt of {} tokens whose blocks were evicted",
-                q.load.questions, q.load.prompt_tokens, q.load.max_tokens, q.load.concurrency, q.prefix_tokens
+                "{} {} of {} prompt and {} answer tokens, {} at a time; then a prompt of {} tokens whose blocks were evicted",
+                q.load.questions,
+                if q.load.questions == 1 { "request" } else { "requests" },
+                q.load.prompt_tokens,
+                q.load.max_tokens,
+                q.load.concurrency,
+                q.prefix_tokens
             ),
         ),
         ("KV cache", format!("{} tokens", q.kv_tokens())),
@@ -284,6 +289,10 @@ mod tests {
         assert!(page.contains("n/a") && !page.contains("NaN") && !page.contains("inf "));
         let mut unequal = comparison();
         unequal.runs[3].all_outputs_hash = "other".into();
-        assert!(html(&unequal).unwrap().contains("<h1>The outputs differ with memory_pool, which is a defect</h1>"));
+        assert!(
+            html(&unequal)
+                .unwrap()
+                .contains("<h1>The outputs differ with synchronous spilling, which is a defect</h1>")
+        );
     }
 }
