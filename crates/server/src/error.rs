@@ -41,7 +41,7 @@ impl ApiError {
         Self { status, body: ErrorBody { message: message.into(), kind, param: None, code: None } }
     }
 
-    fn coded(mut self, code: &'static str) -> Self {
+    pub(crate) fn coded(mut self, code: &'static str) -> Self {
         self.body.code = Some(code);
         self
     }
