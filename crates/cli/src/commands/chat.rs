@@ -15,7 +15,8 @@ use std::time::Duration;
 const HELP: &str = "/help this, /clear forgets the conversation, /exit leaves. Ctrl-C stops an answer, twice leaves.";
 
 pub(crate) fn run(context: &Context, args: &Chat) -> Result<(), Failure> {
-    let model = context.load(args.model.model.as_deref())?;
+    let model = context.load_with(args.model.model.as_deref(), &args.template)?;
+    model.check_chat().map_err(|error| generate::refused(error.into()))?;
     let mut out = anstream::stdout();
     let dim = Style::new().dimmed();
     writeln!(out, "{dim}{} · {HELP}{dim:#}", model.card().id).map_err(Failure::output)?;

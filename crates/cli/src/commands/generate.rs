@@ -18,7 +18,7 @@ pub(crate) fn run(context: &Context, args: &Generate) -> Result<(), Failure> {
         }
         text => text.to_owned(),
     };
-    let model = context.load(args.model.model.as_deref())?;
+    let model = context.load_with(args.model.model.as_deref(), &args.template)?;
     let raw = args.raw || !model.chats();
     let input = if raw {
         Input::Text { text: prompt, special: true }
@@ -86,8 +86,16 @@ pub(crate) fn begin(model: &Model, input: Input, args: &SamplingArgs) -> Result<
         max_tokens: *max_tokens,
         stop: stop.clone(),
     };
-    model.complete(input, &parameters).map_err(|error| match error {
+    model.complete(input, &parameters).map_err(refused)
+}
+
+/// The failure with the way out where the chat template is missing or at fault.
+pub(crate) fn refused(error: RuntimeError) -> Failure {
+    match &error {
         RuntimeError::Prompt(PromptError::NoTemplate { .. }) => Failure::failed(format!("{error}; use generate --raw")),
-        error => error.into(),
-    })
+        RuntimeError::Prompt(PromptError::Template(template)) if !template.is_client_error() => {
+            Failure::failed(format!("{error}, or use generate --raw"))
+        }
+        _ => error.into(),
+    }
 }
