@@ -67,6 +67,14 @@ pub struct ModelArg {
     pub model: Option<String>,
 }
 
+/// The chat template.
+#[derive(Debug, Clone, Args)]
+pub struct TemplateArg {
+    /// Jinja file in the place of the model's own chat template
+    #[arg(long, env = "MLX_SERVING_CHAT_TEMPLATE", value_name = "FILE")]
+    pub chat_template: Option<PathBuf>,
+}
+
 /// Commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -113,6 +121,9 @@ pub struct Serve {
     /// Origin of web pages that may use the server, such as `https://app.example`, or * for all; may be given several times
     #[arg(long, env = "MLX_SERVING_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Vec<String>,
+    /// The chat template; with several models it is refused.
+    #[command(flatten)]
+    pub template: TemplateArg,
 }
 
 /// `chat`
@@ -121,6 +132,9 @@ pub struct Chat {
     /// The model.
     #[command(flatten)]
     pub model: ModelArg,
+    /// The chat template.
+    #[command(flatten)]
+    pub template: TemplateArg,
     /// Message that the model gets before all others
     #[arg(long, env = "MLX_SERVING_SYSTEM")]
     pub system: Option<String>,
@@ -138,6 +152,9 @@ pub struct Generate {
     /// The model.
     #[command(flatten)]
     pub model: ModelArg,
+    /// The chat template.
+    #[command(flatten)]
+    pub template: TemplateArg,
     /// The prompt; - reads it from standard input
     #[arg(short, long, env = "MLX_SERVING_PROMPT")]
     pub prompt: String,

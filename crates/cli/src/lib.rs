@@ -44,14 +44,18 @@ pub fn report(failure: &Failure) {
 
 /// Log lines go to standard error, in color on a terminal.
 fn start_log(telemetry: &config::Telemetry, command: &Command) {
-    let level = match (command, telemetry.log_level) {
-        // Whoever reads an answer or watches a benchmark wants nothing else on the screen. What is wrong still shows, and everything with -v.
-        (Command::Chat(_) | Command::Generate(_) | Command::Bench(Bench::Compare(_)), LogLevel::Info) => LogLevel::Warn,
-        (_, level) => level,
+    let (level, loads) = match (command, telemetry.log_level) {
+        // Whoever reads an answer wants nothing else on the screen. What is wrong still shows, and everything with -v.
+        (Command::Chat(_) | Command::Generate(_), LogLevel::Info) => (LogLevel::Warn, LogLevel::Warn),
+        // A benchmark opens a model for each run.
+        (Command::Bench(Bench::Compare(_)), LogLevel::Info) => (LogLevel::Info, LogLevel::Warn),
+        (_, level) => (level, level),
     };
-    let level = format!("{level:?}").to_lowercase();
+    let name = |level: LogLevel| format!("{level:?}").to_lowercase();
+    let (level, loads) = (name(level), name(loads));
     // The beginning of the names of all crates here; other crates' chatter stays out below their warnings.
-    let filter = EnvFilter::new(format!("warn,mlx_serving={level}"));
+    let filter = format!("warn,mlx_serving={level},mlx_serving_runtime={loads},mlx_serving_engine={loads}");
+    let filter = EnvFilter::new(filter);
     // Whoever reads the log may go away; the library would report that on standard error too, and panic.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -263,6 +263,9 @@ pub struct Models {
     /// Folders or hub ids that `serve` loads when the command line names none; the bundled model if this is empty.
     #[garde(skip)]
     pub serve: Vec<String>,
+    /// Jinja file in the place of the chat template of the model that `serve` loads, which must be one model only.
+    #[garde(skip)]
+    pub chat_template: Option<PathBuf>,
 }
 
 /// `telemetry`

@@ -47,7 +47,7 @@ pub enum RuntimeError {
     /// The tokenizer's files, or a text.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// The chat template.
+    /// The chat template that was given in the place of the model's own.
     #[error(transparent)]
     Template(#[from] TemplateError),
     /// A model and its configuration take more memory than there is.
@@ -81,9 +81,9 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
-    /// The configuration is at fault, not this machine or a model.
+    /// The configuration or a flag is at fault, not this machine or a model.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::UnknownDevice(_))
+        matches!(self, Self::Config(_) | Self::UnknownDevice(_) | Self::Template(_))
     }
 }
 

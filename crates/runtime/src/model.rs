@@ -91,6 +91,15 @@ impl Model {
         self.template.is_some()
     }
 
+    /// Says whether its chat template can be used.
+    ///
+    /// # Errors
+    /// It has none, or one at fault.
+    pub fn check_chat(&self) -> Result<(), PromptError> {
+        let template = self.template.as_ref().ok_or_else(|| PromptError::NoTemplate { model: self.card.id.clone() })?;
+        Ok(template.check(false)?)
+    }
+
     /// Its engine.
     pub fn engine(&self) -> &Engine {
         &self.engine

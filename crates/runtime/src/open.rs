@@ -14,6 +14,7 @@ use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_model::{Blueprint, LoadInputs, Model as Weights, ModelError};
 use mlx_serving_text::{ChatTemplate, Tokenizer};
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -50,6 +51,8 @@ pub struct OpenOptions<'a> {
     pub progress: Option<OnProgress<'a>>,
     /// Takes every allocation from the device, without the cache in front of it: what caching and pooling are compared with.
     pub direct_allocation: bool,
+    /// Jinja file in the place of the model's own chat template.
+    pub chat_template: Option<PathBuf>,
 }
 
 impl fmt::Debug for OpenOptions<'_> {
@@ -57,6 +60,7 @@ impl fmt::Debug for OpenOptions<'_> {
         f.debug_struct("OpenOptions")
             .field("name", &self.name)
             .field("direct_allocation", &self.direct_allocation)
+            .field("chat_template", &self.chat_template)
             .finish_non_exhaustive()
     }
 }
@@ -78,7 +82,7 @@ impl Runtime {
         let checkpoint = Arc::new(Checkpoint::open(&dir).map_err(|error| unopened(&id, error))?);
         let vocabulary = Blueprint::of(&checkpoint).map_err(RuntimeError::Checkpoint)?.vocab;
         let tokenizer = Tokenizer::from_dir(&dir)?;
-        let template = ChatTemplate::from_dir(&dir)?;
+        let template = template(&id, &dir, options.chat_template.as_deref())?;
         let (defaults, eos) = (sampling(&checkpoint.generation), eos(&id, &checkpoint, vocabulary, &tokenizer));
         let (engine, held) = self.with_device(|lease| {
             let device = &lease.device;
@@ -122,6 +126,18 @@ impl Runtime {
         let (reservation, lease) = held;
         Ok(Model::new(id, engine, tokenizer, template, defaults).holding(reservation, lease))
     }
+}
+
+/// The chat template in `file` if one is named, else the model's own. A fault of its own is told, and does not keep anybody from
+/// completing texts.
+fn template(id: &str, dir: &Path, file: Option<&Path>) -> Result<Option<ChatTemplate>, RuntimeError> {
+    let template = ChatTemplate::from_dir(dir, file)?;
+    match template.as_ref().map_or(Ok(()), |template| template.check(false).and_then(|()| template.check(true))) {
+        Err(fault) if file.is_some() => return Err(fault.into()),
+        Err(fault) => tracing::warn!(model = id, "{fault}; until then it completes texts and refuses conversations"),
+        Ok(()) => {}
+    }
+    Ok(template)
 }
 
 fn engine_options(config: &Config, id: &str, device: &DeviceInfo) -> Options {

@@ -42,7 +42,7 @@ impl ApiError {
         Self { status, body: ErrorBody { message: message.into(), kind, param: None, code: None } }
     }
 
-    fn coded(mut self, code: &'static str) -> Self {
+    pub(crate) fn coded(mut self, code: &'static str) -> Self {
         self.body.code = Some(code);
         self
     }

@@ -106,15 +106,12 @@ pub enum TextError {
     },
 }
 
-/// A chat template that cannot be loaded or rendered.
-#[derive(Debug, thiserror::Error)]
+/// A chat template that cannot be used, or a conversation that it does not turn into a prompt.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum TemplateError {
-    /// A file around the template is missing or malformed.
-    #[error(transparent)]
-    File(#[from] TextError),
-    /// The template itself is not valid Jinja: the model is broken, whatever the messages.
+    /// The template is not valid Jinja.
     #[error(
-        "the chat template in {origin} is broken at line {line}: {reason}; correct the file, or use the model without a chat template"
+        "the chat template in {origin} is broken at line {line}: {reason}; correct it, or give another with --chat-template FILE"
     )]
     Broken {
         /// The file it comes from.
@@ -124,17 +121,39 @@ pub enum TemplateError {
         /// The fault there.
         reason: String,
     },
+    /// There is no template in the file that holds them, or none for this conversation.
+    #[error(
+        "the chat template in {origin} cannot be used: {reason}; correct it, or give another with --chat-template FILE"
+    )]
+    Unusable {
+        /// The file.
+        origin: String,
+        /// The fault of what is there.
+        reason: String,
+    },
     /// The template called `raise_exception`: it does not accept these messages.
     #[error("the model's chat template does not accept these messages: {message}")]
     Refused {
         /// The template's words.
         message: String,
     },
-    /// The template is valid and failed on these messages.
+    /// The template is valid, and fails when it is rendered.
     #[error(
-        "the model's chat template failed on these messages at line {line}: {reason}; check that every message has the fields and content types that the template uses"
+        "the chat template in {origin} fails at line {line}: {reason}; that is the template's fault and not the messages': correct it, or give another with --chat-template FILE"
     )]
     Failed {
+        /// The file it comes from.
+        origin: String,
+        /// Line of the template, from 1.
+        line: usize,
+        /// The failure there.
+        reason: String,
+    },
+    /// The template fails only because of the variables that the request sets.
+    #[error(
+        "the chat template fails at line {line} with the variables of this request: {reason}; leave them out, or correct them"
+    )]
+    Variables {
         /// Line of the template, from 1.
         line: usize,
         /// The failure there.
@@ -157,12 +176,12 @@ pub enum TemplateError {
 }
 
 impl TemplateError {
-    /// True when other messages could succeed (HTTP 400), false when the model itself is broken (HTTP 500).
+    /// True when another request could succeed (HTTP 400), false when the template itself is at fault (HTTP 500).
     #[must_use]
     pub fn is_client_error(&self) -> bool {
         match self {
-            Self::File(_) | Self::Broken { .. } => false,
-            Self::Refused { .. } | Self::Failed { .. } | Self::Reserved { .. } | Self::TooCostly { .. } => true,
+            Self::Broken { .. } | Self::Unusable { .. } | Self::Failed { .. } => false,
+            Self::Refused { .. } | Self::Variables { .. } | Self::Reserved { .. } | Self::TooCostly { .. } => true,
         }
     }
 }

@@ -16,7 +16,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let dir = std::path::Path::new("models/rustbook-5m-4bit");
 //! let tokenizer = Tokenizer::from_dir(dir)?;
-//! let template = ChatTemplate::from_dir(dir)?.ok_or("this model has no chat template")?;
+//! let template = ChatTemplate::from_dir(dir, None)?.ok_or("this model has no chat template")?;
 //!
 //! let messages = [serde_json::json!({"role": "user", "content": "What Is Ownership?"})];
 //! let prompt = template.render(&ChatInput::new(&messages))?;

@@ -1,20 +1,18 @@
 //! Chat templates: the Jinja of a model's own files, rendered as Hugging Face renders it.
 
+use crate::bounds::{self, FUEL};
 use crate::config::{Config, bad_value, read_object, read_text};
 use crate::error::{TemplateError, TextError};
-use crate::{bounds, python};
+use crate::python;
 use minijinja::machinery::{CompiledTemplate, TemplateConfig, eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::merge_maps;
 use minijinja::{AutoEscape, Environment, ErrorKind, Value, context};
 use serde_json::{Map, Value as Json};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-/// Steps that one rendering may take; 64 bytes of text count as one, so it also bounds memory (to 200 MB).
-/// A conversation of a thousand messages needs a tenth.
-const FUEL: u64 = 3_000_000;
 /// Nesting of macros, loops and conditions; measured to fit a thread of 2 MiB.
 const RECURSION: usize = 200;
 /// Largest source of a template, bytes; no real model's comes near.
@@ -23,6 +21,8 @@ const MAX_SOURCE: usize = 1 << 20;
 const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_prompt"];
 /// The template for conversations with tools, where a model has one of its own.
 const TOOL_USE: &str = "tool_use";
+/// The template for all others.
+const DEFAULT: &str = "default";
 
 /// Variables that a template is rendered with.
 #[derive(Debug, Clone, Copy)]
@@ -47,41 +47,50 @@ impl<'a> ChatInput<'a> {
     }
 }
 
-/// A chat template. Rendering is bounded in steps, memory and depth, whatever the template: see `bounds.rs`.
+/// The chat templates of one model. Rendering is bounded in steps, memory and depth, whatever the template: see `bounds.rs`.
+///
+/// One that cannot be used keeps nobody from using the model without it: the fault is [`check`](Self::check)'s to tell, and
+/// [`render`](Self::render)'s.
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    /// Sources of the templates by name. They are compiled as they are used: that costs far less than a step of the model.
-    sources: BTreeMap<String, String>,
+    templates: BTreeMap<String, Result<Template, TemplateError>>,
+    /// The file or folder that they come from.
+    origin: String,
     special_tokens: Vec<(&'static str, String)>,
 }
 
+/// One template. It is compiled when it is used: that costs far less than a step of the model.
+#[derive(Debug)]
+struct Template {
+    source: String,
+    origin: String,
+}
+
 impl ChatTemplate {
-    /// The template of a checkpoint folder: `chat_template.jinja`, else `chat_template` in
-    /// `tokenizer_config.json` (a string, or a list of named ones), else `chat_template.json`.
-    /// `None` when the model has none: it is a base model, not made for chat.
+    /// The template in `file` if one is named, else those of the checkpoint in `dir`, as transformers finds them: `chat_template.jinja`
+    /// with `additional_chat_templates/*.jinja`, else `chat_template` in `tokenizer_config.json` (a string, an object of named ones or a
+    /// list of them), else `chat_template.json`. `None` when the model has none: it is a base model, not made for chat.
     ///
     /// # Errors
-    /// [`TemplateError::File`] and [`TemplateError::Broken`], naming the file.
-    pub fn from_dir(dir: &Path) -> Result<Option<Self>, TemplateError> {
+    /// The files around the template are malformed. Its own faults are [`check`](Self::check)'s.
+    pub fn from_dir(dir: &Path, file: Option<&Path>) -> Result<Option<Self>, TextError> {
         let config = Config::from_dir(dir)?;
-        let special_tokens = config.special_tokens().to_vec();
-        let jinja = dir.join("chat_template.jinja");
-        let json = dir.join("chat_template.json");
-        let (path, sources): (PathBuf, Json) = if let Some(source) = read_text(&jinja)? {
-            (jinja, Json::String(source))
-        } else if let Some(value) = config.chat_template() {
-            (config.path.clone(), value.clone())
-        } else if let Some(value) = read_object(&json)?.and_then(|mut root| root.remove("chat_template")) {
-            (json, value)
-        } else {
-            return Ok(None);
-        };
-        let mut this = Self { environment: environment(), sources: BTreeMap::new(), special_tokens };
-        for (name, source) in named_sources(&path, &sources)? {
-            this.add(name, source, &path.display().to_string())?;
+        let mut this = Self::empty(config.special_tokens());
+        if let Some(file) = file {
+            this.read(DEFAULT, file, Some("there is no such file"));
+            return Ok(Some(this));
         }
-        Ok(Some(this))
+        this.origin = dir.display().to_string();
+        this.read(DEFAULT, &dir.join("chat_template.jinja"), None);
+        this.read_additional(&dir.join("additional_chat_templates"));
+        if this.templates.is_empty() {
+            match config.chat_template() {
+                Some(value) => this.add_named(&config.path, value),
+                None => this.read_json(&dir.join("chat_template.json")),
+            }
+        }
+        Ok(Some(this).filter(|this| !this.templates.is_empty()))
     }
 
     /// A template from its text; `special_tokens` become variables such as `bos_token`.
@@ -89,10 +98,18 @@ impl ChatTemplate {
     /// # Errors
     /// [`TemplateError::Broken`].
     pub fn new(source: &str, special_tokens: &[(&'static str, String)]) -> Result<Self, TemplateError> {
-        let special_tokens = special_tokens.to_vec();
-        let mut this = Self { environment: environment(), sources: BTreeMap::new(), special_tokens };
-        this.add("default", source, "the given text")?;
+        let mut this = Self::empty(special_tokens);
+        this.add(DEFAULT, source, "the given text".to_owned());
+        this.check(false)?;
         Ok(this)
+    }
+
+    /// Says whether the template for conversations with or without tools can be used.
+    ///
+    /// # Errors
+    /// [`TemplateError::Broken`] and [`TemplateError::Unusable`], naming the file.
+    pub fn check(&self, tools: bool) -> Result<(), TemplateError> {
+        self.choose(tools).map(drop)
     }
 
     /// The prompt for a conversation. A model with a template named `tool_use` uses it when there are tools.
@@ -101,9 +118,20 @@ impl ChatTemplate {
     /// See [`TemplateError`]; [`TemplateError::is_client_error`] tells whose fault it is.
     pub fn render(&self, input: &ChatInput) -> Result<String, TemplateError> {
         let given = |name: &str| input.kwargs.is_some_and(|map| map.contains_key(name));
-        if let Some(name) = RESERVED.into_iter().chain(bounds::CHECKS).find(|name| given(name)) {
+        if let Some(name) = RESERVED.into_iter().chain(bounds::INSERTED).find(|name| given(name)) {
             return Err(TemplateError::Reserved { name });
         }
+        match self.render_once(input) {
+            Err(TemplateError::Failed { line, reason, .. })
+                if input.kwargs.is_some() && self.render_once(&ChatInput { kwargs: None, ..*input }).is_ok() =>
+            {
+                Err(TemplateError::Variables { line, reason })
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn render_once(&self, input: &ChatInput) -> Result<String, TemplateError> {
         let kwargs = input.kwargs.map(python::from_map).unwrap_or_default();
         let special = Value::from_pairs(self.special_tokens.iter().map(|(name, token)| (*name, token.as_str())));
         let or_none = |list: Option<&[Json]>| list.map_or(Value::from(()), python::from_list);
@@ -114,34 +142,106 @@ impl ChatTemplate {
             add_generation_prompt => input.add_generation_prompt,
             ..merge_maps([kwargs, special])
         };
-        let named = input.tools.and_then(|_| self.sources.get_key_value(TOOL_USE));
-        let Some((name, source)) = named.or_else(|| self.sources.get_key_value("default")) else {
-            return Ok(String::new());
-        };
-        let broken = |(line, reason)| TemplateError::Broken { origin: format!("template {name}"), line, reason };
-        let template = compile(name, source).map_err(broken)?;
+        let Template { source, origin } = self.choose(input.tools.is_some())?;
+        let template = compile(source).map_err(|(line, reason)| broken(origin, line, reason))?;
         let mut text = String::new();
         let mut output = make_string_output(&mut text);
         let (code, blocks) = (&template.instructions, &template.blocks);
-        eval(&self.environment, code, variables, blocks, &mut output, AutoEscape::None).map_err(|e| failed(&e))?;
+        eval(&self.environment, code, variables, blocks, &mut output, AutoEscape::None)
+            .map_err(|error| failed(origin, &error))?;
         Ok(text)
     }
 
-    fn add(&mut self, name: &str, source: &str, origin: &str) -> Result<(), TemplateError> {
-        let broken = |(line, reason)| TemplateError::Broken { origin: origin.to_owned(), line, reason };
-        if source.len() > MAX_SOURCE {
-            return Err(broken((1, format!("it has {} bytes, more than {MAX_SOURCE}", source.len()))));
+    fn empty(special_tokens: &[(&'static str, String)]) -> Self {
+        Self {
+            environment: environment(),
+            templates: BTreeMap::new(),
+            origin: String::new(),
+            special_tokens: special_tokens.to_vec(),
         }
+    }
+
+    fn choose(&self, tools: bool) -> Result<&Template, TemplateError> {
+        let named = if tools { self.templates.get(TOOL_USE) } else { None };
+        if let Some(template) = named.or_else(|| self.templates.get(DEFAULT)) {
+            return template.as_ref().map_err(Clone::clone);
+        }
+        let names: Vec<&str> = self.templates.keys().map(String::as_str).collect();
+        let reason = format!("it names {}, and none `{DEFAULT}`", names.join(", "));
+        Err(TemplateError::Unusable { origin: self.origin.clone(), reason })
+    }
+
+    /// Reads a template from a file of its own. Without `needed`, the reason for which its absence is a fault, it may be absent.
+    fn read(&mut self, name: &str, path: &Path, needed: Option<&str>) {
+        let origin = path.display().to_string();
+        let reason = match (read_text(path), needed) {
+            (Ok(Some(source)), _) => return self.add(name, &source, origin),
+            (Ok(None), None) => return,
+            (Ok(None), Some(needed)) => needed.to_owned(),
+            (Err(TextError::Read { source, .. }), _) => source.to_string(),
+            (Err(error), _) => error.to_string(),
+        };
+        self.templates.insert(name.to_owned(), Err(TemplateError::Unusable { origin, reason }));
+    }
+
+    /// Reads the templates of a JSON file, which may be absent.
+    fn read_json(&mut self, path: &Path) {
+        match read_object(path).map(|root| root.and_then(|mut root| root.remove("chat_template"))) {
+            Ok(Some(value)) => self.add_named(path, &value),
+            Ok(None) => {}
+            Err(error) => {
+                let error = TemplateError::Unusable { origin: path.display().to_string(), reason: error.to_string() };
+                self.templates.insert(DEFAULT.to_owned(), Err(error));
+            }
+        }
+    }
+
+    /// Reads the templates of a folder, each named after its file.
+    fn read_additional(&mut self, dir: &Path) {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if let (Some(name), true) =
+                (path.file_stem(), path.extension().is_some_and(|extension| extension == "jinja"))
+            {
+                self.read(&name.to_string_lossy(), &path, None);
+            }
+        }
+    }
+
+    /// Adds the templates of one `chat_template` value.
+    fn add_named(&mut self, path: &Path, value: &Json) {
+        self.origin = path.display().to_string();
+        match named_sources(path, value) {
+            Ok(sources) => {
+                for (name, source) in sources {
+                    let part = if name == DEFAULT { String::new() } else { format!(" (named {name})") };
+                    self.add(name, source, format!("{}{part}", path.display()));
+                }
+            }
+            Err(error) => {
+                let error = TemplateError::Unusable { origin: self.origin.clone(), reason: error };
+                self.templates.insert(DEFAULT.to_owned(), Err(error));
+            }
+        }
+    }
+
+    fn add(&mut self, name: &str, source: &str, origin: String) {
         // As Jinja does it: the model was trained on prompts with plain line feeds.
-        let source = without_generation_tags(&source.replace("\r\n", "\n").replace('\r', "\n"));
-        compile(name, &source).map_err(broken)?;
-        self.sources.insert(name.to_owned(), source);
-        Ok(())
+        let fault = match source.len() > MAX_SOURCE {
+            true => Err((1, format!("it has {} bytes, more than {MAX_SOURCE}", source.len()))),
+            false => Ok(without_generation_tags(&source.replace("\r\n", "\n").replace('\r', "\n"))),
+        };
+        let source = fault.and_then(|source| compile(&source).map(drop).map(|()| source));
+        let template = match source {
+            Ok(source) => Ok(Template { source, origin }),
+            Err((line, reason)) => Err(broken(&origin, line, reason)),
+        };
+        self.templates.insert(name.to_owned(), template);
     }
 }
 
 /// A template with checks in it, or the line and reason why it is none.
-fn compile<'s>(name: &'s str, source: &'s str) -> Result<CompiledTemplate<'s>, (usize, String)> {
+fn compile(source: &str) -> Result<CompiledTemplate<'_>, (usize, String)> {
     let mut syntax = SyntaxConfig::builder();
     syntax.trim_blocks(true).lstrip_blocks(true);
     let config = TemplateConfig {
@@ -149,7 +249,7 @@ fn compile<'s>(name: &'s str, source: &'s str) -> Result<CompiledTemplate<'s>, (
         default_auto_escape: Arc::new(|_| AutoEscape::None),
     };
     let mut template =
-        CompiledTemplate::new(name, source, &config).map_err(|error| (error.line().unwrap_or(1), reason(&error)))?;
+        CompiledTemplate::new(DEFAULT, source, &config).map_err(|error| (error.line().unwrap_or(1), reason(&error)))?;
     bounds::insert_checks(&mut template).map_err(|reason| (1, reason))?;
     Ok(template)
 }
@@ -160,27 +260,26 @@ fn environment() -> Environment<'static> {
     environment.set_fuel(Some(FUEL));
     environment.set_recursion_limit(RECURSION);
     environment.set_debug(false);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_function("raise_exception", python::raise_exception);
-    environment.add_function("strftime_now", python::strftime_now);
-    environment.add_filter("tojson", python::tojson);
+    python::install(&mut environment);
     bounds::add_checks(&mut environment);
     environment
 }
 
-/// The templates of one `chat_template` value, by name.
-fn named_sources<'a>(path: &Path, value: &'a Json) -> Result<Vec<(&'a str, &'a str)>, TextError> {
-    let expected = "a string, or a list of objects with `name` and `template`, one of them named `default`";
-    let bad = || bad_value(path, "chat_template", expected, value);
-    if let Some(source) = value.as_str() {
-        return Ok(vec![("default", source)]);
-    }
-    let named = |entry: &'a Json| Some((entry.get("name")?.as_str()?, entry.get("template")?.as_str()?));
-    let sources: Option<Vec<_>> = value.as_array().ok_or_else(bad)?.iter().map(named).collect();
-    sources.filter(|list| list.iter().any(|(name, _)| *name == "default")).ok_or_else(bad)
+/// The templates of one `chat_template` value, by name, or what is wrong with it.
+fn named_sources<'a>(path: &Path, value: &'a Json) -> Result<Vec<(&'a str, &'a str)>, String> {
+    let expected = "a string, an object of named templates, or a list of objects with `name` and `template`";
+    let sources = match value {
+        Json::String(source) => Some(vec![(DEFAULT, source.as_str())]),
+        Json::Object(map) => map.iter().map(|(name, source)| Some((name.as_str(), source.as_str()?))).collect(),
+        Json::Array(list) => {
+            list.iter().map(|entry| Some((entry.get("name")?.as_str()?, entry.get("template")?.as_str()?))).collect()
+        }
+        _ => None,
+    };
+    sources.ok_or_else(|| bad_value(path, "chat_template", expected, value).to_string())
 }
 
-/// `{% generation %}` marks the answers for training and prints nothing: a condition that always holds.
+/// `{% generation %}` marks the answers for training and prints nothing: a scope of its own, no more.
 fn without_generation_tags(source: &str) -> String {
     let mut out = String::with_capacity(source.len());
     let mut rest = source;
@@ -193,8 +292,8 @@ fn without_generation_tags(source: &str) -> String {
         };
         let word = tag[..end].trim_start_matches(['-', '+']).trim_end_matches(['-', '+']).trim();
         out.push_str(&match word {
-            "generation" => tag[..end].replacen(word, "if true", 1),
-            "endgeneration" => tag[..end].replacen(word, "endif", 1),
+            "generation" => tag[..end].replacen(word, "with", 1),
+            "endgeneration" => tag[..end].replacen(word, "endwith", 1),
             _ => tag[..end].to_owned(),
         });
         rest = &tag[end..];
@@ -202,7 +301,11 @@ fn without_generation_tags(source: &str) -> String {
     out + rest
 }
 
-fn failed(error: &minijinja::Error) -> TemplateError {
+fn broken(origin: &str, line: usize, reason: String) -> TemplateError {
+    TemplateError::Broken { origin: origin.to_owned(), line, reason }
+}
+
+fn failed(origin: &str, error: &minijinja::Error) -> TemplateError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut innermost = error;
     while let Some(this) = cause {
@@ -217,7 +320,8 @@ fn failed(error: &minijinja::Error) -> TemplateError {
         }
         cause = this.source();
     }
-    TemplateError::Failed { line: innermost.line().or(error.line()).unwrap_or(1), reason: reason(innermost) }
+    let line = innermost.line().or(error.line()).unwrap_or(1);
+    TemplateError::Failed { origin: origin.to_owned(), line, reason: reason(innermost) }
 }
 
 fn reason(error: &minijinja::Error) -> String {

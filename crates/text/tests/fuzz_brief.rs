@@ -48,8 +48,12 @@ fn mutated_templates_and_messages_are_rendered_or_refused() {
     let busy = b"{% set n = namespace(x=[]) %}{% macro m(a, b) %}{{ a ~ b | tojson }}{% endmacro %}{% for m in messages[1:] %}\
         {% set n.x = n.x + [m, m] %}{% if m.role == 'user' and 'x' in m.content %}{{ m.content.strip().split(' ')[::-1] | join(',') }}\
         {% elif loop.last %}{% continue %}{% else %}{{ m(m, n.x) }}{% endif %}{% endfor %}{{ n.x | map(attribute='role') | list }}";
+    let python = br#"{% set c = cycler('a', 2) %}{% set j = joiner('-') %}{% for m in messages %}{{ j() }}{{ c.next() }}{{ '%5s|%-3d' % (m.role, 7) }}
+        {{ '{:>9}{}'.format(m.role, [1e16]) }}{{ m.role.center(9, '*').rsplit('*', 1) }}{{ m.role.partition('s')[2].zfill(9).expandtabs(3) }}
+        {{ [1, 2].index(2) ~ m.role.find('e', 1, -1) }}{{ m | string | truncate(9) | center(20) | wordcount }}{{ 7 % 3 ~ '8' | int(0, 16) }}
+        {% generation %}{{ m.role.splitlines() | join(',') | e }}{{ m.role.split(None, 1) }}{% endgeneration %}{% endfor %}"#;
     let messages = br#"[{"role":"system","content":"be brief"},{"role":"user","content":"x y"},{"role":"assistant","content":[{"type":"text","text":"z"}]}]"#;
-    for template in [bundled, &busy[..]] {
+    for template in [bundled, &busy[..], &python[..]] {
         let valid = [template, b"\0", messages].concat();
         (0..ROUNDS).for_each(|seed| fuzz::chat_template(&mutate(&valid, seed)));
     }

@@ -15,9 +15,16 @@ fn text(source: &str) -> String {
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (name, content) in files {
-        std::fs::write(dir.path().join(name), content).unwrap();
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
     }
     dir
+}
+
+/// The template of a folder that has one.
+fn of(files: &[(&str, &str)]) -> ChatTemplate {
+    ChatTemplate::from_dir(folder(files).path(), None).unwrap().unwrap()
 }
 
 #[test]
@@ -103,19 +110,55 @@ fn raise_exception_is_the_clients_error_with_the_templates_words() {
 }
 
 #[test]
-fn a_failure_on_some_messages_names_the_line() {
-    let error =
-        render("{% for m in messages %}\n{{ m.content + 'x' }}\n{% endfor %}", &json!([{"role": "a"}])).unwrap_err();
-    assert!(matches!(error, TemplateError::Failed { line: 2, .. }) && error.is_client_error(), "{error}");
+fn a_failure_of_the_template_is_not_blamed_on_the_messages() {
+    for fault in ["m.content + 'x'", "m.role.nope()", "m.role | nope", "m.role is nope", "nope()", "1 / 0", "m.x.y"] {
+        let source = format!("{{% for m in messages %}}\n{{{{ {fault} }}}}\n{{% endfor %}}");
+        let error = render(&source, &json!([{"role": "a"}])).unwrap_err();
+        assert!(matches!(error, TemplateError::Failed { line: 2, .. }) && !error.is_client_error(), "{error}");
+        let words = error.to_string();
+        assert!(words.contains("the template's fault") && words.contains("--chat-template"), "{words}");
+        assert!(!words.contains("check that every message"), "{words}");
+    }
 }
 
 #[test]
-fn a_syntax_error_is_the_models_and_names_file_and_line() {
-    let dir = folder(&[("chat_template.jinja", "fine\n{% if %}")]);
-    let error = ChatTemplate::from_dir(dir.path()).unwrap_err();
-    let words = error.to_string();
-    assert!(matches!(error, TemplateError::Broken { line: 2, .. }) && !error.is_client_error(), "{words}");
-    assert!(words.contains("chat_template.jinja"), "{words}");
+fn a_failure_by_the_requests_variables_is_blamed_on_them() {
+    let template = ChatTemplate::new("a\n{{ 'x' + suffix if suffix else 'x' }}", &[]).unwrap();
+    let render = |kwargs: Value| template.render(&ChatInput { kwargs: kwargs.as_object(), ..ChatInput::new(&[]) });
+    assert_eq!(render(json!({"suffix": "y"})).unwrap(), "a\nxy");
+    let error = render(json!({"suffix": 7})).unwrap_err();
+    assert!(matches!(error, TemplateError::Variables { line: 2, .. }) && error.is_client_error(), "{error}");
+}
+
+#[test]
+fn a_template_at_fault_is_loaded_and_tells_its_fault_with_file_and_way_out() {
+    let template = of(&[("chat_template.jinja", "fine\n{% if %}")]);
+    for error in [template.check(false).unwrap_err(), template.render(&ChatInput::new(&[])).unwrap_err()] {
+        let words = error.to_string();
+        assert!(matches!(error, TemplateError::Broken { line: 2, .. }) && !error.is_client_error(), "{words}");
+        assert!(words.contains("chat_template.jinja") && words.contains("--chat-template FILE"), "{words}");
+    }
+    let words = of(&[("tokenizer_config.json", r#"{"chat_template": [{"name": "chat", "template": "x"}]}"#)])
+        .render(&ChatInput::new(&[]))
+        .unwrap_err()
+        .to_string();
+    assert!(words.contains("tokenizer_config.json cannot be used: it names chat, and none `default`"), "{words}");
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("chat_template.jinja"), b"\xff").unwrap();
+    let error = ChatTemplate::from_dir(dir.path(), None).unwrap().unwrap().check(false).unwrap_err();
+    assert!(matches!(&error, TemplateError::Unusable { reason, .. } if reason.contains("UTF-8")), "{error}");
+}
+
+#[test]
+fn a_file_that_is_named_replaces_the_checkpoints_templates() {
+    let dir = folder(&[
+        ("chat_template.jinja", "{% broken"),
+        ("tokenizer_config.json", r#"{"bos_token": "<s>"}"#),
+        ("mine.jinja", "mine {{ bos_token }}"),
+    ]);
+    let named = |name: &str| ChatTemplate::from_dir(dir.path(), Some(&dir.path().join(name))).unwrap().unwrap();
+    assert_eq!(named("mine.jinja").render(&ChatInput::new(&[])).unwrap(), "mine <s>");
+    assert!(named("nope.jinja").check(false).unwrap_err().to_string().contains("there is no such file"));
 }
 
 #[test]
@@ -124,27 +167,32 @@ fn sources_are_looked_up_in_order() {
         ("tokenizer_config.json", r#"{"chat_template": "config {{ bos_token }}", "bos_token": {"content": "<s>"}}"#);
     let json = ("chat_template.json", r#"{"chat_template": "json"}"#);
     let render = |files: &[_]| {
-        let template = ChatTemplate::from_dir(folder(files).path()).unwrap();
+        let template = ChatTemplate::from_dir(folder(files).path(), None).unwrap();
         template.map(|template| template.render(&ChatInput::new(&[])).unwrap())
     };
     assert_eq!(render(&[("chat_template.jinja", "jinja"), config, json]).as_deref(), Some("jinja"));
     assert_eq!(render(&[config, json]).as_deref(), Some("config <s>"));
     assert_eq!(render(&[json]).as_deref(), Some("json"));
     assert_eq!(render(&[("tokenizer_config.json", r#"{"chat_template": null}"#)]), None);
+    let additional = ("additional_chat_templates/default.jinja", "additional");
+    assert_eq!(render(&[additional, config, json]).as_deref(), Some("additional"));
+    let dict = ("tokenizer_config.json", r#"{"chat_template": {"default": "dict", "rag": "{% broken"}}"#);
+    assert_eq!(render(&[dict]).as_deref(), Some("dict"));
 }
 
 #[test]
 fn named_templates_are_chosen_by_the_presence_of_tools() {
     let list = r#"{"chat_template": [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": "{{ tools[0].name }}"}]}"#;
-    let dir = folder(&[("tokenizer_config.json", list)]);
-    let template = ChatTemplate::from_dir(dir.path()).unwrap().unwrap();
+    let files = [("chat_template.jinja", "plain"), ("additional_chat_templates/tool_use.jinja", "{{ tools[0].name }}")];
     let tools = [json!({"name": "search"})];
-    assert_eq!(template.render(&ChatInput::new(&[])).unwrap(), "plain");
-    assert_eq!(template.render(&ChatInput { tools: Some(&tools), ..ChatInput::new(&[]) }).unwrap(), "search");
-    for bad in ["7", "[7]", r#"[{"name": "other", "template": ""}]"#] {
-        let dir = folder(&[("tokenizer_config.json", &format!("{{\"chat_template\": {bad}}}"))]);
-        let error = ChatTemplate::from_dir(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("`chat_template` must be a string, or a list"), "{error}");
+    for template in [of(&[("tokenizer_config.json", list)]), of(&files)] {
+        assert_eq!(template.render(&ChatInput::new(&[])).unwrap(), "plain");
+        assert_eq!(template.render(&ChatInput { tools: Some(&tools), ..ChatInput::new(&[]) }).unwrap(), "search");
+    }
+    for bad in ["7", "[7]", r#"{"default": 1}"#] {
+        let template = of(&[("tokenizer_config.json", &format!("{{\"chat_template\": {bad}}}"))]);
+        let error = template.check(false).unwrap_err().to_string();
+        assert!(error.contains("`chat_template` must be a string, an object"), "{error}");
     }
 }
 
@@ -167,6 +215,15 @@ fn hostile_templates_run_out_of_budget() {
             .to_owned(),
         "{{ ('a' * 9999).replace('', 'b' * 99999) }}".to_owned(),
         "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}".to_owned(),
+        "{{ '{:999999999}'.format(1) }}".to_owned(),
+        "{{ '{:.999999999}'.format(1.0) }}".to_owned(),
+        "{{ '%999999999d' % 1 }}".to_owned(),
+        "{{ 'x'.center(99999999999) }}".to_owned(),
+        "{{ 'x'.zfill(99999999999) }}".to_owned(),
+        "{{ 'x' | center(99999999999) }}".to_owned(),
+        "{{ '\\t\\t'.expandtabs(99999999999) }}".to_owned(),
+        "{% set c = [range(9999) | list] %}{% for i in range(9999) %}{{ c.index(c[0]) }}{{ c.count(c[0]) }}{% endfor %}".to_owned(),
+        "{% set n = namespace(x='a') %}{% for i in range(40000) %}{% set n.x = cycler(n.x) %}{% endfor %}".to_owned(),
     ] {
         let error = render(&source, &json!([])).unwrap_err();
         assert!(
@@ -233,4 +290,19 @@ fn clients_cannot_replace_the_checks() {
 fn an_oversized_template_is_refused() {
     let error = ChatTemplate::new(&"x".repeat(2 << 20), &[]).unwrap_err();
     assert!(matches!(error, TemplateError::Broken { .. }));
+}
+
+#[test]
+fn shared_text_costs_no_more_memory_than_the_budget() {
+    let list = "{% set s = 'x' * 1000000 %}{% set l = [s] * 40000 %}";
+    let members: String = ('a'..='z').map(|c| format!("{{% set n.{c} = s %}}")).collect();
+    let namespace = format!("{{% set n = namespace() %}}{{% set s = 'x' * 50000000 %}}{members}{{{{ n }}}}");
+    for end in ["{{ l }}", "{{ l | upper }}", "{{ l | join }}", "{{ ''.join(l) }}", "{{ l ~ '' }}", "{{ '%s' % [l] }}"]
+    {
+        let error = render(&format!("{list}{end}"), &json!([])).unwrap_err();
+        assert!(error.to_string().contains("bytes"), "{end}: {error}");
+    }
+    assert!(matches!(render(&namespace, &json!([])), Err(TemplateError::TooCostly { .. })));
+    let many = "{% set s = 'x' * 1000000 %}{{ ('{0}' * 5000).format(s) }}";
+    assert!(matches!(render(many, &json!([])), Err(TemplateError::TooCostly { .. })));
 }

@@ -20,7 +20,7 @@ pub(crate) fn run(context: &Context, args: &Generate) -> Result<(), Failure> {
         }
         text => text.to_owned(),
     };
-    let model = context.load(args.model.model.as_deref())?;
+    let model = context.load_with(args.model.model.as_deref(), &args.template)?;
     let raw = args.raw || !model.chats();
     let input = if raw {
         Input::Text { text: prompt, special: true }
@@ -93,6 +93,9 @@ pub(crate) fn begin(model: &Model, input: Input, args: &SamplingArgs) -> Result<
 pub(crate) fn unanswered(error: RuntimeError) -> Failure {
     match error {
         RuntimeError::Prompt(PromptError::NoTemplate { .. }) => Failure::failed(format!("{error}; use generate --raw")),
+        RuntimeError::Prompt(PromptError::Template(ref template)) if !template.is_client_error() => {
+            Failure::failed(format!("{error}, or use generate --raw"))
+        }
         RuntimeError::Engine(error) => refused(error),
         error => error.into(),
     }

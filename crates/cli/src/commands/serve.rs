@@ -9,6 +9,7 @@ use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_runtime::{Generate, OpenOptions, Runtime, RuntimeError, Source};
 use mlx_serving_server::{AppState, Limits, Settings};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -28,6 +29,7 @@ pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
         return Err(Failure::usage("--host is empty; give an address, such as 127.0.0.1"));
     }
     let (models, aliases) = renamed(named(sources(context, &args.model))?, &args.served_model_name)?;
+    let template = template(context, args.template.chat_template.as_deref(), &models)?;
     let names = models.iter().map(|(name, _)| name.clone()).collect();
     let state = AppState::new(settings(server, args, names)?);
     if let [(name, _)] = &models[..] {
@@ -41,7 +43,12 @@ pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
         .build()
         .map_err(|e| Failure::failed(format!("the runtime could not be started: {e}")))?;
     let port = args.port.unwrap_or(server.port);
-    let outcome = runtime.block_on(serve(context, (host, port), state.clone(), models));
+    let outcome = runtime.block_on(serve(
+        context,
+        (host, port),
+        state.clone(),
+        Models { runtime: context.runtime(), named: models, template },
+    ));
     exit_after_timeout();
     // Requests first, then models: an engine that nobody uses any more removes its files.
     runtime.shutdown_timeout(LOADER);
@@ -97,7 +104,7 @@ async fn serve(
     context: &Context,
     (host, port): (&str, u16),
     state: Arc<AppState>,
-    models: Vec<Named>,
+    models: Models,
 ) -> Result<(), Failure> {
     let mut signals = signals::stops();
     // Bound before the models are loaded: a port in use must not cost the loading time, and /ready can say "loading".
@@ -111,7 +118,7 @@ async fn serve(
     let mut stop = Some(stop);
     let shutdown = async { stopped.await.unwrap_or_default() };
     let mut server = tokio::spawn(mlx_serving_server::serve(listener, state.clone(), shutdown));
-    let models = Arc::new(Models { runtime: context.runtime(), named: models });
+    let models = Arc::new(models);
     let mut loading = load_all(&models, &state)?;
     let mut loaded = false;
     let mut refused = Ok(());
@@ -183,7 +190,7 @@ fn announce(models: &Models, state: &AppState, address: SocketAddr) {
 
 /// Refuses what `serve` would refuse of the configuration before it loads models.
 pub(super) fn check(context: &Context) -> Result<(), Failure> {
-    named(sources(context, &[]))?;
+    template(context, None, &named(sources(context, &[]))?)?;
     let host = bare(&context.config.server.host);
     // Any free port: the configured one may be a running server's.
     std::net::TcpListener::bind((host, 0))
@@ -235,17 +242,36 @@ fn renamed(mut models: Vec<Named>, names: &[String]) -> Result<(Vec<Named>, Vec<
     Ok((models, aliases))
 }
 
+/// The chat template that the command line names, else the configuration's. One template fits one model.
+fn template(context: &Context, given: Option<&Path>, models: &[Named]) -> Result<Option<PathBuf>, Failure> {
+    let template = given.or(context.config.models.chat_template.as_deref());
+    match template {
+        Some(file) if models.len() > 1 => Err(Failure::usage(format!(
+            "chat template {} (--chat-template, models.chat_template) is for one model, and {} are named: serve them by processes of their own",
+            file.display(),
+            models.len()
+        ))),
+        Some(file) if !file.is_file() => Err(Failure::usage(format!(
+            "chat template {} (--chat-template, models.chat_template) is no file",
+            file.display()
+        ))),
+        template => Ok(template.map(Path::to_owned)),
+    }
+}
+
 /// The models that are served, and what they share.
 struct Models {
     runtime: Runtime,
     named: Vec<Named>,
+    template: Option<PathBuf>,
 }
 
 impl Models {
     /// Opens the model of that name; it may have been open before.
     fn open(&self, id: &str) -> Result<Arc<dyn Generate>, RuntimeError> {
         let source = self.named.iter().find(|(name, _)| name == id).map(|(_, source)| source.clone());
-        let options = OpenOptions { name: Some(id.to_owned()), ..OpenOptions::default() };
+        let (name, chat_template) = (Some(id.to_owned()), self.template.clone());
+        let options = OpenOptions { name, chat_template, ..OpenOptions::default() };
         let model = load::open(&self.runtime, &source.unwrap_or_else(|| Source::from(id)), options)?;
         Ok(Arc::new(model))
     }

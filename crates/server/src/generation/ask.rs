@@ -118,15 +118,17 @@ impl Names {
     /// The token ids of an input, for as long as somebody waits.
     ///
     /// # Errors
-    /// 400 for the prompt, and 500 where the model's own chat template is broken.
+    /// 400 for the prompt, and 500 where the model's chat template is at fault.
     pub(crate) fn encode(self, model: &dyn Generate, input: Input, work: &Work) -> Result<Vec<u32>, ApiError> {
         model.prompt(input, &mut || work.goes_on()).map_err(|error| {
             let (param, hint) = match &error {
                 PromptError::NoTemplate { .. } => ("prompt", "; use /v1/completions"),
-                PromptError::Template(TemplateError::Reserved { .. }) => ("variables", ""),
                 PromptError::TooLong { .. } => return ApiError::context_length(self.of("prompt"), error.to_string()),
+                PromptError::Template(TemplateError::Reserved { .. } | TemplateError::Variables { .. }) => {
+                    ("variables", "")
+                }
                 PromptError::Template(error) if !error.is_client_error() => {
-                    return ApiError::internal(error.to_string());
+                    return ApiError::internal(format!("{error}, or use /v1/completions")).coded("chat_template_error");
                 }
                 _ => ("prompt", ""),
             };

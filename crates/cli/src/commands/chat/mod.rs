@@ -33,7 +33,8 @@ pub(crate) fn run(context: &Context, args: &Chat) -> Result<(), Failure> {
     generate::check(&args.sampling)?;
     let mut lines = Lines::new(args.no_history)?;
     let keyboard = Keyboard::new(lines.edited())?;
-    let model = context.load(args.model.model.as_deref())?;
+    let model = context.load_with(args.model.model.as_deref(), &args.template)?;
+    model.check_chat().map_err(|error| generate::unanswered(error.into()))?;
     if lines.edited() {
         note(&format!("{} · /help lists the commands, Ctrl-D leaves", model.card().id));
     }

@@ -1,22 +1,13 @@
-//! The Python that chat templates expect around Jinja: `json.dumps`, `strftime`, `raise_exception`.
+//! `json.loads` and `json.dumps`.
 
-use crate::bounds::MAX_DEPTH;
-use minijinja::value::{Kwargs, ValueKind};
+use super::arguments::bind;
+use super::numbers::number;
+use crate::bounds::{BYTES_PER_FUEL, MAX_DEPTH};
+use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Error, ErrorKind, State, Value};
 use std::fmt::Write;
 
 const MAX_INDENT: usize = 64;
-/// Bytes that cost one unit of fuel, as in minijinja.
-const BYTES_PER_FUEL: usize = 64;
-
-/// The template's own words for why it does not accept the messages.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Refusal(pub(crate) String);
-
-pub(crate) fn raise_exception(message: String) -> Result<Value, Error> {
-    Err(Error::new(ErrorKind::InvalidOperation, "raise_exception").with_source(Refusal(message)))
-}
 
 /// Values as Python's `json.loads` makes them: order of keys kept, integers apart from floats.
 pub(crate) fn from_json(json: &serde_json::Value) -> Value {
@@ -43,19 +34,11 @@ pub(crate) fn from_map(map: &serde_json::Map<String, serde_json::Value>) -> Valu
     Value::from_pairs(map.iter().map(|(key, value)| (key.as_str(), from_json(value))))
 }
 
-/// The local time in a `strftime` format.
-pub(crate) fn strftime_now(format: &str) -> Result<String, Error> {
-    strftime(&jiff::ZonedDateTime::now(), format)
-}
-
-fn strftime(time: &jiff::ZonedDateTime, format: &str) -> Result<String, Error> {
-    jiff::fmt::strtime::format(format, time)
-        .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now({format:?}): {error}")))
-}
-
 /// `json.dumps(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
-pub(crate) fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<Value, Error> {
-    let indent = match options.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none()) {
+pub(super) fn tojson(state: &State, value: &Value, options: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    let names = ["ensure_ascii", "indent", "separators", "sort_keys"];
+    let [ensure_ascii, indent, separators, sort_keys] = bind("tojson", names, &options.into_values())?;
+    let indent = match indent.filter(|indent| !indent.is_none()) {
         None => None,
         Some(indent) => Some(match indent.as_str() {
             Some(text) if text.len() <= MAX_INDENT => text.to_owned(),
@@ -63,14 +46,13 @@ pub(crate) fn tojson(state: &State, value: &Value, options: Kwargs) -> Result<Va
             None => " ".repeat(spaces(&indent)?),
         }),
     };
-    let (item, key) = match options.get::<Option<Value>>("separators")?.filter(|pair| !pair.is_none()) {
+    let (item, key) = match separators.filter(|pair| !pair.is_none()) {
         None if indent.is_some() => (",".to_owned(), ": ".to_owned()),
         None => (", ".to_owned(), ": ".to_owned()),
         Some(pair) => (pair.get_item_by_index(0)?.to_string(), pair.get_item_by_index(1)?.to_string()),
     };
-    let ensure_ascii = options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
-    let sort_keys = options.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
-    options.assert_all_used()?;
+    let is_set = |flag: Option<Value>| flag.is_some_and(|flag| flag.is_true());
+    let (ensure_ascii, sort_keys) = (is_set(ensure_ascii), is_set(sort_keys));
     let mut dumper = Dumper { state, out: String::new(), charged: 0, indent, item, key, ensure_ascii, sort_keys };
     dumper.value(value, 0)?;
     Ok(Value::from_safe_string(dumper.out))
@@ -104,7 +86,7 @@ impl Dumper<'_, '_, '_> {
         match value.kind() {
             ValueKind::None => self.out.push_str("null"),
             ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
-            ValueKind::Number => self.out.push_str(&number(value)),
+            ValueKind::Number => self.out.push_str(&json_number(value)),
             ValueKind::String => self.string(value.as_str().unwrap_or_default())?,
             ValueKind::Seq | ValueKind::Iterable => self.list(value, depth)?,
             ValueKind::Map => self.object(value, depth)?,
@@ -189,76 +171,21 @@ fn key_text(key: &Value) -> Result<String, Error> {
         ValueKind::String => key.to_string(),
         ValueKind::None => "null".to_owned(),
         ValueKind::Bool => key.to_string().to_lowercase(),
-        ValueKind::Number => number(key),
+        ValueKind::Number => json_number(key),
         other => return Err(invalid(format!("tojson: a key of type {other} is not JSON"))),
     })
 }
 
-/// A number as Python prints it: integers as they are, floats by `repr`.
-fn number(value: &Value) -> String {
-    match f64::try_from(value.clone()) {
-        Ok(float) if !value.is_integer() => float_repr(float),
-        _ => value.to_string(),
-    }
-}
-
-/// Shortest digits that read back the same; an exponent below 1e-4 and from 1e16.
-fn float_repr(float: f64) -> String {
-    if !float.is_finite() {
-        return if float.is_nan() {
-            "NaN"
-        } else if float > 0.0 {
-            "Infinity"
-        } else {
-            "-Infinity"
-        }
-        .to_owned();
-    }
-    let plain = format!("{float:?}");
-    let scientific = format!("{float:e}");
-    let exponent = scientific.split_once('e').and_then(|(digits, e)| Some((digits, e.parse::<i32>().ok()?)));
-    match exponent {
-        Some((digits, e)) if float != 0.0 && !(-4..16).contains(&e) => {
-            format!("{digits}e{}{:02}", if e < 0 { '-' } else { '+' }, e.abs())
-        }
-        // Rust's `{:?}` switches to exponents at the same upper bound, and at the lower one is covered above.
-        _ => plain,
+/// JSON has no numbers that are not finite; Python writes these words.
+fn json_number(value: &Value) -> String {
+    match number(value).as_str() {
+        "nan" => "NaN".to_owned(),
+        "inf" => "Infinity".to_owned(),
+        "-inf" => "-Infinity".to_owned(),
+        finite => finite.to_owned(),
     }
 }
 
 fn invalid(message: String) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn floats_print_as_in_python() {
-        for (float, text) in [
-            (1.0, "1.0"),
-            (-0.0, "-0.0"),
-            (0.1, "0.1"),
-            (0.0001, "0.0001"),
-            (0.00001, "1e-05"),
-            (1.5e-7, "1.5e-07"),
-            (1e15, "1000000000000000.0"),
-            (1e16, "1e+16"),
-            (1.25e100, "1.25e+100"),
-            (123456.789, "123456.789"),
-            (f64::INFINITY, "Infinity"),
-        ] {
-            assert_eq!(float_repr(float), text);
-        }
-    }
-
-    #[test]
-    fn strftime_knows_the_formats_of_templates() {
-        let time: jiff::ZonedDateTime = "2024-07-26T15:04:05+00:00[UTC]".parse().unwrap();
-        assert_eq!(strftime(&time, "%d %b %Y").unwrap(), "26 Jul 2024");
-        assert_eq!(strftime(&time, "%B %d, %Y %H:%M:%S").unwrap(), "July 26, 2024 15:04:05");
-        assert_eq!(strftime(&time, "%Y-%m-%d %A").unwrap(), "2024-07-26 Friday");
-        assert!(strftime(&time, "%!").is_err());
-    }
 }
