@@ -163,14 +163,6 @@ impl Default for Limits {
 }
 
 impl Server {
-    /// Validates a section that did not come from a file.
-    ///
-    /// # Errors
-    /// The keys at fault, with what they accept.
-    pub fn check(&self) -> Result<(), String> {
-        self.validate().map_err(|report| file::plain(&report.to_string()))
-    }
-
     /// Checks what a range of one value cannot say.
     fn check_across(&self) -> Result<(), String> {
         let Limits { bodies_mb, answer_mb, unread_mb, .. } = self.limits;

@@ -29,7 +29,11 @@ pub enum RuntimeError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// The bundled model is not installed.
-    #[error("the bundled model models/{0} was not found; name a model with --model")]
+    #[error(
+        "the bundled model is not here: models/{0} is neither beside this program, nor in the current folder, nor where the program was \
+         built. Name another with -m, a folder or an id such as mlx-community/Qwen2.5-0.5B-Instruct-4bit, which is downloaded, or copy the \
+         folder models beside the program"
+    )]
     NoBundledModel(&'static str),
     /// Downloaded models have no folder.
     #[error("this user has no home folder: set HF_HUB_CACHE to a folder for downloaded models")]
@@ -77,8 +81,8 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
-    /// The configuration is at fault, not this machine or a model.
+    /// What was asked for is at fault, not this machine or a model.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::UnknownDevice(_))
+        matches!(self, Self::Config(_) | Self::UnknownDevice(_) | Self::Hub(HubError::Id { .. }))
     }
 }

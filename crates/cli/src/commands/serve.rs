@@ -1,6 +1,5 @@
 //! `serve`: the HTTP server.
 
-use crate::args::Serve;
 use crate::config::Server;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -21,15 +20,12 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The part of it that a model gets which is just being loaded: most have no file yet.
 const LOADER: Duration = Duration::from_millis(300);
 
-pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
+/// Serves as the configuration says; flags are part of it.
+pub(crate) fn run(context: &Context) -> Result<(), Failure> {
     let server = &context.config.server;
-    let host = args.host.as_deref().unwrap_or(&server.host);
-    if host.is_empty() {
-        return Err(Failure::usage("--host is empty; give an address, such as 127.0.0.1"));
-    }
-    let models = named(sources(context, &args.model))?;
+    let models = named(sources(context))?;
     let names = models.iter().map(|(name, _)| name.clone()).collect();
-    let state = AppState::new(settings(server, args, names)?);
+    let state = AppState::new(settings(server.clone(), names));
     // One thread is enough to pass tokens on, and leaves the cores to the device.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -37,8 +33,7 @@ pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("the runtime could not be started: {e}")))?;
-    let port = args.port.unwrap_or(server.port);
-    let outcome = runtime.block_on(serve(context, (host, port), state.clone(), models));
+    let outcome = runtime.block_on(serve(context, (&server.host, server.port), state.clone(), models));
     exit_after_timeout();
     // Requests first, then models: an engine that nobody uses any more removes its files.
     runtime.shutdown_timeout(LOADER);
@@ -59,12 +54,9 @@ fn exit_after_timeout() {
     });
 }
 
-fn settings(server: &Server, args: &Serve, names: Vec<String>) -> Result<Settings, Failure> {
-    let mut server = server.clone();
-    server.cors_origins.extend(args.cors_origin.iter().cloned());
-    server.check().map_err(|e| Failure::usage(format!("--cors-origin: {e}")))?;
+fn settings(server: Server, names: Vec<String>) -> Settings {
     let limits = &server.limits;
-    Ok(Settings {
+    Settings {
         wedged_after: Duration::from_secs(server.wedged_after_s),
         body_limit: server.body_limit_mb << 20,
         names,
@@ -81,7 +73,7 @@ fn settings(server: &Server, args: &Serve, names: Vec<String>) -> Result<Setting
         },
         allowed_hosts: server.allowed_hosts,
         cors_origins: server.cors_origins,
-    })
+    }
 }
 
 /// Serves until a signal; the first lets accepted requests end, the second does not.
@@ -164,7 +156,7 @@ fn announce(models: &Models, state: &AppState, address: SocketAddr) {
 
 /// Refuses what `serve` would refuse of the configuration before it loads models.
 pub(super) fn check(context: &Context) -> Result<(), Failure> {
-    named(sources(context, &[]))?;
+    named(sources(context))?;
     let host = &context.config.server.host;
     // Any free port: the configured one may be a running server's.
     std::net::TcpListener::bind((host.as_str(), 0))
@@ -172,9 +164,9 @@ pub(super) fn check(context: &Context) -> Result<(), Failure> {
         .map_err(|e| Failure::failed(format!("server.host: {host} cannot be listened on: {e}")))
 }
 
-/// The command line's models, else the configuration's, else the bundled one.
-fn sources(context: &Context, named: &[String]) -> Vec<Source> {
-    let named = if named.is_empty() { &context.config.models.serve } else { named };
+/// The configuration's models, else the bundled one.
+fn sources(context: &Context) -> Vec<Source> {
+    let named = &context.config.models.serve;
     if named.is_empty() {
         vec![Source::Bundled]
     } else {
@@ -247,13 +239,10 @@ fn load_all(models: &Arc<Models>, state: &Arc<AppState>) -> Result<oneshot::Rece
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser as _;
 
     #[test]
     fn the_configurations_defaults_are_the_servers() {
-        let command = crate::args::Cli::try_parse_from(["mlx-serving", "serve"]).unwrap().command;
-        let crate::args::Command::Serve(args) = command else { panic!("another command") };
-        let settings = settings(&Server::default(), &args, Vec::new()).unwrap();
+        let settings = settings(Server::default(), Vec::new());
         let Settings { wedged_after, body_limit, limits, .. } = Settings::default();
         assert_eq!((settings.wedged_after, settings.body_limit), (wedged_after, body_limit));
         // The system may allow fewer.

@@ -204,10 +204,8 @@ pub(super) fn plain(message: &str) -> String {
     let mut message = message.replace(".`", "`").replace(".: ", ": ").replace("validation error: ", "");
     message = message.replace(", set DuplicateKeyPolicy in Options if acceptable", " is given twice");
     message = message.replace("duplicate mapping key: ", "key ").replace("duplicate mapping key", "a key");
-    if !message.contains(" than ") {
-        return message;
-    }
-    for (key, min, max) in Schema::new().ranges() {
+    let ranges = if message.contains(" than ") { Schema::new().ranges() } else { Vec::new() };
+    for (key, min, max) in ranges {
         let range = format!("must be {min} to {max}");
         for bound in [format!("lower than {min}"), format!("greater than {max}")] {
             message = message.replace(&format!("{bound} for `{key}`"), &format!("`{key}` {range}"));
@@ -215,5 +213,16 @@ pub(super) fn plain(message: &str) -> String {
             message = message.replace(&format!("{key}: {bound}"), &format!("{key}: {range}"));
         }
     }
-    message
+    message.lines().map(key_first).collect::<Vec<_>>().join("\n")
+}
+
+/// A line of a validation's message that ends with the key, with the key before what is said of it.
+fn key_first(line: &str) -> String {
+    let moved = || {
+        let (rest, key) = line.strip_suffix('`')?.rsplit_once(" for `")?;
+        let start = if rest.starts_with("line ") { ": " } else { "^ " };
+        let (place, said) = rest.split_once(start)?;
+        Some(format!("{place}{start}`{key}`: {said}"))
+    };
+    moved().unwrap_or_else(|| line.to_owned())
 }
