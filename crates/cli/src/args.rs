@@ -1,11 +1,15 @@
 //! The command line. Every flag has an environment twin, `MLX_SERVING_<FLAG>`.
+//!
+//! The headings are those of the help pages, in the order in which their flags are declared.
 
+use crate::given::Given;
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Serves language models in MLX format over an OpenAI-compatible API.
 #[derive(Debug, Parser)]
-#[command(name = "mlx-serving", version, propagate_version = true, max_term_width = 100)]
+#[command(name = "mlx-serving", version, propagate_version = true, max_term_width = 80)]
 pub struct Cli {
     /// The command to run.
     #[command(subcommand)]
@@ -13,32 +17,64 @@ pub struct Cli {
     /// Flags of every command.
     #[command(flatten)]
     pub common: Common,
+    /// Flags that were given, and how.
+    #[arg(skip)]
+    pub given: Given,
 }
 
-/// Flags that every command takes.
+/// Flags that every command takes; [`idle`] has those that do nothing there.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// Device: auto, metal, vulkan, vulkan:N or cpu
-    #[arg(long, global = true, env = "MLX_SERVING_DEVICE", value_name = "DEVICE", help_heading = "Everywhere")]
+    /// auto, metal, vulkan, vulkan:N or cpu; `doctor` lists them [default: auto]
+    #[arg(long, global = true, env = "MLX_SERVING_DEVICE", help_heading = "Device")]
     pub device: Option<String>,
-    /// Matrix arithmetic: fast may round activations and keeps a 16-bit KV cache, exact keeps f32
-    #[arg(long, global = true, env = "MLX_SERVING_ARITHMETIC", value_enum, help_heading = "Everywhere")]
-    pub arithmetic: Option<Arithmetic>,
-    /// Threads of the CPU device [default: all cores]
-    #[arg(long, global = true, env = "MLX_SERVING_THREADS", value_name = "N", help_heading = "Everywhere")]
+    /// Threads of the CPU device; 0 for all cores [default: 0]
+    #[arg(long, global = true, env = "MLX_SERVING_THREADS", value_name = "N", help_heading = "Device")]
     pub threads: Option<usize>,
+    /// fast: rounds activations where that is faster, 16-bit KV cache; exact: f32 everywhere [default: fast]
+    #[arg(
+        long,
+        global = true,
+        env = "MLX_SERVING_ARITHMETIC",
+        value_enum,
+        value_name = "MODE",
+        hide_possible_values = true,
+        help_heading = "Device"
+    )]
+    pub arithmetic: Option<Arithmetic>,
+    /// Optimizations: none, all, or some of memory_pool,blit_queue,command_buffer_ring [default: none]
+    #[arg(long, global = true, env = "MLX_SERVING_METAL_OPTS", value_name = "LIST", help_heading = "Device")]
+    pub metal_opts: Option<String>,
     /// Configuration file [default: config/runtime.yaml if it is there]
     #[arg(long, global = true, env = "MLX_SERVING_CONFIG", value_name = "FILE", help_heading = "Everywhere")]
     pub config: Option<PathBuf>,
-    /// Optimizations: none, all, or some of memory_pool,blit_queue,command_buffer_ring
-    #[arg(long, global = true, env = "MLX_SERVING_METAL_OPTS", value_name = "LIST", help_heading = "Everywhere")]
-    pub metal_opts: Option<String>,
-    /// Format of log lines on standard error
-    #[arg(long, global = true, env = "MLX_SERVING_LOG_FORMAT", value_enum, help_heading = "Everywhere")]
-    pub log_format: Option<LogFormat>,
-    /// More log lines, one for each request among them; twice for connections and the beginnings of requests too
+    /// More log lines, one for each request among them; -vv for connections and the beginnings of requests too
     #[arg(short, long, global = true, action = clap::ArgAction::Count, env = "MLX_SERVING_VERBOSE", help_heading = "Everywhere")]
     pub verbose: u8,
+    /// Form of the log on standard error: text or json [default: text]
+    #[arg(
+        long,
+        global = true,
+        env = "MLX_SERVING_LOG_FORMAT",
+        value_enum,
+        value_name = "FORM",
+        hide_possible_values = true,
+        help_heading = "Everywhere"
+    )]
+    pub log_format: Option<LogFormat>,
+}
+
+/// Flags of [`Common`] that do nothing in a command, named by the words that call it: they are taken, and not on its help page.
+pub(crate) fn idle(words: &[&str]) -> &'static [&'static str] {
+    match words {
+        ["pull" | "list" | "rm"] | ["bench", "synth"] | ["config", "schema"] => {
+            &["device", "threads", "arithmetic", "metal_opts", "config"]
+        }
+        ["bench", "compare" | "kernels"] => &["metal_opts"],
+        // No commands, but names of several: each has its own page.
+        [] | ["bench" | "eval" | "config"] => &["device", "threads", "arithmetic", "metal_opts"],
+        _ => &[],
+    }
 }
 
 /// See [`mlx_serving_device::Arithmetic`].
@@ -63,7 +99,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Args)]
 pub struct ModelArg {
     /// A folder, or a model on the hub: ID or ID@REVISION [default: the bundled model]
-    #[arg(short, long, env = "MLX_SERVING_MODEL", value_name = "MODEL")]
+    #[arg(short, long, env = "MLX_SERVING_MODEL", value_name = "MODEL", help_heading = "Model")]
     pub model: Option<String>,
 }
 
@@ -71,8 +107,29 @@ pub struct ModelArg {
 #[derive(Debug, Clone, Args)]
 pub struct TemplateArg {
     /// Jinja file in the place of the model's own chat template
-    #[arg(long, env = "MLX_SERVING_CHAT_TEMPLATE", value_name = "FILE")]
+    #[arg(long, env = "MLX_SERVING_CHAT_TEMPLATE", value_name = "FILE", help_heading = "Model")]
     pub chat_template: Option<PathBuf>,
+}
+
+impl Command {
+    /// The flags of `serve`, which look ahead in `config check` and `config show`.
+    pub(crate) fn serve(&self) -> Option<&Serve> {
+        match self {
+            Command::Serve(serve) | Command::Config(Config::Check(serve) | Config::Show(Show { serve, .. })) => {
+                Some(serve)
+            }
+            _ => None,
+        }
+    }
+
+    /// True for a command that works without its configuration, however broken that is.
+    pub(crate) fn is_unconfigured(&self) -> bool {
+        use Command::{Bench, Config, Doctor, List, Pull, Rm};
+        matches!(
+            self,
+            Pull(_) | List(_) | Rm(_) | Doctor(_) | Config(self::Config::Schema) | Bench(self::Bench::Synth(_))
+        )
+    }
 }
 
 /// Commands.
@@ -107,23 +164,35 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Serve {
     /// A folder, or a model on the hub: ID or ID@REVISION; may be given several times [default: the bundled model]
-    #[arg(short, long, env = "MLX_SERVING_MODEL", value_name = "MODEL", value_delimiter = ',')]
+    #[arg(short, long, env = "MLX_SERVING_MODEL", value_name = "MODEL", value_delimiter = ',', help_heading = "Model")]
     pub model: Vec<String>,
     /// Name to serve the model under; further ones are answered to as well. With several models, one name for each, in order
-    #[arg(long, env = "MLX_SERVING_SERVED_MODEL_NAME", value_name = "NAME", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "MLX_SERVING_SERVED_MODEL_NAME",
+        value_name = "NAME",
+        value_delimiter = ',',
+        help_heading = "Model"
+    )]
     pub served_model_name: Vec<String>,
-    /// Address to listen on [default: 127.0.0.1]
-    #[arg(long, env = "MLX_SERVING_HOST")]
-    pub host: Option<String>,
-    /// Port to listen on; 0 takes a free one [default: 8080]
-    #[arg(long, env = "MLX_SERVING_PORT")]
-    pub port: Option<u16>,
-    /// Origin of web pages that may use the server, such as `https://app.example`, or * for all; may be given several times
-    #[arg(long, env = "MLX_SERVING_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
-    pub cors_origin: Vec<String>,
     /// The chat template; with several models it is refused.
     #[command(flatten)]
     pub template: TemplateArg,
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, env = "MLX_SERVING_HOST", help_heading = "Server")]
+    pub host: Option<String>,
+    /// Port to listen on; 0 takes a free one [default: 8080]
+    #[arg(long, env = "MLX_SERVING_PORT", help_heading = "Server")]
+    pub port: Option<u16>,
+    /// Origin of web pages that may use the server, such as `https://app.example`, or * for all; may be given several times
+    #[arg(
+        long,
+        env = "MLX_SERVING_CORS_ORIGIN",
+        value_name = "ORIGIN",
+        value_delimiter = ',',
+        help_heading = "Server"
+    )]
+    pub cors_origin: Vec<String>,
 }
 
 /// `chat`
@@ -136,10 +205,10 @@ pub struct Chat {
     #[command(flatten)]
     pub template: TemplateArg,
     /// Message that the model gets before all others
-    #[arg(long, env = "MLX_SERVING_SYSTEM")]
+    #[arg(long, env = "MLX_SERVING_SYSTEM", value_name = "TEXT", help_heading = "Conversation")]
     pub system: Option<String>,
     /// Neither offer lines of earlier conversations nor keep those of this one
-    #[arg(long, env = "MLX_SERVING_NO_HISTORY")]
+    #[arg(long, env = "MLX_SERVING_NO_HISTORY", help_heading = "Conversation")]
     pub no_history: bool,
     /// Choice of tokens.
     #[command(flatten)]
@@ -156,43 +225,54 @@ pub struct Generate {
     #[command(flatten)]
     pub template: TemplateArg,
     /// The prompt; - reads it from standard input
-    #[arg(short, long, env = "MLX_SERVING_PROMPT")]
+    #[arg(short, long, env = "MLX_SERVING_PROMPT", value_name = "TEXT", help_heading = "Prompt")]
     pub prompt: String,
     /// Give the prompt to the model as it is, without the chat template
-    #[arg(long, env = "MLX_SERVING_RAW")]
+    #[arg(long, env = "MLX_SERVING_RAW", help_heading = "Prompt")]
     pub raw: bool,
-    /// Print one JSON object at the end
-    #[arg(long, env = "MLX_SERVING_JSON")]
-    pub json: bool,
     /// Choice of tokens.
     #[command(flatten)]
     pub sampling: SamplingArgs,
+    /// Print one JSON object at the end
+    #[arg(long, env = "MLX_SERVING_JSON", help_heading = "Output")]
+    pub json: bool,
 }
 
 /// Choice of tokens; what is not given comes from the model's generation_config.json.
 #[derive(Debug, Clone, Args)]
 pub struct SamplingArgs {
     /// At most this many tokens [default: 512]
-    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", value_name = "N")]
+    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", value_name = "N", help_heading = "Answer")]
     pub max_tokens: Option<usize>,
-    /// 0 takes the most likely token
-    #[arg(long, env = "MLX_SERVING_TEMPERATURE")]
+    /// How much chance decides, up to 2; 0 takes the most likely token
+    #[arg(long, env = "MLX_SERVING_TEMPERATURE", value_name = "T", help_heading = "Answer")]
     pub temperature: Option<f32>,
     /// Keep the smallest set of tokens with this probability
-    #[arg(long, env = "MLX_SERVING_TOP_P")]
+    #[arg(long, env = "MLX_SERVING_TOP_P", value_name = "P", help_heading = "Answer")]
     pub top_p: Option<f32>,
     /// Keep the K most likely tokens
-    #[arg(long, env = "MLX_SERVING_TOP_K", value_name = "K")]
+    #[arg(long, env = "MLX_SERVING_TOP_K", value_name = "K", help_heading = "Answer")]
     pub top_k: Option<u32>,
     /// Keep tokens of at least this share of the largest probability
-    #[arg(long, env = "MLX_SERVING_MIN_P")]
+    #[arg(long, env = "MLX_SERVING_MIN_P", value_name = "P", help_heading = "Answer")]
     pub min_p: Option<f32>,
-    /// Same seed, same answer
-    #[arg(long, env = "MLX_SERVING_SEED")]
+    /// Same seed, same answer; any whole number of 64 bits [default: one is drawn]
+    #[arg(long, env = "MLX_SERVING_SEED", value_parser = seed, allow_negative_numbers = true, value_name = "N", help_heading = "Answer")]
     pub seed: Option<u64>,
     /// End at this string; may be given several times
-    #[arg(long, env = "MLX_SERVING_STOP")]
+    #[arg(long, env = "MLX_SERVING_STOP", value_name = "TEXT", help_heading = "Answer")]
     pub stop: Vec<String>,
+}
+
+/// A number of at least 1.
+fn positive() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
+/// A seed as the API takes it, or without its sign.
+fn seed(text: &str) -> Result<u64, String> {
+    let signed = text.parse().map(|seed: i64| seed as u64);
+    signed.or_else(|_| text.parse()).map_err(|_| "it takes a whole number of 64 bits".to_owned())
 }
 
 /// A model's id.
@@ -206,7 +286,7 @@ pub struct ModelId {
 #[derive(Debug, Args)]
 pub struct List {
     /// Print JSON
-    #[arg(long, env = "MLX_SERVING_JSON")]
+    #[arg(long, env = "MLX_SERVING_JSON", help_heading = "Output")]
     pub json: bool,
 }
 
@@ -230,22 +310,29 @@ pub struct Throughput {
     #[command(flatten)]
     pub model: ModelArg,
     /// Requests
-    #[arg(short = 'q', long, env = "MLX_SERVING_QUESTIONS", default_value_t = 16, value_name = "N")]
+    #[arg(
+        short = 'q',
+        long,
+        env = "MLX_SERVING_QUESTIONS",
+        default_value_t = 16, value_parser = positive(),
+        value_name = "N",
+        help_heading = "Load"
+    )]
     pub questions: usize,
     /// Tokens of each prompt
-    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_name = "P")]
+    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_parser = positive(), value_name = "P", help_heading = "Load")]
     pub prompt_tokens: usize,
     /// Tokens of each answer
-    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_name = "G")]
+    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_parser = positive(), value_name = "G", help_heading = "Load")]
     pub max_tokens: usize,
     /// Requests at a time
-    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_name = "C")]
+    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_parser = positive(), value_name = "C", help_heading = "Load")]
     pub concurrency: usize,
     /// Write the results here as JSON
-    #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE")]
+    #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
     /// Print the results as JSON
-    #[arg(long, env = "MLX_SERVING_JSON")]
+    #[arg(long, env = "MLX_SERVING_JSON", help_heading = "Output")]
     pub json: bool,
 }
 
@@ -256,34 +343,47 @@ pub struct Compare {
     #[command(flatten)]
     pub model: ModelArg,
     /// Optimizations: all, or some of memory_pool,blit_queue,command_buffer_ring
-    #[arg(long, env = "MLX_SERVING_OPTIMIZATIONS", default_value = "all", value_name = "LIST")]
+    #[arg(
+        long,
+        env = "MLX_SERVING_OPTIMIZATIONS",
+        default_value = "all",
+        value_name = "LIST",
+        help_heading = "Comparison"
+    )]
     pub optimizations: String,
     /// Repetitions of every arm; at least 5 for intervals that mean something
-    #[arg(long, env = "MLX_SERVING_REPETITIONS", default_value_t = 5, value_name = "N")]
+    #[arg(long, env = "MLX_SERVING_REPETITIONS", default_value_t = 5, value_parser = positive(), value_name = "N", help_heading = "Comparison")]
     pub repetitions: usize,
     /// Requests of a run
-    #[arg(short = 'q', long, env = "MLX_SERVING_QUESTIONS", default_value_t = 8, value_name = "N")]
+    #[arg(
+        short = 'q',
+        long,
+        env = "MLX_SERVING_QUESTIONS",
+        default_value_t = 8, value_parser = positive(),
+        value_name = "N",
+        help_heading = "Load"
+    )]
     pub questions: usize,
     /// Tokens of each prompt
-    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_name = "P")]
+    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_parser = positive(), value_name = "P", help_heading = "Load")]
     pub prompt_tokens: usize,
     /// Tokens of each answer
-    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_name = "G")]
+    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_parser = positive(), value_name = "G", help_heading = "Load")]
     pub max_tokens: usize,
     /// Requests at a time
-    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_name = "C")]
+    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_parser = positive(), value_name = "C", help_heading = "Load")]
     pub concurrency: usize,
     /// Tokens of the prompt whose cached prefix is evicted and asked for again
-    #[arg(long, env = "MLX_SERVING_PREFIX_TOKENS", default_value_t = 512, value_name = "P")]
+    #[arg(long, env = "MLX_SERVING_PREFIX_TOKENS", default_value_t = 512, value_parser = positive(), value_name = "P", help_heading = "Load")]
     pub prefix_tokens: usize,
     /// An earlier result of `bench throughput` or `bench compare` to compare the plain arm with
-    #[arg(long, env = "MLX_SERVING_BASELINE", value_name = "FILE")]
+    #[arg(long, env = "MLX_SERVING_BASELINE", value_name = "FILE", help_heading = "Comparison")]
     pub baseline: Option<PathBuf>,
     /// Write the results here as JSON, and a report beside it as HTML
-    #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE")]
+    #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
     /// Print the results as JSON
-    #[arg(long, env = "MLX_SERVING_JSON")]
+    #[arg(long, env = "MLX_SERVING_JSON", help_heading = "Output")]
     pub json: bool,
 }
 
@@ -291,27 +391,27 @@ pub struct Compare {
 #[derive(Debug, Args)]
 pub struct Kernels {
     /// qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b or tiny-…
-    #[arg(long, env = "MLX_SERVING_SHAPE", default_value = "qwen2.5-0.5b")]
+    #[arg(long, env = "MLX_SERVING_SHAPE", default_value = "qwen2.5-0.5b", help_heading = "Model")]
     pub shape: String,
     /// Bits of a weight: 2, 3, 4, 5, 6 or 8
-    #[arg(long, env = "MLX_SERVING_BITS", default_value_t = 4)]
+    #[arg(long, env = "MLX_SERVING_BITS", default_value_t = 4, help_heading = "Model")]
     pub bits: u8,
     /// Weights that share a scale: 32, 64 or 128
-    #[arg(long, env = "MLX_SERVING_GROUP_SIZE", default_value_t = 64)]
+    #[arg(long, env = "MLX_SERVING_GROUP_SIZE", default_value_t = 64, help_heading = "Model")]
     pub group_size: u16,
     /// Rows of a step: below 128 sequences that decode, from 128 on a chunk of one prompt
     #[arg(long, env = "MLX_SERVING_ROWS", default_value = "1,8,32,512", value_delimiter = ',', value_name = "LIST",
-          value_parser = clap::value_parser!(u32).range(1..=16_384))]
+          value_parser = clap::value_parser!(u32).range(1..=16_384), help_heading = "Load")]
     pub rows: Vec<u32>,
     /// Tokens of every sequence at the end of the step, at least a chunk's rows
     #[arg(long, env = "MLX_SERVING_CONTEXT", default_value = "512,4096", value_delimiter = ',', value_name = "LIST",
-          value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+          value_parser = clap::value_parser!(u32).range(1..=1_048_576), help_heading = "Load")]
     pub context: Vec<u32>,
     /// Write the results here as JSON
-    #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE")]
+    #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
     /// Print the results as JSON
-    #[arg(long, env = "MLX_SERVING_JSON")]
+    #[arg(long, env = "MLX_SERVING_JSON", help_heading = "Output")]
     pub json: bool,
 }
 
@@ -319,19 +419,19 @@ pub struct Kernels {
 #[derive(Debug, Args)]
 pub struct Synth {
     /// qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b or tiny-…
-    #[arg(long, env = "MLX_SERVING_SHAPE")]
+    #[arg(long, env = "MLX_SERVING_SHAPE", help_heading = "Model")]
     pub shape: String,
     /// Bits of a weight: 2, 3, 4, 5, 6 or 8
-    #[arg(long, env = "MLX_SERVING_BITS", default_value_t = 4)]
+    #[arg(long, env = "MLX_SERVING_BITS", default_value_t = 4, help_heading = "Model")]
     pub bits: u8,
     /// Weights that share a scale: 32, 64 or 128
-    #[arg(long, env = "MLX_SERVING_GROUP_SIZE", default_value_t = 64)]
+    #[arg(long, env = "MLX_SERVING_GROUP_SIZE", default_value_t = 64, help_heading = "Model")]
     pub group_size: u16,
     /// Seed of the random weights
-    #[arg(long, env = "MLX_SERVING_SEED", default_value_t = 0)]
+    #[arg(long, env = "MLX_SERVING_SEED", default_value_t = 0, help_heading = "Model")]
     pub seed: u64,
     /// Folder to write
-    #[arg(long, env = "MLX_SERVING_OUT", value_name = "DIR")]
+    #[arg(long, env = "MLX_SERVING_OUT", value_name = "DIR", help_heading = "Output")]
     pub out: PathBuf,
 }
 
@@ -351,10 +451,17 @@ pub struct EvalLogits {
     #[command(flatten)]
     pub model: ModelArg,
     /// Token ids, separated by commas
-    #[arg(long, env = "MLX_SERVING_TOKENS", value_delimiter = ',', required = true)]
+    #[arg(
+        long,
+        env = "MLX_SERVING_TOKENS",
+        value_delimiter = ',',
+        required = true,
+        value_name = "LIST",
+        help_heading = "Input"
+    )]
     pub tokens: Vec<u32>,
     /// The .npy file to write
-    #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE")]
+    #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE", help_heading = "Output")]
     pub output: PathBuf,
 }
 
@@ -365,31 +472,42 @@ pub struct EvalPerplexity {
     #[command(flatten)]
     pub model: ModelArg,
     /// A UTF-8 text file
-    #[arg(long, env = "MLX_SERVING_TEXT", value_name = "FILE")]
+    #[arg(long, env = "MLX_SERVING_TEXT", value_name = "FILE", help_heading = "Input")]
     pub text: PathBuf,
     /// Compare with exact arithmetic: KL divergence and agreement of the most likely token
-    #[arg(long, env = "MLX_SERVING_COMPARE_EXACT")]
+    #[arg(long, env = "MLX_SERVING_COMPARE_EXACT", help_heading = "Output")]
     pub compare_exact: bool,
     /// Print JSON
-    #[arg(long, env = "MLX_SERVING_JSON")]
+    #[arg(long, env = "MLX_SERVING_JSON", help_heading = "Output")]
     pub json: bool,
 }
 
 /// `config …`
 #[derive(Debug, Subcommand)]
 pub enum Config {
-    /// Validate it
-    Check,
-    /// Print what is in force and where each value came from
-    Show,
+    /// Validate it, with the flags that serve is to get, and say whether the models fit
+    Check(Serve),
+    /// Print what is in force and where each value came from, with the flags that serve is to get
+    Show(Show),
     /// Print its JSON Schema
     Schema,
+}
+
+/// `config show`
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Flags of `serve`.
+    #[command(flatten)]
+    pub serve: Serve,
+    /// Print JSON
+    #[arg(long, env = "MLX_SERVING_JSON", help_heading = "Output")]
+    pub json: bool,
 }
 
 /// `doctor`
 #[derive(Debug, Args)]
 pub struct Doctor {
     /// Print JSON
-    #[arg(long, env = "MLX_SERVING_JSON")]
+    #[arg(long, env = "MLX_SERVING_JSON", help_heading = "Output")]
     pub json: bool,
 }

@@ -3,17 +3,21 @@
 #![forbid(unsafe_code)]
 
 pub mod args;
+mod command_line;
 mod commands;
 mod context;
 mod descriptors;
 mod failure;
+mod given;
 mod load;
 mod origins;
 mod progress;
 mod signals;
 mod terminal;
 
+pub use command_line::parse;
 pub use failure::Failure;
+pub use given::Given;
 pub use mlx_serving_runtime::config;
 
 use args::{Bench, Cli, Command};
@@ -27,9 +31,26 @@ use tracing_subscriber::EnvFilter;
 /// # Errors
 /// A command that failed; [`Failure::code`] is the process's exit code.
 pub fn run(cli: &Cli) -> Result<(), Failure> {
-    let loaded = origins::load(&cli.common)?;
+    let loaded = origins::load(cli)?;
     start_log(&loaded.config.telemetry, &cli.command);
+    warn(cli, &loaded.config);
     commands::run(cli, loaded)
+}
+
+/// Logs what is taken and hardly meant, but for commands that report it themselves.
+fn warn(cli: &Cli, config: &config::Config) {
+    let memory = || machine::host_memory().map(|memory| memory.total);
+    let warnings = match &cli.command {
+        Command::Doctor(_) => return,
+        Command::Serve(_) => config.warnings(memory()),
+        Command::Config(_) => Vec::new(),
+        command if command.is_unconfigured() => Vec::new(),
+        // What bounds a server is not theirs.
+        _ => config.warnings(None),
+    };
+    for warning in command_line::useless(&cli.given).into_iter().chain(command_line::unknown()).chain(warnings) {
+        tracing::warn!("{warning}");
+    }
 }
 
 /// Tells the user of a failure, on standard error.

@@ -1,8 +1,6 @@
 //! The `mlx-serving` binary.
 #![forbid(unsafe_code)]
 
-use clap::Parser;
-use mlx_serving::args::Cli;
 use std::process::ExitCode;
 
 /// Gives memory back after large requests, which the system's own allocator on Linux keeps.
@@ -10,7 +8,8 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match mlx_serving::run(&Cli::parse()) {
+    let cli = mlx_serving::parse().unwrap_or_else(|error| error.exit());
+    match mlx_serving::run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             mlx_serving::report(&failure);

@@ -226,8 +226,17 @@ impl MetalOptimizations {
 
     /// The names of those that are on.
     pub fn active(&self) -> Vec<&'static str> {
+        if self.enabled { self.switched() } else { Vec::new() }
+    }
+
+    /// The names of those whose switch is on and has no effect, because the master switch is off.
+    pub fn closed(&self) -> Vec<&'static str> {
+        if self.enabled { Vec::new() } else { self.switched() }
+    }
+
+    fn switched(&self) -> Vec<&'static str> {
         let switches = [self.memory_pool.enabled, self.blit_queue.enabled, self.command_buffer_ring.enabled];
-        NAMES.into_iter().zip(switches).filter(|(_, on)| *on && self.enabled).map(|(name, _)| name).collect()
+        NAMES.into_iter().zip(switches).filter(|(_, on)| *on).map(|(name, _)| name).collect()
     }
 }
 

@@ -1,12 +1,17 @@
 //! `runtime.yaml`: what can be set, and within which ranges.
 
+mod file;
+mod schema;
+
+pub use file::{ConfigError, File};
+pub use schema::{leaves, nearest};
+
 use crate::choice::Choice;
 use garde::Validate;
 use mlx_serving_device::DeviceInfo;
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// Everything that can be configured.
@@ -35,7 +40,8 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
     /// Address to listen on.
-    #[garde(length(min = 1))]
+    #[garde(custom(names_a_host))]
+    #[schemars(length(min = 1))]
     pub host: String,
     /// Port to listen on; 0 takes a free one.
     #[garde(skip)]
@@ -74,6 +80,27 @@ impl Default for Server {
             limits: Limits::default(),
         }
     }
+}
+
+/// An address, or a name as names of hosts are written: labels of letters, digits and hyphens, of which the last is no number.
+fn names_a_host(host: &String, _: &()) -> garde::Result {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    // An IPv6 address may name its interface.
+    let address = bare.split_once('%').map_or(bare, |(address, _)| address);
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c))
+            && !label.starts_with('-')
+    };
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let is_name =
+        name.split('.').all(label) && name.rsplit('.').next().is_some_and(|last| last.parse::<u64>().is_err());
+    if address.parse::<std::net::IpAddr>().is_ok() || is_name {
+        return Ok(());
+    }
+    Err(garde::Error::new(format!(
+        "{host:?} is no address; give one such as 127.0.0.1, ::1 or localhost, the port apart"
+    )))
 }
 
 /// An origin as browsers send it: scheme and authority.
@@ -136,14 +163,6 @@ impl Default for Limits {
 }
 
 impl Server {
-    /// Validates a section that did not come from a file.
-    ///
-    /// # Errors
-    /// The keys at fault, with what they accept.
-    pub fn check(&self) -> Result<(), String> {
-        self.validate().map_err(|report| plain(report.to_string()))
-    }
-
     /// Checks what a range of one value cannot say.
     fn check_across(&self) -> Result<(), String> {
         let Limits { bodies_mb, answer_mb, unread_mb, .. } = self.limits;
@@ -312,75 +331,32 @@ pub enum LogLevel {
     Trace,
 }
 
-/// A file that is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// It is not there or cannot be read.
-    #[error("configuration {path}: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// Syntax, unknown key, wrong type or value out of range, with its place.
-    #[error("configuration {path}: {message}")]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// Line, key, value and range.
-        message: String,
-    },
-}
-
-/// Content of a configuration file.
-#[derive(Debug, Clone)]
-pub struct File {
-    /// The values that it sets, the defaults for the rest.
-    pub config: Config,
-    /// Dotted keys that it sets.
-    pub keys: Vec<String>,
-}
-
-impl File {
-    /// Reads and validates a file.
-    ///
-    /// # Errors
-    /// See [`ConfigError`].
-    pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text, path)
-    }
-
-    /// Parses and validates a file's text; errors name `path`.
-    ///
-    /// # Errors
-    /// [`ConfigError::Content`].
-    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let content = |message: String| ConfigError::Content { path: path.to_owned(), message: plain(message) };
-        // An empty document is an empty mapping.
-        let has_content = text.lines().any(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#'));
-        if !has_content {
-            return Ok(Self { config: Config::default(), keys: Vec::new() });
-        }
-        let config: Config = serde_saphyr::from_str_valid(text).map_err(|e| content(e.to_string()))?;
-        config.check_across().map_err(content)?;
-        let set: Value = serde_saphyr::from_str(text).map_err(|e| content(e.to_string()))?;
-        let mut keys = Vec::new();
-        leaves(&set, &mut |key, _| keys.push(key.to_owned()));
-        Ok(Self { config, keys })
-    }
-}
-
 impl Config {
     /// Validates what did not come from a file.
     ///
     /// # Errors
     /// The keys at fault, with what they accept.
     pub fn check(&self) -> Result<(), String> {
-        self.validate().map_err(|report| plain(report.to_string()))?;
+        self.validate().map_err(|report| file::plain(&report.to_string()))?;
         self.check_across()
+    }
+
+    /// Finds what is allowed and hardly meant, on a machine of so many bytes of memory, where that is known.
+    pub fn warnings(&self, memory: Option<u64>) -> Vec<String> {
+        let m = &self.metal_optimizations;
+        let closed = m.closed().into_iter().map(|name| {
+            format!(
+                "metal_optimizations.{name}.enabled is true, but metal_optimizations.enabled above it is false, so it is off: set both, \
+                 or give --metal-opts {name}"
+            )
+        });
+        let Limits { bodies_mb, unread_mb, .. } = self.server.limits;
+        let total = memory.map(|bytes| bytes >> 20);
+        let beyond = [("bodies_mb", bodies_mb), ("unread_mb", unread_mb)].into_iter().filter_map(|(key, mb)| {
+            let total = total.filter(|total| mb as u64 > *total)?;
+            Some(format!("server.limits.{key} is {mb}, more than this machine's memory of {total} MiB: it bounds nothing; lower it"))
+        });
+        closed.chain(beyond).collect()
     }
 
     /// Checks what a range of one value cannot say.
@@ -388,62 +364,6 @@ impl Config {
         self.server.check_across()?;
         self.metal_optimizations.check_across()
     }
-}
-
-/// A validation's or a parser's message in this file's words: ranges with both ends, and no advice for programmers.
-fn plain(message: String) -> String {
-    let mut message = message.replace(".`", "`").replace(".: ", ": ");
-    message = message.replace(", set DuplicateKeyPolicy in Options if acceptable", " is given twice");
-    message = message.replace("duplicate mapping key: ", "key ").replace("duplicate mapping key", "a key");
-    if !message.contains(" than ") {
-        return message;
-    }
-    for (key, min, max) in ranges() {
-        let range = format!("must be {min} to {max}");
-        for bound in [format!("lower than {min}"), format!("greater than {max}")] {
-            message = message.replace(&format!("{bound} for `{key}`"), &format!("`{key}` {range}"));
-            // A report without places.
-            message = message.replace(&format!("{key}: {bound}"), &format!("{key}: {range}"));
-        }
-    }
-    message
-}
-
-/// Dotted keys of numbers with their least and largest values.
-fn ranges() -> Vec<(String, i64, i64)> {
-    fn walk(root: &Value, prefix: &str, node: &Value, found: &mut Vec<(String, i64, i64)>) {
-        let node = match node["$ref"].as_str().and_then(|path| root.pointer(path.trim_start_matches('#'))) {
-            Some(referred) => referred,
-            None => node,
-        };
-        if let (Some(min), Some(max)) = (node["minimum"].as_i64(), node["maximum"].as_i64()) {
-            found.push((prefix.to_owned(), min, max));
-        }
-        for (key, node) in node["properties"].as_object().into_iter().flatten() {
-            let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-            walk(root, &key, node, found);
-        }
-    }
-    let root = schemars::schema_for!(Config).to_value();
-    let mut found = Vec::new();
-    walk(&root, "", &root, &mut found);
-    found
-}
-
-/// Calls `f` with every leaf of a JSON tree and its dotted key.
-pub fn leaves(tree: &Value, f: &mut impl FnMut(&str, &Value)) {
-    fn walk(prefix: &str, value: &Value, f: &mut impl FnMut(&str, &Value)) {
-        match value {
-            Value::Object(map) => {
-                for (key, value) in map {
-                    let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-                    walk(&key, value, f);
-                }
-            }
-            leaf => f(prefix, leaf),
-        }
-    }
-    walk("", tree, f);
 }
 
 #[cfg(test)]

@@ -50,6 +50,77 @@ fn ranges_are_named_with_both_ends() {
 }
 
 #[test]
+fn all_unknown_keys_are_named_with_the_ones_that_were_meant() {
+    let message = refused("engine:\n  treads: 1\n  foo: 2\nsever: {prot: 1}\nserver:\n  prot: 1\n  threads: 2\n");
+    let lines: Vec<&str> = message.lines().map(str::trim).collect();
+    assert_eq!(lines[0], "configuration runtime.yaml: 5 unknown keys");
+    assert_eq!(lines[1], "line 2: engine has no key `treads`; did you mean `threads`?");
+    assert!(lines[2].starts_with("line 3: engine has no key `foo`; it has device, arithmetic, "), "{message}");
+    assert_eq!(lines[3], "line 4: there is no section `sever`; did you mean `server`?");
+    assert_eq!(lines[4], "line 6: server has no key `prot`; did you mean `port`?");
+    assert_eq!(lines[5], "line 7: server has no key `threads`; did you mean `engine.threads`?");
+    assert_eq!(lines.len(), 6, "nothing is said of keys below an unknown one: {message}");
+    let message = refused("zoo: 1\n");
+    assert!(message.contains("there are server, engine, models, metal_optimizations, telemetry"), "{message}");
+}
+
+#[test]
+fn a_value_of_the_wrong_type_is_told_what_the_key_takes() {
+    for (text, told) in [
+        ("server: { port: abc }", "line 1 column 17: `server.port` takes a whole number from 0 to 65535"),
+        ("server: { port: 70000 }", "`server.port` takes a whole number from 0 to 65535"),
+        ("engine: { arithmetic: slow }", "`engine.arithmetic` takes one of fast, exact"),
+        ("engine: { max_batch_rows: x }", "`engine.max_batch_rows` takes a whole number from 16 to 8192 or null"),
+        ("models: { serve: x }", "`models.serve` takes a list, [a, b]; each is text"),
+        ("engine: [1, 2]", "`engine` takes keys of its own: device, arithmetic, "),
+        ("metal_optimizations: { enabled: maybe }", "`metal_optimizations.enabled` takes true or false"),
+        (
+            "metal_optimizations:\n  memory_pool: { warmup_buffer_sizes_mb: [1, x] }",
+            "each is a whole number from 1 to 1024",
+        ),
+    ] {
+        let message = refused(text);
+        assert!(message.contains(told), "{message}");
+        assert!(
+            message.contains("--> runtime.yaml:") && !message.contains("error") && !message.contains("invalid"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn a_host_is_an_address_or_a_name() {
+    for host in ["127.0.0.1", "::1", "[::1]", "fe80::1%eth0", "localhost", "gpu-box.lan", "my_service", "a.b."] {
+        parse(&format!("server: {{ host: '{host}' }}"), Path::new("r.yaml")).expect(host);
+    }
+    for host in ["", "no such host", "127.0.0.1:8080", "http://localhost", "300.1.2.3", "1.2.3", "*", "-x", "a..b"] {
+        let message = refused(&format!("server: {{ host: '{host}' }}"));
+        assert!(message.contains(&format!("line 1 column 17: `server.host`: {host:?} is no address; ")), "{message}");
+    }
+}
+
+#[test]
+fn a_switch_under_a_closed_master_switch_is_warned_of() {
+    let warnings = |text: &str, memory| parse(text, Path::new("r.yaml")).unwrap().config.warnings(memory);
+    let closed = warnings("metal_optimizations: { memory_pool: { enabled: true } }", None);
+    assert_eq!(closed.len(), 1, "{closed:?}");
+    assert!(closed[0].starts_with("metal_optimizations.memory_pool.enabled is true, but"), "{closed:?}");
+    assert_eq!(warnings("metal_optimizations: { enabled: true, memory_pool: { enabled: true } }", None), [""; 0]);
+    assert_eq!(warnings("", Some(1 << 40)), [""; 0]);
+}
+
+#[test]
+fn limits_beyond_the_machines_memory_are_warned_of() {
+    let text = "server: { limits: { bodies_mb: 5000, unread_mb: 5000 } }";
+    let config = parse(text, Path::new("r.yaml")).unwrap().config;
+    let told = config.warnings(Some(4096 << 20));
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].contains("bodies_mb is 5000") && told[0].contains("4096 MiB"), "{told:?}");
+    assert_eq!(config.warnings(Some(5000 << 20)), [""; 0]);
+    assert_eq!(config.warnings(None), [""; 0]);
+}
+
+#[test]
 fn a_key_that_is_given_twice_is_named() {
     let message = refused("server:\n  port: 1\n  port: 2\n");
     assert!(message.contains("key port is given twice") && message.contains("line 3"), "{message}");

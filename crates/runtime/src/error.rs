@@ -30,7 +30,11 @@ pub enum RuntimeError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// The bundled model is not installed.
-    #[error("the bundled model models/{0} was not found; name a model with --model")]
+    #[error(
+        "the bundled model is not here: models/{0} is neither beside this program, nor in the current folder, nor where the program was \
+         built. Name another with -m, a folder or an id such as mlx-community/Qwen2.5-0.5B-Instruct-4bit, which is downloaded, or copy the \
+         folder models beside the program"
+    )]
     NoBundledModel(&'static str),
     /// A path at which there is no folder.
     #[error("{}", no_folder(.0))]
@@ -81,9 +85,9 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
-    /// The configuration or a flag is at fault, not this machine or a model.
+    /// What was asked for is at fault, not this machine or a model.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::UnknownDevice(_) | Self::Template(_))
+        matches!(self, Self::Config(_) | Self::UnknownDevice(_) | Self::Template(_) | Self::Hub(HubError::Id { .. }))
     }
 }
 

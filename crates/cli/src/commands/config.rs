@@ -2,31 +2,45 @@
 
 use super::serve;
 use crate::args::Config as Action;
+use crate::command_line;
 use crate::config::Config;
 use crate::context::Context;
 use crate::failure::Failure;
+use crate::machine::host_memory;
 use crate::origins::{DEFAULT_PATH, Loaded};
 use std::io::Write;
 
 pub(crate) fn run(context: &Context, loaded: &Loaded, action: &Action) -> Result<(), Failure> {
     let text = match action {
-        // Whatever is wrong was reported when it was loaded.
-        Action::Check => {
-            let state = match &loaded.path {
-                Some(path) => format!("{}: valid\n", path.display()),
-                None => format!("{DEFAULT_PATH} is not there: the defaults are in force\n"),
-            };
-            serve::check(context)?;
-            let found = context.runtime().check_configured()?;
-            let lines =
-                found.iter().flat_map(|(name, warnings)| warnings.iter().map(move |w| format!("{name}: {w}\n")));
-            state + &lines.collect::<String>()
+        // Whatever is wrong with the file was reported when it was loaded.
+        Action::Check(args) => check(context, loaded, &args.served_model_name)?,
+        Action::Show(show) if show.json => {
+            serde_json::to_string_pretty(&loaded.json().map_err(Failure::failed)?).map_err(Failure::failed)? + "\n"
         }
-        Action::Show => loaded.show().map_err(Failure::failed)?,
+        Action::Show(_) => loaded.show().map_err(Failure::failed)?,
         Action::Schema => {
             let schema = schemars::schema_for!(Config);
             serde_json::to_string_pretty(&schema).map_err(Failure::failed)? + "\n"
         }
     };
-    std::io::stdout().write_all(text.as_bytes()).map_err(Failure::output)
+    anstream::stdout().write_all(text.as_bytes()).map_err(Failure::output)
+}
+
+/// What is to be said of a configuration with which `serve` would start.
+fn check(context: &Context, loaded: &Loaded, names: &[String]) -> Result<String, Failure> {
+    let faults: Vec<String> = command_line::faults();
+    if !faults.is_empty() {
+        return Err(Failure::usage(faults.join("\n")));
+    }
+    serve::check(context, names)?;
+    let found = context.runtime().check_configured()?;
+    let state = match &loaded.path {
+        Some(path) => format!("{}: valid", path.display()),
+        None => format!("{DEFAULT_PATH} is not there: the defaults are in force"),
+    };
+    let warnings = context.config.warnings(host_memory().map(|memory| memory.total)).into_iter();
+    let of_models =
+        found.into_iter().flat_map(|(name, warnings)| warnings.into_iter().map(move |w| format!("{name}: {w}")));
+    let lines: Vec<String> = std::iter::once(state).chain(warnings).chain(of_models).collect();
+    Ok(lines.join("\n") + "\n")
 }

@@ -4,14 +4,23 @@ use crate::args::Doctor;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::origins::Loaded;
-use crate::{device, machine};
+use crate::{command_line, device, machine};
 use mlx_serving_device::DeviceInfo;
 use mlx_serving_runtime::Source;
 use serde_json::json;
 use std::io::Write;
 
+/// Columns of the report.
+const WIDTH: usize = 80;
+/// Columns before what is said of each thing.
+const INDENT: usize = 11;
+
 pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(), Failure> {
-    let mut problems = Vec::new();
+    let mut problems: Vec<String> =
+        loaded.broken.iter().map(|error| format!("{error}\nserve and whatever else needs it stops there")).collect();
+    problems.extend(command_line::unknown());
+    problems.extend(command_line::faults());
+    problems.extend(context.config.warnings(machine::host_memory().map(|memory| memory.total)));
     let opened = device::open(&context.config.engine).map_err(|error| problems.push(error.to_string())).ok();
     let info = opened.as_ref().map(|device| device.info());
     if let Err(error) = Source::Bundled.here() {
@@ -37,7 +46,11 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
             context.config.engine.threads
         ));
     }
-    let config = loaded.path.as_ref().map_or("none: defaults".to_owned(), |p| p.display().to_string());
+    let config = match (&loaded.path, &loaded.broken) {
+        (None, _) => "none: defaults".to_owned(),
+        (Some(path), None) => path.display().to_string(),
+        (Some(path), Some(_)) => format!("{}, broken: defaults", path.display()),
+    };
     let machine = machine::describe();
     let gpus = device::gpus();
     let mut missing = Vec::new();
@@ -78,32 +91,68 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
         .map_or("memory unknown".to_owned(), |memory| format!("{:.1} GiB of memory", gib(memory.total)));
     let mut lines = vec![
         format!("{bold}mlx-serving {}{bold:#}", env!("CARGO_PKG_VERSION")),
-        format!("machine   {}, {} cores, {}", text(&machine["cpu"]), machine["cores"], memory),
-        format!("config    {config}"),
+        row(
+            &format!("{:INDENT$}", "machine"),
+            &format!("{}, {} cores, {memory}", text(&machine["cpu"]), machine["cores"]),
+        ),
+        row(&format!("{:INDENT$}", "config"), &config),
     ];
     if let Some(info) = info {
-        lines.extend([
-            format!("{green}✓{green:#} {:7} {}", info.backend, info.name),
-            format!("          {}, {} arithmetic", units(info), format!("{:?}", info.arithmetic).to_lowercase()),
-            format!("          uses {}", info.features.join(", ")),
-            format!("          memory budget {}", budget(info)),
-        ]);
+        lines.push(row(&format!("{green}✓{green:#} {:8} ", info.backend), &info.name));
+        lines.extend(
+            [
+                format!("{}, {} arithmetic", units(info), format!("{:?}", info.arithmetic).to_lowercase()),
+                format!("uses {}", info.features.join(", ")),
+                format!("memory budget {}", budget(info)),
+            ]
+            .iter()
+            .map(|text| row(&" ".repeat(INDENT), text)),
+        );
     }
     for gpu in &gpus {
         let mark = if gpu.missing.is_empty() { "-" } else { "!" };
-        lines.push(format!("{mark} {:7} {} ({})", gpu.device, gpu.name, gpu.kind));
-        lines.push(format!("          driver {}, Vulkan {}, {:.1} GiB", gpu.driver, gpu.api, gib(gpu.memory)));
-        match &gpu.missing[..] {
-            [] => lines.push(format!("          uses {}; chosen with --device {}", gpu.used.join(", "), gpu.device)),
-            missing => lines.push(format!("          cannot be used: it lacks {}", missing.join(", "))),
-        }
+        lines.push(row(&format!("{mark} {:8} ", gpu.device), &format!("{} ({})", gpu.name, gpu.kind)));
+        let state = match &gpu.missing[..] {
+            [] => format!("uses {}; chosen with --device {}", gpu.used.join(", "), gpu.device),
+            missing => format!("cannot be used: it lacks {}", missing.join(", ")),
+        };
+        let driver = format!("driver {}, Vulkan {}, {:.1} GiB", gpu.driver, gpu.api, gib(gpu.memory));
+        lines.extend([driver, state].iter().map(|text| row(&" ".repeat(INDENT), text)));
     }
-    lines.extend(missing.iter().map(|(name, why)| format!("- {name:7} {why}")));
-    lines.extend(problems.iter().map(|p| format!("{yellow}!{yellow:#} {p}")));
+    lines.extend(missing.iter().map(|(name, why)| row(&format!("- {name:8} "), why)));
+    lines.extend(problems.iter().map(|problem| format!("{yellow}!{yellow:#} {}", wrapped(problem, 2))));
     if problems.is_empty() {
         lines.push(format!("{green}✓{green:#} nothing is wrong"));
     }
     writeln!(out, "{}", lines.join("\n")).map_err(Failure::output)
+}
+
+/// A label of [`INDENT`] columns and a text.
+fn row(label: &str, text: &str) -> String {
+    format!("{label}{}", wrapped(text, INDENT))
+}
+
+/// A text whose lines begin `indent` columns from the left, the first of them where it stands. Excerpts of files, which have line breaks of
+/// their own, stay as they are.
+fn wrapped(text: &str, indent: usize) -> String {
+    let margin = format!("\n{}", " ".repeat(indent));
+    if text.contains('\n') {
+        return text.replace('\n', &margin);
+    }
+    let (mut lines, mut column) = (String::new(), indent);
+    for word in text.split_whitespace() {
+        let width = word.chars().count();
+        if column > indent && column + 1 + width > WIDTH {
+            lines += &margin;
+            column = indent;
+        } else if column > indent {
+            lines.push(' ');
+            column += 1;
+        }
+        lines += word;
+        column += width;
+    }
+    lines
 }
 
 fn gib(bytes: u64) -> f64 {

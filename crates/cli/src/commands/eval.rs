@@ -104,7 +104,43 @@ pub(crate) fn perplexity(context: &Context, args: &EvalPerplexity) -> Result<(),
         return writeln!(out, "{report}").map_err(Failure::output);
     }
     for (key, value) in report.as_object().into_iter().flatten() {
+        let value = match value.as_f64().filter(|_| !value.is_u64()) {
+            Some(number) => rounded(number),
+            None => value.to_string(),
+        };
         writeln!(out, "{key:18} {value}").map_err(Failure::output)?;
     }
     Ok(())
+}
+
+/// A number in five digits; `--json` has all.
+fn rounded(number: f64) -> String {
+    match number.abs() {
+        0.0 => "0".to_owned(),
+        size if size < 1e-3 => format!("{number:.4e}"),
+        size => {
+            let digits = (4 - size.log10().floor() as i32).clamp(0, 8) as usize;
+            format!("{number:.digits$}")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_have_five_digits() {
+        for (number, text) in [
+            (4.123456789012345, "4.1235"),
+            (4123.456789, "4123.5"),
+            (412345678.9, "412345679"),
+            (0.0123456, "0.012346"),
+            (-0.00001234567, "-1.2346e-5"),
+            (0.0, "0"),
+            (1.0, "1.0000"),
+        ] {
+            assert_eq!(rounded(number), text);
+        }
+    }
 }

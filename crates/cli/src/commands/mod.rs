@@ -22,7 +22,7 @@ use crate::origins::Loaded;
 pub(crate) fn run(cli: &Cli, loaded: Loaded) -> Result<(), Failure> {
     let context = Context::new(loaded.config.clone());
     match &cli.command {
-        Command::Serve(args) => serve::run(&context, args),
+        Command::Serve(args) => serve::run(&context, &args.served_model_name),
         Command::Chat(args) => chat::run(&context, args),
         Command::Generate(args) => generate::run(&context, args),
         Command::Pull(args) => models::pull(&context, args),

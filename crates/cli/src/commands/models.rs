@@ -8,7 +8,7 @@ use indicatif::BinaryBytes;
 use mlx_serving_hub::{CachedModel, ModelId};
 use mlx_serving_runtime::hub;
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 pub(crate) fn pull(_: &Context, args: &Argument) -> Result<(), Failure> {
     let id = ModelId::parse(&args.id).map_err(Failure::usage)?;
@@ -33,12 +33,17 @@ pub(crate) fn list(_: &Context, args: &List) -> Result<(), Failure> {
         return writeln!(anstream::stderr(), "{hint}").map_err(Failure::output);
     }
     let rows: Vec<[String; 5]> = models.iter().map(as_row).collect();
-    let header = ["MODEL", "REVISION", "SIZE", "LAST USED", "PATH"].map(str::to_owned);
+    let header = ["MODEL", "REVISION", "SIZE", "LAST USED", ""].map(str::to_owned);
     let width = |column: usize| rows.iter().chain([&header]).map(|row| row[column].len()).max().unwrap_or(0);
     let widths = [width(0), width(1), width(2), width(3)];
-    for [id, revision, size, used, path] in [&header].into_iter().chain(&rows) {
+    for [id, revision, size, used, note] in [&header].into_iter().chain(&rows) {
         let [a, b, c, d] = widths;
-        writeln!(out, "{id:a$}  {revision:b$}  {size:>c$}  {used:d$}  {path}").map_err(Failure::output)?;
+        let line = format!("{id:a$}  {revision:b$}  {size:>c$}  {used:d$}  {note}");
+        writeln!(out, "{}", line.trim_end()).map_err(Failure::output)?;
+    }
+    // Folders are longer than lines: programs get them by --json, people once.
+    if std::io::stdout().is_terminal() {
+        writeln!(out, "in {}", hub.cache().root().display()).map_err(Failure::output)?;
     }
     Ok(())
 }
@@ -61,8 +66,8 @@ fn as_row(model: &CachedModel) -> [String; 5] {
     let revision = [&[commit], &model.refs[..]].concat().join(" ");
     let size = BinaryBytes(model.size).to_string();
     let used = last_used(model).and_then(|time| Some(time.split_once('T')?.0.to_owned())).unwrap_or_default();
-    let note = if model.complete { "" } else { "  (incomplete: pull it again)" };
-    [model.id.to_string(), revision, size, used, format!("{}{note}", model.path.display())]
+    let note = if model.complete { "" } else { "incomplete: pull it again" };
+    [model.id.to_string(), revision, size, used, note.to_owned()]
 }
 
 /// Time of the last use, in RFC 3339 and UTC.

@@ -1,6 +1,5 @@
 //! `serve`: the HTTP server.
 
-use crate::args::Serve;
 use crate::config::Server;
 use crate::context::Context;
 use crate::failure::Failure;
@@ -9,7 +8,7 @@ use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_runtime::{Generate, OpenOptions, Runtime, RuntimeError, Source};
 use mlx_serving_server::{AppState, Limits, Settings};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -22,16 +21,13 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The part of it that a model gets which is just being loaded: most have no file yet.
 const LOADER: Duration = Duration::from_millis(300);
 
-pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
+/// Serves as the configuration says, of which flags are part, under names that flags alone give.
+pub(crate) fn run(context: &Context, names: &[String]) -> Result<(), Failure> {
     let server = &context.config.server;
-    let host = bare(args.host.as_deref().unwrap_or(&server.host));
-    if host.is_empty() {
-        return Err(Failure::usage("--host is empty; give an address, such as 127.0.0.1"));
-    }
-    let (models, aliases) = renamed(named(sources(context, &args.model))?, &args.served_model_name)?;
-    let template = template(context, args.template.chat_template.as_deref(), &models)?;
+    let (models, aliases) = renamed(named(sources(context))?, names)?;
+    let template = template(context, &models)?;
     let names = models.iter().map(|(name, _)| name.clone()).collect();
-    let state = AppState::new(settings(server, args, names)?);
+    let state = AppState::new(settings(server.clone(), names));
     if let [(name, _)] = &models[..] {
         aliases.into_iter().for_each(|alias| state.registry().alias(name, alias));
     }
@@ -42,13 +38,9 @@ pub(crate) fn run(context: &Context, args: &Serve) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("the runtime could not be started: {e}")))?;
-    let port = args.port.unwrap_or(server.port);
-    let outcome = runtime.block_on(serve(
-        context,
-        (host, port),
-        state.clone(),
-        Models { runtime: context.runtime(), named: models, template },
-    ));
+    let address = (bare(&server.host), server.port);
+    let models = Models { runtime: context.runtime(), named: models, template };
+    let outcome = runtime.block_on(serve(context, address, state.clone(), models));
     exit_after_timeout();
     // Requests first, then models: an engine that nobody uses any more removes its files.
     runtime.shutdown_timeout(LOADER);
@@ -74,12 +66,9 @@ fn exit_after_timeout() {
     });
 }
 
-fn settings(server: &Server, args: &Serve, names: Vec<String>) -> Result<Settings, Failure> {
-    let mut server = server.clone();
-    server.cors_origins.extend(args.cors_origin.iter().cloned());
-    server.check().map_err(|e| Failure::usage(format!("--cors-origin: {e}")))?;
+fn settings(server: Server, names: Vec<String>) -> Settings {
     let limits = &server.limits;
-    Ok(Settings {
+    Settings {
         wedged_after: Duration::from_secs(server.wedged_after_s),
         body_limit: server.body_limit_mb << 20,
         names,
@@ -96,7 +85,7 @@ fn settings(server: &Server, args: &Serve, names: Vec<String>) -> Result<Setting
         },
         allowed_hosts: server.allowed_hosts,
         cors_origins: server.cors_origins,
-    })
+    }
 }
 
 /// Serves until a signal; the first lets accepted requests end, the second does not.
@@ -189,8 +178,9 @@ fn announce(models: &Models, state: &AppState, address: SocketAddr) {
 }
 
 /// Refuses what `serve` would refuse of the configuration before it loads models.
-pub(super) fn check(context: &Context) -> Result<(), Failure> {
-    template(context, None, &named(sources(context, &[]))?)?;
+pub(super) fn check(context: &Context, names: &[String]) -> Result<(), Failure> {
+    let (models, _) = renamed(named(sources(context))?, names)?;
+    template(context, &models)?;
     let host = bare(&context.config.server.host);
     // Any free port: the configured one may be a running server's.
     std::net::TcpListener::bind((host, 0))
@@ -198,9 +188,9 @@ pub(super) fn check(context: &Context) -> Result<(), Failure> {
         .map_err(|e| Failure::failed(format!("server.host: {host} cannot be listened on: {e}")))
 }
 
-/// The command line's models, else the configuration's, else the bundled one.
-fn sources(context: &Context, named: &[String]) -> Vec<Source> {
-    let named = if named.is_empty() { &context.config.models.serve } else { named };
+/// The configuration's models, else the bundled one.
+fn sources(context: &Context) -> Vec<Source> {
+    let named = &context.config.models.serve;
     if named.is_empty() {
         vec![Source::Bundled]
     } else {
@@ -242,10 +232,9 @@ fn renamed(mut models: Vec<Named>, names: &[String]) -> Result<(Vec<Named>, Vec<
     Ok((models, aliases))
 }
 
-/// The chat template that the command line names, else the configuration's. One template fits one model.
-fn template(context: &Context, given: Option<&Path>, models: &[Named]) -> Result<Option<PathBuf>, Failure> {
-    let template = given.or(context.config.models.chat_template.as_deref());
-    match template {
+/// The chat template that the configuration names. One template fits one model.
+fn template(context: &Context, models: &[Named]) -> Result<Option<PathBuf>, Failure> {
+    match &context.config.models.chat_template {
         Some(file) if models.len() > 1 => Err(Failure::usage(format!(
             "chat template {} (--chat-template, models.chat_template) is for one model, and {} are named: serve them by processes of their own",
             file.display(),
@@ -255,7 +244,7 @@ fn template(context: &Context, given: Option<&Path>, models: &[Named]) -> Result
             "chat template {} (--chat-template, models.chat_template) is no file",
             file.display()
         ))),
-        template => Ok(template.map(Path::to_owned)),
+        template => Ok(template.clone()),
     }
 }
 
@@ -311,13 +300,10 @@ fn load_all(models: &Arc<Models>, state: &Arc<AppState>) -> Result<oneshot::Rece
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser as _;
 
     #[test]
     fn the_configurations_defaults_are_the_servers() {
-        let command = crate::args::Cli::try_parse_from(["mlx-serving", "serve"]).unwrap().command;
-        let crate::args::Command::Serve(args) = command else { panic!("another command") };
-        let settings = settings(&Server::default(), &args, Vec::new()).unwrap();
+        let settings = settings(Server::default(), Vec::new());
         let Settings { wedged_after, body_limit, limits, .. } = Settings::default();
         assert_eq!((settings.wedged_after, settings.body_limit), (wedged_after, body_limit));
         // The system may allow fewer.

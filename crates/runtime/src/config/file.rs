@@ -1,0 +1,228 @@
+//! A configuration file: its values, the keys that it sets, and what is wrong with it, in sentences with their places.
+
+use super::Config;
+use super::schema::Schema;
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{Error, Spanned};
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A file that is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It is not there or cannot be read.
+    #[error("configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Syntax, unknown keys, wrong type or values out of range, with their places.
+    #[error("configuration {path}: {message}")]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Line, key, value and range.
+        message: String,
+    },
+}
+
+/// Content of a configuration file.
+#[derive(Debug, Clone)]
+pub struct File {
+    /// The values that it sets, the defaults for the rest.
+    pub config: Config,
+    /// Dotted keys that it sets.
+    pub keys: Vec<String>,
+}
+
+impl File {
+    /// Reads and validates a file.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text, path)
+    }
+
+    /// Parses and validates a file's text; errors name `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError::Content`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let content = |message: String| ConfigError::Content { path: path.to_owned(), message };
+        // An empty document is an empty mapping.
+        let has_content = text.lines().any(|l| !l.trim().is_empty() && !l.trim_start().starts_with('#'));
+        if !has_content {
+            return Ok(Self { config: Config::default(), keys: Vec::new() });
+        }
+        let schema = Schema::new();
+        let tree: Node = serde_saphyr::from_str(text).map_err(|e| content(shown(&e, path, None)))?;
+        let mut keys = Vec::new();
+        tree.keys("", &mut keys);
+        let unknown: Vec<String> =
+            keys.iter().filter_map(|key| schema.unknown(&key.path).map(|why| key.at(&why))).collect();
+        match &unknown[..] {
+            [] => {}
+            [one] => return Err(content(one.clone())),
+            several => return Err(content(format!("{} unknown keys\n  {}", several.len(), several.join("\n  ")))),
+        }
+        let config: Config = serde_saphyr::from_str_valid(text).map_err(|e| {
+            let wanted = holder(&keys, &e).and_then(|key| schema.wanted(&key.path));
+            content(shown(&e, path, wanted))
+        })?;
+        config.check_across().map_err(content)?;
+        let keys = keys.into_iter().filter(|key| key.leaf).map(|key| key.path).collect();
+        Ok(Self { config, keys })
+    }
+}
+
+/// A key of the file.
+struct Key {
+    /// Dotted, from the root.
+    path: String,
+    line: u64,
+    /// Line and column of its value.
+    value: (u64, u64),
+    /// It has a value and no keys below.
+    leaf: bool,
+}
+
+impl Key {
+    /// A message about it.
+    fn at(&self, message: &str) -> String {
+        format!("line {}: {message}", self.line)
+    }
+}
+
+/// A value, of which only the keys matter here.
+enum Node {
+    Section(Vec<(Spanned<String>, Spanned<Node>)>),
+    Value,
+}
+
+impl Node {
+    /// All keys below, those of a section after its own.
+    fn keys(&self, prefix: &str, found: &mut Vec<Key>) {
+        let Node::Section(entries) = self else { return };
+        for (name, node) in entries {
+            let dot = if prefix.is_empty() { "" } else { "." };
+            let path = format!("{prefix}{dot}{}", name.value);
+            let place = node.referenced;
+            found.push(Key {
+                path: path.clone(),
+                line: name.referenced.line(),
+                value: (place.line(), place.column()),
+                leaf: matches!(node.value, Node::Value),
+            });
+            node.value.keys(&path, found);
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Keys)
+    }
+}
+
+/// Reads a [`Node`].
+struct Keys;
+
+impl<'de> Visitor<'de> for Keys {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Node::Section(entries))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Node, A::Error> {
+        while list.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Node::Value)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
+        Ok(Node::Value)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
+        Ok(Node::Value)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
+        Ok(Node::Value)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
+        Ok(Node::Value)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Node, E> {
+        Ok(Node::Value)
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Value)
+    }
+
+    fn visit_none<E>(self) -> Result<Node, E> {
+        Ok(Node::Value)
+    }
+}
+
+/// The key in whose value an error is: the last one whose value begins before it.
+fn holder<'a>(keys: &'a [Key], error: &Error) -> Option<&'a Key> {
+    let place = error.location()?;
+    keys.iter().filter(|key| key.value <= (place.line(), place.column())).max_by_key(|key| key.value)
+}
+
+/// An error with the file's name at the lines that it quotes; of a value of the wrong type, what is `wanted` in its place.
+fn shown(error: &Error, path: &Path, wanted: Option<String>) -> String {
+    let text = error.to_string().replace("<input>", &path.display().to_string()).replace("\nerror: ", "\n");
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let fault = text.lines().next().and_then(|line| line.split_once(": ")).map(|(_, fault)| fault.to_owned());
+    match (wanted, fault) {
+        (Some(wanted), Some(fault)) if !fault.starts_with("validation error") => text.replace(&fault, &wanted),
+        _ => plain(text),
+    }
+}
+
+/// A validation's or a parser's message in this file's words: ranges with both ends, and no advice for programmers.
+pub(super) fn plain(message: &str) -> String {
+    let mut message = message.replace(".`", "`").replace(".: ", ": ").replace("validation error: ", "");
+    message = message.replace(", set DuplicateKeyPolicy in Options if acceptable", " is given twice");
+    message = message.replace("duplicate mapping key: ", "key ").replace("duplicate mapping key", "a key");
+    let ranges = if message.contains(" than ") { Schema::new().ranges() } else { Vec::new() };
+    for (key, min, max) in ranges {
+        let range = format!("must be {min} to {max}");
+        for bound in [format!("lower than {min}"), format!("greater than {max}")] {
+            message = message.replace(&format!("{bound} for `{key}`"), &format!("`{key}` {range}"));
+            // A report without places.
+            message = message.replace(&format!("{key}: {bound}"), &format!("{key}: {range}"));
+        }
+    }
+    message.lines().map(key_first).collect::<Vec<_>>().join("\n")
+}
+
+/// A line of a validation's message that ends with the key, with the key before what is said of it.
+fn key_first(line: &str) -> String {
+    let moved = || {
+        let (rest, key) = line.strip_suffix('`')?.rsplit_once(" for `")?;
+        let start = if rest.starts_with("line ") { ": " } else { "^ " };
+        let (place, said) = rest.split_once(start)?;
+        Some(format!("{place}{start}`{key}`: {said}"))
+    };
+    moved().unwrap_or_else(|| line.to_owned())
+}

@@ -1,0 +1,128 @@
+//! The configuration's JSON Schema, asked by dotted keys.
+
+use super::Config;
+use serde_json::Value;
+
+/// Least likeness of two names of which one may be meant for the other, of 1 for equal ones.
+const LIKE: f64 = 0.8;
+
+/// The schema.
+pub(super) struct Schema {
+    root: Value,
+}
+
+impl Schema {
+    pub(super) fn new() -> Self {
+        Self { root: schemars::schema_for!(Config).to_value() }
+    }
+
+    /// Says what is wrong with a key whose section is known, if it is not; `None` too for a key below an unknown one.
+    pub(super) fn unknown(&self, key: &str) -> Option<String> {
+        let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+        let known = names(self.at(section)?);
+        if known.contains(&name) || known.is_empty() {
+            return None;
+        }
+        let (has, there) = match section {
+            "" => (format!("there is no section `{name}`"), "there are"),
+            _ => (format!("{section} has no key `{name}`"), "it has"),
+        };
+        let elsewhere =
+            || self.all().into_iter().find(|(path, _)| path.rsplit('.').next() == Some(name)).map(|(path, _)| path);
+        Some(match nearest(name, known.iter().copied()).map(str::to_owned).or_else(elsewhere) {
+            Some(meant) => format!("{has}; did you mean `{meant}`?"),
+            None => format!("{has}; {there} {}", known.join(", ")),
+        })
+    }
+
+    /// Says what values a key takes.
+    pub(super) fn wanted(&self, key: &str) -> Option<String> {
+        Some(format!("`{key}` takes {}", self.kind(self.at(key)?)))
+    }
+
+    /// Dotted keys of numbers with their least and largest values.
+    pub(super) fn ranges(&self) -> Vec<(String, i64, i64)> {
+        let all = self.all().into_iter();
+        all.filter_map(|(key, node)| Some((key, node["minimum"].as_i64()?, node["maximum"].as_i64()?))).collect()
+    }
+
+    /// What stands in a reference's place.
+    fn resolve<'a>(&'a self, node: &'a Value) -> &'a Value {
+        let referred = node["$ref"].as_str().and_then(|path| self.root.pointer(path.trim_start_matches('#')));
+        referred.unwrap_or(node)
+    }
+
+    /// The schema of a key; of the whole for the empty one.
+    fn at(&self, key: &str) -> Option<&Value> {
+        let names = key.split('.').filter(|name| !name.is_empty());
+        names.into_iter().try_fold(&self.root, |node, name| node["properties"].get(name).map(|node| self.resolve(node)))
+    }
+
+    /// Every key with its schema.
+    fn all(&self) -> Vec<(String, &Value)> {
+        fn walk<'a>(schema: &'a Schema, prefix: &str, node: &'a Value, found: &mut Vec<(String, &'a Value)>) {
+            for (name, node) in node["properties"].as_object().into_iter().flatten() {
+                let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+                let node = schema.resolve(node);
+                found.push((key.clone(), node));
+                walk(schema, &key, node, found);
+            }
+        }
+        let mut found = Vec::new();
+        walk(self, "", &self.root, &mut found);
+        found
+    }
+
+    /// Values that a schema allows, in words.
+    fn kind(&self, node: &Value) -> String {
+        let mut types: Vec<&str> = match &node["type"] {
+            Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
+            one => one.as_str().into_iter().collect(),
+        };
+        let or_null = if types.contains(&"null") { " or null" } else { "" };
+        types.retain(|kind| *kind != "null");
+        let words = match types.first() {
+            Some(&"object") => format!("keys of its own: {}", names(node).join(", ")),
+            Some(&"array") => format!("a list, [a, b]; each is {}", self.kind(self.resolve(&node["items"]))),
+            Some(&"boolean") => "true or false".to_owned(),
+            Some(&"string") => "text".to_owned(),
+            Some(_) => match (&node["minimum"], &node["maximum"]) {
+                (Value::Null, _) | (_, Value::Null) => "a whole number".to_owned(),
+                (min, max) => format!("a whole number from {min} to {max}"),
+            },
+            None => {
+                let choices = node["oneOf"].as_array().into_iter().flatten();
+                let choices: Vec<&str> = choices.filter_map(|choice| choice["const"].as_str()).collect();
+                format!("one of {}", choices.join(", "))
+            }
+        };
+        words + or_null
+    }
+}
+
+/// The name that is most like a misspelled one, if any is like it.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let like = known.into_iter().map(|other| (strsim::jaro_winkler(name, other), other));
+    like.filter(|(likeness, _)| *likeness >= LIKE).max_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, other)| other)
+}
+
+/// Calls `f` with every leaf of a JSON tree and its dotted key.
+pub fn leaves(tree: &Value, f: &mut impl FnMut(&str, &Value)) {
+    fn walk(prefix: &str, value: &Value, f: &mut impl FnMut(&str, &Value)) {
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                    walk(&key, value, f);
+                }
+            }
+            leaf => f(prefix, leaf),
+        }
+    }
+    walk("", tree, f);
+}
+
+/// Names of the keys of a section.
+fn names(section: &Value) -> Vec<&str> {
+    section["properties"].as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect()
+}
