@@ -116,7 +116,8 @@ impl Terminal {
         }
     }
 
-    fn prompts(&self) -> usize {
+    /// Prompts on the screen.
+    pub fn prompts(&self) -> usize {
         self.text().lines().filter(|line| line.starts_with('›')).count()
     }
 }
