@@ -137,6 +137,7 @@ fn join(state: &mut State, value: &Value, options: Arguments) -> Result<String, 
     let mut joined = String::new();
     for (i, item) in value.try_iter()?.enumerate() {
         let item = str(state, &item)?;
+        state.consume_fuel(1)?;
         afford(state, joined.len() + between.len() + item.len())?;
         if i > 0 {
             joined.push_str(&between);

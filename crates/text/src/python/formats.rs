@@ -2,7 +2,6 @@
 
 use super::arguments::{afford, invalid};
 use super::text::str;
-use crate::bounds::BYTES_PER_FUEL;
 use minijinja::formatting::{FormatStyle, format};
 use minijinja::value::Kwargs;
 use minijinja::{Error, State, Value};
@@ -30,7 +29,6 @@ fn formatted(state: &State, style: FormatStyle, text: &str, values: Vec<Value>) 
             return Ok(value);
         }
         let text = str(state, &value)?;
-        state.consume_fuel((text.len() / BYTES_PER_FUEL) as u64)?;
         longest = longest.max(text.len());
         Ok(if keep { value } else { Value::from(text) })
     };
@@ -48,7 +46,7 @@ fn formatted(state: &State, style: FormatStyle, text: &str, values: Vec<Value>) 
     }
     let fields = text.matches(['%', '{']).count();
     afford(state, text.len().saturating_add(widths(text)?).saturating_add(fields.saturating_mul(longest.max(64))))?;
-    state.consume_fuel(fields as u64)?;
+    state.consume_fuel((fields + ready.len()) as u64)?;
     format(style, text, &ready).map(Value::from)
 }
 

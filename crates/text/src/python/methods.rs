@@ -3,12 +3,16 @@
 use super::arguments::{afford, bind, integer, invalid, text};
 use super::formats::braces;
 use super::text::is_space;
-use crate::bounds;
+use crate::bounds::{self, BYTES_PER_FUEL};
 use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Error, State, Value};
+use std::collections::HashSet;
 
 /// Calls a method that minijinja itself does not have.
 pub(super) fn call(state: &mut State, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
+    // The text itself is paid for by minijinja.
+    let bytes: usize = arguments.iter().filter_map(Value::as_str).map(str::len).sum();
+    state.consume_fuel((bytes / BYTES_PER_FUEL) as u64)?;
     let done = match (value.as_str(), value.kind()) {
         (Some(text), _) => of_text(state, text, method, arguments)?,
         (None, ValueKind::Seq) => of_list(state, value, method, arguments)?,
@@ -110,6 +114,7 @@ fn of_text(state: &State, this: &str, method: &str, arguments: &[Value]) -> Resu
                 return Ok(Some(fits(&affix)?.into()));
             }
             for affix in affix.try_iter()? {
+                state.consume_fuel(1)?;
                 if fits(&affix)? {
                     return Ok(Some(true.into()));
                 }
@@ -120,7 +125,8 @@ fn of_text(state: &State, this: &str, method: &str, arguments: &[Value]) -> Resu
             let [chars] = bind(method, ["chars"], arguments)?;
             let chars = chars.filter(|chars| !chars.is_none());
             let chars = chars.as_ref().map(|chars| text(method, Some(chars))).transpose()?;
-            strip(this, method, |c| chars.map_or_else(|| is_space(c), |chars| chars.contains(c))).into()
+            let chars: Option<HashSet<char>> = chars.map(|chars| chars.chars().collect());
+            strip(this, method, |c| chars.as_ref().map_or_else(|| is_space(c), |chars| chars.contains(&c))).into()
         }
         "removeprefix" | "removesuffix" => {
             let [affix] = bind(method, ["affix"], arguments)?;
@@ -176,6 +182,7 @@ fn of_text(state: &State, this: &str, method: &str, arguments: &[Value]) -> Resu
             let mut joined = String::new();
             for (i, item) in items.unwrap_or_default().try_iter()?.enumerate() {
                 let item = text(method, Some(&item))?;
+                state.consume_fuel(1)?;
                 afford(state, joined.len() + this.len() + item.len())?;
                 if i > 0 {
                     joined.push_str(this);

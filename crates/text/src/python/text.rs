@@ -6,6 +6,9 @@ use minijinja::value::{ObjectRepr, ValueKind};
 use minijinja::{AutoEscape, Error, ErrorKind, Output, State, Value};
 use std::fmt::{self, Write};
 
+/// Bytes of a written container that cost one unit of fuel, as in minijinja: walking it takes longer than copying.
+const WRITTEN_PER_FUEL: usize = 4;
+
 /// Writes what `{{ value }}` prints.
 pub(super) fn write(out: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
     if *state.auto_escape() != AutoEscape::None {
@@ -26,6 +29,7 @@ pub(super) fn str(state: &State, value: &Value) -> Result<String, Error> {
         (None, ValueKind::Seq | ValueKind::Iterable | ValueKind::Map) => {
             let mut writer = Writer { state, out: String::new() };
             writer.repr(value)?;
+            state.consume_fuel((writer.out.len() / WRITTEN_PER_FUEL) as u64)?;
             Ok(writer.out)
         }
         _ => Ok(value.to_string()),
