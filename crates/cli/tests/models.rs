@@ -54,6 +54,7 @@ fn a_model_is_pulled_listed_run_and_removed() {
     assert!(models[0]["size"].as_u64().unwrap() > 1_000_000 && models[0]["last_used"].is_string(), "{models}");
     let table = stdout(run(&["list"], false));
     assert!(table.lines().count() == 2 && table.contains(ID), "{table}");
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
 
     // The snapshot is symbolic links; offline, nothing is asked.
     let args = ["generate", "--model", ID, "--prompt", "What Is Ownership?", "--temperature", "0", "--max-tokens", "4"];
