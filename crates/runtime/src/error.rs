@@ -87,7 +87,14 @@ pub enum RuntimeError {
 impl RuntimeError {
     /// What was asked for is at fault, not this machine or a model.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Config(_) | Self::UnknownDevice(_) | Self::Template(_) | Self::Hub(HubError::Id { .. }))
+        matches!(
+            self,
+            Self::Config(_)
+                | Self::UnknownDevice(_)
+                | Self::Template(_)
+                | Self::NoFolder(_)
+                | Self::Hub(HubError::Id { .. })
+        )
     }
 }
 
