@@ -83,6 +83,8 @@ impl Bar {
         if self.is_hidden() {
             tracing::info!("{text}");
         } else {
+            let width = terminal_size::terminal_size_of(std::io::stderr()).map_or(80, |(width, _)| width.0.into());
+            let text = textwrap::fill(text, width);
             // If standard error is closed, nobody wants to know.
             let _ = self.0.suspend(|| writeln!(anstream::stderr(), "{text}"));
         }
