@@ -118,7 +118,9 @@ fn sampling(defaults: &Sampling, args: &SamplingArgs) -> Sampling {
 /// A refusal by the engine: of a flag's value, or of the prompt, which is no flag.
 fn refused(error: EngineError) -> Failure {
     match error {
-        EngineError::Invalid { param, message } if param != "prompt" => {
+        EngineError::Invalid { param, message } | EngineError::ContextLength { param, message }
+            if param != "prompt" =>
+        {
             Failure::usage(format!("--{}: {message}", param.replace('_', "-")))
         }
         error => Failure::failed(error),
