@@ -1,6 +1,7 @@
 //! `bench compare`: each optimization alone, then all together, each run between two plain runs.
 
 mod arm;
+mod figure;
 mod finding;
 mod headline;
 mod number;
@@ -18,7 +19,8 @@ use crate::failure::Failure;
 use crate::progress::Bar;
 use crate::{load, machine};
 use arm::{Arm, BLIT, Questions, Run};
-use finding::{Figure, Finding, Sandwich, findings, noise};
+use figure::Figure;
+use finding::{Finding, Sandwich, findings, noise};
 use indicatif::HumanDuration;
 use serde::Serialize;
 use serde_json::{Value, json};

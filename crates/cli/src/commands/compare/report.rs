@@ -1,11 +1,13 @@
 //! The result as one HTML page that needs nothing else: the outcome, the findings, every run, and how it was measured.
 
-use super::finding::{Figure, Finding, Outcome, READING, noise};
+use super::figure::Figure;
+use super::finding::{Finding, Outcome, READING, noise};
 use super::headline::headline;
 use super::number::{signed, value};
 use super::plot::{Axis, Row, plot};
 use super::statistics::Median;
 use super::{Comparison, VERSION};
+use indicatif::BinaryBytes;
 use serde_json::Value;
 use std::fmt::{Error, Write};
 
@@ -153,7 +155,9 @@ fn medians(c: &Comparison, page: &mut String) -> Result<(), Error> {
 fn method(c: &Comparison, page: &mut String) -> Result<(), Error> {
     let (q, machine) = (&c.questions, crate::machine::describe());
     let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    let memory = crate::machine::host_memory().map(|memory| BinaryBytes(memory.total).to_string());
     let machine = ["cpu", "cores", "memory", "os", "arch"].map(|key| match (key, &machine[key]) {
+        ("memory", _) => memory.clone().unwrap_or_default(),
         (_, Value::Null) => String::new(),
         ("cores", cores) => format!("{cores} cores"),
         (_, v) => text(v),

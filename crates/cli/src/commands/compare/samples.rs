@@ -1,7 +1,8 @@
 //! Results for tests: one as machines give them, and one with all that is rare.
 
 use super::arm::{Arm, Questions, Run};
-use super::finding::{Figure, Finding, Pair, Sandwich, findings, target};
+use super::figure::Figure;
+use super::finding::{Finding, Pair, Sandwich, findings, target};
 use super::{Comparison, Origin, summary};
 use crate::commands::workload::{Load, Measured, Percentiles};
 use mlx_serving_metal_layer::{DeviceStats, LayerStats, Switched};

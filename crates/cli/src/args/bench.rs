@@ -1,0 +1,150 @@
+//! `bench …`
+
+use super::{ModelArg, positive};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// `bench …`
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// Speed under a fixed load
+    Throughput(Throughput),
+    /// A/B/A of each optimization and of all together, on this machine
+    Compare(Compare),
+    /// Speed of every kernel of a known shape, against the device's own copy bandwidth
+    Kernels(Kernels),
+    /// Write a random checkpoint of a known shape
+    Synth(Synth),
+}
+
+/// `bench throughput`
+#[derive(Debug, Clone, Args)]
+pub struct Throughput {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArg,
+    /// Requests
+    #[arg(
+        short = 'q',
+        long,
+        env = "MLX_SERVING_QUESTIONS",
+        default_value_t = 16, value_parser = positive(),
+        value_name = "N",
+        help_heading = "Load"
+    )]
+    pub questions: usize,
+    /// Tokens of each prompt
+    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_parser = positive(), value_name = "P", help_heading = "Load")]
+    pub prompt_tokens: usize,
+    /// Tokens of each answer
+    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_parser = positive(), value_name = "G", help_heading = "Load")]
+    pub max_tokens: usize,
+    /// Requests at a time
+    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_parser = positive(), value_name = "C", help_heading = "Load")]
+    pub concurrency: usize,
+    /// Write the results here as JSON
+    #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// Print the results as JSON
+    #[arg(long, env = "MLX_SERVING_JSON", help_heading = "Output")]
+    pub json: bool,
+}
+
+/// `bench compare`
+#[derive(Debug, Clone, Args)]
+pub struct Compare {
+    /// The model.
+    #[command(flatten)]
+    pub model: ModelArg,
+    /// Optimizations: all, or some of memory_pool,blit_queue,command_buffer_ring
+    #[arg(
+        long,
+        env = "MLX_SERVING_OPTIMIZATIONS",
+        default_value = "all",
+        value_name = "LIST",
+        help_heading = "Comparison"
+    )]
+    pub optimizations: String,
+    /// Repetitions of every arm; at least 5 for intervals that mean something
+    #[arg(long, env = "MLX_SERVING_REPETITIONS", default_value_t = 5, value_parser = positive(), value_name = "N", help_heading = "Comparison")]
+    pub repetitions: usize,
+    /// Requests of a run
+    #[arg(
+        short = 'q',
+        long,
+        env = "MLX_SERVING_QUESTIONS",
+        default_value_t = 8, value_parser = positive(),
+        value_name = "N",
+        help_heading = "Load"
+    )]
+    pub questions: usize,
+    /// Tokens of each prompt
+    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_parser = positive(), value_name = "P", help_heading = "Load")]
+    pub prompt_tokens: usize,
+    /// Tokens of each answer
+    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_parser = positive(), value_name = "G", help_heading = "Load")]
+    pub max_tokens: usize,
+    /// Requests at a time
+    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_parser = positive(), value_name = "C", help_heading = "Load")]
+    pub concurrency: usize,
+    /// Tokens of the prompt whose cached prefix is evicted and asked for again
+    #[arg(long, env = "MLX_SERVING_PREFIX_TOKENS", default_value_t = 512, value_parser = positive(), value_name = "P", help_heading = "Load")]
+    pub prefix_tokens: usize,
+    /// An earlier result of `bench throughput` or `bench compare` to compare the plain arm with
+    #[arg(long, env = "MLX_SERVING_BASELINE", value_name = "FILE", help_heading = "Comparison")]
+    pub baseline: Option<PathBuf>,
+    /// Write the results here as JSON, and a report beside it as HTML
+    #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// Print the results as JSON
+    #[arg(long, env = "MLX_SERVING_JSON", help_heading = "Output")]
+    pub json: bool,
+}
+
+/// `bench kernels`
+#[derive(Debug, Args)]
+pub struct Kernels {
+    /// qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b or tiny-…
+    #[arg(long, env = "MLX_SERVING_SHAPE", default_value = "qwen2.5-0.5b", help_heading = "Model")]
+    pub shape: String,
+    /// Bits of a weight: 2, 3, 4, 5, 6 or 8
+    #[arg(long, env = "MLX_SERVING_BITS", default_value_t = 4, help_heading = "Model")]
+    pub bits: u8,
+    /// Weights that share a scale: 32, 64 or 128
+    #[arg(long, env = "MLX_SERVING_GROUP_SIZE", default_value_t = 64, help_heading = "Model")]
+    pub group_size: u16,
+    /// Rows of a step: below 128 sequences that decode, from 128 on a chunk of one prompt
+    #[arg(long, env = "MLX_SERVING_ROWS", default_value = "1,8,32,512", value_delimiter = ',', value_name = "LIST",
+          value_parser = clap::value_parser!(u32).range(1..=16_384), help_heading = "Load")]
+    pub rows: Vec<u32>,
+    /// Tokens of every sequence at the end of the step, at least a chunk's rows
+    #[arg(long, env = "MLX_SERVING_CONTEXT", default_value = "512,4096", value_delimiter = ',', value_name = "LIST",
+          value_parser = clap::value_parser!(u32).range(1..=1_048_576), help_heading = "Load")]
+    pub context: Vec<u32>,
+    /// Write the results here as JSON
+    #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE", help_heading = "Output")]
+    pub output: Option<PathBuf>,
+    /// Print the results as JSON
+    #[arg(long, env = "MLX_SERVING_JSON", help_heading = "Output")]
+    pub json: bool,
+}
+
+/// `bench synth`
+#[derive(Debug, Args)]
+pub struct Synth {
+    /// qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b or tiny-…
+    #[arg(long, env = "MLX_SERVING_SHAPE", help_heading = "Model")]
+    pub shape: String,
+    /// Bits of a weight: 2, 3, 4, 5, 6 or 8
+    #[arg(long, env = "MLX_SERVING_BITS", default_value_t = 4, help_heading = "Model")]
+    pub bits: u8,
+    /// Weights that share a scale: 32, 64 or 128
+    #[arg(long, env = "MLX_SERVING_GROUP_SIZE", default_value_t = 64, help_heading = "Model")]
+    pub group_size: u16,
+    /// Seed of the random weights
+    #[arg(long, env = "MLX_SERVING_SEED", default_value_t = 0, help_heading = "Model")]
+    pub seed: u64,
+    /// Folder to write
+    #[arg(long, env = "MLX_SERVING_OUT", value_name = "DIR", help_heading = "Output")]
+    pub out: PathBuf,
+}

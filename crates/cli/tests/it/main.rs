@@ -1,0 +1,45 @@
+//! The product as its users meet it: the real binary, over real sockets and terminals. One program of tests, because each that links
+//! costs seconds.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod common;
+mod exposition;
+#[path = "../../../hub/tests/standin/mod.rs"]
+mod standin;
+
+mod admission;
+mod answers;
+mod bad_input;
+mod cancellation;
+#[cfg(unix)]
+mod chat;
+mod chat_lines;
+mod chat_templates;
+mod cli;
+mod completions_logprobs;
+#[cfg(unix)]
+mod connections;
+mod device_lost;
+mod goldens;
+mod http;
+mod loading;
+mod metal_optimizations;
+mod metrics;
+mod models;
+mod openai_bodies;
+mod origins;
+mod overload;
+#[cfg(target_os = "linux")]
+mod progress;
+mod requests;
+#[cfg(unix)]
+mod shutdown;
+#[cfg(unix)]
+mod spill_file;
+#[cfg(unix)]
+mod stopped;
+mod transcripts;
+mod usage;
+mod vulkan;
+#[cfg(target_os = "linux")]
+mod weights;
