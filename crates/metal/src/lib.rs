@@ -56,8 +56,9 @@ pub fn open(options: &MetalOptions) -> Result<Arc<dyn Device>> {
         device as Arc<dyn Device>
     });
     #[cfg(not(any(target_vendor = "apple", feature = "simulated")))]
-    Err(mlx_serving_device::DeviceError::Unsupported(format!(
-        "this system has no Metal ({:?} asked for); use --device auto, vulkan or cpu",
-        options.arithmetic
-    )))
+    {
+        let _ = options;
+        let message = "this system has no Metal; use --device auto, vulkan or cpu";
+        Err(mlx_serving_device::DeviceError::Unsupported(message.into()))
+    }
 }

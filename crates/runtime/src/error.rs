@@ -111,7 +111,7 @@ fn no_folder(path: &Path) -> String {
             )
         }
         false => format!(
-            "there is no folder {}; check the path, which is meant from the current folder unless it begins with /",
+            "there is no folder {}; check the path; it is relative to the current folder unless it begins with /",
             path.display()
         ),
     }
