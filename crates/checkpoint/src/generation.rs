@@ -49,6 +49,10 @@ impl GenerationDefaults {
         if top_k.is_some_and(|k| k.fract() != 0.0) {
             return Err(keys.bad("top_k", "a whole number of at least 0, or -1"));
         }
+        let penalty = number("repetition_penalty", 0.0..=10.0)?;
+        if penalty.is_some_and(|p| p > 0.0 && p < 0.01) {
+            return Err(keys.bad("repetition_penalty", "0, which is taken as 1, or a number from 0.01 to 10"));
+        }
         Ok(Self {
             eos_token_ids: keys.token_ids("eos_token_id")?,
             do_sample: keys.optional_flag("do_sample")?,
@@ -57,7 +61,7 @@ impl GenerationDefaults {
             top_p: number("top_p", 0.0..=1.0)?.map(|p| p.max(f32::MIN_POSITIVE)),
             top_k: top_k.map(|k| k as u32),
             min_p: number("min_p", 0.0..=1.0)?,
-            repetition_penalty: number("repetition_penalty", 0.01..=10.0)?,
+            repetition_penalty: penalty.map(|p| if p == 0.0 { 1.0 } else { p }),
         })
     }
 }

@@ -236,5 +236,6 @@ fn numbers(range: &RangeInclusive<f64>) -> String {
 
 /// A bound as people write it.
 fn plain(n: f64) -> String {
-    if n == 0.0 || (1e-3..1e6).contains(&n) { n.to_string() } else { format!("{n:e}") }
+    // Of a double this far, every digit is meant.
+    if n == 0.0 || (1e-3..1e15).contains(&n.abs()) { n.to_string() } else { format!("{n:e}") }
 }

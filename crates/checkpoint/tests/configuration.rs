@@ -80,6 +80,23 @@ fn a_top_k_of_minus_one_is_read_as_all_tokens() {
 }
 
 #[test]
+fn a_repetition_penalty_of_zero_is_read_as_none_at_all() {
+    let penalty = |value: Value| {
+        opened("generation_config.json", &json!({ "repetition_penalty": value }))
+            .map(|checkpoint| checkpoint.generation.repetition_penalty)
+    };
+    assert_eq!(penalty(json!(0)).unwrap(), Some(1.0));
+    assert_eq!(penalty(json!(0.01)).unwrap(), Some(0.01));
+    assert!(penalty(json!(0.001)).unwrap_err().contains("0.01 to 10"));
+}
+
+#[test]
+fn ranges_are_told_in_plain_numbers() {
+    let message = opened("generation_config.json", &json!({ "top_k": -5 })).unwrap_err();
+    assert!(message.contains("expected a number from -1 to 4294967295"), "{message}");
+}
+
+#[test]
 fn files_are_json_as_python_writes_it() {
     let text = br#"{"time_step_limit": [0.0, Infinity], "a": NaN, "name": "\ud83d", "top_k": 1, "top_k": 7}"#;
     assert_eq!(with_text("generation_config.json", text).unwrap().generation.top_k, Some(7));

@@ -12,7 +12,7 @@ use mlx_serving_device::DeviceInfo;
 use mlx_serving_engine::{Engine, Options, Parts, Sampling};
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_model::{Blueprint, LoadInputs, Model as Weights, ModelError};
-use mlx_serving_text::{ChatTemplate, Tokenizer};
+use mlx_serving_text::{ChatTemplate, TemplateError, Tokenizer};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -132,12 +132,22 @@ impl Runtime {
 /// completing texts.
 fn template(id: &str, dir: &Path, file: Option<&Path>) -> Result<Option<ChatTemplate>, RuntimeError> {
     let template = ChatTemplate::from_dir(dir, file)?;
-    match template.as_ref().map_or(Ok(()), |template| template.check(false).and_then(|()| template.check(true))) {
-        Err(fault) if file.is_some() => return Err(fault.into()),
-        Err(fault) => tracing::warn!(model = id, "{fault}; until then it completes texts and refuses conversations"),
-        Ok(()) => {}
+    match template.as_ref().and_then(fault) {
+        Some((fault, _)) if file.is_some() => return Err(fault.into()),
+        Some((fault, refused)) => tracing::warn!(model = id, "{fault}; until then the model refuses {refused}"),
+        None => {}
     }
     Ok(template)
+}
+
+/// A fault of a model's templates, and what cannot be asked of the model because of it.
+fn fault(template: &ChatTemplate) -> Option<(TemplateError, &'static str)> {
+    match (template.check(false), template.check(true)) {
+        (Ok(()), Ok(())) => None,
+        (Ok(()), Err(fault)) => Some((fault, "conversations with tools, and takes others")),
+        (Err(fault), Ok(())) => Some((fault, "conversations without tools, and takes those with them")),
+        (Err(fault), Err(_)) => Some((fault, "conversations, and completes texts")),
+    }
 }
 
 fn engine_options(config: &Config, id: &str, device: &DeviceInfo) -> Options {
@@ -240,6 +250,22 @@ mod tests {
         };
         assert_eq!(with_generation(r#"{ "eos_token_id": [7, 4095, 4096, 4294967295] }"#), with(&[7, 4095]));
         assert_eq!(with_generation(r#"{ "eos_token_id": 151643 }"#), own);
+    }
+
+    #[test]
+    fn a_broken_template_is_warned_of_by_what_it_keeps_from_being_asked() {
+        let refused = |default: &str, tool_use: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join("chat_template.jinja"), default).unwrap();
+            std::fs::create_dir(dir.path().join("additional_chat_templates")).unwrap();
+            std::fs::write(dir.path().join("additional_chat_templates/tool_use.jinja"), tool_use).unwrap();
+            let template = ChatTemplate::from_dir(dir.path(), None).unwrap().unwrap();
+            fault(&template).map(|(fault, refused)| (fault.to_string().contains("tool_use.jinja"), refused))
+        };
+        assert_eq!(refused("x", "x"), None);
+        assert_eq!(refused("x", "{% if"), Some((true, "conversations with tools, and takes others")));
+        assert_eq!(refused("{% if", "x"), Some((false, "conversations without tools, and takes those with them")));
+        assert_eq!(refused("{% if", "{% if"), Some((false, "conversations, and completes texts")));
     }
 
     #[test]

@@ -43,6 +43,7 @@ mod bounds;
 mod byte_level;
 mod config;
 mod cuts;
+mod depth;
 mod detokenizer;
 mod error;
 #[doc(hidden)]

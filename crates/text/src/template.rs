@@ -2,6 +2,7 @@
 
 use crate::bounds::{self, FUEL};
 use crate::config::{Config, bad_value, read_object, read_text};
+use crate::depth;
 use crate::error::{TemplateError, TextError};
 use crate::python;
 use minijinja::machinery::{CompiledTemplate, TemplateConfig, eval, make_string_output};
@@ -122,10 +123,12 @@ impl ChatTemplate {
             return Err(TemplateError::Reserved { name });
         }
         match self.render_once(input) {
-            Err(TemplateError::Failed { line, reason, .. })
-                if input.kwargs.is_some() && self.render_once(&ChatInput { kwargs: None, ..*input }).is_ok() =>
-            {
-                Err(TemplateError::Variables { line, reason })
+            Err(TemplateError::Failed { origin, line, reason }) if input.kwargs.is_some() => {
+                // A refusal is the template at work, too.
+                match self.render_once(&ChatInput { kwargs: None, ..*input }) {
+                    Ok(_) | Err(TemplateError::Refused { .. }) => Err(TemplateError::Variables { line, reason }),
+                    Err(_) => Err(TemplateError::Failed { origin, line, reason }),
+                }
             }
             outcome => outcome,
         }
@@ -248,6 +251,7 @@ fn compile(source: &str) -> Result<CompiledTemplate<'_>, (usize, String)> {
         syntax_config: syntax.build().map_err(|error| (1, reason(&error)))?,
         default_auto_escape: Arc::new(|_| AutoEscape::None),
     };
+    depth::check(source, &config.syntax_config)?;
     let mut template =
         CompiledTemplate::new(DEFAULT, source, &config).map_err(|error| (error.line().unwrap_or(1), reason(&error)))?;
     bounds::insert_checks(&mut template).map_err(|reason| (1, reason))?;

@@ -128,6 +128,12 @@ fn a_failure_by_the_requests_variables_is_blamed_on_them() {
     assert_eq!(render(json!({"suffix": "y"})).unwrap(), "a\nxy");
     let error = render(json!({"suffix": 7})).unwrap_err();
     assert!(matches!(error, TemplateError::Variables { line: 2, .. }) && error.is_client_error(), "{error}");
+
+    let source = "\n{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}";
+    let (template, messages) = (ChatTemplate::new(source, &[]).unwrap(), [json!({"role": "system"})]);
+    let kwargs = json!({"raise_exception": 1});
+    let error = template.render(&ChatInput { kwargs: kwargs.as_object(), ..ChatInput::new(&messages) }).unwrap_err();
+    assert!(matches!(error, TemplateError::Variables { line: 2, .. }) && error.is_client_error(), "{error}");
 }
 
 #[test]
@@ -253,6 +259,86 @@ fn hostile_nesting_is_an_error_and_no_stack_overflow() {
     }
     let error = render("{% macro m(n) %}{{ m(n + 1) }}{% endmacro %}{{ m(0) }}", &json!([])).unwrap_err();
     assert!(matches!(error, TemplateError::Failed { .. }), "{error}");
+}
+
+/// Constructs that nest without brackets, `n` deep.
+fn chains(n: usize) -> Vec<String> {
+    let around = |before: &str, repeated: &str, after: &str| format!("{before}{}{after}", repeated.repeat(n));
+    let mut chains: Vec<String> = ["- ", "not ", "a if b else ", "a is x -"]
+        .map(|prefix| around("{{ ", prefix, "1 }}"))
+        .into_iter()
+        .chain(
+            [".a", "[0]", "[1:]", "()", "|upper", " is defined", " if b"].map(|postfix| around("{{ a", postfix, " }}")),
+        )
+        .chain(
+            ["+", "-", "~", "*", "/", "//", "%", "**", " and ", " or ", " == ", " < ", " in ", " not in "]
+                .map(|operator| around("{{ a", &format!("{operator}a"), " }}")),
+        )
+        .collect();
+    chains.extend([
+        around("{% if a %}", "{% elif a %}", "{% endif %}"),
+        around("{% if a %}", "{% elif a %}{% if b %}{% elif c %}{% for d in e %}", ""),
+        around("{% if a %}", "{%- elif a -%}\n", "{% else %}{{ ---1 }}{% endif %}"),
+        around("{% set a = b", "|upper", " %}"),
+        around("{% set a", "|upper", " %}b{% endset %}"),
+        around("{% filter upper", "|upper", " %}b{% endfilter %}"),
+        around("{% for a in b", ".c", " %}{% endfor %}"),
+        around("{% macro m(a=b", ".c", ") %}{% endmacro %}"),
+        around("{{ {'a': [1, b", ".c", ", 2]} }}"),
+        around("{{ f(a, b=1", "+1", ") }}"),
+    ]);
+    let within = (0..60).fold("a".to_owned(), |inner, _| format!("({inner}{})", "+a".repeat(n)));
+    chains.push(format!("{{{{ {within} }}}}"));
+    chains
+}
+
+#[test]
+fn long_chains_of_operators_are_an_error_and_no_stack_overflow() {
+    let small = || {
+        for n in [401, 2_000, 16_000, 100_000] {
+            for source in chains(n).into_iter().filter(|source| source.len() <= 1 << 20) {
+                let error = ChatTemplate::new(&source, &[]).unwrap_err();
+                let words = error.to_string();
+                assert!(matches!(error, TemplateError::Broken { .. }), "{source:.60}: {words}");
+                assert!(words.contains("more than 400 deep"), "{source:.60}: {words}");
+            }
+        }
+    };
+    std::thread::Builder::new().stack_size(2 << 20).spawn(small).unwrap().join().unwrap();
+}
+
+#[test]
+fn the_deepest_chains_that_are_taken_fit_a_small_stack() {
+    let small = || {
+        for n in [30, 130, 390] {
+            for source in chains(n) {
+                let _ = render(&source, &json!([]));
+            }
+        }
+        // The deepest brackets and blocks around the longest chains.
+        for n in [195, 250, 320, 390] {
+            let blocks = format!("{}{{{{ {}1 }}}}", "{% if a %}".repeat(140), "- ".repeat(n));
+            let elifs = format!("{}{}", "{% for a in b %}".repeat(140), chains(n).join("{% endfor %}"));
+            let both =
+                format!("{{% if a %}}{}{{{{ {}1{} }}}}", "{% elif a %}".repeat(n / 2), "- ".repeat(n / 2 - 20), "");
+            let brackets = format!("{{{{ {}{}1{} }}}}", "- ".repeat(n - 80), "(".repeat(70), ")".repeat(70));
+            for source in [blocks + &"{% endif %}".repeat(140), elifs, both + "{% endif %}", brackets] {
+                let _ = render(&source, &json!([]));
+            }
+        }
+    };
+    std::thread::Builder::new().stack_size(1 << 20).spawn(small).unwrap().join().unwrap();
+}
+
+#[test]
+fn items_of_a_long_list_are_not_counted_together() {
+    let items = "messages[0].content | upper, ".repeat(2_000);
+    assert_eq!(text(&format!("{{{{ [{items}] | length }}}}")), "2000");
+    let pairs: String = (0..2_000).map(|i| format!("'k{i}': -1 + 2, ")).collect();
+    assert_eq!(text(&format!("{{{{ {{{pairs}}} | length }}}}")), "2000");
+    let sums = (0..100).map(|i| i.to_string()).collect::<Vec<_>>().join(" ~ ");
+    assert_eq!(text(&format!("{{{{ {sums} }}}}")).len(), 190);
+    assert_eq!(text(&"{% if false %}{% elif true %}x{% endif %}".repeat(1_000)).len(), 1_000);
 }
 
 #[test]

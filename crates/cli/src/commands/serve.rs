@@ -241,8 +241,9 @@ fn template(context: &Context, models: &[Named]) -> Result<Option<PathBuf>, Fail
             models.len()
         ))),
         Some(file) if !file.is_file() => Err(Failure::usage(format!(
-            "chat template {} (--chat-template, models.chat_template) is no file",
-            file.display()
+            "chat template {} (--chat-template, models.chat_template) {}",
+            file.display(),
+            if file.exists() { "is no file" } else { "is not there" }
         ))),
         template => Ok(template.clone()),
     }

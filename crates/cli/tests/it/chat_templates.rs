@@ -93,7 +93,7 @@ fn a_chat_template_that_is_named_must_be_usable_and_for_one_model() {
     let several = [&serve[..], &[bad, "--model", "rustbook-5m-4bit"]].concat();
     let generate = ["generate", "--device", "cpu", "--prompt", "hi", "--model", model, "--chat-template", bad];
     for (args, fault) in [
-        ([&serve[..], &["/no/such.jinja"]].concat(), "is no file"),
+        ([&serve[..], &["/no/such.jinja"]].concat(), "is not there"),
         ([&serve[..], &[bad]].concat(), "bad.jinja is broken at line 1"),
         (several, "is for one model, and 2 are named"),
         (generate.to_vec(), "bad.jinja is broken at line 1"),
