@@ -38,7 +38,7 @@ impl Source {
     /// The names of several, in order: the shortest ends of their paths that tell those of one name apart.
     ///
     /// # Errors
-    /// The name of a model that is named twice.
+    /// A model that is named twice, as it was given.
     pub fn ids(sources: &[Self]) -> Result<Vec<String>, String> {
         let mut lengths = vec![1; sources.len()];
         loop {
@@ -52,8 +52,15 @@ impl Source {
                 }
             }
             if !grown {
-                return Err(ids[first].clone());
+                return Err(sources[first].given().to_owned());
             }
+        }
+    }
+
+    fn given(&self) -> &str {
+        match self {
+            Self::Bundled => BUNDLED,
+            Self::Named(name) => name,
         }
     }
 
@@ -212,7 +219,8 @@ mod tests {
         assert_eq!(ids(&[&a, &b, &other]), names(&["a/m", "b/m", "n"]));
         let parent = dir.path().file_name().unwrap().to_string_lossy().into_owned();
         assert_eq!(ids(&[&b, &deep]), names(&[&format!("{parent}/b/m"), "b/b/m"]));
-        assert_eq!(ids(&[&a, &b, &a]), Err(a.id_of(usize::MAX)), "one folder twice");
+        assert_eq!(ids(&[&a, &b, &a]), Err(a.given().to_owned()), "one folder twice");
+        assert!(Path::new(a.given()).is_absolute(), "as it was given");
         let hub = Source::from("org/name");
         assert_eq!(ids(&[&hub, &hub]), Err("org/name".into()));
     }

@@ -95,7 +95,7 @@ async fn serve(
     state: Arc<AppState>,
     models: Models,
 ) -> Result<(), Failure> {
-    let mut signals = signals::stops();
+    let mut signals = signals::stops(signals::SAME);
     // Bound before the models are loaded: a port in use must not cost the loading time, and /ready can say "loading".
     let listener = TcpListener::bind((host, port)).await.map_err(|e| {
         Failure::failed(format!("{host}:{port} cannot be listened on: {e}; choose another with --host and --port"))
@@ -115,7 +115,7 @@ async fn serve(
         tokio::select! {
             Some(signal) = signals.recv() => match stop.take() {
                 Some(stop) => {
-                    tracing::info!("{signal}: stopping; accepted requests have {grace:?} to end, another signal ends them at once");
+                    tracing::info!("{signal}: stopping; accepted requests have {grace:?} to end, another signal later ends them at once");
                     // It is gone only if the server has ended.
                     let _ = stop.send(grace);
                 }
@@ -213,8 +213,11 @@ fn renamed(mut models: Vec<Named>, names: &[String]) -> Result<(Vec<Named>, Vec<
     if names.is_empty() {
         return Ok((models, Vec::new()));
     }
-    if names.iter().any(String::is_empty) {
+    if names.iter().any(|name| name.trim().is_empty()) {
         return Err(Failure::usage(format!("{FLAG} has an empty name")));
+    }
+    if let Some(name) = names.iter().find(|name| name.contains(char::is_control)) {
+        return Err(Failure::usage(format!("{FLAG} has {name:?}, a name with control characters; leave them out")));
     }
     if let Some(twice) = names.iter().enumerate().find_map(|(i, name)| names[..i].contains(name).then_some(name)) {
         return Err(Failure::usage(format!("{FLAG} has {twice} twice")));
@@ -325,9 +328,15 @@ mod tests {
         assert_eq!(given(&["a"], &["x"]), names("x", ""));
         assert_eq!(given(&["a"], &["x", "y", "z"]), names("x", "y z"));
         assert_eq!(given(&["a", "b"], &["x", "y"]), names("x y", ""));
-        for (sources, refused) in
-            [(&["a", "b"][..], &["x"][..]), (&["a", "b"], &["x", "y", "z"]), (&["a"], &["x", "x"]), (&["a"], &[""])]
-        {
+        for (sources, refused) in [
+            (&["a", "b"][..], &["x"][..]),
+            (&["a", "b"], &["x", "y", "z"]),
+            (&["a"], &["x", "x"]),
+            (&["a"], &[""]),
+            (&["a"], &[" \u{a0}"]),
+            (&["a"], &["x\ny"]),
+            (&["a"], &["x", "\u{1b}[31m"]),
+        ] {
             assert!(given(sources, refused).is_err_and(|e| e.contains("--served-model-name")), "{refused:?}");
         }
     }

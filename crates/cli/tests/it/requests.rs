@@ -48,6 +48,16 @@ fn every_request_is_a_line_with_its_id_and_cost() {
     );
     assert!(exchange(&server, probe.as_bytes()).contains("x-request-id: probe-1"));
     assert!(line(&server, "probe-1", "answered")["client"].as_str().unwrap().starts_with("127.0.0.1:"));
+    // Of the answer to a HEAD, the head is all.
+    for (id, path) in [("head-1", "/v1/models"), ("head-2", "/metrics")] {
+        let head = format!(
+            "HEAD {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\nx-request-id: {id}\r\n\r\n",
+            server.address
+        );
+        assert_eq!(status(&exchange(&server, head.as_bytes())), 200);
+        assert_eq!(line(&server, id, "answered")["method"], "HEAD");
+    }
+    assert!(!server.logged("not answered to the end"));
     // One whose client goes.
     let endless = json!({ "prompt": "x", "max_tokens": 1900, "ignore_eos": true, "stream": true });
     drop(server.open("/v1/completions", &endless, 300));

@@ -48,7 +48,7 @@ fn a_download_ends_with_the_first_signal() {
 }
 
 #[test]
-fn a_second_signal_right_behind_the_first_is_heard_while_a_model_is_loaded() {
+fn a_second_signal_right_behind_the_first_cuts_nothing_while_a_model_is_loaded() {
     let hub =
         StandIn::start(&[("config.json", b"{}"), ("tokenizer.json", b"{}"), ("model.safetensors", &[0; 100_000])]);
     hub.faults(Faults { trickle: true, ..Faults::default() });
@@ -61,7 +61,7 @@ fn a_second_signal_right_behind_the_first_is_heard_while_a_model_is_loaded() {
     server.signal("TERM");
     server.signal("INT");
     let code = server.wait().code();
-    // On a loaded machine the second may come when the process has ended by the first.
+    // On a loaded machine the second may come so late that it counts.
     let heard = server.logged("stopped at once by a second signal");
     assert_eq!(code, Some(i32::from(heard)), "{:?}", server.lines());
 }
@@ -110,6 +110,8 @@ fn a_second_signal_ends_it_at_once_and_says_so() {
     let _socket = stream(&server, ENDLESS);
     server.signal("TERM");
     server.until("draining", |s| s.logged("SIGTERM: stopping"));
+    // Right behind the first, another is taken for the same.
+    std::thread::sleep(Duration::from_millis(600));
     let start = Instant::now();
     server.signal("INT");
     assert_eq!(server.wait().code(), Some(1));

@@ -5,6 +5,7 @@ use crate::state::AppState;
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::http::Uri;
 use mlx_serving_runtime::Generate;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -19,8 +20,11 @@ pub(crate) async fn models(State(state): State<Arc<AppState>>) -> Json<Value> {
 pub(crate) async fn model(
     State(state): State<Arc<AppState>>,
     id: Result<Path<String>, PathRejection>,
+    uri: Uri,
 ) -> Result<Json<Value>, ApiError> {
-    let Path(id) = id.map_err(|e| ApiError::invalid("model", e.body_text()))?;
+    // What is not UTF-8 names no model either; the error repeats it as it came.
+    let raw = |_| uri.path().rsplit_once("/models/").map_or("", |(_, id)| id).to_owned();
+    let id = id.map_or_else(raw, |Path(id)| id);
     Ok(Json(describe(&id, &*state.model(Some(&id))?)))
 }
 

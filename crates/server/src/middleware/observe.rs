@@ -182,7 +182,8 @@ impl HttpBody for Logged {
 
 impl Drop for Logged {
     fn drop(&mut self) {
-        self.line.whole |= self.body.is_end_stream();
+        // Of the answer to a HEAD, nobody asks for the body.
+        self.line.whole |= self.line.method == Method::HEAD || self.body.is_end_stream();
     }
 }
 

@@ -84,8 +84,9 @@ impl CompletionRequest {
         }
         let choices = self.shared.choices();
         if let Some(best_of) = self.best_of.map(|n| n.0).filter(|&best_of| best_of != 1 && best_of != choices as i64) {
-            let message =
-                format!("best_of is {best_of}; it must be 1 or n, {choices}, as no answers are chosen among more");
+            let message = format!(
+                "best_of is {best_of}; it must be 1 or equal to n ({choices}): this server does not choose among answers"
+            );
             return Err(ApiError::invalid("best_of", message));
         }
         let max_tokens = self.shared.max_tokens.map(|limit| limit.0);

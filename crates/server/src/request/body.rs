@@ -1,7 +1,7 @@
 //! Bodies: taken within bounds, then parsed with errors that name the field.
 
 use super::decode::Decoder;
-use super::fault::refused;
+use super::fault::{BYTE_ORDER_MARK, named, refused};
 use crate::account::Account;
 use crate::admission::WorkPermit;
 use crate::connection::Activity;
@@ -13,9 +13,6 @@ use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
-
-/// What some editors and systems put before UTF-8.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A JSON body, whatever the content type says, the permit to work on it, and the request's account; errors name the field.
 pub(crate) struct Body<T>(pub T, pub WorkPermit, pub Arc<Account>);
@@ -74,12 +71,11 @@ async fn read(mut body: axum::body::Body, state: &AppState, mut decoder: Decoder
 /// # Errors
 /// 400 with the path of the field at fault and one sentence about it.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
-    let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let text = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value: T = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
-        let path = e.path().to_string();
-        // `?` stands where the text broke off in the middle of a key, `.` for the whole body.
-        refused(path.trim_end_matches(['?', '.']), e.inner(), bytes)
+        let path = named(e.path());
+        refused(&path, e.inner(), bytes)
     })?;
     deserializer.end().map_err(|e| refused("", &e, bytes))?;
     Ok(value)

@@ -15,6 +15,8 @@ const DECODER: usize = 80 << 10;
 const PIECE: usize = 1 << 10;
 /// Decoded bytes after which others get a turn.
 const TURN: usize = 64 << 10;
+/// Decoded bytes that a byte as it came is worth: members of gzip take time even if they are empty.
+const WORTH: usize = 8;
 
 /// A body that is taken, no longer than its bound and within its share of the memory for bodies.
 pub(super) struct Taken<'a> {
@@ -59,7 +61,16 @@ impl Write for Taken<'_> {
 /// A body's decoder.
 pub(super) enum Decoder<'a> {
     Plain(Taken<'a>),
-    Gzip(Box<MultiGzDecoder<Taken<'a>>>),
+    Gzip(Box<Gzip<'a>>),
+}
+
+/// A decoder of gzip.
+pub(super) struct Gzip<'a> {
+    decoder: MultiGzDecoder<Taken<'a>>,
+    /// Bytes as they came so far.
+    came: usize,
+    /// Bytes since others got a turn, as [`TURN`] counts them.
+    turn: usize,
 }
 
 impl<'a> Decoder<'a> {
@@ -74,7 +85,9 @@ impl<'a> Decoder<'a> {
         match encodings.trim() {
             "" | "identity" => Ok(Self::Plain(taken(UNCOUNTED))),
             "gzip" | "x-gzip" if !share.grow(DECODER) => Err(ApiError::crowded_bodies()),
-            "gzip" | "x-gzip" => Ok(Self::Gzip(Box::new(MultiGzDecoder::new(taken(DECODER))))),
+            "gzip" | "x-gzip" => {
+                Ok(Self::Gzip(Box::new(Gzip { decoder: MultiGzDecoder::new(taken(DECODER)), came: 0, turn: 0 })))
+            }
             _ => Err(ApiError::unknown_encoding(&encodings)),
         }
     }
@@ -84,19 +97,10 @@ impl<'a> Decoder<'a> {
     /// # Errors
     /// 400, 413 and 429: they cannot be decoded, are too many, or find no room.
     pub(super) async fn take(&mut self, data: &[u8]) -> Result<(), ApiError> {
-        let decoder = match self {
-            Self::Plain(taken) => return taken.push(data),
-            Self::Gzip(decoder) => decoder,
-        };
-        let mut told = decoder.get_ref().bytes.len();
-        for piece in data.chunks(PIECE) {
-            decoder.write_all(piece).map_err(|_| broken(decoder.get_mut()))?;
-            if decoder.get_ref().bytes.len() - told > TURN {
-                told = decoder.get_ref().bytes.len();
-                tokio::task::yield_now().await;
-            }
+        match self {
+            Self::Plain(taken) => taken.push(data),
+            Self::Gzip(gzip) => gzip.take(data).await,
         }
-        Ok(())
     }
 
     /// The whole body.
@@ -106,7 +110,8 @@ impl<'a> Decoder<'a> {
     pub(super) fn end(self) -> Result<Vec<u8>, ApiError> {
         match self {
             Self::Plain(taken) => Ok(taken.bytes),
-            Self::Gzip(mut decoder) => {
+            Self::Gzip(gzip) => {
+                let mut decoder = gzip.decoder;
                 if decoder.try_finish().is_err() {
                     return Err(broken(decoder.get_mut()));
                 }
@@ -116,9 +121,72 @@ impl<'a> Decoder<'a> {
     }
 }
 
+impl Gzip<'_> {
+    async fn take(&mut self, data: &[u8]) -> Result<(), ApiError> {
+        self.came += data.len();
+        let limit = self.decoder.get_ref().limit;
+        if self.came > limit {
+            return Err(ApiError::too_large(limit));
+        }
+        for piece in data.chunks(PIECE) {
+            let before = self.decoder.get_ref().bytes.len();
+            self.decoder.write_all(piece).map_err(|_| broken(self.decoder.get_mut()))?;
+            self.turn += self.decoder.get_ref().bytes.len() - before + WORTH * piece.len();
+            if self.turn > TURN {
+                self.turn = 0;
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The reason for which decoding has ended.
 fn broken(taken: &mut Taken<'_>) -> ApiError {
     let broken =
         || ApiError::invalid("", "the body is not the gzip data that its Content-Encoding says, or not all of it");
     taken.refusal.take().unwrap_or_else(broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::Admission;
+    use crate::limits::Limits;
+    use axum::http::HeaderValue;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    /// A member of gzip that holds nothing.
+    const EMPTY: [u8; 20] = *b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0";
+
+    /// Times that the decoder lets others have a turn, and its outcome.
+    fn turns(decoder: &mut Decoder<'_>, data: &[u8]) -> (usize, Result<(), u16>) {
+        let mut taking = pin!(decoder.take(data));
+        let mut turns = 0;
+        loop {
+            if let std::task::Poll::Ready(outcome) = taking.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return (turns, outcome.map_err(|e| axum::response::IntoResponse::into_response(e).status().as_u16()));
+            }
+            turns += 1;
+        }
+    }
+
+    #[test]
+    fn empty_members_give_others_turns_and_count_as_they_came() {
+        let admission = Admission::new(&Limits::default());
+        let share = admission.share();
+        let headers = HeaderMap::from_iter([(CONTENT_ENCODING, HeaderValue::from_static("gzip"))]);
+        let members = EMPTY.repeat(1000);
+        let mut decoder = Decoder::new(&headers, 3 * members.len(), &share).ok().unwrap();
+        assert_eq!(turns(&mut decoder, &members), (2, Ok(())));
+        // Small pieces add up.
+        let small = members.chunks(100).map(|piece| turns(&mut decoder, piece)).fold(0, |sum, (turns, outcome)| {
+            assert_eq!(outcome, Ok(()));
+            sum + turns
+        });
+        assert_eq!(small, 2);
+        assert_eq!(turns(&mut decoder, &members).1, Ok(()));
+        assert_eq!(turns(&mut decoder, &EMPTY), (0, Err(413)));
+    }
 }

@@ -1,12 +1,16 @@
 //! Sampling parameters: the one place where the server spells them. Dialects whose names differ read their own fields into
 //! [`SamplingFields`].
 
+use super::neutral::Neutral;
 use super::object::fields;
-use super::whole::Whole;
+use super::whole::{Whole, whole};
 use crate::error::{ApiError, shorten};
 use mlx_serving_engine::{MAX_BIASES, Sampling};
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt;
+
+/// What is said of a number that 32 bits cannot hold.
+const TOO_LARGE: &str = "is a number too large to be held";
 
 fields! {
     /// Parameters by which tokens are chosen, with OpenAI's names and, beyond them, vLLM's.
@@ -21,9 +25,9 @@ fields! {
         seed: Whole,
         logit_bias: LogitBias,
         /// mlx-lm's windows of the penalties, which count everything here.
-        repetition_context_size: Whole,
-        presence_context_size: Whole,
-        frequency_context_size: Whole,
+        repetition_context_size: Window,
+        presence_context_size: Window,
+        frequency_context_size: Window,
     }
 }
 
@@ -31,10 +35,22 @@ impl SamplingFields {
     /// The engine's parameters; `defaults` are the model's own. The engine checks their ranges, which are the same for every dialect.
     ///
     /// # Errors
-    /// 400 for the window of a penalty.
+    /// 400 for the window of a penalty, and for what no number of 32 bits can hold.
     pub(crate) fn over(self, defaults: &Sampling) -> Result<Sampling, ApiError> {
         let windows = [&self.repetition_context_size, &self.presence_context_size, &self.frequency_context_size];
-        let windows = windows.map(|window| window.as_ref().map(|window| window.0));
+        let windows = windows.map(|window| window.as_ref().and_then(|window| window.0));
+        for (name, value) in [
+            ("temperature", self.temperature),
+            ("top_p", self.top_p),
+            ("min_p", self.min_p),
+            ("repetition_penalty", self.repetition_penalty),
+            ("presence_penalty", self.presence_penalty),
+            ("frequency_penalty", self.frequency_penalty),
+        ] {
+            if value.is_some_and(f32::is_infinite) {
+                return Err(ApiError::invalid(name, format!("{name} {TOO_LARGE}")));
+            }
+        }
         let sampling = Sampling {
             temperature: self.temperature.unwrap_or(defaults.temperature),
             top_p: self.top_p.unwrap_or(defaults.top_p),
@@ -63,6 +79,54 @@ impl SamplingFields {
             }
         }
         Ok(sampling)
+    }
+}
+
+/// A penalty's window of tokens, if there is one.
+#[derive(Debug)]
+pub(crate) struct Window(Option<i64>);
+
+impl<'de> Deserialize<'de> for Window {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// Numbers are windows; what else asks for nothing is as everywhere.
+        struct Size;
+        const OTHER: Neutral<'_> = Neutral("context_size");
+        impl<'de> Visitor<'de> for Size {
+            type Value = Option<i64>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number")
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Option<i64>, E> {
+                Ok(Some(number))
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Option<i64>, E> {
+                Whole::deserialize(number.into_deserializer()).map(|number| Some(number.0))
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Option<i64>, E> {
+                whole(number).map(Some)
+            }
+
+            fn visit_bool<E: Error>(self, value: bool) -> Result<Option<i64>, E> {
+                OTHER.visit_bool(value).map(|()| None)
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Option<i64>, E> {
+                OTHER.visit_str(text).map(|()| None)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Option<i64>, A::Error> {
+                OTHER.visit_seq(list).map(|()| None)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Option<i64>, A::Error> {
+                OTHER.visit_map(map).map(|()| None)
+            }
+        }
+        deserializer.deserialize_any(Size).map(Self)
     }
 }
 
@@ -102,7 +166,10 @@ impl<'de> Deserialize<'de> for LogitBias {
                     if biases.iter().any(|(other, _)| *other == id) {
                         return Err(A::Error::custom(format!("has token {id} twice")));
                     }
-                    if let Some(bias) = map.next_value()? {
+                    if let Some(bias) = map.next_value::<Option<f32>>()? {
+                        if bias.is_infinite() {
+                            return Err(A::Error::custom(format!("has a value for token {id} that {TOO_LARGE}")));
+                        }
                         biases.push((id, bias));
                     }
                 }
@@ -133,6 +200,16 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_32_bits_cannot_hold_is_called_too_large() {
+        for number in [f32::INFINITY, f32::NEG_INFINITY] {
+            let fields = SamplingFields { temperature: Some(number), ..Default::default() };
+            let error = fields.over(&Sampling::default()).unwrap_err().to_json();
+            assert_eq!(error["error"]["param"], "temperature");
+            assert_eq!(error["error"]["message"], "temperature is a number too large to be held");
+        }
+    }
+
+    #[test]
     fn top_k_keeps_all_or_so_many() {
         let top_k = |json: &str| serde_json::from_str::<TopK>(json).map(|top_k| top_k.0).map_err(|e| e.to_string());
         for (json, k) in [("-1", 0), ("0", 0), ("7", 7), ("7.0", 7), ("-2", 0), ("4294967296", 0), ("200000", 200_000)]
@@ -148,7 +225,7 @@ mod tests {
             let mut fields = SamplingFields::default();
             let json: serde_json::Map<String, serde_json::Value> = serde_json::from_str(json).unwrap();
             let number = |name: &str| json.get(name).and_then(serde_json::Value::as_f64).map(|n| n as f32);
-            let window = |name: &str| json.get(name).and_then(serde_json::Value::as_i64).map(Whole);
+            let window = |name: &str| json.get(name).and_then(serde_json::Value::as_i64).map(|n| Window(Some(n)));
             fields.repetition_penalty = number("repetition_penalty");
             fields.presence_penalty = number("presence_penalty");
             fields.repetition_context_size = window("repetition_context_size");

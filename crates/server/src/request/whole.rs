@@ -20,7 +20,7 @@ pub(crate) fn whole<E: Error>(number: f64) -> Result<i64, E> {
     if number.fract() != 0.0 {
         return Err(E::invalid_type(Unexpected::Float(number), &"a whole number"));
     }
-    if (-BOUND..BOUND).contains(&number) { Ok(number as i64) } else { Err(too_large(number)) }
+    if (-BOUND..BOUND).contains(&number) { Ok(number as i64) } else { Err(too_large(format_args!("{number:e}"))) }
 }
 
 fn too_large<E: Error>(number: impl fmt::Display) -> E {

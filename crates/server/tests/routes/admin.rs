@@ -21,6 +21,8 @@ async fn models_are_listed_and_described() {
     assert_eq!(house.get("/v1/models/org/other").await.json(200), card("org/other"));
     assert_eq!(house.get("/v1/models/org%2Fother").await.json(200), card("org/other"));
     assert_eq!(house.get("/v1/models/none").await.error(404).1, "model_not_found");
+    let error = house.get("/v1/models/%ff").await.error(404);
+    assert!(error.1 == "model_not_found" && error.2.contains("\"%ff\""), "{error:?}");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use crate::signals;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Ends the process as a shell says it of one that a signal ended.
 const SIGNALS: [(&str, i32); 3] = [("SIGHUP", 1), ("SIGINT", 2), ("SIGTERM", 15)];
@@ -27,7 +28,7 @@ impl Keyboard {
         let (flag, before) = (interrupted.clone(), modes.clone());
         std::thread::spawn(move || {
             runtime.block_on(async move {
-                let mut stops = signals::stops();
+                let mut stops = signals::stops(Duration::ZERO);
                 while let Some(name) = stops.recv().await {
                     let leaves = name == "SIGTERM" || name == "SIGHUP" || flag.swap(true, Ordering::SeqCst);
                     if leaves {

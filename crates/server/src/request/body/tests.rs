@@ -138,6 +138,12 @@ fn values_that_ask_for_nothing_are_taken_everywhere() {
         let completion = format!(r#"{{"prompt": "x", "{field}": null}}"#);
         assert!(parse::<CompletionRequest>(completion.as_bytes()).is_ok(), "{completion}");
     }
+    for value in ["[]", "{}", "false", "\"\"", "\"auto\"", "\"none\"", "20", "20.0"] {
+        for penalty in ["repetition", "presence", "frequency"] {
+            let body = format!(r#"{{"messages": [], "{penalty}_context_size": {value}}}"#);
+            assert!(parse::<ChatRequest>(body.as_bytes()).is_ok(), "{body}");
+        }
+    }
     for pair in [
         r#""best_of": 1"#,
         r#""stop": """#,
@@ -222,6 +228,9 @@ fn values_that_ask_for_something_are_refused_in_one_sentence() {
         (r#""prompt_logprobs": 0"#, "prompt_logprobs"),
         (r#""skip_special_tokens": 1"#, "skip_special_tokens"),
         (r#""foo": 1e300"#, "foo"),
+        (r#""presence_context_size": true"#, "presence_context_size"),
+        (r#""presence_context_size": [1]"#, "presence_context_size"),
+        (r#""presence_context_size": "20""#, "presence_context_size"),
     ] {
         let body = format!(r#"{{"messages": [{{"role": "user", "content": "x"}}], {pair}}}"#);
         let error = error::<ChatRequest>(&body);

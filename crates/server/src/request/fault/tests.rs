@@ -47,6 +47,16 @@ fn types_are_named_as_json_names_them() {
         ),
         (r#"{"messages": [], "chat_template_kwargs": []}"#, "chat_template_kwargs is a list; it has to be an object"),
         (r#"{"messages": [[]]}"#, "messages[0] is a list; it has to be an object"),
+        (r#"{"messages": [], "n": 1e19}"#, "n is 1e19; it must fit 64 bits, signed"),
+        (r#"{"messages": [], "seed": -1e300}"#, "seed is -1e300; it must fit 64 bits, signed"),
+        (r#"{"messages": [], "stream": 1e300}"#, "stream is 1e300; it has to be true or false"),
+        (r#"{"messages": [], "n": 1e-300}"#, "n is 1e-300; it has to be a whole number"),
+        (
+            r#"{"messages": [], "logit_bias": {"5": 1e39}}"#,
+            "logit_bias has a value for token 5 that is a number too large to be held",
+        ),
+        (r#"{"messages": [], "": 1}"#, "\"\" is not supported by this server; leave it out"),
+        (r#"{"messages": [{"": 1}]}"#, "messages[0].\"\" is not supported by this server; leave it out"),
         ("[]", "the body is a list; it has to be an object"),
         ("null", "the body is null; it has to be an object"),
         ("12", "the body is 12; it has to be an object"),
@@ -84,6 +94,31 @@ fn what_is_no_json_is_told_by_its_place() {
         ("{\"n\": 1,\n \"messages\" []}", "at byte 21, where a colon has to stand, comes \"[]}\""),
         (r#"{"messages": [], "n": nul}"#, "at byte 25, where true, false or null has to stand, comes \"}\", in n"),
         (r#"{"messages": [] "n": 1}"#, "at byte 16, where a comma or } has to stand, comes \"\\\"n\\\": 1}\""),
+        (
+            "{\"user\": \"a\nb\"}",
+            "at byte 11, where a control character has to be escaped, comes \"\\nb\\\"}\", in user",
+        ),
+        (
+            "{\"user\":\n\"a\n\"}",
+            "at byte 11, where a control character has to be escaped, comes \"\\n\\\"}\", in user",
+        ),
+        ("\u{feff}{\"n\" 1}", "at byte 8, where a colon has to stand, comes \"1}\""),
+        ("\u{feff}{", "it ends too early, after 4 bytes"),
+        ("\u{feff}", "it is empty"),
+        (
+            r#"{"user": "\ud800"}"#,
+            r#"at byte 10, where both halves of a surrogate pair have to stand, comes one: "\\ud800\"}", in user"#,
+        ),
+        (
+            r#"{"user": "\uD800\u0041"}"#,
+            r#"at byte 10, where both halves of a surrogate pair have to stand, comes one: "\\uD800\\u0041\"}", in user"#,
+        ),
+        (
+            r#"{"user": "\udc00 a"}"#,
+            r#"at byte 10, where both halves of a surrogate pair have to stand, comes one: "\\udc00 a\"}", in user"#,
+        ),
+        (r#"{"stop": 0x1}"#, r#"at byte 10, where the number has to end, comes "x1}", in stop"#),
+        (r#"{"foo": 12_000}"#, r#"at byte 10, where the number has to end, comes "_000}", in foo"#),
         (r#"{"messages": []} x"#, "at byte 17, where nothing may follow the value, comes \"x\""),
     ] {
         assert_eq!(told::<ChatRequest>(body), format!("the body is not JSON: {message}"), "{body}");
