@@ -34,6 +34,21 @@ impl Context {
     }
 }
 
+/// Refuses a result file that cannot be written, before anything is measured for it. What is there already is left as it is.
+pub(crate) fn check_file(path: &Path) -> Result<(), Failure> {
+    let there = path.exists();
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    let opened = folder
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| std::fs::OpenOptions::new().append(true).create(true).open(path));
+    opened.map_err(|e| Failure::usage(format!("--output {}: {e}; name another file", path.display())))?;
+    if !there {
+        // It is written again, or nothing was measured.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
+}
+
 /// Writes a result file, its folders too.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty());

@@ -95,6 +95,11 @@ impl Bar {
         self.0.set_message(what);
     }
 
+    /// The first of the steps begins: the time before it does not count.
+    pub(crate) fn begin(&self) {
+        self.0.reset_elapsed();
+    }
+
     /// One more is done.
     pub(crate) fn done(&self) {
         self.0.inc(1);

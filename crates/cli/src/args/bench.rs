@@ -1,6 +1,6 @@
 //! `bench …`
 
-use super::{ModelArg, positive};
+use super::{ModelArg, at_most};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -28,19 +28,19 @@ pub struct Throughput {
         short = 'q',
         long,
         env = "MLX_SERVING_QUESTIONS",
-        default_value_t = 16, value_parser = positive(),
+        default_value_t = 16, value_parser = at_most(1_000_000),
         value_name = "N",
         help_heading = "Load"
     )]
     pub questions: usize,
     /// Tokens of each prompt
-    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_parser = positive(), value_name = "P", help_heading = "Load")]
+    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_parser = at_most(1_048_576), value_name = "P", help_heading = "Load")]
     pub prompt_tokens: usize,
     /// Tokens of each answer
-    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_parser = positive(), value_name = "G", help_heading = "Load")]
+    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_parser = at_most(1_048_576), value_name = "G", help_heading = "Load")]
     pub max_tokens: usize,
     /// Requests at a time
-    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_parser = positive(), value_name = "C", help_heading = "Load")]
+    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_parser = at_most(4096), value_name = "C", help_heading = "Load")]
     pub concurrency: usize,
     /// Write the results here as JSON
     #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE", help_heading = "Output")]
@@ -66,29 +66,29 @@ pub struct Compare {
     )]
     pub optimizations: String,
     /// Repetitions of every arm; at least 5 for intervals that mean something
-    #[arg(long, env = "MLX_SERVING_REPETITIONS", default_value_t = 5, value_parser = positive(), value_name = "N", help_heading = "Comparison")]
+    #[arg(long, env = "MLX_SERVING_REPETITIONS", default_value_t = 5, value_parser = at_most(1000), value_name = "N", help_heading = "Comparison")]
     pub repetitions: usize,
     /// Requests of a run
     #[arg(
         short = 'q',
         long,
         env = "MLX_SERVING_QUESTIONS",
-        default_value_t = 8, value_parser = positive(),
+        default_value_t = 8, value_parser = at_most(1_000_000),
         value_name = "N",
         help_heading = "Load"
     )]
     pub questions: usize,
     /// Tokens of each prompt
-    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_parser = positive(), value_name = "P", help_heading = "Load")]
+    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_parser = at_most(1_048_576), value_name = "P", help_heading = "Load")]
     pub prompt_tokens: usize,
     /// Tokens of each answer
-    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_parser = positive(), value_name = "G", help_heading = "Load")]
+    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_parser = at_most(1_048_576), value_name = "G", help_heading = "Load")]
     pub max_tokens: usize,
     /// Requests at a time
-    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_parser = positive(), value_name = "C", help_heading = "Load")]
+    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_parser = at_most(4096), value_name = "C", help_heading = "Load")]
     pub concurrency: usize,
     /// Tokens of the prompt whose cached prefix is evicted and asked for again
-    #[arg(long, env = "MLX_SERVING_PREFIX_TOKENS", default_value_t = 512, value_parser = positive(), value_name = "P", help_heading = "Load")]
+    #[arg(long, env = "MLX_SERVING_PREFIX_TOKENS", default_value_t = 512, value_parser = at_most(1_048_576), value_name = "P", help_heading = "Load")]
     pub prefix_tokens: usize,
     /// An earlier result of `bench throughput` or `bench compare` to compare the plain arm with
     #[arg(long, env = "MLX_SERVING_BASELINE", value_name = "FILE", help_heading = "Comparison")]

@@ -268,9 +268,9 @@ pub struct SamplingArgs {
     pub stop: Vec<String>,
 }
 
-/// A number of at least 1.
-fn positive() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..)
+/// A number from 1 to `most`.
+fn at_most(most: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=most)
 }
 
 /// A seed as the API takes it, or without its sign.

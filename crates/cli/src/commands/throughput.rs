@@ -2,13 +2,14 @@
 
 use super::workload::{Load, Measured, measure};
 use crate::args::Throughput;
-use crate::context::Context;
+use crate::context::{Context, check_file, write_file};
 use crate::failure::Failure;
 use crate::machine;
 use mlx_serving_runtime::Generate as _;
 use std::io::Write;
 
 pub(crate) fn run(context: &Context, args: &Throughput) -> Result<(), Failure> {
+    args.output.as_deref().map_or(Ok(()), check_file)?;
     let model = context.load(args.model.model.as_deref())?;
     let resident = machine::resident_memory();
     let load = Load {
@@ -38,7 +39,7 @@ pub(crate) fn run(context: &Context, args: &Throughput) -> Result<(), Failure> {
     merge(&mut report, &serde_json::to_value(&measured).map_err(Failure::failed)?);
     let text = serde_json::to_string_pretty(&report).map_err(Failure::failed)?;
     if let Some(path) = &args.output {
-        crate::context::write_file(path, text.as_bytes())?;
+        write_file(path, text.as_bytes())?;
     }
     let mut out = anstream::stdout();
     if args.json {

@@ -46,7 +46,7 @@ fn twenty_turns_go_past_the_end_of_the_context_and_no_word_is_broken() {
         }
         let text = terminal.text();
         assert!(text.matches(" tok/s").count() >= 18, "{text}");
-        assert!(text.contains("the context of 2048 tokens is full"), "{text}");
+        assert!(text.contains("the context of 2048 tokens runs out: the model no longer sees the oldest"), "{text}");
         for part in ["maximum context length", "max_tokens is", "INFO", "loading"] {
             assert!(!text.contains(part), "{part}: {text}");
         }
@@ -156,12 +156,13 @@ fn commands_do_what_help_says() {
         assert!(terminal.text().contains(says), "{line}: {}", terminal.text());
     }
     assert!(!terminal.text().contains("tok/s"), "nothing was sent to the model: {}", terminal.text());
-    let file = state.path().join("talk.json");
-    let save = || {
+    let save_as = |name: &str| {
+        let file = state.path().join(name);
         terminal.line(&format!("/save {}", file.display()));
         let saved: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         saved["messages"].as_array().unwrap().clone()
     };
+    let save = || save_as("talk.json");
     terminal.line("//bogus words");
     let first = save();
     assert_eq!(first.len(), 3);
@@ -174,8 +175,23 @@ fn commands_do_what_help_says() {
     terminal.line("/clear");
     terminal.line("/system \"\"");
     terminal.line("What is a trait?");
-    assert_eq!(save().len(), 2);
+    assert_eq!(save_as("other.json").len(), 2);
+    assert_eq!(save().len(), 3, "the file of the conversation that was forgotten is left alone");
+    assert!(terminal.text().contains("is there already"), "{}", terminal.text());
     terminal.press("/ex\t\r");
+    assert_eq!(terminal.wait().code(), Some(0));
+}
+
+#[test]
+fn a_byte_that_is_not_utf8_is_left_out_of_the_line() {
+    let (mut terminal, _state) = chat(&["chat"], 80);
+    terminal.press("/sys");
+    terminal.until("the line", |t| t.last() == "› /sys");
+    terminal.press(b"\xff");
+    terminal.until("a word", |t| t.text().contains("not UTF-8") && t.last() == "› /sys");
+    terminal.line("tem");
+    assert!(terminal.text().contains("there is no system prompt"), "{}", terminal.text());
+    terminal.press("\x04");
     assert_eq!(terminal.wait().code(), Some(0));
 }
 

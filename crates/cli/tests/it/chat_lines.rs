@@ -7,12 +7,12 @@ use std::io::Write as _;
 use std::process::Stdio;
 
 /// Exit code, standard output and standard error of a conversation.
-fn talk(args: &[&str], lines: &str) -> (Option<i32>, String, String) {
+fn talk(args: &[&str], lines: impl AsRef<[u8]>) -> (Option<i32>, String, String) {
     let mut command = binary();
     command.arg("chat").args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     // One that refuses its flags may have gone.
-    let _ = child.stdin.take().unwrap().write_all(lines.as_bytes());
+    let _ = child.stdin.take().unwrap().write_all(lines.as_ref());
     let output = child.wait_with_output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (output.status.code(), text(output.stdout), text(output.stderr))
@@ -45,7 +45,7 @@ fn a_line_that_is_not_answered_fails_and_the_rest_is_answered() {
     let dir = tempfile::tempdir().unwrap();
     let model = scripted(dir.path());
     let long = "word ".repeat(3000);
-    let (code, out, err) = talk(&["-m", &model], &format!("one\n/bogus\n{long}\ntwo\n"));
+    let (code, out, err) = talk(&["-m", &model], format!("one\n/bogus\n{long}\ntwo\n"));
     assert_eq!((code, out.as_str()), (Some(1), "Hello world\nHello world\n"), "{err}");
     for part in
         ["/bogus is no command", "too long even without earlier turns", "length is 2048 tokens", "not every line"]
@@ -68,8 +68,11 @@ fn a_conversation_goes_on_past_the_end_of_the_context_and_the_length_gives_way_t
     let (code, out, err) = talk(&["--seed", "1", "--max-tokens", "600"], &lines);
     assert_eq!(code, Some(0), "{err}");
     assert!(out.lines().count() >= 14, "{out}");
-    assert!(err.contains("the context of 2048 tokens is full: the model no longer sees the oldest"), "{err}");
+    assert!(err.contains("the context of 2048 tokens runs out: the model no longer sees the oldest"), "{err}");
     assert!(!err.contains("max_tokens"), "{err}");
+    // How many in all, and how many of them have just gone.
+    let told: Vec<&str> = err.lines().filter(|line| line.contains("runs out")).collect();
+    assert!(!told[0].contains("more)") && told[1..].iter().all(|line| line.ends_with(" more)")), "{told:?}");
 }
 
 #[test]
@@ -96,6 +99,41 @@ fn files_are_written_once_and_their_own_again() {
     assert_eq!(std::fs::read_to_string(&other).unwrap(), "precious");
     let saved = std::fs::read_to_string(&ours).unwrap();
     assert_eq!(saved.matches("## assistant\n\nHello world\n").count(), 2, "{saved}");
+}
+
+#[test]
+fn a_conversations_files_are_all_its_own_until_it_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let (model, a, b) = (scripted(dir.path()), dir.path().join("a.md"), dir.path().join("b.md"));
+    let (a_name, b_name) = (a.display(), b.display());
+    let lines = format!("one\n/save {a_name}\n/save {b_name}\ntwo\n/save {a_name}\n");
+    let (code, _, err) = talk(&["-m", &model], &lines);
+    assert_eq!(code, Some(0), "{err}");
+    let asked = || std::fs::read_to_string(&a).unwrap().matches("## user").count();
+    assert_eq!(asked(), 2);
+    let lines = format!("one\n/save {a_name}.md\n/clear\ntwo\n/save {a_name}.md\n");
+    let (code, _, err) = talk(&["-m", &model], &lines);
+    assert!(code == Some(1) && err.contains("is there already"), "{err}");
+    assert!(std::fs::read_to_string(dir.path().join("a.md.md")).unwrap().contains("one"), "{err}");
+}
+
+#[test]
+fn bytes_that_are_not_utf8_do_not_end_a_conversation() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, out, err) = talk(&["-m", &scripted(dir.path())], b"one\ncaf\xe9\nthree\n");
+    assert_eq!((code, out.as_str()), (Some(0), "Hello world\n".repeat(3).as_str()), "{err}");
+    assert!(err.contains("not UTF-8"), "{err}");
+}
+
+#[test]
+fn regenerate_says_that_an_answer_comes_out_the_same_where_it_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = scripted(dir.path());
+    for (lines, said) in [("one\n/regenerate\n", true), ("one\n/system x\n/regenerate\n", false)] {
+        let (_, _, err) = talk(&["-m", &model, "--temperature", "0"], lines);
+        assert_eq!(err.contains("comes out the same"), said, "{lines:?}: {err}");
+    }
+    assert!(talk(&["-m", &model], "/system \"\"\n").2.contains("there is no system prompt"));
 }
 
 #[test]

@@ -106,6 +106,11 @@ impl Dialogue {
         text
     }
 
+    /// Old turns that the model does not get any more.
+    pub(super) fn left_out(&self) -> usize {
+        self.first
+    }
+
     /// Turns that were kept.
     pub(super) fn turns(&self) -> usize {
         self.turns.len()
@@ -143,7 +148,7 @@ mod tests {
         talk.add(Turn { question: "q".repeat(5), answer: "a".repeat(5) });
         assert_eq!(talk.make_room("12345", 100, 25, count), Ok(4), "down to half");
         let messages = talk.messages("12345");
-        assert_eq!(messages.len(), 1 + 2 * 3 + 1);
+        assert_eq!((messages.len(), talk.left_out()), (1 + 2 * 3 + 1, 4));
         assert_eq!((messages[0].role, messages[7].content.as_str()), (Role::System, "12345"));
         assert_eq!(talk.make_room("12345", 100, 25, count), Ok(0));
         assert!(talk.document("m", Path::new("x.md")).matches("## user").count() == 7, "nothing is lost for the file");

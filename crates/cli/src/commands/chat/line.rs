@@ -3,9 +3,9 @@
 /// Commands: name, what follows it, what it does.
 const COMMANDS: [(&str, &str, &str); 7] = [
     ("/help", "", "this list"),
-    ("/system", "TEXT", "sets the system prompt; TEXT \"\" removes it, none shows it"),
+    ("/system", "TEXT", "sets the system prompt; /system shows it, /system \"\" removes it"),
     ("/regenerate", "", "asks for the last answer again"),
-    ("/save", "FILE", "writes the conversation: Markdown, or JSON if FILE ends so"),
+    ("/save", "FILE", "writes the conversation: Markdown, or JSON for FILE.json"),
     ("/clear", "", "forgets the conversation, not the system prompt"),
     ("/exit", "", "leaves, as do /quit and Ctrl-D"),
     ("/quit", "", ""),
@@ -52,6 +52,9 @@ impl<'a> Line<'a> {
             ("/system", "\"\"") => Line::System(Some("")),
             ("/system", text) => Line::System(Some(text)),
             ("/save", "") => Line::Wrong("/save needs the name of a file".to_owned()),
+            ("/save", file) if file.chars().any(char::is_control) => {
+                Line::Wrong("/save takes no file name with control characters".to_owned())
+            }
             ("/save", file) => Line::Save(file),
             ("/help", "") => Line::Help,
             ("/regenerate", "") => Line::Regenerate,
@@ -120,6 +123,7 @@ mod tests {
             ("/Help", "/help lists them"),
             ("/clear everything", "nothing follows /clear"),
             ("/save", "needs the name of a file"),
+            ("/save a\u{1b}[2Jb.md", "no file name with control characters"),
         ] {
             assert!(matches!(Line::parse(line), Line::Wrong(text) if text.contains(part)), "{line}");
         }

@@ -10,12 +10,15 @@ use rustyline::hint::Hinter;
 use rustyline::history::FileHistory;
 use rustyline::validate::Validator;
 use rustyline::{Behavior, Config, Context, Editor, Helper};
-use std::cell::Cell;
-use std::io::{IsTerminal as _, Write as _};
+use std::cell::RefCell;
+use std::io::{BufRead as _, ErrorKind, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 /// Terminals on which a line cannot be edited, as the editor knows them.
 const PLAIN_TERMINALS: [&str; 3] = ["dumb", "cons25", "emacs"];
+
+/// Said of a key that is no text.
+const NOT_UTF8_KEY: &str = "a byte that is not UTF-8 was typed and is left out";
 
 /// Outcome of reading a line.
 pub(super) enum Read {
@@ -60,7 +63,7 @@ impl Lines {
             .history_ignore_space(true)
             .build();
         let mut editor = Editor::with_config(config).map_err(terminal)?;
-        editor.set_helper(Some(Typing { typed: Cell::new(false) }));
+        editor.set_helper(Some(Typing::default()));
         let mut editing = Editing { editor, history: None };
         if !forgetful {
             editing.open_history();
@@ -81,10 +84,10 @@ impl Lines {
                 if std::io::stdin().is_terminal() {
                     write!(std::io::stderr(), "> ").map_err(Failure::output)?;
                 }
-                let mut line = String::new();
-                match std::io::stdin().read_line(&mut line) {
+                let mut line = Vec::new();
+                match std::io::stdin().lock().read_until(b'\n', &mut line) {
                     Ok(0) => Ok(Read::End),
-                    Ok(_) => Ok(Read::Line(line)),
+                    Ok(_) => Ok(Read::Line(text(line))),
                     Err(error) => Err(Failure::failed(format!("standard input: {error}"))),
                 }
             }
@@ -96,17 +99,27 @@ impl Editing {
     fn read(&mut self) -> Result<Read, Failure> {
         let color = anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never;
         let style = if color { Style::new().bold().fg_color(Some(AnsiColor::Cyan.into())) } else { Style::new() };
-        self.editor.helper().iter().for_each(|typing| typing.typed.set(false));
-        match self.editor.readline(&("› ", format!("{style}› {style:#}"))) {
-            Ok(line) => {
-                self.remember(line.trim_end());
-                Ok(Read::Line(line))
-            }
-            Err(ReadlineError::Interrupted) => {
-                Ok(Read::Interrupted { empty: !self.editor.helper().is_some_and(|typing| typing.typed.get()) })
-            }
-            Err(ReadlineError::Eof) => Ok(Read::End),
-            Err(error) => Err(terminal(error)),
+        let prompt = ("› ", format!("{style}› {style:#}"));
+        let mut begun = (String::new(), String::new());
+        loop {
+            self.editor.helper().iter().for_each(|typing| typing.line.borrow_mut().clone_from(&begun));
+            let read = self.editor.readline_with_initial(&prompt, (&begun.0, &begun.1));
+            begun = self.editor.helper().map(|typing| typing.line.take()).unwrap_or_default();
+            return match read {
+                Ok(line) => {
+                    self.remember(line.trim_end());
+                    Ok(Read::Line(line))
+                }
+                Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                    note(NOT_UTF8_KEY);
+                    continue;
+                }
+                Err(ReadlineError::Interrupted) => {
+                    Ok(Read::Interrupted { empty: begun.0.is_empty() && begun.1.is_empty() })
+                }
+                Err(ReadlineError::Eof) => Ok(Read::End),
+                Err(error) => Err(terminal(error)),
+            };
         }
     }
 
@@ -141,14 +154,23 @@ impl Editing {
     }
 }
 
+/// A line of bytes, with U+FFFD for those that are not UTF-8.
+fn text(line: Vec<u8>) -> String {
+    String::from_utf8(line).unwrap_or_else(|error| {
+        note("bytes that are not UTF-8 are read as U+FFFD");
+        String::from_utf8_lossy(error.as_bytes()).into_owned()
+    })
+}
+
 fn terminal(error: ReadlineError) -> Failure {
     Failure::failed(format!("the terminal: {error}"))
 }
 
 /// Help while a line is typed.
+#[derive(Default)]
 struct Typing {
-    /// Something is on the line, which Ctrl-C takes away with it.
-    typed: Cell<bool>,
+    /// What is on the line, before and behind the cursor: Ctrl-C takes it away with it, and a byte that is not UTF-8 does not.
+    line: RefCell<(String, String)>,
 }
 
 impl Helper for Typing {}
@@ -164,8 +186,9 @@ impl Completer for Typing {
 }
 
 impl Highlighter for Typing {
-    fn highlight_char(&self, line: &str, _: usize, _: CmdKind) -> bool {
-        self.typed.set(!line.is_empty());
+    fn highlight_char(&self, line: &str, pos: usize, _: CmdKind) -> bool {
+        let (before, behind) = line.split_at_checked(pos).unwrap_or((line, ""));
+        self.line.replace((before.to_owned(), behind.to_owned()));
         false
     }
 }

@@ -26,6 +26,8 @@ use wrap::Wrap;
 
 /// Tokens of an answer if no number is given.
 const MAX_TOKENS: usize = 512;
+/// Said where a system prompt is asked for or removed, and there is none.
+const NO_SYSTEM: &str = "there is no system prompt; /system TEXT sets one";
 /// Answers of fewer tokens are too short to tell a speed.
 const TELLING: usize = 10;
 
@@ -39,7 +41,7 @@ pub(crate) fn run(context: &Context, args: &Chat) -> Result<(), Failure> {
         note(&format!("{} · /help lists the commands, Ctrl-D leaves", model.card().id));
     }
     let dialogue = Dialogue::new(args.system.clone().filter(|text| !text.is_empty()));
-    let mut chat = Chatting { model, args, keyboard, dialogue, again: 0, saved: None };
+    let mut chat = Chatting { model, args, keyboard, dialogue, again: 0, last: None, saved: Vec::new() };
     let mut leaving = false;
     let mut failed = false;
     loop {
@@ -85,8 +87,17 @@ struct Chatting<'a> {
     dialogue: Dialogue,
     /// Answers that were asked for again.
     again: u64,
-    /// The file that this conversation was written to.
-    saved: Option<PathBuf>,
+    /// How the last answer came about.
+    last: Option<Origin>,
+    /// The files that this conversation was written to.
+    saved: Vec<PathBuf>,
+}
+
+/// What an answer depends on besides the conversation and the seed.
+struct Origin {
+    system: Option<String>,
+    /// It was not stopped.
+    whole: bool,
 }
 
 impl Chatting<'_> {
@@ -96,9 +107,8 @@ impl Chatting<'_> {
             Line::Empty => {}
             Line::Say(text) => self.ask(text)?,
             Line::Help => note(&line::help()),
-            Line::System(None) => {
-                note(self.dialogue.system.as_deref().unwrap_or("there is no system prompt; /system TEXT sets one"));
-            }
+            Line::System(None) => note(self.dialogue.system.as_deref().unwrap_or(NO_SYSTEM)),
+            Line::System(Some("")) if self.dialogue.system.is_none() => note(NO_SYSTEM),
             Line::System(Some("")) => {
                 self.dialogue.system = None;
                 note("the system prompt is gone");
@@ -111,6 +121,8 @@ impl Chatting<'_> {
             Line::Save(file) => self.save(file)?,
             Line::Clear => {
                 self.dialogue.clear();
+                // Their files are no longer this conversation's.
+                self.saved.clear();
                 note("the conversation is forgotten");
             }
             Line::Exit => return Ok(false),
@@ -129,6 +141,7 @@ impl Chatting<'_> {
         self.tell_end(&shown);
         // A question that was taken back before anything came was not asked.
         if shown.finish.is_some() || !shown.text.is_empty() {
+            self.last = Some(Origin { system: self.dialogue.system.clone(), whole: shown.finish.is_some() });
             self.dialogue.add(Turn { question: question.to_owned(), answer: shown.text });
         }
         Ok(())
@@ -158,8 +171,12 @@ impl Chatting<'_> {
             }
         };
         if left_out > 0 {
-            let turns = if left_out == 1 { "the oldest turn" } else { &format!("the oldest {left_out} turns") };
-            note(&format!("the context of {context} tokens is full: the model no longer sees {turns}"));
+            let turns = match self.dialogue.left_out() {
+                1 => "the oldest turn".to_owned(),
+                all if all == left_out => format!("the oldest {all} turns"),
+                all => format!("the oldest {all} turns ({left_out} more)"),
+            };
+            note(&format!("the context of {context} tokens runs out: the model no longer sees {turns}"));
         }
         Ok((input(messages), wanted.min(context - tokens)))
     }
@@ -189,7 +206,8 @@ impl Chatting<'_> {
             return Err(Failure::failed("nothing was answered yet that could be asked for again"));
         };
         let defaults = &self.model.card().defaults;
-        if self.args.sampling.temperature.unwrap_or(defaults.temperature) == 0.0 {
+        let same = self.last.as_ref().is_some_and(|last| last.whole && last.system == self.dialogue.system);
+        if same && self.args.sampling.temperature.unwrap_or(defaults.temperature) == 0.0 {
             note("at temperature 0 it comes out the same");
         }
         self.again += 1;
@@ -211,13 +229,15 @@ impl Chatting<'_> {
             _ => PathBuf::from(file),
         };
         let document = self.dialogue.document(&self.model.card().id, &path);
-        let again = self.saved.as_deref() == Some(&path);
+        let again = self.saved.contains(&path);
         write(&path, &document, again).map_err(|error| match error.kind() {
             std::io::ErrorKind::AlreadyExists => Failure::failed(format!("{file} is there already: name another file")),
             _ => Failure::failed(format!("{file}: {error}")),
         })?;
         note(&format!("saved as {}", path.display()));
-        self.saved = Some(path);
+        if !again {
+            self.saved.push(path);
+        }
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ mod table;
 
 use crate::args::Compare;
 use crate::commands::workload::Load;
-use crate::context::{Context, write_file};
+use crate::context::{Context, check_file, write_file};
 use crate::failure::Failure;
 use crate::progress::Bar;
 use crate::{load, machine};
@@ -26,9 +26,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use statistics::Median;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// The most that `engine.kv_cache_tokens` may be.
+const MAX_KV_TOKENS: usize = 16_777_216;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// All that was measured, for the report and the file.
@@ -86,11 +88,6 @@ struct Summary {
 }
 
 pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
-    if args.repetitions == 0 {
-        return Err(Failure::usage(
-            "--repetitions is 0; it must be at least 1, and 5 for intervals that mean something",
-        ));
-    }
     let arms = arms(context, &args.optimizations)?;
     let baseline = args.baseline.as_deref().map(throughput_of).transpose()?;
     let questions = Questions {
@@ -102,10 +99,20 @@ pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
         },
         prefix_tokens: args.prefix_tokens,
     };
+    if questions.kv_tokens() > MAX_KV_TOKENS {
+        return Err(Failure::usage(format!(
+            "--concurrency {} times --prompt-tokens {} and --max-tokens {} asks for a KV cache of {} tokens, and the most is {MAX_KV_TOKENS}",
+            args.concurrency,
+            args.prompt_tokens,
+            args.max_tokens,
+            questions.kv_tokens()
+        )));
+    }
+    let files = args.output.as_deref().map(files).transpose()?;
     let model = args.model.model.as_deref();
     let (_, name) = load::resolve(model)?;
     let (total, origin) = (args.repetitions * arms.len() * 2 + 1, Origin::now());
-    let bar = Bar::runs(total + 1);
+    let bar = Bar::runs(total);
     bar.say(&format!(
         "{total} runs of {name}: {} arms, {} times each, between plain runs",
         arms.len(),
@@ -115,7 +122,7 @@ pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
     let start = Instant::now();
     // Warms file cache and pages; does not count.
     Run::of(&Arm::Plain, context, model, &questions)?;
-    bar.done();
+    bar.begin();
     bar.say(&estimate(start.elapsed(), total));
     let mut runs = Vec::with_capacity(total);
     let mut once = |arm: &Arm| -> Result<(), Failure> {
@@ -170,13 +177,35 @@ pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
         origin,
         runs,
     };
-    comparison.tell(args)?;
-    match comparison.unequal() {
-        None => Ok(()),
-        Some(arm) => Err(Failure::failed(format!(
-            "the outputs of {arm} differ from those of plain: an optimization changed an answer, which is a defect; please report it with this result"
-        ))),
+    let told = comparison.tell(args.json, files.as_ref());
+    match (told, comparison.unequal()) {
+        (told, None) => told,
+        (Err(Failure::Silent), _) => Err(Failure::Silent),
+        (told, Some(arm)) => {
+            if let Err(error) = told {
+                tracing::error!("{error}");
+            }
+            Err(Failure::failed(format!(
+                "the outputs of {arm} differ from those of plain: an optimization changed an answer, which is a defect; please report it with this result"
+            )))
+        }
     }
+}
+
+/// The files of a result, its JSON and its report, if they can be written.
+fn files(output: &Path) -> Result<(PathBuf, PathBuf), Failure> {
+    if output.extension().is_some_and(|end| end.eq_ignore_ascii_case("html")) {
+        return Err(Failure::usage(format!(
+            "--output {} names the JSON, and the report is written beside it as HTML: name {}",
+            output.display(),
+            output.with_extension("json").display()
+        )));
+    }
+    // A folder has no name beside it that would do.
+    check_file(output)?;
+    let page = output.with_extension("html");
+    check_file(&page)?;
+    Ok((output.to_owned(), page))
 }
 
 /// The arms that a list names, in the order of running; direct allocation beside the pool, synchronous spilling beside the blit queue.
@@ -293,22 +322,25 @@ impl Comparison {
         })
     }
 
-    /// Files first, then the terminal.
-    fn tell(&self, args: &Compare) -> Result<(), Failure> {
+    /// Files first, then the terminal, which is told even if the files cannot be written.
+    fn tell(&self, json: bool, files: Option<&(PathBuf, PathBuf)>) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(&self.json()).map_err(Failure::failed)?;
-        if let Some(path) = &args.output {
-            write_file(path, text.as_bytes())?;
-            let page = path.with_extension("html");
-            write_file(&page, report::html(self).map_err(Failure::failed)?.as_bytes())?;
-            tracing::info!("wrote {} and {}", path.display(), page.display());
-        }
+        let written = files.map_or(Ok(()), |(path, page)| self.write(&text, path, page));
         let mut out = anstream::stdout();
-        if args.json {
+        if json {
             writeln!(out, "{text}")
         } else {
             write!(out, "{}", table::table(self, width()).map_err(Failure::failed)?)
         }
-        .map_err(Failure::output)
+        .map_err(Failure::output)?;
+        written
+    }
+
+    fn write(&self, json: &str, path: &Path, page: &Path) -> Result<(), Failure> {
+        write_file(path, json.as_bytes())?;
+        write_file(page, report::html(self).map_err(Failure::failed)?.as_bytes())?;
+        tracing::info!("wrote {} and {}", path.display(), page.display());
+        Ok(())
     }
 }
 
@@ -342,6 +374,21 @@ mod tests {
         for list in ["none", "turbo", ""] {
             assert!(matches!(arms(&context(), list), Err(Failure::Usage(_))), "{list}");
         }
+    }
+
+    #[test]
+    fn files_that_cannot_be_written_are_wrong_usage() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for bad in [at("x.html"), at("x.HTML"), dir.path().to_owned(), PathBuf::from("/dev/null/x.json")] {
+            assert!(matches!(files(&bad), Err(Failure::Usage(_))), "{}", bad.display());
+        }
+        std::fs::create_dir(at("y.html")).unwrap();
+        assert!(matches!(files(&at("y.json")), Err(Failure::Usage(_))), "the report is a folder");
+        std::fs::write(at("z.json"), "earlier").unwrap();
+        assert_eq!(files(&at("z.json")).unwrap(), (at("z.json"), at("z.html")));
+        assert_eq!(std::fs::read_to_string(at("z.json")).unwrap(), "earlier");
+        assert!(!at("z.html").exists(), "nothing is left of the check");
     }
 
     #[test]

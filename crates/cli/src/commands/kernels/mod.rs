@@ -9,7 +9,7 @@ mod sizes;
 mod timing;
 
 use crate::args::Kernels;
-use crate::context::{Context, write_file};
+use crate::context::{Context, check_file, write_file};
 use crate::device;
 use crate::failure::Failure;
 use crate::progress::Bar;
@@ -32,6 +32,7 @@ pub(crate) fn run(context: &Context, args: &Kernels) -> Result<(), Failure> {
     let synth = Synth { shape: args.shape.clone(), bits: args.bits, group_size: args.group_size, seed: 0 };
     // Before a device is opened.
     synth.shape().map_err(Failure::usage)?;
+    args.output.as_deref().map_or(Ok(()), check_file)?;
     let device = device::open(&context.config.engine)?;
     let number = |n: &u32| *n as usize;
     let (rows, contexts): (Vec<usize>, Vec<usize>) =

@@ -58,8 +58,8 @@ impl Terminal {
     }
 
     /// Presses keys.
-    pub fn press(&self, keys: &str) {
-        self.pty.as_ref().write_all(keys.as_bytes()).expect("written");
+    pub fn press(&self, keys: impl AsRef<[u8]>) {
+        self.pty.as_ref().write_all(keys.as_ref()).expect("written");
     }
 
     /// Types a line, waits until it is answered, and for the next prompt.
