@@ -40,7 +40,7 @@ fn sampling_that_no_request_could_ask_for() {
         ("top_k", json!(-3)),
         ("top_k", json!(2.5)),
         ("min_p", json!(2)),
-        ("repetition_penalty", json!(0)),
+        ("repetition_penalty", json!(0.005)),
         ("do_sample", json!("yes")),
         ("eos_token_id", json!(-1)),
         ("eos_token_id", json!([2, -1])),
@@ -101,7 +101,7 @@ fn files_are_json_as_python_writes_it() {
     let text = br#"{"time_step_limit": [0.0, Infinity], "a": NaN, "name": "\ud83d", "top_k": 1, "top_k": 7}"#;
     assert_eq!(with_text("generation_config.json", text).unwrap().generation.top_k, Some(7));
     let message = with_text("generation_config.json", br#"{"temperature": NaN}"#).unwrap_err();
-    assert!(message.contains("temperature is \"NaN\", expected a number"), "{message}");
+    assert!(message.contains(r#"temperature is {"__float__":"NaN"}, expected a number"#), "{message}");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/rustbook-5m-4bit/config.json");
     let config = std::fs::read_to_string(path).unwrap();
     let marked = format!("\u{feff}{}", config.replacen('{', r#"{"x": -Infinity, "y": {"__float__": "Infinity"}, "#, 1));

@@ -153,6 +153,8 @@ mod tests {
         let text = "\u{feff}{\"model_max_length\": Infinity, \"x\": [NaN, 1e999], \"y\": \"\\ud83d\", \"eos_token\": \"a\", \"eos_token\": \"<|end|>\"}";
         std::fs::write(dir.path().join("tokenizer_config.json"), text).unwrap();
         assert_eq!(Config::from_dir(dir.path()).unwrap().special_token("eos_token"), Some("<|end|>"));
+        std::fs::write(dir.path().join("tokenizer_config.json"), "{\"bos_token\": NaN}").unwrap();
+        assert!(matches!(Config::from_dir(dir.path()), Err(TextError::Value { key, .. }) if key == "bos_token"));
         std::fs::write(dir.path().join("tokenizer_config.json"), "{\"x\": nan}").unwrap();
         assert!(matches!(Config::from_dir(dir.path()), Err(TextError::Json { .. })));
     }
