@@ -96,7 +96,8 @@ impl Loaded {
         }
         if let Some(list) = &common.metal_opts {
             let selected = config.metal_optimizations.select(list);
-            selected.map_err(|message| Failure::usage(format!("--metal-opts: {message}")))?;
+            let origin = cli.given.origin("metal_opts").unwrap_or("--metal-opts");
+            selected.map_err(|message| Failure::usage(format!("{origin}: {message}")))?;
             for key in ["enabled", "memory_pool.enabled", "blit_queue.enabled", "command_buffer_ring.enabled"] {
                 set(&format!("metal_optimizations.{key}"), "metal_opts");
             }

@@ -2,7 +2,7 @@
 
 use garde::Validate;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Settings of the three optimizations, with the master switch. Everything is off by default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Validate, JsonSchema)]
@@ -13,12 +13,15 @@ pub struct MetalOptimizations {
     pub enabled: bool,
     /// Memory pool: heaps and sub-allocation.
     #[garde(dive)]
+    #[serde(deserialize_with = "section")]
     pub memory_pool: MemoryPoolConfig,
     /// Blit queue: asynchronous copies.
     #[garde(dive)]
+    #[serde(deserialize_with = "section")]
     pub blit_queue: BlitQueueConfig,
     /// Command-buffer ring: steps encoded ahead.
     #[garde(dive)]
+    #[serde(deserialize_with = "section")]
     pub command_buffer_ring: CommandBufferRingConfig,
     /// Replace a failing optimization by its baseline; otherwise the start or the request fails.
     #[garde(skip)]
@@ -29,6 +32,14 @@ pub struct MetalOptimizations {
     /// Put the optimizations' metrics on `/metrics`.
     #[garde(skip)]
     pub expose_metrics: bool,
+}
+
+/// Reads a section. One whose keys are all commented out is null, and empty.
+///
+/// # Errors
+/// Those of its keys.
+pub fn section<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 impl Default for MetalOptimizations {

@@ -9,7 +9,7 @@ pub use schema::{leaves, nearest};
 use crate::choice::Choice;
 use garde::Validate;
 use mlx_serving_device::DeviceInfo;
-use mlx_serving_metal_layer::config::MetalOptimizations;
+use mlx_serving_metal_layer::config::{MetalOptimizations, section};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -20,18 +20,23 @@ use std::path::{Path, PathBuf};
 pub struct Config {
     /// The HTTP server.
     #[garde(dive)]
+    #[serde(deserialize_with = "section")]
     pub server: Server,
     /// The engine and its device.
     #[garde(dive)]
+    #[serde(deserialize_with = "section")]
     pub engine: Engine,
     /// The models.
     #[garde(dive)]
+    #[serde(deserialize_with = "section")]
     pub models: Models,
     /// The three Metal-layer optimizations; their names are Metal's and mean the same on every device.
     #[garde(dive)]
+    #[serde(deserialize_with = "section")]
     pub metal_optimizations: MetalOptimizations,
     /// Logs.
     #[garde(dive)]
+    #[serde(deserialize_with = "section")]
     pub telemetry: Telemetry,
 }
 
@@ -64,6 +69,7 @@ pub struct Server {
     pub cors_origins: Vec<String>,
     /// Bounds of connections, of what they send, and of what waits for them.
     #[garde(dive)]
+    #[serde(deserialize_with = "section")]
     pub limits: Limits,
 }
 

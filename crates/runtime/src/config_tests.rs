@@ -194,6 +194,63 @@ fn values_from_elsewhere_are_checked_too() {
 }
 
 #[test]
+fn a_section_without_keys_is_empty() {
+    let text = "server:\n  # port: 1\nengine: ~\nmodels:\nmetal_optimizations:\n  enabled: true\n  memory_pool:\n  #  enabled: true\n";
+    let config = parse(text, Path::new("r.yaml")).unwrap().config;
+    assert_eq!((&config.server, &config.engine), (&Server::default(), &Engine::default()));
+    assert!(config.metal_optimizations.enabled);
+    let text = "server:\n  limits:\n    # idle_s: 1\ntelemetry: null\n";
+    assert_eq!(parse(text, Path::new("r.yaml")).unwrap().config, Config::default());
+}
+
+#[test]
+fn a_key_with_dots_is_told_to_be_nested() {
+    for (text, told) in [
+        ("server.port: 1\n", "line 1: `server.port`: keys are nested, without dots: `server: {port: …}`"),
+        (
+            "\nserver.limits.idle_s: 1\n",
+            "line 2: `server.limits.idle_s`: keys are nested, without dots: `server: {limits: {idle_s: …}}`",
+        ),
+        ("server: {limits.idle_s: 1}\n", "`limits: {idle_s: …}`"),
+    ] {
+        let message = refused(text);
+        assert!(message.contains(told), "{message}");
+    }
+}
+
+#[test]
+fn faults_of_a_document_are_told_in_sentences() {
+    let deep = format!("models: {{serve: {}x{}}}", "[".repeat(3000), "]".repeat(3000));
+    let many = format!("models: {{serve: [{}]}}", "a,".repeat(300_000));
+    for (text, told) in [
+        ("server: {port: 1}\n---\nserver: {port: 2}\n", "a configuration is one"),
+        ("server: {host: null}\n", "`server.host` takes text"),
+        ("server: &a {host: *a}\n", "(`*name`)"),
+        (&deep, "nested deeper"),
+        (&many, "more in it"),
+    ] {
+        let message = refused(text);
+        assert!(message.contains(told), "{told}: {message}");
+        for advice in ["from_str", "Option<", "budget", "weak", "breached"] {
+            assert!(!message.contains(advice), "{advice}: {message}");
+        }
+    }
+}
+
+#[test]
+fn what_is_too_long_for_a_configuration_is_not_read_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = dir.path().join("long.yaml");
+    std::fs::write(&long, "#".repeat((1 << 20) + 1)).unwrap();
+    for path in [&long, Path::new("/dev/zero")] {
+        if path.exists() {
+            let message = File::read(path).unwrap_err().to_string();
+            assert!(message.contains("more than 1 MiB"), "{message}");
+        }
+    }
+}
+
+#[test]
 fn an_empty_file_is_the_default() {
     assert_eq!(parse("# nothing\n\n", Path::new("r.yaml")).unwrap().config, Config::default());
 }

@@ -8,6 +8,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 use crate::machine::host_memory;
 use crate::origins::{DEFAULT_PATH, Loaded};
+use mlx_serving_runtime::Source;
 use std::io::Write;
 
 pub(crate) fn run(context: &Context, loaded: &Loaded, action: &Action) -> Result<(), Failure> {
@@ -33,6 +34,9 @@ fn check(context: &Context, loaded: &Loaded, names: &[String]) -> Result<String,
         return Err(Failure::usage(faults.join("\n")));
     }
     serve::check(context, names)?;
+    if context.config.models.serve.is_empty() {
+        Source::Bundled.here()?;
+    }
     let found = context.runtime().check_configured()?;
     let state = match &loaded.path {
         Some(path) => format!("{}: valid", path.display()),

@@ -125,6 +125,7 @@ fn config_check_and_show_know_every_variable() {
         ("MLX_SERVING_BITS", "x", "variable MLX_SERVING_BITS"),
         ("MLX_SERVING_ARITHMETIC", "slow", "it takes fast or exact"),
         ("MLX_SERVING_RAW", "perhaps", "variable MLX_SERVING_RAW"),
+        ("MLX_SERVING_METAL_OPTS", "turbo", "MLX_SERVING_METAL_OPTS: "),
         ("MLX_SERVING_PORT", "tcp://10.0.0.1:8080", "enableServiceLinks"),
     ] {
         let output = with(&[(name, value)], &["config", "check"]);

@@ -6,7 +6,12 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Error, Spanned};
 use std::fmt;
+use std::fs;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+
+/// Bytes that a file may have.
+const MAX_BYTES: u64 = 1 << 20;
 
 /// A file that is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +22,7 @@ pub enum ConfigError {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// Syntax, unknown keys, wrong type or values out of range, with their places.
     #[error("configuration {path}: {message}")]
@@ -44,8 +49,16 @@ impl File {
     /// # Errors
     /// See [`ConfigError`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let unread = |source| ConfigError::Read { path: path.to_owned(), source };
+        let mut bytes = Vec::new();
+        // It may be a pipe or a device, which have no length.
+        fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(unread)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            let message = format!("it has more than {} MiB, so it is no configuration", MAX_BYTES >> 20);
+            return Err(ConfigError::Content { path: path.to_owned(), message });
+        }
         let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+            String::from_utf8(bytes).map_err(|error| unread(io::Error::new(io::ErrorKind::InvalidData, error)))?;
         Self::parse(&text, path)
     }
 
@@ -64,8 +77,10 @@ impl File {
         let tree: Node = serde_saphyr::from_str(text).map_err(|e| content(shown(&e, path, None)))?;
         let mut keys = Vec::new();
         tree.keys("", &mut keys);
-        let unknown: Vec<String> =
-            keys.iter().filter_map(|key| schema.unknown(&key.path).map(|why| key.at(&why))).collect();
+        let unknown: Vec<String> = keys
+            .iter()
+            .filter_map(|key| key.dotted().or_else(|| schema.unknown(&key.path)).map(|why| key.at(&why)))
+            .collect();
         match &unknown[..] {
             [] => {}
             [one] => return Err(content(one.clone())),
@@ -85,6 +100,8 @@ impl File {
 struct Key {
     /// Dotted, from the root.
     path: String,
+    /// Its own, as the file has it.
+    name: String,
     line: u64,
     /// Line and column of its value.
     value: (u64, u64),
@@ -96,6 +113,13 @@ impl Key {
     /// A message about it.
     fn at(&self, message: &str) -> String {
         format!("line {}: {message}", self.line)
+    }
+
+    /// Says how a key is written that the file has with dots, as messages have it.
+    fn dotted(&self) -> Option<String> {
+        let (outer, last) = self.name.rsplit_once('.')?;
+        let (open, close) = (outer.replace('.', ": {"), "}".repeat(outer.split('.').count()));
+        Some(format!("`{}`: keys are nested, without dots: `{open}: {{{last}: …{close}`", self.name))
     }
 }
 
@@ -115,6 +139,7 @@ impl Node {
             let place = node.referenced;
             found.push(Key {
                 path: path.clone(),
+                name: name.value.clone(),
                 line: name.referenced.line(),
                 value: (place.line(), place.column()),
                 leaf: matches!(node.value, Node::Value),
@@ -193,16 +218,32 @@ fn shown(error: &Error, path: &Path, wanted: Option<String>) -> String {
     let text = error.to_string().replace("<input>", &path.display().to_string()).replace("\nerror: ", "\n");
     let text = text.strip_prefix("error: ").unwrap_or(&text);
     let fault = text.lines().next().and_then(|line| line.split_once(": ")).map(|(_, fault)| fault.to_owned());
+    let wanted = fault.as_deref().and_then(structural).map(str::to_owned).or(wanted);
     match (wanted, fault) {
         (Some(wanted), Some(fault)) if !fault.starts_with("validation error") => text.replace(&fault, &wanted),
         _ => plain(text),
     }
 }
 
+/// A sentence for a fault of the document as a whole, of which the parser tells programmers.
+fn structural(fault: &str) -> Option<&'static str> {
+    const FAULTS: [(&str, &str); 6] = [
+        ("multiple YAML documents", "a second document begins here (`---`), and a configuration is one"),
+        ("recursive references", "an alias (`*name`) stands for what it is in"),
+        ("alias ", "its aliases (`*name`) stand for too much, or for nothing"),
+        ("budget breached: Depth", "it is nested deeper than any key is"),
+        ("budget breached: Alias", "it has more aliases (`*name`) than a configuration needs"),
+        ("budget breached", "it has more in it than all keys together"),
+    ];
+    FAULTS.iter().find(|(begins, _)| fault.starts_with(begins)).map(|(_, sentence)| *sentence)
+}
+
 /// A validation's or a parser's message in this file's words: ranges with both ends, and no advice for programmers.
 pub(super) fn plain(message: &str) -> String {
     let mut message = message.replace(".`", "`").replace(".: ", ": ").replace("validation error: ", "");
     message = message.replace(", set DuplicateKeyPolicy in Options if acceptable", " is given twice");
+    message =
+        message.replace("cannot deserialize null into string; use Option<String>", "it takes text, and this is null");
     message = message.replace("duplicate mapping key: ", "key ").replace("duplicate mapping key", "a key");
     let ranges = if message.contains(" than ") { Schema::new().ranges() } else { Vec::new() };
     for (key, min, max) in ranges {
