@@ -25,7 +25,7 @@ fn history(state: &Path) -> PathBuf {
 /// Asks, and waits for the answer's first words.
 fn begin(terminal: &Terminal, question: &str) {
     let prompts = terminal.prompts();
-    terminal.press(&format!("{question}\r"));
+    terminal.press(format!("{question}\r"));
     let begun = |t: &Terminal| !t.last().starts_with('›') && t.last().len() > 20;
     terminal.until("the answer", |t| begun(t) || t.prompts() > prompts);
 }
@@ -46,7 +46,7 @@ fn twenty_turns_go_past_the_end_of_the_context_and_no_word_is_broken() {
         }
         let text = terminal.text();
         assert!(text.matches(" tok/s").count() >= 18, "{text}");
-        assert!(text.contains("the context of 2048 tokens runs out: the model no longer sees the oldest"), "{text}");
+        assert!(text.contains("the context of 2048 tokens runs out"), "{text}");
         for part in ["maximum context length", "max_tokens is", "INFO", "loading"] {
             assert!(!text.contains(part), "{part}: {text}");
         }

@@ -81,7 +81,7 @@ fn an_answer_that_is_cut_says_so() {
     assert_eq!(err, "5 tokens · cut off: --max-tokens allows no more\n");
     // The context has no room for so long an answer, and nothing older could go.
     let words = "ownership ".repeat(950);
-    let stopped = talk(&["--temperature", "0", "--max-tokens", "2000", "--stop", "\u{1}"], &format!("{words}\n")).2;
+    let stopped = talk(&["--temperature", "0", "--max-tokens", "2000", "--stop", "\u{1}"], format!("{words}\n")).2;
     let whole = !stopped.contains("cut off");
     assert!(whole || stopped.contains("cut off: the context of 2048 tokens is full"), "{stopped}");
 }

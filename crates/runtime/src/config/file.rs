@@ -227,10 +227,11 @@ fn shown(error: &Error, path: &Path, wanted: Option<String>) -> String {
 
 /// A sentence for a fault of the document as a whole, of which the parser tells programmers.
 fn structural(fault: &str) -> Option<&'static str> {
-    const FAULTS: [(&str, &str); 6] = [
+    const FAULTS: [(&str, &str); 7] = [
         ("multiple YAML documents", "a second document begins here (`---`), and a configuration is one"),
         ("recursive references", "an alias (`*name`) stands for what it is in"),
         ("alias ", "its aliases (`*name`) stand for too much, or for nothing"),
+        ("recursion limit", "it is nested deeper than any key is"),
         ("budget breached: Depth", "it is nested deeper than any key is"),
         ("budget breached: Alias", "it has more aliases (`*name`) than a configuration needs"),
         ("budget breached", "it has more in it than all keys together"),

@@ -65,7 +65,7 @@ impl Terminal {
     /// Types a line, waits until it is answered, and for the next prompt.
     pub fn line(&self, line: &str) {
         let prompts = self.prompts();
-        self.press(&format!("{line}\r"));
+        self.press(format!("{line}\r"));
         self.until(line, |terminal| terminal.prompts() > prompts && terminal.last() == "›");
     }
 
