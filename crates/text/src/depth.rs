@@ -10,7 +10,7 @@ use minijinja::syntax::SyntaxConfig;
 /// Most levels of one expression and of the `elif`s around it, together; measured to fit a thread of 2 MiB several times over.
 const MAX_LEVELS: usize = 400;
 
-/// Levels of an expression or of a bracket within one.
+/// An expression, or a bracket within one, that is open while tokens are counted.
 #[derive(Clone, Copy)]
 struct Open {
     /// Levels around it.
