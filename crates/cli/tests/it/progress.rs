@@ -63,6 +63,8 @@ fn lines(screen: &vt100::Screen) -> Vec<String> {
 fn lines_of_the_log_leave_one_intact_bar() {
     let chunks = on_a_terminal(&[&SHORT[..], &["-v"]].concat());
     let mut terminal = screen();
+    let drawn = String::from_utf8_lossy(&chunks.concat()).matches("run ").count();
+    assert!(drawn >= 2, "the bar was drawn {drawn} times");
     let mut most = 0;
     for chunk in chunks {
         terminal.process(&chunk);
@@ -70,7 +72,8 @@ fn lines_of_the_log_leave_one_intact_bar() {
         most = most.max(lines.iter().filter(|line| line.starts_with("run ")).count());
         assert!(!lines.iter().any(|line| line.contains("INFO") && line.contains("run ")), "{lines:#?}");
     }
-    assert_eq!(most, 1, "bars at a time");
+    // A slow reader may get a bar and its end at once, and see none.
+    assert!(most <= 1, "{most} bars at a time");
     let lines = lines(terminal.screen());
     assert!(!lines.iter().any(|line| line.starts_with("run ")), "a bar was left behind: {lines:#?}");
     assert_eq!(lines.iter().filter(|line| line.contains("loaded")).count(), 4, "{lines:#?}");
