@@ -21,7 +21,7 @@ pub struct QuantizationPlan {
     path: PathBuf,
 }
 
-/// What a plan says of a module; `None` where the shapes tell.
+/// Parameters that a plan has for a module; `None` where the shapes tell.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Named {
     pub(crate) group_size: Option<u16>,
@@ -59,7 +59,7 @@ impl QuantizationPlan {
         self.map.is_empty()
     }
 
-    /// What is said of a module by its name.
+    /// Parameters that the plan has under a module's name.
     ///
     /// # Errors
     /// It is said not to be quantized, though it has scales, or to be quantized in a way that is not known here.
@@ -112,7 +112,7 @@ impl QuantizationPlan {
 }
 
 impl Named {
-    /// What is named, and the rest by the widths of packed weights and of scales: `cols` values are in a row of them.
+    /// Fills in what is not named, by the widths of a row's packed weights and scales, which stand for `cols` values.
     pub(crate) fn or_by_shape(self, cols: usize, packed: usize, scales: usize) -> Result<Quantization, String> {
         let by_group = |group: &u16| cols.is_multiple_of((*group).into()) && cols / usize::from(*group) == scales;
         let by_bits =

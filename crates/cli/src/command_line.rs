@@ -15,7 +15,7 @@ const TESTS: [&str; 2] = ["MLX_SERVING_REQUIRE_VULKAN", "MLX_SERVING_REQUIRE_MAT
 /// Parses this process's command line.
 ///
 /// # Errors
-/// What is wrong with it, or the help that it asks for: [`Error::exit`] tells and ends.
+/// The fault, or the help that was asked for: [`Error::exit`] prints either and ends the process.
 pub fn parse() -> Result<Cli, Error> {
     parse_from(std::env::args_os())
 }
@@ -28,7 +28,7 @@ pub(crate) fn parse_from<T: Into<OsString> + Clone>(args: impl IntoIterator<Item
     Ok(Cli { given: Given::of(&matches), ..cli })
 }
 
-/// What to tell of flags that were given and do nothing in this command.
+/// A warning of flags that were given and do nothing in this command.
 pub(crate) fn useless(given: &Given) -> Option<String> {
     let words = given.words();
     // The file is read all the same, for its logs.
@@ -138,7 +138,7 @@ pub(crate) struct Variable {
     pub name: String,
     /// The commands.
     pub readers: Vec<String>,
-    /// Why one of them would refuse its value.
+    /// The reason for which one of them would refuse its value.
     pub fault: Option<String>,
 }
 
@@ -211,7 +211,7 @@ fn each(root: &Command, f: &mut impl FnMut(&str, &Command)) {
     walk("", root, f);
 }
 
-/// Why a command would refuse the value of a flag's variable, if it would.
+/// The reason for which a command would refuse the value of a flag's variable, if it would.
 fn fault(command: &Command, arg: &Arg) -> Option<String> {
     let alone = Command::new("mlx-serving").args(command.get_arguments().cloned()).mut_args(|other| {
         let is_switch = matches!(other.get_action(), ArgAction::SetTrue);

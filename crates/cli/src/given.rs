@@ -2,7 +2,7 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 use std::collections::BTreeMap;
 
-/// What all variables begin with.
+/// Prefix of all variables.
 pub(crate) const PREFIX: &str = "MLX_SERVING_";
 
 /// Flags that were given to a command, each with its origin: `--port`, or `MLX_SERVING_PORT`.

@@ -19,7 +19,7 @@ pub(crate) struct Loaded {
     pub config: Config,
     /// The file that was read.
     pub path: Option<PathBuf>,
-    /// Why it was not, where the command does without.
+    /// The reason for which it was not read, where the command does without.
     pub broken: Option<String>,
     /// Dotted key → origin, for keys that were given.
     origins: BTreeMap<String, String>,

@@ -243,7 +243,7 @@ fn is_commit(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// Names of the blobs that a snapshot's files are; none where links are not to be had.
+/// Names of the blobs that a snapshot's files link to; empty where links are not available.
 fn blobs(snapshot: &Path) -> Result<BTreeSet<OsString>, HubError> {
     let links = entries(snapshot)?.into_iter().filter_map(|file| std::fs::read_link(file).ok());
     Ok(links.filter_map(|link| link.file_name().map(ToOwned::to_owned)).collect())

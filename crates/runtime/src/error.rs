@@ -85,7 +85,7 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
-    /// What was asked for is at fault, not this machine or a model.
+    /// True if the request itself is at fault, not this machine or a model.
     pub fn is_usage(&self) -> bool {
         matches!(
             self,

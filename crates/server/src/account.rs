@@ -1,4 +1,4 @@
-//! What the log tells of a request: its id, its client, and what it cost.
+//! A request's entries in the log: its id, its client, and what it cost.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use std::net::SocketAddr;

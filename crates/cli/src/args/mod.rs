@@ -248,7 +248,7 @@ pub struct SamplingArgs {
     /// At most this many tokens [default: 512]
     #[arg(long, env = "MLX_SERVING_MAX_TOKENS", value_name = "N", help_heading = "Answer")]
     pub max_tokens: Option<usize>,
-    /// How much chance decides, up to 2; 0 takes the most likely token
+    /// Randomness of the choice, up to 2; 0 takes the most likely token
     #[arg(long, env = "MLX_SERVING_TEMPERATURE", value_name = "T", help_heading = "Answer")]
     pub temperature: Option<f32>,
     /// Keep the smallest set of tokens with this probability

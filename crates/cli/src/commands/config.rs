@@ -27,7 +27,7 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, action: &Action) -> Result
     anstream::stdout().write_all(text.as_bytes()).map_err(Failure::output)
 }
 
-/// What is to be said of a configuration with which `serve` would start.
+/// A report on a configuration with which `serve` would start.
 fn check(context: &Context, loaded: &Loaded, names: &[String]) -> Result<String, Failure> {
     let faults: Vec<String> = command_line::faults();
     if !faults.is_empty() {

@@ -46,7 +46,7 @@ impl Schema {
         all.filter_map(|(key, node)| Some((key, node["minimum"].as_i64()?, node["maximum"].as_i64()?))).collect()
     }
 
-    /// What stands in a reference's place.
+    /// Resolves a reference.
     fn resolve<'a>(&'a self, node: &'a Value) -> &'a Value {
         let referred = node["$ref"].as_str().and_then(|path| self.root.pointer(path.trim_start_matches('#')));
         referred.unwrap_or(node)

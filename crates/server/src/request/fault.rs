@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 /// Bytes of the text that an error shows at the place of the fault.
 const SHOWN: usize = 20;
-/// What some editors and systems put before UTF-8.
+/// Mark that some editors and systems put before UTF-8.
 pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The path of a field as errors name it: `messages[0].role`. It is empty for the whole body.

@@ -9,7 +9,7 @@ use mlx_serving_engine::{MAX_BIASES, Sampling};
 use serde::de::{Deserialize, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
-/// What is said of a number that 32 bits cannot hold.
+/// Error text for a number that 32 bits cannot hold.
 const TOO_LARGE: &str = "is a number too large to be held";
 
 fields! {

@@ -14,7 +14,7 @@ pub(crate) struct TokenId(pub u32);
 /// The number, if it is whole and has at most 64 bits.
 ///
 /// # Errors
-/// What it is instead.
+/// It has a fraction, or is too large.
 pub(crate) fn whole<E: Error>(number: f64) -> Result<i64, E> {
     const BOUND: f64 = -(i64::MIN as f64);
     if number.fract() != 0.0 {

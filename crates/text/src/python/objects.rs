@@ -20,7 +20,7 @@ pub(super) fn install(environment: &mut Environment) {
     });
 }
 
-/// What an object keeps is not seen by the bounds of values, so it must hold no others.
+/// Values within an object are not seen by the bounds of values, so it must hold no others.
 fn plain(function: &str, value: Value) -> Result<Value, Error> {
     match value.as_object() {
         None => Ok(value),

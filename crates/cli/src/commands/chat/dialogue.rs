@@ -1,4 +1,4 @@
-//! What was said, and how much of it the model still gets.
+//! The turns of a conversation, and which of them the model still gets.
 
 use mlx_serving_runtime::{Message, Role};
 use serde_json::json;

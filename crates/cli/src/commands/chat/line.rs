@@ -1,4 +1,4 @@
-//! What a line asks for: a command, or words for the model.
+//! A line as it was typed: a command, or words for the model.
 
 /// Commands: name, what follows it, what it does.
 const COMMANDS: [(&str, &str, &str); 7] = [
@@ -73,7 +73,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     COMMANDS.iter().map(|(name, ..)| *name)
 }
 
-/// What can be typed, a line each.
+/// Commands and keys, a line each.
 pub(super) fn help() -> String {
     let mut text = String::new();
     for (name, follows, does) in COMMANDS.iter().filter(|(.., does)| !does.is_empty()) {

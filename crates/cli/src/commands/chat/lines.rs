@@ -169,7 +169,7 @@ fn terminal(error: ReadlineError) -> Failure {
 /// Help while a line is typed.
 #[derive(Default)]
 struct Typing {
-    /// What is on the line, before and behind the cursor: Ctrl-C takes it away with it, and a byte that is not UTF-8 does not.
+    /// Text of the line, before and behind the cursor: Ctrl-C discards it, a byte that is not UTF-8 does not.
     line: RefCell<(String, String)>,
 }
 

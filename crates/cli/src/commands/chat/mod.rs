@@ -87,13 +87,13 @@ struct Chatting<'a> {
     dialogue: Dialogue,
     /// Answers that were asked for again.
     again: u64,
-    /// How the last answer came about.
+    /// Conditions under which the last answer was made.
     last: Option<Origin>,
     /// The files that this conversation was written to.
     saved: Vec<PathBuf>,
 }
 
-/// What an answer depends on besides the conversation and the seed.
+/// Conditions that an answer depends on besides the conversation and the seed.
 struct Origin {
     system: Option<String>,
     /// It was not stopped.

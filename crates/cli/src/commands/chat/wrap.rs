@@ -31,7 +31,7 @@ impl Wrap {
         Self { column: 0, space: String::new(), word: String::new(), begins: true, code: false }
     }
 
-    /// What can be shown of the text so far and `text` on a terminal of `width` columns. Control characters would steer the terminal
+    /// Takes further text, and returns what can be shown by now on a terminal of `width` columns. Control characters would steer the terminal
     /// and come as U+FFFD.
     pub(super) fn push(&mut self, text: &str, width: usize) -> String {
         let (width, mut shown) = (width.max(2), String::new());

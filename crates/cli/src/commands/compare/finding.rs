@@ -201,7 +201,7 @@ impl Finding {
         self.aim().map(|_| minus(self.target.replace(" %", "\u{a0}%").replace(" points", "\u{a0}points")))
     }
 
-    /// What was aimed at, in words.
+    /// The aim, in words.
     pub(super) fn aim_text(&self) -> String {
         self.range().map_or("no aim, for comparison".into(), |range| format!("aim {range}"))
     }

@@ -2,7 +2,7 @@
 
 use super::finding::{Finding, Outcome};
 
-/// What a reader wants to know first.
+/// A sentence that sums the findings up.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Headline {
     /// One sentence, with no period at its end.

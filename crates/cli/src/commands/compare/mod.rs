@@ -40,7 +40,7 @@ struct Comparison {
     repetitions: usize,
     /// Threads of the CPU device as configured; 0 for one a core.
     threads: usize,
-    /// What else was configured: of the engine, and of the optimizations where an arm has them on.
+    /// Further settings: of the engine, and of the optimizations where an arm has them on.
     settings: Value,
     device: Value,
     arms: Vec<Summary>,
@@ -51,7 +51,7 @@ struct Comparison {
     origin: Origin,
 }
 
-/// What made a result, and when.
+/// Origin of a result: date, command and commit.
 #[derive(Debug, Clone, Serialize)]
 struct Origin {
     /// When it was measured, to the minute.
@@ -255,7 +255,7 @@ fn summary(arm: &Arm, runs: &[Run]) -> Summary {
     Summary { arm: arm.name(), metal_opts: arm.list(), figures: Figure::ALL.into_iter().map(median).collect() }
 }
 
-/// What all runs will take, by the time of the first.
+/// Estimate of the time that all runs take, by that of the first.
 fn estimate(warm_up: Duration, runs: usize) -> String {
     let all = HumanDuration(warm_up * runs as u32);
     format!("about {all}: {runs} times the {:.1} s of the warm-up, which was a plain run", warm_up.as_secs_f64())

@@ -13,7 +13,7 @@ pub(super) struct Axis {
 
 /// One line of a plot.
 pub(super) struct Row<'a> {
-    /// What the line is called; HTML.
+    /// Name of the line; HTML.
     pub label: &'a str,
     pub values: &'a [f64],
     /// The nearer end of the range that is aimed at.

@@ -151,7 +151,7 @@ fn medians(c: &Comparison, page: &mut String) -> Result<(), Error> {
     Ok(())
 }
 
-/// What was run where, so that somebody else can run it again.
+/// Lists what was run where, so that somebody else can run it again.
 fn method(c: &Comparison, page: &mut String) -> Result<(), Error> {
     let (q, machine) = (&c.questions, crate::machine::describe());
     let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
@@ -224,7 +224,7 @@ mod tests {
     use super::*;
     use crate::commands::compare::samples::{comparison, extremes};
 
-    /// What a reader sees: the page without its style and its tags.
+    /// The text that a reader sees: the page without its style and its tags.
     fn text(page: &str) -> String {
         let body = &page[page.find("<body>").unwrap()..];
         body.split('<').filter_map(|part| part.split_once('>')).map(|(_, text)| text.to_owned() + " ").collect()
