@@ -17,6 +17,20 @@ pub enum Bench {
     Synth(Synth),
 }
 
+/// Sizes of requests, and how many at a time.
+#[derive(Debug, Clone, Args)]
+pub struct LoadArgs {
+    /// Tokens of each prompt
+    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_parser = at_most(1_048_576), value_name = "P", help_heading = "Load")]
+    pub prompt_tokens: usize,
+    /// Tokens of each answer
+    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_parser = at_most(1_048_576), value_name = "G", help_heading = "Load")]
+    pub max_tokens: usize,
+    /// Requests at a time
+    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_parser = at_most(4096), value_name = "C", help_heading = "Load")]
+    pub concurrency: usize,
+}
+
 /// `bench throughput`
 #[derive(Debug, Clone, Args)]
 pub struct Throughput {
@@ -33,15 +47,9 @@ pub struct Throughput {
         help_heading = "Load"
     )]
     pub questions: usize,
-    /// Tokens of each prompt
-    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_parser = at_most(1_048_576), value_name = "P", help_heading = "Load")]
-    pub prompt_tokens: usize,
-    /// Tokens of each answer
-    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_parser = at_most(1_048_576), value_name = "G", help_heading = "Load")]
-    pub max_tokens: usize,
-    /// Requests at a time
-    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_parser = at_most(4096), value_name = "C", help_heading = "Load")]
-    pub concurrency: usize,
+    /// The rest of the load.
+    #[command(flatten)]
+    pub load: LoadArgs,
     /// Write the results here as JSON
     #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
@@ -78,15 +86,9 @@ pub struct Compare {
         help_heading = "Load"
     )]
     pub questions: usize,
-    /// Tokens of each prompt
-    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_parser = at_most(1_048_576), value_name = "P", help_heading = "Load")]
-    pub prompt_tokens: usize,
-    /// Tokens of each answer
-    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_parser = at_most(1_048_576), value_name = "G", help_heading = "Load")]
-    pub max_tokens: usize,
-    /// Requests at a time
-    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_parser = at_most(4096), value_name = "C", help_heading = "Load")]
-    pub concurrency: usize,
+    /// The rest of the load.
+    #[command(flatten)]
+    pub load: LoadArgs,
     /// Tokens of the prompt whose cached prefix is evicted and asked for again
     #[arg(long, env = "MLX_SERVING_PREFIX_TOKENS", default_value_t = 512, value_parser = at_most(1_048_576), value_name = "P", help_heading = "Load")]
     pub prefix_tokens: usize,

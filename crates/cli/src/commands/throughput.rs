@@ -14,20 +14,20 @@ pub(crate) fn run(context: &Context, args: &Throughput) -> Result<(), Failure> {
     let resident = machine::resident_memory();
     let load = Load {
         questions: args.questions,
-        prompt_tokens: args.prompt_tokens,
-        max_tokens: args.max_tokens,
-        concurrency: args.concurrency,
+        prompt_tokens: args.load.prompt_tokens,
+        max_tokens: args.load.max_tokens,
+        concurrency: args.load.concurrency,
     };
     load.check(&model)?;
     // Warm caches and pages; not measured.
-    measure(&model, &Load { questions: 1, max_tokens: args.max_tokens.min(8), ..load })?;
+    measure(&model, &Load { questions: 1, max_tokens: args.load.max_tokens.min(8), ..load })?;
     let measured = measure(&model, &load)?;
     let device = model.engine().device().info();
     let report = serde_json::json!({
         "benchmark": "throughput",
         "settings": {
-            "model": model.card().id, "questions": args.questions, "prompt_tokens": args.prompt_tokens,
-            "max_tokens": args.max_tokens, "concurrency": args.concurrency, "device": device.name,
+            "model": model.card().id, "questions": args.questions, "prompt_tokens": args.load.prompt_tokens,
+            "max_tokens": args.load.max_tokens, "concurrency": args.load.concurrency, "device": device.name,
             "backend": device.backend, "arithmetic": format!("{:?}", device.arithmetic).to_lowercase(),
             "threads": device.units, "metal_optimizations": context.config.metal_optimizations,
         },

@@ -93,18 +93,18 @@ pub(crate) fn run(context: &Context, args: &Compare) -> Result<(), Failure> {
     let questions = Questions {
         load: Load {
             questions: args.questions,
-            prompt_tokens: args.prompt_tokens,
-            max_tokens: args.max_tokens,
-            concurrency: args.concurrency,
+            prompt_tokens: args.load.prompt_tokens,
+            max_tokens: args.load.max_tokens,
+            concurrency: args.load.concurrency,
         },
         prefix_tokens: args.prefix_tokens,
     };
     if questions.kv_tokens() > MAX_KV_TOKENS {
         return Err(Failure::usage(format!(
             "--concurrency {} times --prompt-tokens {} and --max-tokens {} asks for a KV cache of {} tokens, and the most is {MAX_KV_TOKENS}",
-            args.concurrency,
-            args.prompt_tokens,
-            args.max_tokens,
+            args.load.concurrency,
+            args.load.prompt_tokens,
+            args.load.max_tokens,
             questions.kv_tokens()
         )));
     }
