@@ -1,0 +1,5 @@
+//! Names of the host's symbols for the linker.
+
+fn main() {
+    napi_build::setup();
+}
