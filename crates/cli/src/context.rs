@@ -22,12 +22,7 @@ impl Context {
         Runtime::new(self.config.clone())
     }
 
-    /// Opens the only model of a command; the bundled one if none is named.
-    pub(crate) fn load(&self, model: Option<&str>) -> Result<Model, Failure> {
-        Ok(load::open(&self.runtime(), &Source::from(model), OpenOptions::default())?)
-    }
-
-    /// The same, with a chat template that may be another than its own.
+    /// Opens the only model of a command, the bundled one if none is named, with a chat template that may be another than its own.
     pub(crate) fn load_with(&self, model: Option<&str>, template: &TemplateArg) -> Result<Model, Failure> {
         let options = OpenOptions { chat_template: template.chat_template.clone(), ..OpenOptions::default() };
         Ok(load::open(&self.runtime(), &Source::from(model), options)?)

@@ -1,3 +1,4 @@
+use mlx_serving_bench::BenchError;
 use mlx_serving_runtime::{RegistryError, RuntimeError};
 use std::fmt;
 use std::process::ExitCode;
@@ -57,6 +58,16 @@ impl fmt::Display for Failure {
 impl From<RuntimeError> for Failure {
     fn from(error: RuntimeError) -> Self {
         if error.is_usage() { Failure::usage(error) } else { Failure::failed(error) }
+    }
+}
+
+impl From<BenchError> for Failure {
+    fn from(error: BenchError) -> Self {
+        match error {
+            BenchError::Setting { name, reason } => Failure::usage(format!("--{}: {reason}", name.replace('_', "-"))),
+            BenchError::Runtime(error) => error.into(),
+            error => Failure::failed(error),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{ModelArg, at_most};
 use clap::{Args, Subcommand};
+use mlx_serving_bench::{self as bench, Load};
 use std::path::PathBuf;
 
 /// `bench …`
@@ -21,13 +22,13 @@ pub enum Bench {
 #[derive(Debug, Clone, Args)]
 pub struct LoadArgs {
     /// Tokens of each prompt
-    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = 128, value_parser = at_most(1_048_576), value_name = "P", help_heading = "Load")]
+    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = Load::default().prompt_tokens, value_parser = at_most(Load::MAX_TOKENS), value_name = "P", help_heading = "Load")]
     pub prompt_tokens: usize,
     /// Tokens of each answer
-    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = 64, value_parser = at_most(1_048_576), value_name = "G", help_heading = "Load")]
+    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = Load::default().max_tokens, value_parser = at_most(Load::MAX_TOKENS), value_name = "G", help_heading = "Load")]
     pub max_tokens: usize,
     /// Requests at a time
-    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = 1, value_parser = at_most(4096), value_name = "C", help_heading = "Load")]
+    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = Load::default().concurrency, value_parser = at_most(Load::MAX_CONCURRENCY), value_name = "C", help_heading = "Load")]
     pub concurrency: usize,
 }
 
@@ -42,7 +43,7 @@ pub struct Throughput {
         short = 'q',
         long,
         env = "MLX_SERVING_QUESTIONS",
-        default_value_t = 16, value_parser = at_most(1_000_000),
+        default_value_t = Load::default().questions, value_parser = at_most(Load::MAX_QUESTIONS),
         value_name = "N",
         help_heading = "Load"
     )]
@@ -74,14 +75,14 @@ pub struct Compare {
     )]
     pub optimizations: String,
     /// Repetitions of every arm; at least 5 for intervals that mean something
-    #[arg(long, env = "MLX_SERVING_REPETITIONS", default_value_t = 5, value_parser = at_most(1000), value_name = "N", help_heading = "Comparison")]
+    #[arg(long, env = "MLX_SERVING_REPETITIONS", default_value_t = bench::Compare::default().repetitions, value_parser = at_most(bench::Compare::MAX_REPETITIONS), value_name = "N", help_heading = "Comparison")]
     pub repetitions: usize,
     /// Requests of a run
     #[arg(
         short = 'q',
         long,
         env = "MLX_SERVING_QUESTIONS",
-        default_value_t = 8, value_parser = at_most(1_000_000),
+        default_value_t = bench::Compare::default().questions, value_parser = at_most(Load::MAX_QUESTIONS),
         value_name = "N",
         help_heading = "Load"
     )]
@@ -90,7 +91,7 @@ pub struct Compare {
     #[command(flatten)]
     pub load: LoadArgs,
     /// Tokens of the prompt whose cached prefix is evicted and asked for again
-    #[arg(long, env = "MLX_SERVING_PREFIX_TOKENS", default_value_t = 512, value_parser = at_most(1_048_576), value_name = "P", help_heading = "Load")]
+    #[arg(long, env = "MLX_SERVING_PREFIX_TOKENS", default_value_t = bench::Compare::default().prefix_tokens, value_parser = at_most(Load::MAX_TOKENS), value_name = "P", help_heading = "Load")]
     pub prefix_tokens: usize,
     /// An earlier result of `bench throughput` or `bench compare` to compare the plain arm with
     #[arg(long, env = "MLX_SERVING_BASELINE", value_name = "FILE", help_heading = "Comparison")]

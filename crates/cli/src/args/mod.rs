@@ -269,8 +269,8 @@ pub struct SamplingArgs {
 }
 
 /// A number from 1 to `most`.
-fn at_most(most: u64) -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=most)
+fn at_most(most: usize) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=most as u64)
 }
 
 /// A seed as the API takes it, or without its sign.

@@ -11,7 +11,6 @@ mod models;
 mod serve;
 mod synth;
 mod throughput;
-mod workload;
 
 use crate::args::{Bench, Cli, Command, Eval};
 use crate::context::Context;

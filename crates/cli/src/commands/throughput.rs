@@ -1,43 +1,29 @@
 //! `bench throughput`: speed of one model under a fixed load, in this process.
 
-use super::workload::{Load, Measured, measure};
 use crate::args::Throughput;
 use crate::context::{Context, check_file, write_file};
 use crate::failure::Failure;
-use crate::machine;
-use mlx_serving_runtime::Generate as _;
+use crate::progress::Opening;
+use mlx_serving_bench::{Load, Measured, Progress, throughput};
+use mlx_serving_runtime::Source;
 use std::io::Write;
 
 pub(crate) fn run(context: &Context, args: &Throughput) -> Result<(), Failure> {
     args.output.as_deref().map_or(Ok(()), check_file)?;
-    let model = context.load(args.model.model.as_deref())?;
-    let resident = machine::resident_memory();
     let load = Load {
         questions: args.questions,
         prompt_tokens: args.load.prompt_tokens,
         max_tokens: args.load.max_tokens,
         concurrency: args.load.concurrency,
     };
-    load.check(&model)?;
-    // Warm caches and pages; not measured.
-    measure(&model, &Load { questions: 1, max_tokens: args.load.max_tokens.min(8), ..load })?;
-    let measured = measure(&model, &load)?;
-    let device = model.engine().device().info();
-    let report = serde_json::json!({
-        "benchmark": "throughput",
-        "settings": {
-            "model": model.card().id, "questions": args.questions, "prompt_tokens": args.load.prompt_tokens,
-            "max_tokens": args.load.max_tokens, "concurrency": args.load.concurrency, "device": device.name,
-            "backend": device.backend, "arithmetic": format!("{:?}", device.arithmetic).to_lowercase(),
-            "threads": device.units, "metal_optimizations": context.config.metal_optimizations,
-        },
-        "resident_after_loading_bytes": resident,
-        "machine": machine::describe(),
-        "version": env!("CARGO_PKG_VERSION"),
-    });
-    let mut report = report;
-    merge(&mut report, &serde_json::to_value(&measured).map_err(Failure::failed)?);
-    let text = serde_json::to_string_pretty(&report).map_err(Failure::failed)?;
+    let source = Source::from(args.model.model.as_deref());
+    let mut opening = Opening::new(source.id());
+    let result = throughput(&context.config, &source, &load, &mut |progress| {
+        if let Progress::Opening(progress) = progress {
+            opening.show(progress);
+        }
+    })?;
+    let text = serde_json::to_string_pretty(&result).map_err(Failure::failed)?;
     if let Some(path) = &args.output {
         write_file(path, text.as_bytes())?;
     }
@@ -45,14 +31,7 @@ pub(crate) fn run(context: &Context, args: &Throughput) -> Result<(), Failure> {
     if args.json {
         writeln!(out, "{text}").map_err(Failure::output)
     } else {
-        table(&measured, &mut out).map_err(Failure::output)
-    }
-}
-
-/// Adds the keys of one object to another.
-fn merge(into: &mut serde_json::Value, from: &serde_json::Value) {
-    for (key, value) in from.as_object().into_iter().flatten() {
-        into[key] = value.clone();
+        table(&result.measured, &mut out).map_err(Failure::output)
     }
 }
 

@@ -1,17 +1,17 @@
 //! A fixed load on one engine in this process, and what it measured: what the benchmarks share.
 
-use crate::failure::Failure;
-use crate::machine;
+use crate::error::{BenchError, check_range};
 use mlx_serving_engine::{Event, Request, Usage};
-use mlx_serving_runtime::Model;
-use serde::Serialize;
+use mlx_serving_runtime::{Model, machine};
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// Amount that is asked.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Load {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Load {
     /// Requests.
     pub questions: usize,
     /// Tokens of each prompt.
@@ -22,19 +22,38 @@ pub(crate) struct Load {
     pub concurrency: usize,
 }
 
+impl Default for Load {
+    fn default() -> Self {
+        Self { questions: 16, prompt_tokens: 128, max_tokens: 64, concurrency: 1 }
+    }
+}
+
 impl Load {
+    /// The most requests.
+    pub const MAX_QUESTIONS: usize = 1_000_000;
+    /// The most tokens of a prompt, and of an answer.
+    pub const MAX_TOKENS: usize = 1_048_576;
+    /// The most requests at a time.
+    pub const MAX_CONCURRENCY: usize = 4096;
+
+    /// Refuses a load that is empty or larger than any can be.
+    pub(crate) fn check_range(&self) -> Result<(), BenchError> {
+        check_range("questions", self.questions, Self::MAX_QUESTIONS)?;
+        check_range("prompt_tokens", self.prompt_tokens, Self::MAX_TOKENS)?;
+        check_range("max_tokens", self.max_tokens, Self::MAX_TOKENS)?;
+        check_range("concurrency", self.concurrency, Self::MAX_CONCURRENCY)
+    }
+
     /// Refuses a load that is empty or does not fit the model.
-    pub(crate) fn check(&self, model: &Model) -> Result<(), Failure> {
-        if self.questions == 0 || self.concurrency == 0 || self.prompt_tokens == 0 || self.max_tokens == 0 {
-            return Err(Failure::usage("questions, concurrency, prompt tokens and answer tokens must be at least 1"));
-        }
+    pub(crate) fn check(&self, model: &Model) -> Result<(), BenchError> {
+        self.check_range()?;
         let room = model.engine().info().max_context;
         if self.prompt_tokens + self.max_tokens > room {
             let message = format!(
                 "a prompt of {} and an answer of {} tokens do not fit this model's context of {room}",
                 self.prompt_tokens, self.max_tokens
             );
-            return Err(Failure::usage(message));
+            return Err(BenchError::setting("prompt_tokens", message));
         }
         Ok(())
     }
@@ -42,9 +61,12 @@ impl Load {
 
 /// Median and tail of some milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub(crate) struct Percentiles {
+pub struct Percentiles {
+    /// Median.
     pub p50: f64,
+    /// 95 of 100 are at most this.
     pub p95: f64,
+    /// 99 of 100 are at most this.
     pub p99: f64,
 }
 
@@ -62,7 +84,7 @@ impl Percentiles {
 
 /// Measurements of one run.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Measured {
+pub struct Measured {
     /// Generated tokens of all requests over the wall time of the run.
     pub throughput_tok_s: f64,
     /// Prompt tokens over the time from a request's first step to its first token, summed over the requests, times the
@@ -70,7 +92,9 @@ pub(crate) struct Measured {
     pub prefill_tok_s: f64,
     /// Generated tokens over the time between first and last token, likewise.
     pub decode_tok_s: f64,
+    /// Submission to first token.
     pub ttft_ms: Percentiles,
+    /// Between one token and the next of an answer.
     pub itl_ms: Percentiles,
     /// Time in which the device ran ops over the wall time of the run.
     pub device_utilization: f64,
@@ -80,7 +104,9 @@ pub(crate) struct Measured {
     pub encode_ms_per_step: f64,
     /// The process's largest resident size so far; null where the system does not tell.
     pub peak_memory_bytes: Option<u64>,
+    /// Wall time of the run.
     pub wall_s: f64,
+    /// Generated tokens of all requests.
     pub total_tokens: usize,
     /// FNV-1a over all answers' token ids, in the order of the requests.
     pub output_hash: String,
@@ -97,9 +123,13 @@ pub(crate) struct Sample {
 }
 
 /// Runs the load once: as many threads as requests at a time, each taking the next request.
-pub(crate) fn measure(model: &Model, load: &Load) -> Result<Measured, Failure> {
+///
+/// # Errors
+/// The load is empty, too large, or does not fit the model; a request fails.
+pub fn measure(model: &Model, load: &Load) -> Result<Measured, BenchError> {
+    load.check(model)?;
     let next = AtomicUsize::new(0);
-    let results: Mutex<Vec<(usize, Result<Sample, Failure>)>> = Mutex::new(Vec::new());
+    let results: Mutex<Vec<(usize, Result<Sample, BenchError>)>> = Mutex::new(Vec::new());
     let (before, pace) = (model.engine().device().counters(), model.engine().pace());
     let start = Instant::now();
     std::thread::scope(|scope| {
@@ -165,10 +195,10 @@ pub(crate) fn prompt(model: &Model, index: usize, tokens: usize) -> Vec<u32> {
 }
 
 /// One greedy request with an answer of exactly `max_tokens`.
-pub(crate) fn ask(model: &Model, prompt: Vec<u32>, max_tokens: usize) -> Result<Sample, Failure> {
+pub(crate) fn ask(model: &Model, prompt: Vec<u32>, max_tokens: usize) -> Result<Sample, BenchError> {
     let request = Request { prompt, max_tokens: Some(max_tokens), ignore_eos: true, ..Request::default() };
     let start = Instant::now();
-    let mut stream = model.engine().submit(request).map_err(Failure::failed)?;
+    let mut stream = model.engine().submit(request)?;
     let (mut times, mut tokens) = (Vec::new(), Vec::new());
     loop {
         match stream.next_blocking() {
@@ -182,8 +212,8 @@ pub(crate) fn ask(model: &Model, prompt: Vec<u32>, max_tokens: usize) -> Result<
                 let itl_ms = times.windows(2).map(|w| w[1] - w[0]).collect();
                 return Ok(Sample { usage: finish.usage, ttft_ms, itl_ms, tokens });
             }
-            Some(Event::Failed(error)) => return Err(Failure::failed(error)),
-            None => return Err(Failure::failed("the engine ended without finishing the answer")),
+            Some(Event::Failed(error)) => return Err(error.into()),
+            None => return Err(BenchError::Unfinished),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The result on a terminal: 80 columns hold it, and where there are fewer, each number gets its line.
 
+use super::comparison::Comparison;
 use super::finding::{Finding, Outcome, READING, noise};
+use super::headline::headline;
 use super::number::{signed, value};
-use super::{Comparison, headline};
 use anstyle::{AnsiColor, Style};
 use std::fmt::Write;
 use textwrap::{Options, fill};
@@ -11,20 +12,29 @@ const BOLD: Style = Style::new().bold();
 const GREEN: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Green)));
 const YELLOW: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow)));
 
-/// Columns that the table needs.
-pub(super) const WIDTH: usize = 80;
+impl Comparison {
+    /// Columns that the table needs.
+    pub const COLUMNS: usize = 80;
 
-/// The table and its notes, in lines of at most `width` columns.
-pub(super) fn table(c: &Comparison, width: usize) -> Result<String, std::fmt::Error> {
+    /// The table and its notes, in lines of at most `width` columns (at least 40), with ANSI colors.
+    ///
+    /// # Errors
+    /// Text that cannot be formatted, which does not happen.
+    pub fn table(&self, width: usize) -> Result<String, std::fmt::Error> {
+        table(self, width)
+    }
+}
+
+fn table(c: &Comparison, width: usize) -> Result<String, std::fmt::Error> {
     // Long lines are hard to read, and in fewer columns than this words break.
     let prose = width.clamp(40, 100);
-    let head = headline::headline(&c.findings, c.unequal());
+    let head = headline(&c.findings, c.unequal());
     let mut text = fill(&format!("{BOLD}{}.{BOLD:#}", head.title), prose) + "\n";
     if !head.rest.is_empty() {
         writeln!(text, "{}", fill(&head.rest, prose))?;
     }
     text.push('\n');
-    if width >= WIDTH {
+    if width >= Comparison::COLUMNS {
         let (plain, with, change) = ("plain", "with it", "change");
         writeln!(text, "{BOLD}{:35} {plain:>7} {with:>7} {change:>9}  interval{BOLD:#}", "")?;
     }
@@ -65,7 +75,7 @@ pub(super) fn table(c: &Comparison, width: usize) -> Result<String, std::fmt::Er
 fn line(text: &mut String, f: &Finding, width: usize) -> std::fmt::Result {
     let (plain, with, change, interval) =
         (value(f.pair.plain), value(f.pair.with), f.change_short(), f.interval_text());
-    if width >= WIDTH {
+    if width >= Comparison::COLUMNS {
         writeln!(text, "  {:33} {plain:>7} {with:>7} {change:>9}  {interval}", f.figure)?;
     } else {
         writeln!(text, "  {}\n    plain {plain}, with it {with}\n    change {change} ({interval})", f.figure)?;
@@ -80,7 +90,7 @@ fn line(text: &mut String, f: &Finding, width: usize) -> std::fmt::Result {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::compare::samples::{comparison, extremes};
+    use crate::compare::samples::{comparison, extremes};
 
     fn plain(c: &Comparison, width: usize) -> String {
         anstream::adapter::strip_str(&table(c, width).unwrap()).to_string()

@@ -1,11 +1,10 @@
 //! One run: an engine started with some of the optimizations, asked the same things in the same order.
 
-use crate::commands::workload::{Load, Measured, ask, hash, measure, prompt};
-use crate::context::Context;
-use crate::failure::Failure;
-use crate::machine::host_memory;
+use crate::error::BenchError;
+use crate::workload::{Load, Measured, ask, hash, measure, prompt};
 use mlx_serving_metal_layer::LayerStats;
-use mlx_serving_runtime::{OpenOptions, Source};
+use mlx_serving_runtime::machine::host_memory;
+use mlx_serving_runtime::{Config, OpenOptions, Runtime, Source};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -104,24 +103,23 @@ const FILLER: usize = 3 << 20;
 
 impl Run {
     /// Runs one arm from a cold start.
-    pub(crate) fn of(arm: &Arm, context: &Context, model: Option<&str>, q: &Questions) -> Result<Self, Failure> {
-        let mut context = context.clone();
-        let options = &mut context.config.metal_optimizations;
-        options.select(&arm.list()).map_err(Failure::usage)?;
+    pub(crate) fn of(arm: &Arm, config: &Config, model: &Source, q: &Questions) -> Result<Self, BenchError> {
+        let mut config = config.clone();
+        let options = &mut config.metal_optimizations;
+        options.select(&arm.list()).map_err(|message| BenchError::setting("optimizations", message))?;
         // A benchmark of something that was switched off on the way would be a lie.
         options.graceful_fallback = false;
-        context.config.engine.kv_cache_tokens = q.kv_tokens();
-        context.config.engine.kv_spill_mb = if arm.spills() { spill_mb() } else { 0 };
+        config.engine.kv_cache_tokens = q.kv_tokens();
+        config.engine.kv_spill_mb = if arm.spills() { spill_mb() } else { 0 };
         let start = Instant::now();
         let options = OpenOptions { direct_allocation: *arm == Arm::Direct, ..OpenOptions::default() };
-        // Without a bar of its own: the runs have one.
-        let served = context.runtime().open(&Source::from(model), options)?;
+        let served = Runtime::new(config).open(model, options)?;
         let room = served.engine().info().max_context;
         if q.prefix_tokens + 2 > room {
-            return Err(Failure::usage(format!(
-                "--prefix-tokens is {}, but this model's context of {room} must hold the answer too",
-                q.prefix_tokens
-            )));
+            return Err(BenchError::setting(
+                "prefix_tokens",
+                format!("{}, but this model's context of {room} must hold the answer too", q.prefix_tokens),
+            ));
         }
         q.load.check(&served)?;
         let mut tokens = ask(&served, prompt(&served, COLD, q.load.prompt_tokens), 1)?.tokens;

@@ -1,20 +1,29 @@
 //! The result as one HTML page that needs nothing else: the outcome, the findings, every run, and how it was measured.
 
+use super::comparison::{Comparison, VERSION};
 use super::figure::Figure;
 use super::finding::{Finding, Outcome, READING, noise};
 use super::headline::headline;
 use super::number::{signed, value};
 use super::plot::{Axis, Row, plot};
 use super::statistics::Median;
-use super::{Comparison, VERSION};
-use indicatif::BinaryBytes;
+use mlx_serving_runtime::machine::{describe, host_memory};
 use serde_json::Value;
 use std::fmt::{Error, Write};
 
 const STYLE: &str = include_str!("page.css");
 
-/// The page.
-pub(super) fn html(c: &Comparison) -> Result<String, Error> {
+impl Comparison {
+    /// The result as one HTML page.
+    ///
+    /// # Errors
+    /// Text that cannot be formatted, which does not happen.
+    pub fn html(&self) -> Result<String, Error> {
+        page(self)
+    }
+}
+
+fn page(c: &Comparison) -> Result<String, Error> {
     let (model, head) = (escape(&c.model), headline(&c.findings, c.unequal()));
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -22,7 +31,7 @@ pub(super) fn html(c: &Comparison) -> Result<String, Error> {
          <title>{model}: bench compare</title>\n<style>\n{STYLE}</style></head>\n<body>\n<header>\n\
          <div class=\"quiet\">bench compare: {model} on {}, {}</div>\n<h1>{}</h1>\n",
         escape(&c.device_name()),
-        c.origin.date,
+        c.origin.date(),
         escape(&head.title)
     );
     if !head.rest.is_empty() {
@@ -153,9 +162,9 @@ fn medians(c: &Comparison, page: &mut String) -> Result<(), Error> {
 
 /// Lists what was run where, so that somebody else can run it again.
 fn method(c: &Comparison, page: &mut String) -> Result<(), Error> {
-    let (q, machine) = (&c.questions, crate::machine::describe());
+    let (q, machine) = (&c.questions, describe());
     let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
-    let memory = crate::machine::host_memory().map(|memory| BinaryBytes(memory.total).to_string());
+    let memory = host_memory().map(|memory| format!("{:.2} GiB", memory.total as f64 / f64::from(1 << 30)));
     let machine = ["cpu", "cores", "memory", "os", "arch"].map(|key| match (key, &machine[key]) {
         ("memory", _) => memory.clone().unwrap_or_default(),
         (_, Value::Null) => String::new(),
@@ -166,7 +175,7 @@ fn method(c: &Comparison, page: &mut String) -> Result<(), Error> {
     let arms: Vec<String> = c.arms.iter().map(|a| format!("{}: <code>{}</code>", a.arm, a.metal_opts)).collect();
     let optimizations = serde_json::to_string_pretty(&c.settings["metal_optimizations"]).map_err(|_| Error)?;
     let rows = [
-        ("Date", c.origin.date.clone()),
+        ("Date", c.origin.date()),
         ("Command", format!("<code>{}</code>", escape(&c.origin.command))),
         ("Version", format!("mlx-serving {VERSION}")),
         ("Commit", escape(&c.origin.commit)),
@@ -222,7 +231,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::compare::samples::{comparison, extremes};
+    use crate::compare::samples::{comparison, extremes};
 
     /// The text that a reader sees: the page without its style and its tags.
     fn text(page: &str) -> String {
@@ -234,7 +243,7 @@ mod tests {
     fn the_page_says_what_came_out_and_how_it_was_measured() {
         let mut c = comparison();
         c.origin.command = "mlx-serving bench compare -o 'a <b>.json'".into();
-        let page = html(&c).unwrap();
+        let page = c.html().unwrap();
         let head = headline(&c.findings, None).title;
         assert!(page.contains(&format!("<h1>{head}</h1>")), "{page}");
         for (name, what) in [
@@ -257,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_page_needs_no_other_file_and_fits_a_phone() {
-        let page = html(&comparison()).unwrap();
+        let page = comparison().html().unwrap();
         for part in ["http", "<script", "<link", "src=", "@import", "url("] {
             assert!(!page.contains(part), "{part}");
         }
@@ -276,7 +285,7 @@ mod tests {
     #[test]
     fn a_minus_is_the_same_sign_everywhere_on_the_page() {
         for c in [comparison(), extremes()] {
-            let text = text(&html(&c).unwrap());
+            let text = text(&c.html().unwrap());
             let hyphens = text.match_indices('-').filter(|(at, _)| {
                 text[at + 1..].starts_with(|c: char| c.is_ascii_digit())
                     && !text[..*at].ends_with(char::is_alphanumeric)
@@ -288,13 +297,14 @@ mod tests {
 
     #[test]
     fn outliers_are_marked_and_counted_and_what_is_missing_says_so() {
-        let page = html(&extremes()).unwrap();
+        let page = extremes().html().unwrap();
         assert!(page.contains("class=\"outside\"") && page.contains("outside of the axis (◂ ▸)"));
         assert!(page.contains("n/a") && !page.contains("NaN") && !page.contains("inf "));
         let mut unequal = comparison();
         unequal.runs[3].all_outputs_hash = "other".into();
         assert!(
-            html(&unequal)
+            unequal
+                .html()
                 .unwrap()
                 .contains("<h1>The outputs differ with synchronous spilling, which is a defect</h1>")
         );

@@ -45,7 +45,7 @@ pub(super) fn headline(findings: &[Finding], unequal: Option<&str>) -> Headline 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::compare::samples::finding;
+    use crate::compare::samples::finding;
 
     #[test]
     fn the_headline_says_what_was_reached_and_then_the_rest() {

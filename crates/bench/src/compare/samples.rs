@@ -1,10 +1,10 @@
 //! Results for tests: one as machines give them, and one with all that is rare.
 
 use super::arm::{Arm, Questions, Run};
+use super::comparison::{Comparison, Origin, summary};
 use super::figure::Figure;
 use super::finding::{Finding, Pair, Sandwich, findings, target};
-use super::{Comparison, Origin, summary};
-use crate::commands::workload::{Load, Measured, Percentiles};
+use crate::workload::{Load, Measured, Percentiles};
 use mlx_serving_metal_layer::{DeviceStats, LayerStats, Switched};
 use serde_json::json;
 
@@ -81,7 +81,7 @@ fn build(run: &mut dyn FnMut(&Arm) -> Run) -> Comparison {
         arms: std::iter::once(&Arm::Plain).chain(&arms).map(|arm| summary(arm, &runs)).collect(),
         findings: arms.iter().flat_map(|arm| findings(arm, &sandwiches)).collect(),
         origin: Origin {
-            date: "2026-11-30 12:00 UTC".into(),
+            at: "2026-11-30T12:00:00Z".parse().unwrap(),
             command: "mlx-serving bench compare".into(),
             commit: "0123456789ab".into(),
         },
