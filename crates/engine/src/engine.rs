@@ -12,6 +12,7 @@ use mlx_serving_metal_layer::LayerStats;
 use mlx_serving_metrics::Labeled;
 use mlx_serving_text::StopMatcher;
 use std::sync::{Arc, mpsc};
+use std::task::{Wake, Waker};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -33,7 +34,8 @@ impl Engine {
         let limits = UnreadLimits { stream: options.unread_stream_bytes, all: options.unread_bytes };
         let metrics = Metrics::new(parts.model.max_context());
         let max_live = options.max_sequences + options.max_waiting;
-        let status = EngineStatus::new(metrics, Backlog::new(limits), max_live, &parts.layer);
+        let backlog = Backlog::new(limits, Waker::from(Arc::new(Look(commands.clone()))));
+        let status = EngineStatus::new(metrics, backlog, max_live, &parts.layer);
         let status = Arc::new(status.map_err(no_thread)?);
         let device = parts.device.clone();
         // The thread owns all that it works with from the first: its blocks are counted without locks.
@@ -140,6 +142,11 @@ impl Engine {
                 return Err(EngineError::invalid(param, message));
             }
         }
+        if request.read_ahead == Some(0) {
+            let message =
+                "read_ahead is 0; at least 1 token must be allowed to lie unread, or nothing would ever be computed";
+            return Err(EngineError::invalid("read_ahead", message));
+        }
         request.sampling.validate(self.info.vocab)?;
         if request.sampling.logit_bias.len() > MAX_BIASES {
             return Err(EngineError::invalid("logit_bias", format!("at most {MAX_BIASES} biases can be given")));
@@ -203,6 +210,20 @@ impl Engine {
     /// Refuses new requests from now on; those accepted go on.
     pub fn drain(&self) {
         self.status.drain();
+    }
+}
+
+/// Wakes the engine's thread.
+struct Look(mpsc::Sender<Command>);
+
+impl Wake for Look {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // A thread that has ended has nothing to look at.
+        let _ = self.0.send(Command::Look);
     }
 }
 

@@ -4,7 +4,6 @@ use crate::error::EngineError;
 use crate::request::Event;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -22,9 +21,17 @@ pub(crate) struct UnreadLimits {
 #[derive(Debug)]
 pub(crate) struct Backlog {
     limits: UnreadLimits,
+    /// Wakes the engine's thread.
+    engine: Waker,
     unread: AtomicUsize,
     open: Mutex<Open>,
+    /// Readers to be woken, each once, when the [`WakeOnce`] ends that there is; without one they are woken at once.
+    held: Mutex<Option<Vec<Waker>>>,
 }
+
+/// Holds back the wake-ups of readers while it lives. Its end, by whatever way, wakes each of them once.
+#[must_use = "readers are held back only while it lives"]
+pub(crate) struct WakeOnce<'a>(&'a Backlog);
 
 /// The queues whose receivers are there.
 #[derive(Debug, Default)]
@@ -45,17 +52,29 @@ struct Unread {
     events: VecDeque<Event>,
     /// Bytes of the events.
     bytes: usize,
+    /// Tokens of the answer among them.
+    tokens: usize,
     /// No more events come: the last one was sent, the sender or the receiver is gone, or the stream was cut off.
     ended: bool,
     /// The reader was too slow.
     slow: Option<EngineError>,
     /// Waker of the reader that waits for an event.
     reader: Option<Waker>,
+    /// The engine waits for the reader, with no more tokens until one is read.
+    awaited: bool,
 }
 
 impl Backlog {
-    pub(crate) fn new(limits: UnreadLimits) -> Arc<Self> {
-        Arc::new(Self { limits, unread: AtomicUsize::new(0), open: Mutex::default() })
+    /// Without any stream; `engine` wakes the engine's thread.
+    pub(crate) fn new(limits: UnreadLimits, engine: Waker) -> Arc<Self> {
+        let (open, held) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { limits, engine, unread: AtomicUsize::new(0), open, held })
+    }
+
+    /// Holds back wake-ups from here on: for as long as it takes to queue the events of a step, not while anything is waited for.
+    pub(crate) fn wake_once(&self) -> WakeOnce<'_> {
+        self.held().get_or_insert_default();
+        WakeOnce(self)
     }
 
     /// A way for the events of one request.
@@ -72,6 +91,20 @@ impl Backlog {
         self.unread.load(Ordering::Relaxed)
     }
 
+    fn held(&self) -> MutexGuard<'_, Option<Vec<Waker>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes a reader, now or when all are.
+    fn wake(&self, reader: Waker) {
+        match &mut *self.held() {
+            Some(held) if held.iter().any(|other| other.will_wake(&reader)) => return,
+            Some(held) => return held.push(reader),
+            None => {}
+        }
+        reader.wake();
+    }
+
     /// Cuts off the stream of which most lies unread: the one that sends may be read well.
     fn relieve(&self) {
         let slowest = {
@@ -83,6 +116,13 @@ impl Backlog {
             let all = self.limits.all;
             format!("{unread} bytes of its answer lie unread, the most of all streams, which together exceed {all}")
         });
+    }
+}
+
+impl Drop for WakeOnce<'_> {
+    fn drop(&mut self) {
+        let held = self.0.held().take();
+        held.into_iter().flatten().for_each(Waker::wake);
     }
 }
 
@@ -101,12 +141,31 @@ impl Queue {
         self.clear(&mut unread);
         self.push(&mut unread, Event::Failed(error.clone()));
         (unread.ended, unread.slow) = (true, Some(error));
-        wake(unread);
+        self.wake(unread);
+    }
+
+    /// Lets the reader go on.
+    fn wake(&self, mut unread: MutexGuard<'_, Unread>) {
+        let reader = unread.reader.take();
+        drop(unread);
+        if let Some(reader) = reader {
+            self.backlog.wake(reader);
+        }
+    }
+
+    /// Lets the engine go on, if it waits for the reader.
+    fn wake_engine(&self, mut unread: MutexGuard<'_, Unread>) {
+        let awaited = std::mem::take(&mut unread.awaited);
+        drop(unread);
+        if awaited {
+            self.backlog.engine.wake_by_ref();
+        }
     }
 
     fn push(&self, unread: &mut Unread, event: Event) {
         let bytes = bytes(&event);
         unread.bytes += bytes;
+        unread.tokens += usize::from(matches!(event, Event::Token(_)));
         self.backlog.unread.fetch_add(bytes, Ordering::Relaxed);
         unread.events.push_back(event);
     }
@@ -115,28 +174,20 @@ impl Queue {
         let event = unread.events.pop_front()?;
         let bytes = bytes(&event);
         unread.bytes -= bytes;
+        unread.tokens -= usize::from(matches!(event, Event::Token(_)));
         self.backlog.unread.fetch_sub(bytes, Ordering::Relaxed);
         Some(event)
     }
 
     fn clear(&self, unread: &mut Unread) {
         self.backlog.unread.fetch_sub(std::mem::take(&mut unread.bytes), Ordering::Relaxed);
-        unread.events = VecDeque::new();
+        (unread.events, unread.tokens) = (VecDeque::new(), 0);
     }
 }
 
 impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Queue({})", self.number)
-    }
-}
-
-/// Lets the reader go on.
-fn wake(mut unread: MutexGuard<'_, Unread>) {
-    let reader = unread.reader.take();
-    drop(unread);
-    if let Some(reader) = reader {
-        reader.wake();
     }
 }
 
@@ -172,7 +223,7 @@ impl Sender {
         self.0.push(&mut unread, event);
         let limit = backlog.limits.stream;
         let slow = !unread.ended && unread.events.len() > 1 && unread.bytes > limit;
-        wake(unread);
+        self.0.wake(unread);
         if slow {
             self.0.cut_off(|unread| format!("{unread} bytes of its answer lie unread, more than {limit}"));
         } else if backlog.unread() > backlog.limits.all {
@@ -185,6 +236,14 @@ impl Sender {
         self.0.lock().ended
     }
 
+    /// True if `most` tokens lie unread, those `in_flight` counted. The engine is woken then when one is read, and when nobody reads
+    /// any more.
+    pub(crate) fn awaits_reader(&self, in_flight: usize, most: usize) -> bool {
+        let mut unread = self.0.lock();
+        unread.awaited = !unread.ended && unread.tokens + in_flight >= most;
+        unread.awaited
+    }
+
     /// Error with which the stream was cut off, if it was.
     pub(crate) fn slow(&self) -> Option<EngineError> {
         self.0.lock().slow.clone()
@@ -195,7 +254,7 @@ impl Drop for Sender {
     fn drop(&mut self) {
         let mut unread = self.0.lock();
         unread.ended = true;
-        wake(unread);
+        self.0.wake(unread);
     }
 }
 
@@ -204,11 +263,6 @@ impl Drop for Sender {
 pub(crate) struct Receiver(Arc<Queue>);
 
 impl Receiver {
-    /// The next event; `None` once there is none and the sender has gone.
-    pub(crate) async fn next(&mut self) -> Option<Event> {
-        poll_fn(|context| self.poll(context)).await
-    }
-
     /// Takes the next event, blocking the thread until `deadline`; `Pending` if nothing came.
     pub(crate) fn next_until(&mut self, deadline: Option<Instant>) -> Poll<Option<Event>> {
         let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
@@ -225,9 +279,11 @@ impl Receiver {
         }
     }
 
-    fn poll(&mut self, context: &Context<'_>) -> Poll<Option<Event>> {
+    /// The next event; `None` once there is none and the sender has gone.
+    pub(crate) fn poll(&mut self, context: &Context<'_>) -> Poll<Option<Event>> {
         let mut unread = self.0.lock();
         if let Some(event) = self.0.pop(&mut unread) {
+            self.0.wake_engine(unread);
             return Poll::Ready(Some(event));
         }
         if unread.ended {
@@ -243,7 +299,7 @@ impl Drop for Receiver {
         let mut unread = self.0.lock();
         unread.ended = true;
         self.0.clear(&mut unread);
-        drop(unread);
+        self.0.wake_engine(unread);
         let mut open = self.0.backlog.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.queues.remove(&self.0.number);
     }

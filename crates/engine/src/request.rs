@@ -98,6 +98,9 @@ pub struct Request {
     /// Requests share what is computed of a common beginning of their prompts only where their salts are equal: whatever else
     /// it depends on, or whoever must not learn of it, has a salt of its own.
     pub salt: u64,
+    /// Tokens that may lie unread, at least 1: beyond them none is computed until the reader goes on, and the place in a step is
+    /// others'. `None` computes on, until the answer is abandoned for what lies unread.
+    pub read_ahead: Option<usize>,
     /// The answer begins a text of its own instead of going on where the prompt ends: the space that sentencepiece models put
     /// before a text's first word is left out.
     pub begins_text: bool,

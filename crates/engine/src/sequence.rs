@@ -58,6 +58,8 @@ pub(crate) struct Sequence {
     text: AnswerText,
     events: Sender,
     live: Live,
+    /// Its reader is behind, so that it has no rows. Looked at once a plan, because the reader may go on at any time.
+    paused: bool,
     arrived: Instant,
     started: Option<Instant>,
     prompt_told: Option<Instant>,
@@ -100,6 +102,7 @@ impl Sequence {
             text: AnswerText::new(&terms.tokenizer, (!request.begins_text).then_some(&*tokens), stops),
             events,
             live,
+            paused: false,
             arrived: at,
             started: None,
             prompt_told: None,
@@ -119,10 +122,28 @@ impl Sequence {
         self.events.unwanted()
     }
 
+    /// Looks whether its reader keeps up.
+    pub(crate) fn look_at_reader(&mut self) {
+        self.paused = self.request.read_ahead.is_some_and(|most| self.events.awaits_reader(self.pending, most));
+    }
+
+    /// True if it waits for its reader, who wakes the engine.
+    pub(crate) fn paused(&self) -> bool {
+        self.paused
+    }
+
+    /// True if it may give its blocks back though steps are in flight: it waits for its reader, and for no step.
+    pub(crate) fn rests(&self) -> bool {
+        self.paused && self.pending == 0
+    }
+
     /// Steps that may be in flight beyond the one that it waits for. None where log-probabilities are read from a step's logits,
-    /// which the next step overwrites. One where any token may be its last, so that no more than one row is discarded.
+    /// which the next step overwrites. One where any token may be its last, so that no more than one row is discarded. One that is paused
+    /// joins no step.
     pub(crate) fn lookahead(&self) -> usize {
-        if self.request.logprobs.is_some() || !self.untold.is_empty() {
+        if self.paused {
+            usize::MAX
+        } else if self.request.logprobs.is_some() || !self.untold.is_empty() {
             0
         } else if !self.request.ignore_eos || !self.request.stop.is_empty() {
             1
@@ -133,17 +154,17 @@ impl Sequence {
 
     /// Its next row is its newest token.
     pub(crate) fn decodes(&self) -> bool {
-        self.unfinished() && self.known() > self.prompt && self.computed + 1 >= self.known()
+        self.has_rows() && self.known() > self.prompt && self.computed + 1 >= self.known()
     }
 
     /// Its next row is one of the prompt, or of an answer that is computed again.
     pub(crate) fn prefills(&self) -> bool {
-        self.unfinished() && !self.decodes()
+        self.has_rows() && !self.decodes()
     }
 
     /// Its next row needs one more block than it has.
     pub(crate) fn needs_block(&self) -> bool {
-        self.unfinished() && self.blocks.as_ref().is_some_and(|blocks| self.computed >= blocks.room())
+        self.has_rows() && self.blocks.as_ref().is_some_and(|blocks| self.computed >= blocks.room())
     }
 
     /// Takes one more block. False when there is none.
@@ -174,6 +195,8 @@ impl Sequence {
         self.blocks = None;
         self.computed = 0;
         self.last_sample = None;
+        // Others may need it meanwhile; and after a failure it may count a token that was never sent.
+        self.history = None;
     }
 
     /// Gives up what steps have computed that failed. Returns how often that has happened, this time included if it `counts`.
@@ -182,8 +205,6 @@ impl Sequence {
         self.pending = 0;
         // A restored block may be what failed it.
         self.restore = false;
-        // Its token counts may hold a token that was never sent.
-        self.history = None;
         self.retries += u32::from(counts);
         self.retries
     }
@@ -269,9 +290,9 @@ impl Sequence {
         self.tokens.len() + self.pending
     }
 
-    /// True while it has rows to compute: of the prompt, or for a token of the answer.
-    fn unfinished(&self) -> bool {
-        self.computed < self.prompt || self.known() < self.end
+    /// True while it has rows to compute: of the prompt, or for a token of the answer, if that may be read soon.
+    fn has_rows(&self) -> bool {
+        !self.paused && (self.computed < self.prompt || self.known() < self.end)
     }
 
     /// The next token is sampled from the row at this position.

@@ -61,6 +61,8 @@ pub(crate) struct EngineStatus {
 #[derive(Debug)]
 pub(crate) enum Command {
     Submit(Box<Arrival>),
+    /// A reader for which a sequence waited has gone on.
+    Look,
     Stop,
 }
 

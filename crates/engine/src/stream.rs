@@ -2,8 +2,9 @@ use crate::error::EngineError;
 use crate::events::Receiver;
 use crate::request::Event;
 use crate::shared::EngineStatus;
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 /// The events of one request. Dropping it cancels the request.
@@ -23,8 +24,13 @@ impl Stream {
 
     /// The next event; `None` after the last.
     pub async fn next(&mut self) -> Option<Event> {
-        let event = self.receiver.next().await;
-        self.follow(event)
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    /// The same for whoever polls. The waker is woken once a step, however many streams it waits for: all events of the step are
+    /// there then.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.receiver.poll(context).map(|event| self.follow(event))
     }
 
     /// The next event, blocking the thread; `None` after the last. Not for asynchronous callers.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
 
-/// Interval at which an engine without requests publishes the device's utilization.
+/// Interval at which an engine that has nothing to compute publishes the device's utilization.
 const IDLE: Duration = Duration::from_millis(250);
 /// Interval at which it looks for what it waits for: weights in flight, blocks in quarantine.
 const ARRIVING: Duration = Duration::from_millis(10);
@@ -31,7 +31,7 @@ pub(crate) struct Worker {
     terms: Terms,
     next_id: u64,
     step_limit: Duration,
-    /// True if there is nothing to submit or to complete, though requests may wait for blocks.
+    /// True if there is nothing to submit or to complete, though requests may wait for blocks or for their readers.
     idle: bool,
     /// True once all weights have arrived.
     resident: bool,
@@ -97,14 +97,15 @@ impl Worker {
             self.accept(command);
         }
         let error = EngineError::Stopped(reason);
-        self.scheduler.take_all().for_each(|sequence| sequence.fail(error.clone(), &self.status.metrics));
+        let left: Vec<_> = self.scheduler.take_all().collect();
+        self.fail(left, &error);
         self.publish_gauges();
     }
 
     /// Takes what has arrived; waits if there is nothing else to do. False if the engine shall end.
     fn receive(&mut self) -> bool {
         loop {
-            let waits = !self.resident || !self.scheduler.is_empty();
+            let waits = !self.resident || self.scheduler.waits();
             let command = if !self.idle {
                 match self.inbox.try_recv() {
                     Ok(command) => command,
@@ -129,11 +130,16 @@ impl Worker {
         }
     }
 
-    /// Queues a request. False if the engine shall end.
+    /// Queues a request, or looks at those that are there. False if the engine shall end.
     fn accept(&mut self, command: Command) -> bool {
-        let Command::Submit(arrival) = command else { return false };
-        self.next_id += 1;
-        self.scheduler.enqueue(Sequence::new(self.next_id, *arrival, &self.terms));
+        match command {
+            Command::Submit(arrival) => {
+                self.next_id += 1;
+                self.scheduler.enqueue(Sequence::new(self.next_id, *arrival, &self.terms));
+            }
+            Command::Look => {}
+            Command::Stop => return false,
+        }
         self.idle = false;
         true
     }
@@ -213,6 +219,7 @@ impl Worker {
 
     /// Hands a completed step's results to their sequences.
     fn deliver(&mut self, plan: &Plan, tokens: &[u32]) {
+        let _wake = self.status.backlog.wake_once();
         let metrics = &self.status.metrics;
         metrics.step_tokens.observe(plan.batch.tokens.len() as f64);
         for (part, completed) in plan.outcomes() {
@@ -227,10 +234,15 @@ impl Worker {
         let error = EngineError::from(failed.error.clone());
         let spent = recover(failed, &mut self.flights, &mut self.stepper, &mut self.scheduler, self.step_limit)?;
         self.status.end_step(false);
-        for sequence in spent {
+        self.fail(spent, &error);
+        Ok(())
+    }
+
+    fn fail(&self, sequences: Vec<Sequence>, error: &EngineError) {
+        let _wake = self.status.backlog.wake_once();
+        for sequence in sequences {
             sequence.fail(error.clone(), &self.status.metrics);
         }
-        Ok(())
     }
 
     fn publish_gauges(&mut self) {

@@ -154,6 +154,6 @@ impl Generate for Model {
     }
 }
 
-fn events(stream: Stream) -> Events {
-    stream::unfold(stream, |mut stream| async move { Some((stream.next().await?, stream)) }).boxed()
+fn events(mut stream: Stream) -> Events {
+    stream::poll_fn(move |context| stream.poll_next(context)).boxed()
 }

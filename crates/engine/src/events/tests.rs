@@ -1,6 +1,32 @@
 use super::*;
 use crate::{Finish, FinishReason, Logprobs, TokenEvent, Usage};
 use proptest::prelude::*;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Count {
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Has readers wait, all with one waker.
+fn wait_for(receivers: &mut [Receiver], count: &Arc<Count>) {
+    let waker = Waker::from(count.clone());
+    for receiver in receivers {
+        assert_eq!(receiver.poll(&Context::from_waker(&waker)), Poll::Pending);
+    }
+}
 
 fn token(bytes: usize) -> Event {
     let logprobs = Some(Logprobs { chosen: -1.0, top: vec![(3, -1.0); 2] });
@@ -12,7 +38,7 @@ fn last() -> Event {
 }
 
 fn backlog(stream: usize, all: usize) -> Arc<Backlog> {
-    Backlog::new(UnreadLimits { stream, all })
+    Backlog::new(UnreadLimits { stream, all }, Waker::noop().clone())
 }
 
 fn now(receiver: &mut Receiver) -> Poll<Option<Event>> {
@@ -60,6 +86,141 @@ fn a_reader_that_waits_is_woken() {
         let read = [Some(token(5)), Some(last()), None].map(Poll::Ready);
         assert_eq!(reader.join().unwrap(), read);
     });
+}
+
+#[test]
+fn a_reader_of_many_streams_is_woken_once_when_all_events_are_there() {
+    let backlog = backlog(10_000, 1 << 20);
+    let (senders, mut receivers): (Vec<_>, Vec<_>) = (0..4).map(|_| backlog.open()).unzip();
+    let (count, other) = (Arc::new(Count::default()), Arc::new(Count::default()));
+    wait_for(&mut receivers[..3], &count);
+    wait_for(&mut receivers[3..], &other);
+    let wake = backlog.wake_once();
+    senders.iter().for_each(|sender| sender.send(token(1)));
+    // Whoever reads meanwhile waits for what comes next.
+    assert_eq!(now(&mut receivers[0]), Poll::Ready(Some(token(1))));
+    wait_for(&mut receivers[..1], &count);
+    senders[0].send(last());
+    drop(senders);
+    assert_eq!((count.get(), other.get()), (0, 0));
+    drop(wake);
+    assert_eq!((count.get(), other.get()), (1, 1));
+    assert_eq!(now(&mut receivers[0]), Poll::Ready(Some(last())));
+    for receiver in &mut receivers[1..] {
+        assert_eq!([now(receiver), now(receiver)], [Some(token(1)), None].map(Poll::Ready));
+    }
+}
+
+#[test]
+fn readers_are_woken_at_once_where_nobody_holds_that_back() {
+    let backlog = backlog(10_000, 1 << 20);
+    drop(backlog.wake_once());
+    let ((sender, mut receiver), count) = (backlog.open(), Arc::new(Count::default()));
+    for (woken, end) in [(1, false), (2, true)] {
+        wait_for(std::slice::from_mut(&mut receiver), &count);
+        if !end {
+            sender.send(token(1));
+            assert_eq!((count.get(), now(&mut receiver)), (woken, Poll::Ready(Some(token(1)))));
+        }
+    }
+    drop(sender);
+    assert_eq!((count.get(), now(&mut receiver)), (2, Poll::Ready(None)));
+}
+
+#[test]
+fn a_panic_leaves_no_reader_asleep() {
+    let backlog = backlog(10_000, 1 << 20);
+    let (senders, mut receivers): (Vec<_>, Vec<_>) = (0..2).map(|_| backlog.open()).unzip();
+    let count = Arc::new(Count::default());
+    wait_for(&mut receivers, &count);
+    let engine = AssertUnwindSafe(|| {
+        let senders = senders;
+        let _wake = backlog.wake_once();
+        senders[0].send(token(1));
+        panic!("a bug");
+    });
+    assert!(catch_unwind(engine).is_err());
+    // Once for the token, once for the sender that was dropped without one.
+    assert_eq!(count.get(), 2);
+    assert_eq!(receivers.iter_mut().map(now).collect::<Vec<_>>(), [Some(token(1)), None].map(Poll::Ready));
+}
+
+#[test]
+fn a_stream_that_is_cut_off_wakes_its_reader_with_the_others() {
+    // The first is woken by what is sent to the second.
+    let backlog = backlog(1 << 20, 1_000);
+    let ((first, mut slow_reader), (second, _unread)) = (backlog.open(), backlog.open());
+    let count = Arc::new(Count::default());
+    wait_for(std::slice::from_mut(&mut slow_reader), &count);
+    let wake = backlog.wake_once();
+    first.send(token(600));
+    wait_for(std::slice::from_mut(&mut backlog.open().1), &count);
+    second.send(token(500));
+    assert!(first.slow().is_some());
+    drop(wake);
+    assert_eq!(count.get(), 1);
+    slow(now(&mut slow_reader));
+}
+
+#[test]
+fn no_wake_up_is_lost_between_threads() {
+    const STEPS: usize = 2_000;
+    let backlog = backlog(1 << 30, 1 << 30);
+    let (senders, mut receivers): (Vec<_>, Vec<_>) = (0..4).map(|_| backlog.open()).unzip();
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(move || {
+            let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+            let context = Context::from_waker(&waker);
+            let (mut tokens, mut last_read) = (0, Instant::now());
+            loop {
+                let before = tokens;
+                receivers.retain_mut(|receiver| {
+                    loop {
+                        match receiver.poll(&context) {
+                            Poll::Ready(Some(_)) => tokens += 1,
+                            Poll::Ready(None) => break false,
+                            Poll::Pending => break true,
+                        }
+                    }
+                });
+                if receivers.is_empty() {
+                    break;
+                }
+                if tokens > before {
+                    last_read = Instant::now();
+                }
+                assert!(last_read.elapsed() < Duration::from_secs(60), "asleep after {tokens} tokens");
+                std::thread::park_timeout(Duration::from_secs(60));
+            }
+            tokens
+        });
+        for _ in 0..STEPS {
+            let _wake = backlog.wake_once();
+            senders.iter().for_each(|sender| sender.send(token(1)));
+        }
+        drop(senders);
+        assert_eq!(reader.join().unwrap(), 4 * STEPS);
+    });
+}
+
+#[test]
+fn an_engine_that_waits_for_a_reader_is_woken_by_it() {
+    let count = Arc::new(Count::default());
+    let limits = UnreadLimits { stream: 10_000, all: 10_000 };
+    let (sender, mut receiver) = Backlog::new(limits, Waker::from(count.clone())).open();
+    (0..3).for_each(|_| sender.send(token(1)));
+    assert!(!sender.awaits_reader(0, 4));
+    assert!(now(&mut receiver).is_ready());
+    assert_eq!(count.get(), 0);
+    assert!(sender.awaits_reader(1, 3), "what is in flight counts");
+    assert!(now(&mut receiver).is_ready() && now(&mut receiver).is_ready());
+    assert_eq!(count.get(), 1);
+    assert!(sender.awaits_reader(1, 1) && !sender.awaits_reader(0, 1));
+    sender.send(token(1));
+    assert!(sender.awaits_reader(0, 1));
+    drop(receiver);
+    assert_eq!(count.get(), 2);
+    assert!(!sender.awaits_reader(5, 1), "there is no reader to wait for");
 }
 
 #[test]

@@ -9,6 +9,12 @@ pub(crate) fn victim(running: &mut Vec<Sequence>) -> Option<Sequence> {
     running.pop()
 }
 
+/// Takes the youngest sequence that only waits for its reader, so that it holds up nobody else.
+pub(crate) fn resting(running: &mut Vec<Sequence>) -> Option<Sequence> {
+    let youngest = running.iter().rposition(Sequence::rests)?;
+    Some(running.remove(youngest))
+}
+
 /// Steps that may be in flight beyond the oldest: as many as suit every sequence, because all share a step's logits.
 pub(crate) fn lookahead<'a>(sequences: impl Iterator<Item = &'a Sequence>) -> usize {
     let mut least = usize::MAX;

@@ -8,8 +8,8 @@ use crate::sequence::Sequence;
 use std::collections::VecDeque;
 
 /// Decides what each step computes: every decoding sequence, then prompts in order of arrival, chunked to what is left of the
-/// step's rows and of its rows of logits. Where blocks run out, the youngest sequence gives its own back and is computed again
-/// later.
+/// step's rows and of its rows of logits. A sequence whose reader is behind is left out. Where blocks run out, such a one gives its
+/// own back, or else the youngest, and is computed again later.
 pub(crate) struct Scheduler {
     waiting: VecDeque<Sequence>,
     running: Vec<Sequence>,
@@ -51,9 +51,9 @@ impl Scheduler {
         }
     }
 
-    /// True without any sequence.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+    /// True if a sequence waits for something else than its reader.
+    pub(crate) fn waits(&self) -> bool {
+        self.running.iter().chain(&self.waiting).any(|s| !s.paused())
     }
 
     /// Sequences that run.
@@ -88,6 +88,7 @@ impl Scheduler {
 
     /// Plans the next step. `in_flight`: steps that were planned and are not completed.
     pub(crate) fn plan(&mut self, in_flight: usize) -> Next {
+        self.running.iter_mut().chain(&mut self.waiting).for_each(Sequence::look_at_reader);
         if !self.make_room(in_flight) {
             return Next::Drain;
         }
@@ -98,12 +99,17 @@ impl Scheduler {
                 sequence.join(&mut plan, self.limits, &self.history);
             }
         }
-        while plan.batch.tokens.len() < self.limits.rows && self.running.len() < self.limits.sequences {
-            let Some(mut sequence) = self.waiting.pop_front() else { break };
-            let Some(admitted) = sequence.admit(&self.pool) else {
-                self.waiting.push_front(sequence);
+        while plan.batch.tokens.len() < self.limits.rows {
+            let Some(next) = self.waiting.iter().position(|s| !s.paused()) else { break };
+            let has_place = self.running.len() < self.limits.sequences;
+            let admitted = has_place.then(|| self.waiting[next].admit(&self.pool)).flatten();
+            let Some(admitted) = admitted else {
+                if self.preempt_resting() {
+                    continue;
+                }
                 break;
             };
+            let Some(mut sequence) = self.waiting.remove(next) else { break };
             if admitted.first {
                 self.counts.prefix_queries += admitted.prompt as u64;
                 self.counts.prefix_hits += admitted.cached as u64;
@@ -182,24 +188,35 @@ impl Scheduler {
         self.running.drain(..).chain(self.waiting.drain(..))
     }
 
-    /// Gives every sequence the block that its next row needs, at the cost of the youngest. False if that needs a sequence whose
-    /// steps are in flight.
+    /// Gives every sequence the block that its next row needs, at the cost of one that rests, or else of the youngest. False if that
+    /// needs a sequence whose steps are in flight.
     fn make_room(&mut self, in_flight: usize) -> bool {
-        let mut i = 0;
-        while let Some(sequence) = self.running.get_mut(i) {
-            if !sequence.needs_block() || sequence.grow() {
-                i += 1;
-            } else if in_flight > 0 {
-                return false;
-            } else {
-                // It may be this very sequence; then the loop ends with it.
-                let Some(mut youngest) = policy::victim(&mut self.running) else { return true };
-                youngest.release();
-                self.counts.preemptions += 1;
-                self.waiting.push_front(youngest);
+        while self.running.iter_mut().any(|sequence| sequence.needs_block() && !sequence.grow()) {
+            if self.preempt_resting() {
+                continue;
             }
+            if in_flight > 0 {
+                return false;
+            }
+            // It may be the one that needs a block.
+            let Some(youngest) = policy::victim(&mut self.running) else { return true };
+            self.preempt(youngest);
         }
         true
+    }
+
+    /// Takes place and blocks of a sequence that rests for one that can use them. False without such a sequence.
+    fn preempt_resting(&mut self) -> bool {
+        let resting = policy::resting(&mut self.running);
+        let found = resting.is_some();
+        resting.into_iter().for_each(|sequence| self.preempt(sequence));
+        found
+    }
+
+    fn preempt(&mut self, mut sequence: Sequence) {
+        sequence.release();
+        self.counts.preemptions += 1;
+        self.waiting.push_front(sequence);
     }
 }
 

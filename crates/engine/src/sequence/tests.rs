@@ -6,7 +6,7 @@ use crate::schedule::plan::Results;
 use mlx_serving_text::StopMatcher;
 use std::path::Path;
 use std::sync::LazyLock;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/rustbook-5m-4bit");
@@ -20,7 +20,7 @@ pub(crate) fn sequence(id: u64, prompt: Vec<u32>, answer: usize) -> (Sequence, R
 
 /// A sequence of this request.
 pub(crate) fn from_request(id: u64, request: Request) -> (Sequence, Receiver) {
-    let backlog = Backlog::new(UnreadLimits { stream: usize::MAX, all: usize::MAX });
+    let backlog = Backlog::new(UnreadLimits { stream: usize::MAX, all: usize::MAX }, Waker::noop().clone());
     let (events, receiver) = backlog.open();
     let stops = StopMatcher::new(&request.stop).unwrap();
     let arrival = Arrival { request, stops, events, live: Live::uncounted(), at: Instant::now() };

@@ -81,6 +81,7 @@ impl Ask {
             logprobs: self.logprobs,
             prompt_logprobs: self.prompt_logprobs,
             begins_text: self.begins_text,
+            read_ahead: None,
             salt: 0,
         };
         // The last one takes the prompt itself.

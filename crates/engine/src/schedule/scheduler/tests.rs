@@ -55,6 +55,19 @@ impl Bench {
         }
     }
 
+    /// Reads all that has come of an answer; the number of its tokens.
+    fn read(&mut self, id: u64) -> usize {
+        let events = unread(self.readers.get_mut(&id).unwrap());
+        events.iter().filter(|event| matches!(event, Event::Token(_))).count()
+    }
+
+    /// Plans a step and completes it; the sequences in it.
+    fn turn(&mut self) -> Vec<u64> {
+        let plan = self.step(0);
+        self.complete(&plan, |_, _| 7);
+        plan.parts.iter().map(|part| part.id).collect()
+    }
+
     /// Prompt tokens told to a sequence's reader since it was last asked.
     fn told(&mut self, id: u64) -> Vec<u32> {
         let events = unread(self.readers.get_mut(&id).unwrap());
@@ -177,6 +190,82 @@ fn preemption_waits_for_the_steps_in_flight() {
     assert_eq!(s.scheduler.counts.preemptions, 0);
 }
 
+/// A request whose reader may be so many tokens behind.
+fn read_ahead(tokens: usize, prompt: Vec<u32>) -> Request {
+    Request { prompt, read_ahead: Some(tokens), ..endless(20) }
+}
+
+#[test]
+fn a_sequence_whose_reader_is_behind_is_left_out_until_it_is_read() {
+    let mut s = scheduler(64, 4, 16);
+    s.enqueue(from_request(1, read_ahead(2, prompt(3, 0))));
+    s.submit(2, prompt(3, 1), 4);
+    assert_eq!([s.turn(), s.turn(), s.turn()], [vec![1, 2], vec![1, 2], vec![2]]);
+    assert_eq!(s.turn(), [2], "the other one goes on to its end");
+    assert!(matches!(s.scheduler.plan(0), Next::Idle));
+    assert!(!s.scheduler.waits() && s.scheduler.running() == 1);
+    assert_eq!(s.read(1), 2);
+    assert_eq!([s.turn(), s.turn()], [[1], [1]]);
+    assert!(matches!(s.scheduler.plan(0), Next::Idle));
+}
+
+#[test]
+fn tokens_in_flight_count_as_unread() {
+    let mut s = scheduler(64, 4, 16);
+    s.enqueue(from_request(1, read_ahead(2, prompt(3, 0))));
+    let plans = [s.step(0), s.step(1)];
+    assert!(matches!(s.scheduler.plan(2), Next::Drain));
+    plans.iter().for_each(|plan| s.complete(plan, |_, _| 7));
+    assert!(matches!(s.scheduler.plan(0), Next::Idle));
+    assert_eq!(s.read(1), 2);
+    assert_eq!(s.step(0).batch.positions, [4]);
+}
+
+#[test]
+fn a_reader_that_is_behind_holds_no_place_that_another_can_use() {
+    let mut s = scheduler(64, 1, 16);
+    s.enqueue(from_request(1, read_ahead(1, prompt(17, 0))));
+    s.submit(2, prompt(3, 1), 2);
+    assert_eq!([s.turn(), s.turn(), s.turn()], [[1], [2], [2]]);
+    assert_eq!(s.scheduler.counts.preemptions, 1);
+    assert!(matches!(s.scheduler.plan(0), Next::Idle));
+    assert!(!s.scheduler.waits() && s.scheduler.waiting() == 1);
+    assert_eq!(s.read(1), 1);
+    let plan = s.step(0);
+    assert_eq!((plan.batch.spans[0].start, plan.batch.spans[0].rows), (16, 2), "its own blocks are found again");
+}
+
+#[test]
+fn blocks_are_taken_first_from_a_sequence_whose_reader_is_behind() {
+    let mut s = scheduler(64, 3, 2);
+    s.enqueue(from_request(1, read_ahead(1, prompt(16, 0))));
+    s.submit(2, prompt(15, 1), 20);
+    assert_eq!(s.turn(), [1, 2]);
+    // The second one's next token but one needs another block; its steps in flight need not be waited for.
+    let ahead = [s.step(0), s.step(1)];
+    assert!(ahead.iter().all(|plan| plan.parts[0].id == 2 && plan.parts.len() == 1));
+    assert_eq!((s.scheduler.counts.preemptions, s.scheduler.waiting[0].id()), (1, 1));
+}
+
+#[test]
+fn a_sequence_that_gave_its_row_of_the_history_back_is_counted_again() {
+    let mut s = scheduler(64, 1, 16);
+    let sampling = Sampling { presence_penalty: 1.0, ..Sampling::default() };
+    for id in [1, 2] {
+        let request = Request { sampling: sampling.clone(), ..read_ahead(1, prompt(3, id as u32)) };
+        s.enqueue(from_request(id, request));
+    }
+    for round in 0..4u64 {
+        let plan = s.step(0);
+        let part = &plan.parts[0];
+        assert_eq!(part.id, 1 + round % 2);
+        assert_ne!(plan.params[0].history_row, NO_HISTORY_ROW);
+        assert_eq!(part.observe.as_ref().unwrap().tokens.len() as u64, 3 + round / 2);
+        s.complete(&plan, |_, _| 7);
+        s.read(2 - round % 2);
+    }
+}
+
 #[test]
 fn a_prompt_seen_before_is_not_computed_again() {
     let mut s = scheduler(64, 4, 16);
@@ -242,7 +331,7 @@ fn a_prompt_that_is_only_scored_ends_with_a_row_that_needs_no_logits() {
     s.complete(&plan, |_, _| 7);
     assert_eq!(s.told(1), prompt(5, 0));
     assert!(matches!(s.scheduler.plan(0), Next::Idle));
-    assert!(s.scheduler.is_empty());
+    assert_eq!(s.scheduler.running() + s.scheduler.waiting(), 0);
     s.submit_scored(2, prompt(1, 0), 0);
     let plan = s.step(0);
     assert!(plan.batch.logit_rows.is_empty());

@@ -3,23 +3,25 @@ use crate::request::Finish;
 use proptest::prelude::*;
 
 proptest! {
-    /// Whatever the load, the row budget, the pool, the depth and the steps that fail: every sequence ends with the tokens that it
+    /// Whatever the load, the row budget, the pool, the depth, the steps that fail and the readers that are behind: every sequence ends with the tokens that it
     /// would have had alone, each position is computed in order, a sampled token is taken from where the step before writes it,
-    /// no two sequences write one block or count in one row of the history, and all blocks are free in the end.
+    /// no two sequences write one block or count in one row of the history, no reader gets further behind than it may, nothing waits
+    /// for one that is not, and all blocks are free in the end.
     #[test]
     fn every_answer_is_complete_and_right(
-        requests in prop::collection::vec((1usize..50, 0usize..30, 0u32..3, any::<bool>(), any::<bool>()), 1..8),
+        requests in prop::collection::vec((1usize..50, 0usize..30, 0u32..3, any::<bool>(), any::<bool>(), 0usize..6), 1..8),
         rows in 1usize..40, sequences in 1usize..5, blocks in 5usize..24, depth in 1usize..5,
-        failing in prop::collection::vec(0usize..40, 0..3),
+        failing in prop::collection::vec(0usize..40, 0..3), pace in 1usize..4,
     ) {
         let token = |id: u64, position: usize| (id as u32) * 7919 + position as u32;
         let mut s = scheduler(rows.max(sequences), sequences, blocks);
-        let answers: Vec<_> = requests.iter().map(|&(_, answer, _, scored, _)| answer.max(usize::from(!scored))).collect();
-        for (i, (&(n, _, salt, scored, penalizes), &answer)) in requests.iter().zip(&answers).enumerate() {
+        let answers: Vec<_> = requests.iter().map(|&(_, answer, _, scored, ..)| answer.max(usize::from(!scored))).collect();
+        for (i, (&(n, _, salt, scored, penalizes, read_ahead), &answer)) in requests.iter().zip(&answers).enumerate() {
             let presence_penalty = if penalizes { 1.0 } else { 0.0 };
             let request = Request {
                 prompt: prompt(n, salt),
                 prompt_logprobs: scored.then_some(0),
+                read_ahead: (read_ahead > 0).then_some(read_ahead),
                 sampling: Sampling { presence_penalty, ..Sampling::default() },
                 ..endless(answer)
             };
@@ -29,7 +31,9 @@ proptest! {
         let (mut ended, mut steps) = (0, 0);
         let mut told: Vec<Vec<u32>> = vec![Vec::new(); requests.len()];
         let mut sent = told.clone();
+        let (mut behind, mut scores, mut scored) = (Vec::new(), 0, 0);
         for _ in 0..20_000 {
+            let mut idle = false;
             let next = if flight.len() < depth { s.scheduler.plan(flight.len()) } else { Next::Drain };
             match next {
                 Next::Step(plan) => {
@@ -74,30 +78,51 @@ proptest! {
                     let plan = flight.pop_front().expect("nothing in flight to drain");
                     s.complete(&plan, token);
                     for part in &plan.parts {
-                        let id = part.id as usize;
-                        let mut scored = 0;
-                        for event in unread(s.readers.get_mut(&part.id).unwrap()) {
-                            match event {
-                                Event::Prompt(tokens) => {
-                                    scored += tokens.iter().filter(|token| token.logprobs.is_some()).count();
-                                    told[id].extend(tokens.iter().map(|token| token.id));
-                                }
-                                Event::Token(token) => sent[id].push(token.id),
-                                Event::Finished(Finish { usage, .. }) => {
-                                    prop_assert_eq!((usage.prompt_tokens, usage.completion_tokens), (requests[id].0, answers[id]));
-                                    ended += 1;
-                                }
-                                Event::Failed(error) => panic!("{error}"),
-                            }
+                        scores += part.scores.len();
+                        // Others read now and then, and where all wait for them.
+                        let read_ahead = requests[part.id as usize].5;
+                        if read_ahead == 0 || (steps + part.id as usize).is_multiple_of(pace) {
+                            behind.push(part.id);
                         }
-                        prop_assert_eq!(scored, part.scores.len());
                     }
                 }
-                Next::Idle => break,
+                Next::Idle => {
+                    prop_assert!(!s.scheduler.waits());
+                    idle = true;
+                    behind.extend(0..requests.len() as u64);
+                }
             }
+            let mut read = 0;
+            for id in behind.drain(..).map(|id| id as usize) {
+                let mut tokens = 0;
+                for event in unread(s.readers.get_mut(&(id as u64)).unwrap()) {
+                    read += 1;
+                    match event {
+                        Event::Prompt(tokens) => {
+                            scored += tokens.iter().filter(|token| token.logprobs.is_some()).count();
+                            told[id].extend(tokens.iter().map(|token| token.id));
+                        }
+                        Event::Token(token) => {
+                            tokens += 1;
+                            sent[id].push(token.id);
+                        }
+                        Event::Finished(Finish { usage, .. }) => {
+                            prop_assert_eq!((usage.prompt_tokens, usage.completion_tokens), (requests[id].0, answers[id]));
+                            ended += 1;
+                        }
+                        Event::Failed(error) => panic!("{error}"),
+                    }
+                }
+                prop_assert!(requests[id].5 == 0 || tokens <= requests[id].5, "{} tokens lay unread", tokens);
+            }
+            if ended == requests.len() && s.scheduler.running() + s.scheduler.waiting() == 0 && flight.is_empty() {
+                break;
+            }
+            prop_assert!(!idle || read > 0, "all wait for readers that are not behind");
         }
         prop_assert_eq!(ended, requests.len());
-        for (i, &(n, _, salt, scored, _)) in requests.iter().enumerate() {
+        prop_assert_eq!(scored, scores);
+        for (i, &(n, _, salt, scored, ..)) in requests.iter().enumerate() {
             prop_assert_eq!(&told[i], &if scored { prompt(n, salt) } else { Vec::new() });
             prop_assert!(sent[i].iter().copied().eq((n..n + answers[i]).map(|position| token(i as u64, position))));
         }
