@@ -74,6 +74,19 @@ fn download(transfer: &dyn Transfer, from: &Buffer) -> (Ticket, mpsc::Receiver<V
 }
 
 #[test]
+fn statistics_begin_anew() {
+    let bench = Bench::new();
+    let transfer = bench.coordinator(&small());
+    let buffer = bench.buffer(64, Storage::Shared);
+    upload(&transfer, &buffer, 1).wait(LONG).unwrap();
+    transfer.reset_statistics();
+    let (stats, none) = (transfer.stats(), (0, 0, 0.0));
+    assert_eq!((stats.total_uploads, stats.bytes_uploaded, stats.avg_upload_ms), none);
+    upload(&transfer, &buffer, 2).wait(LONG).unwrap();
+    assert_eq!((transfer.stats().total_uploads, transfer.stats().bytes_uploaded), (1, 64));
+}
+
+#[test]
 fn bytes_of_several_buffers_come_and_go_as_one_run() {
     let bench = Bench::new();
     for verify_checksums in [false, true] {

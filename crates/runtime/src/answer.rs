@@ -19,7 +19,7 @@ impl Parameters {
 
     /// The most tokens that an answer to `prompt` tokens may have in a context of `context`. A number that was given is the engine's to
     /// judge; the default gives way to the context.
-    pub(crate) fn max_tokens(&self, prompt: usize, context: usize) -> usize {
+    pub fn max_tokens(&self, prompt: usize, context: usize) -> usize {
         self.max_tokens.unwrap_or(Self::MAX_TOKENS.min(context.saturating_sub(prompt).max(1)))
     }
 }

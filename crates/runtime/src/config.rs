@@ -2,9 +2,11 @@
 
 mod file;
 mod schema;
+mod value;
 
 pub use file::{ConfigError, File};
 pub use schema::{leaves, nearest};
+pub use value::ValueError;
 
 use crate::choice::Choice;
 use garde::Validate;

@@ -55,4 +55,4 @@ pub use prompt::{Input, PromptError};
 pub use registry::{Registry, RegistryError, State, Unavailable, death};
 pub use revive::revive;
 pub use runtime::Runtime;
-pub use source::Source;
+pub use source::{Source, set_bundled_models};

@@ -265,6 +265,11 @@ impl Registry {
         }
     }
 
+    /// Forgets a name that no model answers to, such as one that could not be loaded.
+    pub fn forget(&self, id: &str) {
+        self.write().retain(|slot| slot.id != id || matches!(slot.state, State::Ready(_) | State::Loading));
+    }
+
     /// Names and states of all models, in order.
     pub fn states(&self) -> Vec<(String, State)> {
         self.read().iter().map(|slot| (slot.id.clone(), slot.state.clone())).collect()

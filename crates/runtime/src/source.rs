@@ -2,9 +2,18 @@ use crate::error::RuntimeError;
 use crate::hub::hub;
 use mlx_serving_hub::ModelId;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
 /// The bundled model's folder under `models/`.
 const BUNDLED: &str = "rustbook-5m-4bit";
+
+/// The source tree, unless the build is to be given away: its path would be in the file.
+const SOURCE_TREE: Option<&str> = match option_env!("MLX_SERVING_PACKAGED") {
+    None => Some(concat!(env!("CARGO_MANIFEST_DIR"), "/../..")),
+    Some(_) => None,
+};
+
+static LIBRARY_MODELS: OnceLock<PathBuf> = OnceLock::new();
 
 /// Place of a model, looked for when it is needed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -131,11 +140,18 @@ fn cached(folder: &Path) -> Option<String> {
     Some(model.replacen("--", "/", 1))
 }
 
-/// Finds the bundled model: beside the binary as installed, in the current folder, or in the source tree it was built from.
+/// Says where a library has the bundled model, in a folder of models: the program that loaded it is another's. The first call counts.
+pub fn set_bundled_models(folder: PathBuf) {
+    let _ = LIBRARY_MODELS.set(folder);
+}
+
+/// Finds the bundled model: with the library, beside the binary as installed, in the current folder, or in the source tree it was built
+/// from.
 fn bundled() -> Result<PathBuf, RuntimeError> {
+    let library = LIBRARY_MODELS.get().cloned();
     let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(|dir| dir.join("models")));
-    let places =
-        [beside, Some(PathBuf::from("models")), Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models"))];
+    let source = SOURCE_TREE.map(|root| Path::new(root).join("models"));
+    let places = [library, beside, Some(PathBuf::from("models")), source];
     let mut folders = places.into_iter().flatten().map(|dir| dir.join(BUNDLED));
     folders.find(|dir| dir.join("config.json").is_file()).ok_or(RuntimeError::NoBundledModel(BUNDLED))
 }

@@ -89,6 +89,14 @@ impl CommandBufferRing {
         }
     }
 
+    /// Counts anew. Slots that are out now count as acquired, so that the totals agree once they are free.
+    pub fn reset_statistics(&mut self) {
+        let total_acquired = (self.in_flight.len() + self.recording()) as u64;
+        let total_submitted = self.in_flight.len() as u64;
+        self.stats =
+            RingStats { ring_size: self.stats.ring_size, total_acquired, total_submitted, ..RingStats::default() };
+    }
+
     /// Slots that are being recorded.
     fn recording(&self) -> usize {
         self.slots.iter().filter(|slot| Arc::strong_count(&slot.lease) > 1).count()

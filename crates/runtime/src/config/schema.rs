@@ -40,6 +40,30 @@ impl Schema {
         Some(format!("`{key}` takes {}", self.kind(self.at(key)?)))
     }
 
+    /// True if a value is of a type that the key takes. An item of a list has the list's key and its index in brackets.
+    pub(super) fn is_kind(&self, key: &str, value: &Value) -> bool {
+        let (list, item) = key.split_once('[').map_or((key, false), |(list, _)| (list, true));
+        let Some(mut node) = self.at(list) else { return false };
+        if item {
+            node = self.resolve(&node["items"]);
+        }
+        let takes = |kind: &str| match kind {
+            "object" => value.is_object(),
+            "array" => value.is_array(),
+            "boolean" => value.is_boolean(),
+            "string" => value.is_string(),
+            "null" => value.is_null(),
+            "integer" => value.is_i64() || value.is_u64(),
+            _ => value.is_number(),
+        };
+        match &node["type"] {
+            Value::Array(kinds) => kinds.iter().filter_map(Value::as_str).any(takes),
+            Value::String(kind) => takes(kind),
+            // A choice of words.
+            _ => value.is_string(),
+        }
+    }
+
     /// Dotted keys of numbers with their least and largest values.
     pub(super) fn ranges(&self) -> Vec<(String, i64, i64)> {
         let all = self.all().into_iter();

@@ -172,8 +172,9 @@ impl MemoryPool {
                 (heap.clone(), Held::Temporary(heap))
             }
         };
+        let temporary = held.is_fallback();
         let id = pool.admit(&mut allocations, held, heap.len(), "heap");
-        Ok(WholeHeap::new(heap, id, pool.clone()))
+        Ok(WholeHeap::new(heap, temporary, id, pool.clone()))
     }
 
     /// Returns a heap; dropping it does the same.

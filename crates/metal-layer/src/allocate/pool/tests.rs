@@ -295,6 +295,7 @@ fn a_heap_can_be_had_as_a_whole_while_nothing_lies_in_it() {
     let rest = rig.take(50 * MIB);
     assert!(Arc::ptr_eq(rest.memory(), part.memory()));
     let temporary = rig.pool.acquire_heap().unwrap();
+    assert_eq!((whole.is_temporary(), temporary.is_temporary()), (false, true));
     let stats = rig.pool.stats();
     assert_eq!((stats.exhaustion_events, stats.fallback_events, stats.total_acquired), (1, 1, 4));
     let point = rig.track.issue();

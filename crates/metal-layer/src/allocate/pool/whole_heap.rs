@@ -7,13 +7,19 @@ use std::sync::Arc;
 /// A heap taken as a whole with [`super::MemoryPool::acquire_heap`]. Dropping it returns it.
 pub struct WholeHeap {
     heap: Arc<dyn Heap>,
+    temporary: bool,
     id: u64,
     owner: Arc<dyn Reclaim>,
 }
 
 impl WholeHeap {
-    pub(super) fn new(heap: Arc<dyn Heap>, id: u64, owner: Arc<dyn Reclaim>) -> Self {
-        Self { heap, id, owner }
+    pub(super) fn new(heap: Arc<dyn Heap>, temporary: bool, id: u64, owner: Arc<dyn Reclaim>) -> Self {
+        Self { heap, temporary, id, owner }
+    }
+
+    /// True if the pool had no heap left and this one is not one of its own.
+    pub fn is_temporary(&self) -> bool {
+        self.temporary
     }
 
     pub(super) fn is_of(&self, owner: &dyn Reclaim) -> bool {

@@ -178,6 +178,25 @@ fn the_ring_recovers_when_the_device_keeps_time_again() {
 }
 
 #[test]
+fn statistics_begin_anew_with_the_slots_that_are_out() {
+    let mut bench = Bench::new(3, true);
+    bench.open(1);
+    let first = bench.step();
+    bench.complete(&first);
+    let second = bench.step();
+    let slot = bench.ring.acquire().unwrap();
+    bench.ring.reset_statistics();
+    let stats = bench.ring.stats();
+    assert_eq!((stats.ring_size, stats.in_flight_count, stats.available_count), (3, 1, 1));
+    assert_eq!((stats.total_acquired, stats.total_released, stats.total_submitted), (2, 0, 1));
+    bench.open(2);
+    bench.complete(&second);
+    drop(slot);
+    let stats = bench.ring.stats();
+    assert_eq!((stats.total_acquired, stats.total_released), (2, 2));
+}
+
+#[test]
 fn a_dropped_slot_is_free_again() {
     let mut bench = Bench::new(2, true);
     for _ in 0..5 {

@@ -63,6 +63,11 @@ impl BlitCoordinator {
         Ok(coordinator)
     }
 
+    /// Counts anew. A transfer in flight counts when it ends.
+    pub fn reset_statistics(&self) {
+        self.queue.reset_statistics();
+    }
+
     fn start(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
         let thread = std::thread::Builder::new().name(name.into()).spawn(run);
         self.threads.push(thread.map_err(|e| DeviceError::Lost(format!("no thread for transfers: {e}")))?);

@@ -50,6 +50,12 @@ impl Overlap {
         }
     }
 
+    /// Forgets the times so far; a transfer in flight counts from now on.
+    pub(crate) fn reset(&self) {
+        let mut times = self.lock();
+        *times = OverlapTimes { in_flight: times.in_flight, began: self.read(), ..OverlapTimes::default() };
+    }
+
     /// Runs `moves`, which moves bytes, and counts the time that it takes.
     pub(crate) fn during<T>(&self, moves: impl FnOnce() -> T) -> T {
         struct Moving<'a>(&'a Overlap);

@@ -167,6 +167,12 @@ impl BlitQueue {
         }
     }
 
+    /// Counts anew; what is in flight stays so.
+    pub(crate) fn reset_statistics(&self) {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) = BlitStats::default();
+        self.overlap.reset();
+    }
+
     /// A copy that takes longer has failed.
     pub(crate) fn limit(&self) -> Duration {
         Duration::from_millis(self.config.timeout_ms)
