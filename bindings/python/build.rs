@@ -1,0 +1,5 @@
+//! What the linker must leave to the interpreter.
+
+fn main() {
+    pyo3_build_config::add_extension_module_link_args();
+}
