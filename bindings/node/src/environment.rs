@@ -11,11 +11,11 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-/// Longest time that an environment's end waits for an engine to let go of its memory. Steps take milliseconds; a model that is being
+/// Longest time that an environment's end waits for an engine to release its memory. Steps take milliseconds; a model that is being
 /// read from a slow disk takes longer, and then the process or the thread ends without it. Not measured.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Engines of an environment that nobody has let go of.
+/// Engines of an environment that have not been dropped.
 type Engines = Rc<RefCell<Vec<Weak<bindings::Engine>>>>;
 
 /// Waker of an event loop and owner of the engines that were created there.

@@ -59,7 +59,7 @@ pub(crate) fn on_thread<M: Send + 'static, T: Send + 'static>(
     work: impl FnOnce(Teller<M, T>) -> T + Send + 'static,
     abandoned: impl FnOnce(T) + Send + 'static,
 ) -> PyResult<T> {
-    // A rendezvous channel: a message is either taken or comes back to its sender.
+    // A rendezvous channel: a message is either taken or returned to its sender as an error.
     let (teller, told) = sync_channel(0);
     let run = move || {
         let outcome = work(Teller(teller.clone()));

@@ -9,7 +9,7 @@ pub enum BenchError {
     Setting {
         /// The setting's key.
         name: &'static str,
-        /// What was found, and what it takes.
+        /// Value found, and values that it takes.
         reason: String,
     },
     /// The model could not be opened.

@@ -22,7 +22,7 @@ pub(crate) fn file(sections: &[Section]) -> String {
     out
 }
 
-/// What a key is about, its range and its default.
+/// Comment of a key: description, range and default.
 fn comment(key: &Key) -> String {
     let range = match &key.kind {
         Kind::Whole(min, Some(max)) => format!(" {min} to {max};"),

@@ -6,7 +6,7 @@ use serde_json::Value;
 pub(crate) struct Section {
     /// Name of its type in the languages.
     pub(crate) name: String,
-    /// What it is about.
+    /// Description.
     pub(crate) text: String,
     /// Its keys, in the order of `runtime.yaml`.
     pub(crate) keys: Vec<Key>,
@@ -45,7 +45,7 @@ impl Section {
     /// All sections of a schema, each after those that it is made of; the whole is the last.
     ///
     /// # Errors
-    /// What no rule here is for.
+    /// A part of the schema that no rule here covers.
     pub(crate) fn all(root: &Value) -> Result<Vec<Section>, String> {
         let mut sections = Vec::new();
         collect(root, root, "Runtime", "Everything that can be configured", &mut sections)?;

@@ -37,7 +37,7 @@ fn schema(key: &Key) -> String {
     format!("{}{nullable}{default}\n    .describe({})", kind(&key.kind), quote(&key.text))
 }
 
-/// What a key is about, its range and its default, for editors to show.
+/// Comment of a key for editors to show: description, range and default.
 fn comment(key: &Key) -> String {
     let range = match &key.kind {
         Kind::Whole(min, Some(max)) => format!(" {min} to {max};"),

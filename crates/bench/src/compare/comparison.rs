@@ -42,7 +42,7 @@ pub(super) struct Origin {
 }
 
 impl Origin {
-    /// What the words of a command line give now.
+    /// Origin of a result that is measured now, with the words of its command line.
     pub(super) fn now(words: &[String]) -> Self {
         let mut words = words.to_vec();
         // Where the binary lies says nothing, and may say whose it is.

@@ -43,7 +43,7 @@ pub(crate) fn run(context: &Context, args: &args::Compare) -> Result<(), Failure
     }
 }
 
-/// What is on the screen while it is measured.
+/// Progress on the screen.
 enum Shown {
     /// The model's download.
     Opening(Opening),

@@ -1,12 +1,8 @@
 // tests/unit/native/metal-memory-pool.test.ts
-import { describe, it, expect, beforeEach, afterEach } from 'vitest';
-import { spawn, spawnSync } from 'child_process';
+import { describe, it, expect } from 'vitest';
+import { hasPython, runPythonTest } from './python.js';
 
-// Without Python there is nothing to run it with; without the extension the tests fail.
-const python = spawnSync('python', ['--version']).status === 0;
-if (!python) console.warn('skipped: there is no python on PATH');
-
-describe.skipIf(!python)('MetalMemoryPool', () => {
+describe.skipIf(!hasPython)('MetalMemoryPool', () => {
   it('should initialize pool with correct configuration', async () => {
     const result = await runPythonTest(`
 from krserve_native import MetalMemoryPool, MetalMemoryPoolConfig
@@ -99,23 +95,3 @@ print("PASS")
     expect(result).toContain('PASS');
   });
 });
-
-// Helper to run Python test
-async function runPythonTest(code: string): Promise<string> {
-  return new Promise((resolve, reject) => {
-    const python = spawn('python', ['-c', code]);
-    let stdout = '';
-    let stderr = '';
-
-    python.stdout.on('data', (data) => { stdout += data; });
-    python.stderr.on('data', (data) => { stderr += data; });
-
-    python.on('close', (code) => {
-      if (code !== 0) {
-        reject(new Error(stderr));
-      } else {
-        resolve(stdout);
-      }
-    });
-  });
-}
