@@ -45,6 +45,28 @@ fn command() -> Command {
     tidied(command, &mut Vec::new())
 }
 
+/// The commands and flags of the help pages, and nothing that they hide, for manual pages and completions.
+pub(crate) fn shown() -> Command {
+    fn copied(command: &Command) -> Command {
+        let args = command.get_arguments().filter(|arg| !arg.is_hide_set());
+        let below = command.get_subcommands().filter(|below| below.get_name() != "help");
+        // A name lives as long as the process, which ends when these are printed.
+        let name: &'static str = command.get_name().to_owned().leak();
+        Command::new(name)
+            .about(command.get_about().cloned().unwrap_or_default())
+            .version(env!("CARGO_PKG_VERSION"))
+            .disable_help_flag(true)
+            .disable_version_flag(true)
+            .disable_help_subcommand(true)
+            .subcommand_help_heading("COMMANDS")
+            .subcommand_value_name("command")
+            .subcommand_required(command.is_subcommand_required_set())
+            .args(args.map(|arg| arg.clone().global(false).env(None::<&str>)))
+            .subcommands(below.map(copied))
+    }
+    copied(&command())
+}
+
 fn tidied(command: Command, words: &mut Vec<String>) -> Command {
     let calls: Vec<&str> = words.iter().map(String::as_str).collect();
     let (idle, group) = (idle(&calls), command.has_subcommands());

@@ -3,8 +3,10 @@
 //! The headings are those of the help pages, in the order in which their flags are declared.
 
 mod bench;
+mod pages;
 
 pub use bench::{Bench, Compare, Kernels, Synth, Throughput};
+pub use pages::{Completions, Health, Man};
 
 use crate::given::Given;
 use clap::builder::RangedU64ValueParser;
@@ -71,10 +73,11 @@ pub struct Common {
 /// Flags of [`Common`] that do nothing in a command, named by the words that call it: they are taken, and not on its help page.
 pub(crate) fn idle(words: &[&str]) -> &'static [&'static str] {
     match words {
-        ["pull" | "list" | "rm"] | ["bench", "synth"] | ["config", "schema"] => {
+        ["pull" | "list" | "rm" | "completions" | "man"] | ["bench", "synth"] | ["config", "schema"] => {
             &["device", "threads", "arithmetic", "metal_opts", "config"]
         }
         ["bench", "compare" | "kernels"] => &["metal_opts"],
+        ["health"] => &["device", "threads", "arithmetic", "metal_opts"],
         // No commands, but names of several: each has its own page.
         [] | ["bench" | "eval" | "config"] => &["device", "threads", "arithmetic", "metal_opts"],
         _ => &[],
@@ -128,10 +131,17 @@ impl Command {
 
     /// True for a command that works without its configuration, however broken that is.
     pub(crate) fn is_unconfigured(&self) -> bool {
-        use Command::{Bench, Config, Doctor, List, Pull, Rm};
+        use Command::{Bench, Completions, Config, Doctor, List, Man, Pull, Rm};
         matches!(
             self,
-            Pull(_) | List(_) | Rm(_) | Doctor(_) | Config(self::Config::Schema) | Bench(self::Bench::Synth(_))
+            Pull(_)
+                | List(_)
+                | Rm(_)
+                | Doctor(_)
+                | Completions(_)
+                | Man(_)
+                | Config(self::Config::Schema)
+                | Bench(self::Bench::Synth(_))
         )
     }
 }
@@ -162,6 +172,12 @@ pub enum Command {
     Config(Config),
     /// Say what this machine has and what is wrong with it
     Doctor(Doctor),
+    /// Ask a running server whether it can do its work
+    Health(Health),
+    /// Print a script that completes command lines in a shell
+    Completions(Completions),
+    /// Print the manual page, or write those of all commands
+    Man(Man),
 }
 
 /// `serve`

@@ -6,8 +6,10 @@ mod config;
 mod doctor;
 mod eval;
 mod generate;
+mod health;
 mod kernels;
 mod models;
+mod pages;
 mod serve;
 mod synth;
 mod throughput;
@@ -35,5 +37,8 @@ pub(crate) fn run(cli: &Cli, loaded: Loaded) -> Result<(), Failure> {
         Command::Eval(Eval::Perplexity(args)) => eval::perplexity(&context, args),
         Command::Config(args) => config::run(&context, &loaded, args),
         Command::Doctor(args) => doctor::run(&context, &loaded, args),
+        Command::Health(args) => health::run(&context, args),
+        Command::Completions(args) => pages::completions(args),
+        Command::Man(args) => pages::man(args),
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<(), Failure> {
 }
 
 /// A host without the brackets that addresses of IPv6 have in URLs.
-fn bare(host: &str) -> &str {
+pub(super) fn bare(host: &str) -> &str {
     host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 

@@ -29,6 +29,7 @@ mod models;
 mod openai_bodies;
 mod origins;
 mod overload;
+mod pages;
 #[cfg(target_os = "linux")]
 mod progress;
 mod requests;
