@@ -83,8 +83,11 @@ def anchors_of(path):
 
 def code(page, product, _):
     for block in page.blocks:
-        faults = code_of(block, product)
-        yield from ((block.line, fault) for fault in faults)
+        yield from ((block.line, fault) for fault in code_of(block, product))
+    for text, line in page.spans:
+        if text.startswith("mlx-serving "):
+            # In a table a pipe has a backslash.
+            yield from ((line, fault) for fault in lines_of(text.replace("\\|", "|"), False, product))
 
 
 def code_of(block, product):
@@ -104,10 +107,14 @@ def code_of(block, product):
         case language if language and language not in UNREAD | {"console"}:
             yield f"no check knows the language {language}: add it to tools/docs/check.py"
     if block.language in {"", "sh", "bash", "console", "text"}:
-        for line, readings in command_lines(block.text, block.language in {"console", "text"}):
-            reasons = [next(filter(None, map(product.refuses, reading)), None) for reading in readings]
-            if all(reasons):
-                yield f"`{line.strip()}` is refused: {reasons[0]}"
+        yield from lines_of(block.text, block.language in {"console", "text"}, product)
+
+
+def lines_of(text, prompts, product):
+    for line, readings in command_lines(text, prompts):
+        reasons = [next(filter(None, map(product.refuses, reading)), None) for reading in readings]
+        if all(reasons):
+            yield f"`{line.strip()}` is refused: {reasons[0]}"
 
 
 def tried(parse, text):
@@ -163,7 +170,7 @@ def named_in_sources():
 
 
 def metrics(page, product, server):
-    known = server.names() | product.keys() | {"blit_queue"}
+    known = server.names() | product.keys()
     whole = "\n".join([*(text for text, _ in page.spans), *(block.text for block in page.blocks)])
     # Benchmarks of the code have such names too.
     whole = re.sub(r"--(bench|test) \w+", "", whole)

@@ -23,6 +23,7 @@ class Product:
     def __init__(self, binary, folder):
         self.binary, self.folder = Path(binary).resolve(), Path(folder)
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLX_SERVING_", "HF_"))}
+        self.written = 0
         self.environment = kept | {"HF_HOME": str(self.folder / "hub"), "HF_HUB_OFFLINE": "1"}
 
     @cache
@@ -35,6 +36,8 @@ class Product:
 
     def refuses(self, args):
         """The reason for which a command line is refused, or None. It is parsed and not run: `--help` at its end prints a page."""
+        if args[:1] == ["help"]:
+            args = [arg for arg in args if arg != "COMMAND"]
         code, _, said = self.run(*args, *([] if args[:1] == ["help"] else ["--help"]))
         if not code and args[:1] == ["serve"] and not {"--config", "--chat-template", "--help"} & set(args):
             # Values that are checked later than the page is printed.
@@ -45,10 +48,11 @@ class Product:
 
     def refuses_configuration(self, text, here):
         """The reason for which a configuration is refused, or None. `here` is the same without models and files of its writer's machine."""
-        for name, content, command in (("written.yaml", text, "show"), ("here.yaml", here, "check")):
+        for content, command in ((text, "show"), (here, "check")):
+            self.written += 1
+            name = f"{self.written}.yaml"
             (self.folder / name).write_text(content)
             code, _, said = self.run("config", command, "--config", name, "--device", "cpu")
-            self.run.cache_clear()
             if code:
                 return said.strip()
         return None
@@ -166,12 +170,15 @@ def commands(line):
     except ValueError:
         # A quote that is not closed: no line of a shell.
         return
+    if words[-1:] == ["…"]:
+        # And so on; elsewhere it is some value.
+        words.pop()
     command, skipped = [], False
     for word in words:
         if word in {"&&", "||", "|", ";", "&"}:
             yield command
             command, skipped = [], False
-        elif re.match(r"^\d?[<>]|^…", word):
+        elif re.match(r"^\d?[<>]", word):
             skipped = True
         elif not skipped:
             command.append(word)

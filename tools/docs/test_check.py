@@ -20,6 +20,7 @@ PLANTED = {
     "    mlx-serving serve --metal-opts turbo": "turbo",
     "    sudo X=1 mlx-serving nonsense": "nonsense",
     "    curl x | mlx-serving rn ID": "rn",
+    "`mlx-serving config shew`": "shew",
     "1. Item\n\n       mlx-serving serve --bogus": "--bogus",
     "```sh\nmlx-serving bench throughput \\\n  --bogus 1\n```": "--bogus",
     "```console\n$ mlx-serving list --bogus\n```": "--bogus",
