@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 SCHEMA_VERSION = 38
 DATA_SOURCE = {"type": "prometheus", "uid": "${DS_PROMETHEUS}"}
 COLUMNS = 24
+SHARES = (0.5, 0.9, 0.95, 0.99)
 
 # Labels of the chosen models and servers, and of the servers alone, for families of the whole process.
 MODEL = 'model_name=~"$model_name",instance=~"$instance"'
@@ -100,7 +101,9 @@ def stat(title, description, query, unit="short", shows="value", width=3, **more
         "graphMode": "area" if shows == "value" else "none",
         "justifyMode": "auto",
         "orientation": "auto",
+        "percentChangeColorMode": "standard",
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        "showPercentChange": False,
         "textMode": shows,
         "wideLayout": True,
     }
@@ -112,11 +115,20 @@ def heat_map(title, description, histogram, unit="short"):
     options = {
         "calculate": False,
         "cellGap": 1,
-        "color": {"mode": "scheme", "scheme": "Oranges", "steps": 64, "exponent": 0.5, "fill": "dark-orange", "scale": "exponential", "reverse": False},
+        "color": {
+            "mode": "scheme",
+            "scheme": "Oranges",
+            "steps": 64,
+            "exponent": 0.5,
+            "fill": "dark-orange",
+            "scale": "exponential",
+            "reverse": False,
+        },
         "exemplars": {"color": "rgba(255,0,255,0.7)"},
         "filterValues": {"le": 1e-9},
         "legend": {"show": True},
         "rowsFrame": {"layout": "auto"},
+        "showValue": "never",
         "tooltip": {"mode": "single", "showColorScale": False, "yHistogram": False},
         "yAxis": {"axisPlacement": "left", "reverse": False, "unit": unit},
     }
@@ -126,8 +138,8 @@ def heat_map(title, description, histogram, unit="short"):
 
 def rate(metric, by="model_name", labels=MODEL):
     """The rate of a counter a second; without `by`, of all together."""
-    grouped = f" by ({by})" if by else ""
-    return f"sum{grouped} (rate({metric}{{{labels}}}[$__rate_interval]))"
+    summed = f"sum by ({by}) " if by else "sum"
+    return f"{summed}(rate({metric}{{{labels}}}[$__rate_interval]))"
 
 
 def quantile(share, histogram):
@@ -141,8 +153,14 @@ def mean(histogram):
 
 def spread(histogram):
     """Percentiles and mean of a histogram."""
-    percentiles = [Query(quantile(share, histogram), f"p{round(share * 100)}") for share in (0.5, 0.9, 0.95, 0.99)]
-    return [*percentiles, Query(mean(histogram), "mean")]
+    return [*(Query(quantile(share, histogram), f"p{share * 100:g}") for share in SHARES), Query(mean(histogram), "mean")]
+
+
+def spread_since_start(histogram):
+    """The same over all that was counted since the servers' starts, for what is too rare to have a rate."""
+    buckets, total, count = (f"{histogram}_{part}{{{MODEL}}}" for part in ("bucket", "sum", "count"))
+    percentiles = [Query(f"histogram_quantile({share}, sum by (le) ({buckets}))", f"p{share * 100:g}") for share in SHARES]
+    return [*percentiles, Query(f"sum({total}) / sum({count})", "mean")]
 
 
 def events(counter):
@@ -187,13 +205,26 @@ def dashboard(uid, title, description, rows):
         "liveNow": False,
         "links": [_links()],
         "annotations": {"list": [_annotations()]},
-        "templating": {"list": [_data_sources(), _label("instance", "mlx_serving_build_info", "Server"), _label("model_name", f"vllm:num_requests_running{{{SERVER}}}", "Model")]},
+        "templating": {
+            "list": [
+                _data_sources(),
+                _label("instance", "mlx_serving_build_info", "Server"),
+                _label("model_name", f"vllm:num_requests_running{{{SERVER}}}", "Model"),
+            ]
+        },
         "panels": panels,
     }
 
 
 def _row(panel_id, title, y):
-    return {"id": panel_id, "type": "row", "title": title, "collapsed": False, "gridPos": {"h": 1, "w": COLUMNS, "x": 0, "y": y}, "panels": []}
+    return {
+        "id": panel_id,
+        "type": "row",
+        "title": title,
+        "collapsed": False,
+        "gridPos": {"h": 1, "w": COLUMNS, "x": 0, "y": y},
+        "panels": [],
+    }
 
 
 def _links():
@@ -231,7 +262,7 @@ def _data_sources():
         "label": "Prometheus",
         "type": "datasource",
         "query": "prometheus",
-        "current": {},
+        "current": {"selected": True, "text": "default", "value": "default"},
         "hide": 0,
         "includeAll": False,
         "multi": False,
@@ -250,7 +281,6 @@ def _label(name, metric, label):
         "label": label,
         "type": "query",
         "datasource": DATA_SOURCE,
-        "definition": query,
         "query": {"qryType": 1, "query": query, "refId": "PrometheusVariableQueryEditor-VariableQuery"},
         "current": {"selected": True, "text": ["All"], "value": ["$__all"]},
         "hide": 0,

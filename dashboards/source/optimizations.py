@@ -1,6 +1,6 @@
 """The dashboard of the three optimizations: memory pool, blit queue, command-buffer ring."""
 
-from grafana import MODEL, Query, dashboard, events, heat_map, lines, mean, quantile, rate, spread, stat
+from grafana import MODEL, Query, dashboard, events, heat_map, lines, mean, quantile, rate, spread, spread_since_start, stat
 
 LIVE = f"metal_pool_acquired_total{{{MODEL}}} - metal_pool_released_total{{{MODEL}}}"
 ACQUIRE = "metal_pool_acquire_duration_seconds"
@@ -48,13 +48,15 @@ OVERVIEW = [
     ),
     stat(
         "Damaged blocks",
-        "Spilled KV blocks whose checksum was wrong, or that could not be read, in the time shown. They are computed again. Above 0: memory or disk is failing.",
+        "Spilled KV blocks whose checksum was wrong, or that could not be read, in the time shown. They are computed again. Above 0: memory"
+        " or disk is failing.",
         Query(f"sum(increase(kv_spill_damaged_blocks_total{{{MODEL}}}[$__range]))", "blocks"),
         thresholds=(1,),
     ),
     stat(
         "Ring time-outs",
-        "Waits for a slot that took longer than command_buffer_ring.max_wait_ms in the time shown. The ring then falls back to one step in flight." + OFF,
+        "Waits for a slot that took longer than command_buffer_ring.max_wait_ms in the time shown. The ring then falls back to one step in"
+        " flight." + OFF,
         Query(f"sum(increase(command_ring_timeouts_total{{{MODEL}}}[$__range]))", "time-outs"),
         thresholds=(1,),
     ),
@@ -68,8 +70,11 @@ OVERVIEW = [
 POOL = [
     lines(
         "Allocations acquired and released",
-        "Allocations a second. While serving, nearly none: steps work in buffers that were allocated at the start. Loading and spilling allocate." + OFF,
-        [Query(rate("metal_pool_acquired_total"), "acquired, {{model_name}}"), Query(rate("metal_pool_released_total"), "released, {{model_name}}")],
+        "Allocations a second. While serving, nearly none: steps work in buffers that were allocated when the model was loaded." + OFF,
+        [
+            Query(rate("metal_pool_acquired_total"), "acquired, {{model_name}}"),
+            Query(rate("metal_pool_released_total"), "released, {{model_name}}"),
+        ],
         "ops",
     ),
     lines(
@@ -80,8 +85,8 @@ POOL = [
     ),
     lines(
         "Memory",
-        "Bytes that the pool has taken from the device, of live allocations, and the most of these so far. Reserved far above the peak: lower "
-        "memory_pool.heap_size_mb or num_heaps." + OFF,
+        "Bytes that the pool has taken from the device, of live allocations, and the most of these so far. Reserved far above the peak:"
+        " lower memory_pool.heap_size_mb or num_heaps." + OFF,
         [
             Query(f"metal_pool_reserved_bytes{{{MODEL}}}", f"reserved, {EACH}"),
             Query(f"metal_pool_in_use_bytes{{{MODEL}}}", f"in use, {EACH}"),
@@ -91,17 +96,22 @@ POOL = [
     ),
     lines(
         "Pool utilization",
-        "Share of the heaps' bytes in use, without weights. Above 95 %: exhaustion follows. Below 20 % at the peak: the heaps are too large." + OFF,
+        "Share of the heaps' bytes in use, without weights. Above 95 %: exhaustion follows. Below 20 % at the peak: the heaps are too"
+        " large." + OFF,
         [Query(f"metal_pool_utilization{{{MODEL}}}", EACH)],
         "percentunit",
         thresholds=(0.8, 0.95),
         most=1,
     ),
-    lines("Heaps available", "Heaps without live allocations. Always most of them: lower memory_pool.num_heaps." + OFF, [Query(f"metal_pool_available{{{MODEL}}}", EACH)]),
+    lines(
+        "Heaps available",
+        "Heaps without live allocations. Always most of them: lower memory_pool.num_heaps." + OFF,
+        [Query(f"metal_pool_available{{{MODEL}}}", EACH)],
+    ),
     lines(
         "Exhaustion and fallback",
-        "Times that the heaps ran out, and allocations that a dedicated buffer served. Exhaustion: raise memory_pool.num_heaps. Fallback without "
-        "exhaustion: an allocation was larger than a heap; raise heap_size_mb." + OFF,
+        "Times that the heaps ran out, and allocations that a dedicated buffer served. Exhaustion: raise memory_pool.num_heaps. Fallback"
+        " without exhaustion: an allocation was larger than a heap; raise heap_size_mb." + OFF,
         [
             Query(f"sum by (model_name) (increase(metal_pool_exhaustion_total{{{MODEL}}}[$__rate_interval]))", "exhausted, {{model_name}}"),
             Query(f"sum by (model_name) (increase(metal_pool_fallback_total{{{MODEL}}}[$__rate_interval]))", "fallback, {{model_name}}"),
@@ -110,18 +120,24 @@ POOL = [
     ),
     lines(
         "Time of an allocation",
-        "Microseconds from a heap. Milliseconds: the device allocates, as the baseline does; see exhaustion." + OFF,
-        spread(ACQUIRE),
+        "Time of all allocations since the start. Microseconds: from a heap. Milliseconds: the device allocates, as the baseline does; see"
+        " Exhaustion and fallback." + OFF,
+        spread_since_start(ACQUIRE),
         "s",
     ),
-    heat_map("Time of an allocation, distribution", "A second band far above: allocations that the heaps did not serve." + OFF, ACQUIRE, "s"),
+    heat_map(
+        "Time of an allocation, distribution", "A second band far above: allocations that the heaps did not serve." + OFF, ACQUIRE, "s"
+    ),
 ]
 
 BLIT = [
     lines(
         "Bytes copied",
         "Uploads (weights at the start, restored KV blocks) and downloads (spilled KV blocks)." + OFF,
-        [Query(rate("blit_uploaded_bytes_total"), "uploaded, {{model_name}}"), Query(rate("blit_downloaded_bytes_total"), "downloaded, {{model_name}}")],
+        [
+            Query(rate("blit_uploaded_bytes_total"), "uploaded, {{model_name}}"),
+            Query(rate("blit_downloaded_bytes_total"), "downloaded, {{model_name}}"),
+        ],
         "Bps",
     ),
     lines(
@@ -132,12 +148,17 @@ BLIT = [
     ),
     lines(
         "Transfers in flight",
-        "Transfers that were handed over and have not ended. Always at blit_queue.max_pending_ops: the queue is the bottleneck; raise it, or "
-        "staging_buffer_size_mb." + OFF,
+        "Transfers that were handed over and have not ended. Always at blit_queue.max_pending_ops: the queue is the bottleneck; raise it,"
+        " or staging_buffer_size_mb." + OFF,
         [Query(f"blit_pending_operations{{{MODEL}}}", EACH)],
     ),
     lines("Time of an upload", "Start to end of an upload. Seconds: a slow disk or link." + OFF, spread(UPLOAD), "s"),
-    lines("Time of a download", "Start to end of a download. Seconds: the device is overloaded, or the spill file's disk is slow." + OFF, spread(DOWNLOAD), "s"),
+    lines(
+        "Time of a download",
+        "Start to end of a download. Seconds: the device is overloaded, or the spill file's disk is slow." + OFF,
+        spread(DOWNLOAD),
+        "s",
+    ),
     lines(
         "Overlap",
         "Share of the time of transfers during which ops ran, since the start, from the device's clock. What overlaps costs no time." + OFF,
@@ -147,9 +168,12 @@ BLIT = [
     ),
     lines(
         "KV blocks stored and restored",
-        "Blocks of the prefix cache that were copied out, and copied back instead of computed again. Much stored and nothing restored: prompts do "
-        "not come again, and spilling does not pay.",
-        [Query(rate("kv_spill_stored_blocks_total"), "stored, {{model_name}}"), Query(rate("kv_spill_restored_blocks_total"), "restored, {{model_name}}")],
+        "Blocks of the prefix cache that were copied out, and copied back instead of computed again. Much stored and nothing restored:"
+        " prompts do not come again, and spilling does not pay.",
+        [
+            Query(rate("kv_spill_stored_blocks_total"), "stored, {{model_name}}"),
+            Query(rate("kv_spill_restored_blocks_total"), "restored, {{model_name}}"),
+        ],
         "suffix: blocks/s",
     ),
     lines(
@@ -160,7 +184,8 @@ BLIT = [
     ),
     lines(
         "KV blocks damaged",
-        "Spilled blocks whose checksum was wrong, or that could not be read back. Each is computed again, so answers are right. Above 0: memory or disk is failing.",
+        "Spilled blocks whose checksum was wrong, or that could not be read back. Each is computed again, so answers are right. Above 0:"
+        " memory or disk is failing.",
         [events("kv_spill_damaged_blocks_total")],
         bars=True,
         thresholds=(1,),
@@ -170,7 +195,8 @@ BLIT = [
 RING = [
     lines(
         "Slots free",
-        "Free slots of the ring. 0 under load: steps are queued ahead, and the device never waits. All free under load: the host is the bottleneck." + OFF,
+        "Free slots of the ring. 0 under load: steps are queued ahead, and the device never waits. All free under load: the host is the"
+        " bottleneck." + OFF,
         [Query(f"command_ring_available{{{MODEL}}}", EACH)],
     ),
     lines(
@@ -181,15 +207,16 @@ RING = [
     ),
     lines(
         "Time-outs",
-        "Waits longer than command_buffer_ring.max_wait_ms. The ring falls back to one step in flight. Steps are too slow: lower engine.max_batch_rows, or "
-        "raise max_wait_ms." + OFF,
+        "Waits longer than command_buffer_ring.max_wait_ms. The ring falls back to one step in flight. Steps are too slow: lower"
+        " engine.max_batch_rows, or raise max_wait_ms." + OFF,
         [events("command_ring_timeouts_total")],
         bars=True,
         thresholds=(1,),
     ),
     lines(
         "Wait for a slot",
-        "Time that the host waits for a slot. About the time of a step: the device is the bottleneck, as it should be. Near zero: the host is." + OFF,
+        "Time that the host waits for a slot. About the time of a step: the device is the bottleneck, as it should be. Near zero: the"
+        " host is." + OFF,
         spread(WAIT),
         "s",
     ),
@@ -206,8 +233,8 @@ RING = [
 DEVICE = [
     lines(
         "Device utilization",
-        "Share of the last seconds in which the device ran ops, by model; it is measured without the optimizations too. What it lacks to 1 under load "
-        "is all that the ring can gain.",
+        "Share of the last seconds in which the device ran ops, by model; it is measured without the optimizations too. What it lacks to 1"
+        " under load is all that the ring can gain.",
         [Query(f"metal_device_utilization{{{MODEL}}}", EACH)],
         "percentunit",
         most=1,

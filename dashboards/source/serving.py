@@ -23,9 +23,7 @@ OVERVIEW = [
     stat(
         "Alerts firing",
         "Alerts of rules.yml that fire now. No data: Prometheus does not have the rules. Its page Alerts names them.",
-        Query(
-            'count(ALERTS{alertname=~"MlxServing.+",alertstate="firing"}) or 0 * max(mlx_serving:generation_tokens:rate5m)', "alerts"
-        ),
+        Query('count(ALERTS{alertname=~"MlxServing.+",alertstate="firing"}) or 0 * max(mlx_serving:generation_tokens:rate5m)', "alerts"),
         thresholds=(1,),
     ),
     stat(
@@ -80,15 +78,16 @@ TRAFFIC = [
     ),
     lines(
         "HTTP answers by status",
-        "All answers, probes and scrapes too. 4xx are the clients' mistakes, except 429: too busy. 5xx are in the server's log, with reasons.",
+        "All answers, probes and scrapes too. 4xx are the clients' mistakes, except 429: too busy. 5xx are in the server's log, with"
+        " reasons.",
         [Query(rate("http_requests_total", "status", SERVER), "{{status}}")],
         "reqps",
         stacked=True,
     ),
     lines(
         "Finish reasons",
-        "Answers by how they ended. stop: the model or a stop sequence ended it. length: max_tokens or the context did. abort: the client hung "
-        "up. error: computing it failed; see the log. Much length: raise max_tokens.",
+        "Answers by how they ended. stop: the model or a stop sequence ended it. length: max_tokens or the context did. abort: the client"
+        " hung up. error: computing it failed; see the log. Much length: raise max_tokens.",
         [
             Query(rate("vllm:request_success_total", "finished_reason"), "{{finished_reason}}"),
             Query(rate("request_failure_total", "finished_reason"), "{{finished_reason}}"),
@@ -98,9 +97,9 @@ TRAFFIC = [
     ),
     lines(
         "Errors and rejects by cause",
-        "Requests without a whole answer. Too busy (429): a queue or a limit on memory is full; add servers, or raise engine.max_waiting if clients "
-        "can wait. Not ready (503): a model is being loaded again, or the server stops. Client's mistake: the request was wrong. Server's fault: "
-        "see the log. Failed while computing: may come after status 200, in the middle of a stream.",
+        "Requests without a whole answer. Too busy (429): a queue or a limit on memory is full; add servers, or raise engine.max_waiting if"
+        " clients can wait. Not ready (503): a model is being loaded again, or the server stops. Client's mistake: the request was wrong."
+        " Server's fault: see the log. Failed while computing: may come after status 200, in the middle of a stream.",
         [
             Query(or_zero(answers('status="429"')), "too busy (429)"),
             Query(or_zero(answers('status="503"')), "not ready (503)"),
@@ -129,15 +128,15 @@ LATENCY = [
     ),
     lines(
         "Between tokens",
-        "Time between two tokens of one answer. It grows with the number of requests that run and with prompts that are computed beside them. "
-        "To bound it, lower engine.max_batch_rows or engine.max_sequences.",
+        "Time between two tokens of one answer. It grows with the number of requests that run and with prompts that are computed beside"
+        " them. To bound it, lower engine.max_batch_rows or engine.max_sequences.",
         spread("vllm:inter_token_latency_seconds"),
         "s",
     ),
     lines(
         "Where the time goes, mean",
-        "Mean time of whole answers in the queue, in prefill (prompt) and in decode (answer). Queue grows first under overload. Prefill grows with "
-        "prompts that are not in the prefix cache.",
+        "Mean time of whole answers in the queue, in prefill (prompt) and in decode (answer). Queue grows first under overload. Prefill"
+        " grows with prompts that are not in the prefix cache.",
         [Query(mean(QUEUE), "queue"), Query(mean(PREFILL), "prefill"), Query(mean(DECODE), "decode")],
         "s",
         stacked=True,
@@ -182,12 +181,12 @@ THROUGHPUT = [
         ],
     ),
     lines(
-        "Requests running",
+        "Running, by server and model",
         "Answers that are computed, by server and model. Flat at engine.max_sequences with requests waiting: the server is full.",
         [Query(f"sum by (instance, model_name) (vllm:num_requests_running{{{MODEL}}})", "{{instance}} {{model_name}}")],
     ),
     lines(
-        "Requests waiting",
+        "Waiting, by server and model",
         "Requests that wait for their turn, by server and model. engine.max_waiting bounds it; beyond it they get 429.",
         [Query(f"sum by (instance, model_name) (vllm:num_requests_waiting{{{MODEL}}})", "{{instance}} {{model_name}}")],
     ),
@@ -211,16 +210,16 @@ CACHE = [
     ),
     lines(
         "Prefix cache hit rate",
-        "Share of prompt tokens that were found in the prefix cache and not computed. Low although prompts share their beginnings: the cache is too "
-        "small (raise engine.kv_cache_tokens or engine.kv_spill_mb), or clients change the beginning of each prompt.",
+        "Share of prompt tokens that were found in the prefix cache and not computed. Low although prompts share their beginnings: the"
+        " cache is too small (raise engine.kv_cache_tokens or engine.kv_spill_mb), or clients change the beginning of each prompt.",
         [Query(f"{rate('vllm:prefix_cache_hits_total')} / {rate('vllm:prefix_cache_queries_total')}", "{{model_name}}")],
         "percentunit",
         most=1,
     ),
     lines(
         "Spilled KV blocks",
-        "Blocks of earlier prompts copied out of the KV cache (stored), copied back instead of computed again (restored), and given up (dropped: "
-        "raise engine.kv_spill_mb). Without engine.kv_spill_mb all are 0.",
+        "Blocks of earlier prompts copied out of the KV cache (stored), copied back instead of computed again (restored), and given up"
+        " (dropped: raise engine.kv_spill_mb). Without engine.kv_spill_mb all are 0.",
         [
             Query(rate("kv_spill_stored_blocks_total", ""), "stored"),
             Query(rate("kv_spill_restored_blocks_total", ""), "restored"),
@@ -231,8 +230,16 @@ CACHE = [
 ]
 
 LENGTHS = [
-    heat_map("Prompt lengths", "Tokens of the prompts of whole answers. Longer than you expect: clients send their history along.", "vllm:request_prompt_tokens"),
-    heat_map("Answer lengths", "Tokens of whole answers. Many at one length: max_tokens cuts them; see Finish reasons.", "vllm:request_generation_tokens"),
+    heat_map(
+        "Prompt lengths",
+        "Tokens of the prompts of whole answers. Longer than you expect: clients send their history along.",
+        "vllm:request_prompt_tokens",
+    ),
+    heat_map(
+        "Answer lengths",
+        "Tokens of whole answers. Many at one length: max_tokens cuts them; see Finish reasons.",
+        "vllm:request_generation_tokens",
+    ),
     heat_map(
         "max_tokens asked for",
         "The max_tokens of requests that have it. Far above the lengths of answers: harmless, since blocks are taken as answers grow.",
@@ -255,7 +262,8 @@ PROCESS = [
     ),
     lines(
         "File descriptors",
-        "Descriptors open, as a share of those allowed. Connections are most of them. Near 1: raise the limit (LimitNOFILE, ulimit -n), or lower limits.connections.",
+        "Descriptors open, as a share of those allowed. Connections are most of them. Near 1: raise the limit (LimitNOFILE, ulimit -n), or"
+        " lower limits.connections.",
         [Query(f"process_open_fds{{{SERVER}}} / process_max_fds{{{SERVER}}}", "{{instance}}")],
         "percentunit",
         thresholds=(0.6, 0.8),
