@@ -184,7 +184,7 @@ def substituted(expression, chosen):
         chosen_values = (spans | chosen)[name]
         if isinstance(chosen_values, str):
             return chosen_values
-        escaped = [re.sub(r"[$^*{}\[\]'+?.()|\\]", lambda found: "\\\\" + found[0], one) for one in chosen_values]
+        escaped = [re.sub(r"[$^*{}\[\]+?.()|]", r"\\\\\g<0>", one.replace("\\", "\\" * 4)) for one in chosen_values]
         return escaped[0] if len(escaped) == 1 else f"({'|'.join(escaped)})"
 
     return re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: value(found[1] or found[2]), expression)
