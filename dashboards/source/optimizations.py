@@ -28,20 +28,21 @@ OVERVIEW = [
     ),
     stat(
         "Pool exhausted",
-        "How often heaps ran out in the time shown. Above 0: raise memory_pool.heap_size_mb or num_heaps." + OFF,
-        Query(f"sum(increase(metal_pool_exhaustion_total{{{MODEL}}}[$__range]))", "times"),
+        "How often heaps have run out since the servers' start. Above 0: raise memory_pool.heap_size_mb or num_heaps." + OFF,
+        Query(f"sum(metal_pool_exhaustion_total{{{MODEL}}})", "times"),
         thresholds=(1,),
     ),
     stat(
         "Allocations outside the pool",
-        "Allocations that a dedicated buffer served in the time shown, because they were too large for the heaps or these were full." + OFF,
-        Query(f"sum(increase(metal_pool_fallback_total{{{MODEL}}}[$__range]))", "allocations"),
+        "Allocations since the servers' start that a dedicated buffer served, because no heap had room." + OFF,
+        Query(f"sum(metal_pool_fallback_total{{{MODEL}}})", "allocations"),
         thresholds=(1,),
     ),
     stat(
         "Copies overlapped",
         "Share of the time of transfers during which ops ran, since the start; mean of the models chosen. Near 0: transfers "
-        "come while the device is idle, as at the start, and nothing is to be gained." + OFF,
+        "come while the device is idle, as at the start, and nothing is to be gained."
+        + OFF,
         Query(f"avg(blit_overlap_ratio{{{MODEL}}})", "overlapped"),
         "percentunit",
         most=1,
@@ -55,8 +56,9 @@ OVERVIEW = [
     ),
     stat(
         "Ring time-outs",
-        "Waits for a slot that took longer than command_buffer_ring.max_wait_ms in the time shown. The ring then falls back to one step in"
-        " flight." + OFF,
+        "Waits for a slot that took longer than command_buffer_ring.max_wait_ms in the time shown. One step is then in flight until 256 in"
+        " a row end in time."
+        + OFF,
         Query(f"sum(increase(command_ring_timeouts_total{{{MODEL}}}[$__range]))", "time-outs"),
         thresholds=(1,),
     ),
@@ -80,13 +82,15 @@ POOL = [
     lines(
         "Live allocations",
         "Acquired less released. Level: fine. Higher after each busy time, with nothing running: a leak. Report it; "
-        "a restart frees the memory." + OFF,
+        "a restart frees the memory."
+        + OFF,
         [Query(LIVE, EACH)],
     ),
     lines(
         "Memory",
         "Bytes that the pool has taken from the device, of live allocations, and the most of these so far. Reserved far above the peak:"
-        " lower memory_pool.heap_size_mb or num_heaps." + OFF,
+        " lower memory_pool.heap_size_mb or num_heaps."
+        + OFF,
         [
             Query(f"metal_pool_reserved_bytes{{{MODEL}}}", f"reserved, {EACH}"),
             Query(f"metal_pool_in_use_bytes{{{MODEL}}}", f"in use, {EACH}"),
@@ -97,7 +101,8 @@ POOL = [
     lines(
         "Pool utilization",
         "Share of the heaps' bytes in use, without weights. Above 95 %: exhaustion follows. Below 20 % at the peak: the heaps are too"
-        " large." + OFF,
+        " large."
+        + OFF,
         [Query(f"metal_pool_utilization{{{MODEL}}}", EACH)],
         "percentunit",
         thresholds=(0.8, 0.95),
@@ -110,8 +115,10 @@ POOL = [
     ),
     lines(
         "Exhaustion and fallback",
-        "Times that the heaps ran out, and allocations that a dedicated buffer served. Exhaustion: raise memory_pool.num_heaps. Fallback"
-        " without exhaustion: an allocation was larger than a heap; raise heap_size_mb." + OFF,
+        "Times that the heaps ran out, and allocations that dedicated buffers served because of it. Raise memory_pool.num_heaps or"
+        " heap_size_mb, or lower engine.kv_cache_tokens. At a low utilization, buffers leave remainders that are too small: raise"
+        " heap_size_mb."
+        + OFF,
         [
             Query(f"sum by (model_name) (increase(metal_pool_exhaustion_total{{{MODEL}}}[$__rate_interval]))", "exhausted, {{model_name}}"),
             Query(f"sum by (model_name) (increase(metal_pool_fallback_total{{{MODEL}}}[$__rate_interval]))", "fallback, {{model_name}}"),
@@ -121,7 +128,8 @@ POOL = [
     lines(
         "Time of an allocation",
         "Time of all allocations since the start. Microseconds: from a heap. Milliseconds: the device allocates, as the baseline does; see"
-        " Exhaustion and fallback." + OFF,
+        " Exhaustion and fallback."
+        + OFF,
         spread_since_start(ACQUIRE),
         "s",
     ),
@@ -149,7 +157,8 @@ BLIT = [
     lines(
         "Transfers in flight",
         "Transfers that were handed over and have not ended. Always at blit_queue.max_pending_ops: the queue is the bottleneck; raise it,"
-        " or staging_buffer_size_mb." + OFF,
+        " or staging_buffer_size_mb."
+        + OFF,
         [Query(f"blit_pending_operations{{{MODEL}}}", EACH)],
     ),
     lines("Time of an upload", "Start to end of an upload. Seconds: a slow disk or link." + OFF, spread(UPLOAD), "s"),
@@ -178,7 +187,7 @@ BLIT = [
     ),
     lines(
         "KV blocks dropped",
-        "Spilled blocks that were given up because there was no room. Raise engine.kv_spill_mb, or give a kv_spill_file.",
+        "Spilled blocks that were given up because there was no room. Raise engine.kv_spill_mb, or give an engine.kv_spill_file.",
         [events("kv_spill_dropped_blocks_total")],
         bars=True,
     ),
@@ -196,7 +205,8 @@ RING = [
     lines(
         "Slots free",
         "Free slots of the ring. 0 under load: steps are queued ahead, and the device never waits. All free under load: the host is the"
-        " bottleneck." + OFF,
+        " bottleneck."
+        + OFF,
         [Query(f"command_ring_available{{{MODEL}}}", EACH)],
     ),
     lines(
@@ -207,8 +217,9 @@ RING = [
     ),
     lines(
         "Time-outs",
-        "Waits longer than command_buffer_ring.max_wait_ms. The ring falls back to one step in flight. Steps are too slow: lower"
-        " engine.max_batch_rows, or raise max_wait_ms." + OFF,
+        "Waits longer than command_buffer_ring.max_wait_ms. One step is then in flight until 256 in a row end in time. Steps are too slow:"
+        " lower engine.max_batch_rows, or raise max_wait_ms."
+        + OFF,
         [events("command_ring_timeouts_total")],
         bars=True,
         thresholds=(1,),
@@ -216,7 +227,8 @@ RING = [
     lines(
         "Wait for a slot",
         "Time that the host waits for a slot. About the time of a step: the device is the bottleneck, as it should be. Near zero: the"
-        " host is." + OFF,
+        " host is."
+        + OFF,
         spread(WAIT),
         "s",
     ),

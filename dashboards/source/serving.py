@@ -11,6 +11,7 @@ def answers(status, by=""):
     return rate("http_requests_total", by, f'{SERVER},handler=~"/v1/.*",{status}')
 
 
+LINUX = " No data where the server does not run on Linux."
 ANY = 'status!=""'
 REFUSED = 'status=~"429|503"'
 
@@ -250,20 +251,21 @@ LENGTHS = [
 PROCESS = [
     lines(
         "Resident memory",
-        "Memory of the server's process. Grows for hours under the same load: report it, with the output of mlx-serving doctor.",
+        "Memory of the server's process. Grows for hours under the same load: report it, with the output of mlx-serving doctor." + LINUX,
         [Query(f"process_resident_memory_bytes{{{SERVER}}}", "{{instance}}")],
         "bytes",
     ),
     lines(
         "Processor",
-        "Cores in use. On a CPU device, near engine.threads under load; on a GPU far less.",
+        "Cores in use. On a CPU device, near engine.threads under load; on a GPU far less." + LINUX,
         [Query(rate("process_cpu_seconds_total", "instance", SERVER), "{{instance}}")],
         "suffix: cores",
     ),
     lines(
         "File descriptors",
         "Descriptors open, as a share of those allowed. Connections are most of them. Near 1: raise the limit (LimitNOFILE, ulimit -n), or"
-        " lower limits.connections.",
+        " lower limits.connections."
+        + LINUX,
         [Query(f"process_open_fds{{{SERVER}}} / process_max_fds{{{SERVER}}}", "{{instance}}")],
         "percentunit",
         thresholds=(0.6, 0.8),
@@ -271,14 +273,15 @@ PROCESS = [
     ),
     stat(
         "Up since",
-        "Time since the server's start.",
+        "Time since the server's start." + LINUX,
         Query(f"time() - process_start_time_seconds{{{SERVER}}}", "{{instance}}"),
         "s",
         width=6,
     ),
     stat(
         "Starts in the time shown",
-        "How often the start time changed. Above 0 without your doing: the server crashed or was killed; look at its log and the system's.",
+        "How often the start time changed. Above 0 without your doing: the server crashed or was killed; look at its log and the system's."
+        + LINUX,
         Query(f"sum(changes(process_start_time_seconds{{{SERVER}}}[$__range]))", "starts"),
         thresholds=(1,),
         width=6,
