@@ -31,8 +31,8 @@ pub enum RuntimeError {
     Device(#[from] DeviceError),
     /// The bundled model is not installed.
     #[error(
-        "the bundled model is not here: models/{0} is neither beside this program, nor in the current folder, nor where the program was \
-         built. Name another with -m, a folder or an id such as mlx-community/Qwen2.5-0.5B-Instruct-4bit, which is downloaded, or copy the \
+        "the bundled model is not here: models/{0} is neither beside this program, nor in the folder share/mlx-serving of its prefix, nor in \
+         the current folder, nor where the program was built. Name another with -m, a folder or an id such as mlx-community/Qwen2.5-0.5B-Instruct-4bit, which is downloaded, or copy the \
          folder models beside the program"
     )]
     NoBundledModel(&'static str),

@@ -145,15 +145,23 @@ pub fn set_bundled_models(folder: PathBuf) {
     let _ = LIBRARY_MODELS.set(folder);
 }
 
-/// Finds the bundled model: with the library, beside the binary as installed, in the current folder, or in the source tree it was built
-/// from.
+/// Finds the bundled model: with the library, with the binary as installed, in the current folder, or in the source tree it was built from.
 fn bundled() -> Result<PathBuf, RuntimeError> {
     let library = LIBRARY_MODELS.get().cloned();
-    let beside = std::env::current_exe().ok().and_then(|exe| exe.parent().map(|dir| dir.join("models")));
+    // Package managers install a link to the binary, and macOS gives the link's path.
+    let binary = std::env::current_exe().and_then(|binary| binary.canonicalize()).ok();
     let source = SOURCE_TREE.map(|root| Path::new(root).join("models"));
-    let places = [library, beside, Some(PathBuf::from("models")), source];
-    let mut folders = places.into_iter().flatten().map(|dir| dir.join(BUNDLED));
+    let installed = binary.iter().flat_map(|binary| installed_models(binary));
+    let places = library.into_iter().chain(installed).chain([PathBuf::from("models")]).chain(source);
+    let mut folders = places.map(|dir| dir.join(BUNDLED));
     folders.find(|dir| dir.join("config.json").is_file()).ok_or(RuntimeError::NoBundledModel(BUNDLED))
+}
+
+/// Folders of models of a binary: `models` beside it, and `share/mlx-serving/models` beside its folder, as in an archive.
+fn installed_models(binary: &Path) -> Vec<PathBuf> {
+    let Some(folder) = binary.parent() else { return Vec::new() };
+    let shared = folder.parent().map(|prefix| prefix.join("share/mlx-serving/models"));
+    [folder.join("models")].into_iter().chain(shared).collect()
 }
 
 #[cfg(test)]
@@ -166,6 +174,16 @@ mod tests {
         assert_eq!(Source::from(dir.path().to_str()).here().unwrap().as_deref(), Some(dir.path()));
         assert_eq!(Source::Bundled.here().unwrap(), Source::from(BUNDLED).here().unwrap());
         assert!(Source::from("no such model").here().is_err(), "neither a folder nor an id");
+    }
+
+    #[test]
+    fn models_are_beside_the_binary_or_in_the_shared_folder_of_its_prefix() {
+        let places = |binary: &str| installed_models(Path::new(binary));
+        assert_eq!(
+            places("/opt/mlx/bin/mlx-serving"),
+            ["/opt/mlx/bin/models", "/opt/mlx/share/mlx-serving/models"].map(PathBuf::from)
+        );
+        assert_eq!(places("/mlx-serving"), ["/models"].map(PathBuf::from), "nothing is above the root");
     }
 
     #[test]
