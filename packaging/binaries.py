@@ -1,4 +1,4 @@
-"""What a shared library says of itself: ELF and Mach-O, read with nothing but the standard library."""
+"""What a shared library or a program says of itself: ELF and Mach-O, read with nothing but the standard library."""
 
 import hashlib
 import struct
@@ -10,13 +10,15 @@ MACH_ARM64 = 0x0100000C
 
 
 @dataclass
-class Library:
-    """A shared library: for which processor and system, what it needs, and how it is signed."""
+class Binary:
+    """A shared library or a program: for which processor and system, what it needs, and how it is signed."""
 
     system: str
     architecture: str
     needed: list[str] = field(default_factory=list)
     search_paths: list[str] = field(default_factory=list)
+    # Whether it has symbols that only debuggers read.
+    stripped: bool = True
     # ELF: the versions that are asked of each library, such as GLIBC_2.17.
     versions: set[str] = field(default_factory=set)
     # Mach-O: the oldest system, the name under which others would load it, and whether each page has the hash that is signed.
@@ -30,8 +32,8 @@ class Library:
         return max((tuple(map(int, v.split("."))) for v in found), default=(0,))
 
 
-def read(path: Path) -> Library:
-    """Reads a library; a `ValueError` says why that cannot be done."""
+def read(path: Path) -> Binary:
+    """Reads a file; a `ValueError` says why that cannot be done."""
     data = path.read_bytes()
     try:
         if data[:4] == b"\x7fELF":
@@ -47,7 +49,7 @@ def _text(data: bytes, at: int) -> str:
     return data[at : data.index(b"\0", at)].decode()
 
 
-def _elf(data: bytes) -> Library:
+def _elf(data: bytes) -> Binary:
     if data[4:6] != b"\x02\x01":
         raise ValueError("not a 64-bit little-endian ELF file")
     machine = struct.unpack_from("<H", data, 18)[0]
@@ -64,41 +66,47 @@ def _elf(data: bytes) -> Library:
     entries = entries[: next(i for i, (tag, _) in enumerate(entries) if tag == 0)]
     once = dict(entries)
     strings = offset(once[5])
-    library = Library("linux", ELF_MACHINES.get(machine, f"machine {machine}"))
-    library.needed = [_text(data, strings + value) for tag, value in entries if tag == 1]
-    library.search_paths = [_text(data, strings + value) for tag, value in entries if tag in (15, 29)]
+    binary = Binary("linux", ELF_MACHINES.get(machine, f"machine {machine}"))
+    binary.needed = [_text(data, strings + value) for tag, value in entries if tag == 1]
+    binary.search_paths = [_text(data, strings + value) for tag, value in entries if tag in (15, 29)]
+    (sections,) = struct.unpack_from("<Q", data, 40)
+    size, count = struct.unpack_from("<HH", data, 58)
+    kinds = (struct.unpack_from("<I", data, sections + i * size + 4)[0] for i in range(count))
+    binary.stripped = 2 not in kinds
     at = offset(once[0x6FFFFFFE]) if 0x6FFFFFFE in once else 0
     for _ in range(once.get(0x6FFFFFFF, 0)):
         _, versions, _, first, after = struct.unpack_from("<HHIII", data, at)
         version = at + first
         for _ in range(versions):
             _, _, _, name, following = struct.unpack_from("<IHHII", data, version)
-            library.versions.add(_text(data, strings + name))
+            binary.versions.add(_text(data, strings + name))
             version += following
         at += after
-    return library
+    return binary
 
 
-def _mach(data: bytes) -> Library:
+def _mach(data: bytes) -> Binary:
     processor, _, _, count = struct.unpack_from("<IIII", data, 4)
-    library = Library("macos", "arm64" if processor == MACH_ARM64 else f"processor {processor:#x}")
+    binary = Binary("macos", "arm64" if processor == MACH_ARM64 else f"processor {processor:#x}")
     at = 32
     for _ in range(count):
         command, size = struct.unpack_from("<II", data, at)
         command &= 0x7FFFFFFF  # without the mark of what an old loader must know
         if command in (0x0C, 0x18, 0x1F, 0x23):  # load: plainly, weakly, to be passed on, above itself
-            library.needed.append(_text(data, at + struct.unpack_from("<I", data, at + 8)[0]))
+            binary.needed.append(_text(data, at + struct.unpack_from("<I", data, at + 8)[0]))
+        elif command == 0x0B:
+            binary.stripped = struct.unpack_from("<I", data, at + 12)[0] == 0
         elif command == 0x0D:
-            library.install_name = _text(data, at + struct.unpack_from("<I", data, at + 8)[0])
+            binary.install_name = _text(data, at + struct.unpack_from("<I", data, at + 8)[0])
         elif command == 0x1C:
-            library.search_paths.append(_text(data, at + struct.unpack_from("<I", data, at + 8)[0]))
+            binary.search_paths.append(_text(data, at + struct.unpack_from("<I", data, at + 8)[0]))
         elif command == 0x32:
             version = struct.unpack_from("<I", data, at + 12)[0]
-            library.minimum_system = (version >> 16, version >> 8 & 0xFF)
+            binary.minimum_system = (version >> 16, version >> 8 & 0xFF)
         elif command == 0x1D:
-            library.signed = _signed(data, struct.unpack_from("<I", data, at + 8)[0])
+            binary.signed = _signed(data, struct.unpack_from("<I", data, at + 8)[0])
         at += size
-    return library
+    return binary
 
 
 def _signed(data: bytes, at: int) -> bool:

