@@ -176,6 +176,7 @@ def program_faults(program: Path, target: Target) -> list[str]:
     found = Findings(program)
     size = program.stat().st_size
     found.want(size <= PROGRAM_BYTES, f"it has {size / 1e6:.1f} MB, more than {PROGRAM_BYTES / 1e6:.0f} MB")
-    binary(found, program, target)
+    if read := binary(found, program, target):
+        found.want(read.stripped, "it has symbols that only debuggers read: it is not stripped")
     folders(found, PROGRAM, program.read_bytes())
     return found.faults

@@ -29,18 +29,17 @@ class Findings:
             self.faults.append(otherwise)
 
 
-def binary(found: Findings, path: Path, target: Target) -> None:
-    """Faults of a shared library or a program."""
+def binary(found: Findings, path: Path, target: Target) -> binaries.Binary | None:
+    """Notes the faults of a shared library or a program. Gives what could be read of it."""
     try:
         read = binaries.read(path)
     except ValueError as error:
         found.faults.append(str(error))
-        return
+        return None
     made_for = f"{read.system} {read.architecture}"
     found.want((read.system, read.architecture) == (target.system, target.architecture), f"it is for {made_for}")
     stray = [name for name in read.needed if not re.fullmatch(ALLOWED[target.system], name)]
     found.want(not stray, f"it needs what not every system has: {stray}")
-    found.want(read.stripped, "it has symbols that only debuggers read: it is not stripped")
     found.want(not read.search_paths, f"it looks for libraries in {read.search_paths}")
     if target.system == "linux":
         oldest = read.oldest_glibc()
@@ -50,6 +49,7 @@ def binary(found: Findings, path: Path, target: Target) -> None:
         found.want(read.signed, "it has no signature, or not that of its pages")
         name = read.install_name or ""
         found.want(not PurePosixPath(name).is_absolute(), f"its own name is {name}, a path of this machine")
+    return read
 
 
 def folders(found: Findings, name: str, data: bytes) -> None:
