@@ -18,6 +18,9 @@ mod progress;
 mod throughput;
 mod workload;
 
+/// The commit that this was built from, or "unknown".
+pub const COMMIT: &str = env!("MLX_SERVING_COMMIT");
+
 pub use compare::{Compare, Comparison, compare};
 pub use error::BenchError;
 pub use progress::Progress;

@@ -68,14 +68,18 @@ fn start_log(telemetry: &config::Telemetry, command: &Command) {
     let (level, loads) = match (command, telemetry.log_level) {
         // Whoever reads an answer wants nothing else on the screen. What is wrong still shows, and everything with -v.
         (Command::Chat(_) | Command::Generate(_), LogLevel::Info) => (LogLevel::Warn, LogLevel::Warn),
-        // A benchmark opens a model for each run.
-        (Command::Bench(Bench::Compare(_)), LogLevel::Info) => (LogLevel::Info, LogLevel::Warn),
+        // They open a model for each run or phase.
+        (Command::Bench(Bench::Compare(_)) | Command::Soak(_), LogLevel::Info) => (LogLevel::Info, LogLevel::Warn),
         (_, level) => (level, level),
     };
     let name = |level: LogLevel| format!("{level:?}").to_lowercase();
     let (level, loads) = (name(level), name(loads));
     // The beginning of the names of all crates here; other crates' chatter stays out below their warnings.
-    let filter = format!("warn,mlx_serving={level},mlx_serving_runtime={loads},mlx_serving_engine={loads}");
+    let mut filter = format!("warn,mlx_serving={level},mlx_serving_runtime={loads},mlx_serving_engine={loads}");
+    if let Command::Soak(_) = command {
+        // It loses its model on purpose, every few minutes.
+        filter += ",mlx_serving_runtime::revive=off";
+    }
     let filter = EnvFilter::new(filter);
     // Whoever reads the log may go away; the library would report that on standard error too, and panic.
     let builder = tracing_subscriber::fmt()

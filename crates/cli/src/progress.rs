@@ -62,6 +62,13 @@ impl Bar {
         bar
     }
 
+    /// A bar that counts seconds of a run.
+    pub(crate) fn seconds(total: u64) -> Self {
+        let bar = Self::new(total, "{elapsed} [{wide_bar:.cyan}] {percent}% {msg} {eta} left");
+        bar.0.enable_steady_tick(Duration::from_secs(1));
+        bar
+    }
+
     fn new(total: u64, template: &str) -> Self {
         let target =
             if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };

@@ -4,9 +4,11 @@
 
 mod bench;
 mod pages;
+mod soak;
 
 pub use bench::{Bench, Compare, Kernels, Synth, Throughput};
 pub use pages::{Completions, Health, Man};
+pub use soak::Soak;
 
 use crate::given::Given;
 use clap::builder::RangedU64ValueParser;
@@ -164,6 +166,8 @@ pub enum Command {
     /// Measure
     #[command(subcommand)]
     Bench(Bench),
+    /// Check a model under mixed load for hours: answers, memory, balances, speed
+    Soak(Soak),
     /// Evaluate a model
     #[command(subcommand)]
     Eval(Eval),

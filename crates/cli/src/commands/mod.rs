@@ -11,6 +11,7 @@ mod kernels;
 mod models;
 mod pages;
 mod serve;
+mod soak;
 mod synth;
 mod throughput;
 
@@ -33,6 +34,7 @@ pub(crate) fn run(cli: &Cli, loaded: Loaded) -> Result<(), Failure> {
         Command::Bench(Bench::Compare(args)) => compare::run(&context, args),
         Command::Bench(Bench::Kernels(args)) => kernels::run(&context, args),
         Command::Bench(Bench::Synth(args)) => synth::run(args),
+        Command::Soak(args) => soak::run(&context, args, &cli.given),
         Command::Eval(Eval::Logits(args)) => eval::logits(&context, args),
         Command::Eval(Eval::Perplexity(args)) => eval::perplexity(&context, args),
         Command::Config(args) => config::run(&context, &loaded, args),

@@ -1,0 +1,606 @@
+//! A run: phases with a set of optimizations each, windows of measurements, probes of the speed, the end.
+
+use crate::client::{Clients, Outcome};
+use crate::clock::Clock;
+use crate::error::SoakError;
+use crate::judge::unbalanced;
+use crate::record::{Idle, Origin, Part, Probe, Record, References, Unbalanced, Window};
+use crate::settings::Settings;
+use crate::subject::{Answer, Footprint, Gauges, Refusal, Subject, Way};
+use crate::traffic::{Kind, LONGEST, Questions, Random, read};
+use mlx_serving_engine::{Event as Token, Request};
+use mlx_serving_metal_layer::Switched;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Seconds between two probes of the speed: forty of them are in ten minutes, and the traffic has nearly all of the time.
+const PROBE_S: f64 = 15.0;
+/// Traffic between two probes takes at least so many times as long as the last probe did, the wait for an idle engine included.
+const PROBE_SHARE: f64 = 10.0;
+/// Requests of a probe, and tokens of each answer: a few hundred steps of a batch as small models have it.
+const PROBE_REQUESTS: usize = 4;
+const PROBE_TOKENS: usize = 96;
+/// Seconds between two looks at what the process holds, and at whether the engine lives.
+const LOOK_S: f64 = 1.0;
+/// Longest wait for something to come before the run looks up.
+const NAP: Duration = Duration::from_millis(100);
+/// Moments in which an engine without requests has to have given everything back.
+const SETTLE: u32 = 5000;
+/// Moments in which a model has to be open.
+const OPEN: u32 = 1_800_000;
+/// Moments between two requests to a model that is being loaded.
+const VAIN: u32 = 20;
+
+/// Progress of a run.
+#[derive(Debug)]
+pub enum Progress<'a> {
+    /// The references are being computed.
+    References,
+    /// Traffic goes on; called about once a second.
+    Running(&'a Record),
+    /// A window is over; the record is whole, and its verdicts are those of now.
+    Window(&'a Record),
+    /// A check has failed: a sentence.
+    Fault(&'a str),
+}
+
+/// Reason for an end before the time is over.
+enum Halt {
+    /// Asked for.
+    Stopped,
+    /// The model cannot be gone on with: a clause that is in the record already.
+    Broken,
+}
+
+/// Runs traffic on a model for as long as the settings say, or until `stop` says so. `earlier` is a record that is gone on with.
+///
+/// # Errors
+/// The model cannot be opened or is too small; the earlier record is of another run. What happens once there is traffic is in the record.
+pub fn soak(
+    subject: &mut dyn Subject,
+    clock: &dyn Clock,
+    (settings, origin): (&Settings, &Origin),
+    earlier: Option<Record>,
+    stop: &dyn Fn() -> bool,
+    told: &mut dyn FnMut(Progress<'_>),
+) -> Result<Record, SoakError> {
+    if let Some(earlier) = &earlier {
+        refuse("the record is of another run", earlier.differences(settings, origin))?;
+        if earlier.elapsed_s >= settings.duration_s {
+            return Err(SoakError::Setting(
+                "the run of this record is complete; there is nothing to go on with".into(),
+            ));
+        }
+    }
+    told(Progress::References);
+    let (questions, facts) = references(subject, clock, settings, stop)?;
+    let references = References {
+        questions: questions.all.len(),
+        hash: questions.hash(),
+        stuck_after_s: questions.stuck_after().as_secs_f64(),
+    };
+    let mut record = match earlier {
+        Some(earlier) => {
+            let mut differences = Vec::new();
+            if earlier.facts != facts {
+                differences.push(format!("the model or its device was {:?} and is {facts:?}", earlier.facts));
+            }
+            if earlier.references.hash != references.hash {
+                differences.push("the model's answers to the same questions are others".into());
+            }
+            refuse("the record is of another model", differences)?;
+            earlier
+        }
+        None => Record {
+            benchmark: "soak".into(),
+            origin: origin.clone(),
+            settings: settings.clone(),
+            facts,
+            references,
+            elapsed_s: 0.0,
+            phases: 0,
+            parts: Vec::new(),
+            verdicts: Vec::new(),
+            events: Vec::new(),
+            events_left_out: 0,
+            windows: Vec::new(),
+        },
+    };
+    let (begins_s, part) = (record.elapsed_s, record.parts.len());
+    record.parts.push(Part { started: jiff::Timestamp::now().to_string(), begins_s, ended: None });
+    if part > 0 {
+        record.event(
+            begins_s,
+            "resumed",
+            "another process goes on; what the time in between would have shown is not known",
+        );
+    }
+    let random = Random::new(settings.seed ^ (part as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut run = Run {
+        subject,
+        clock,
+        stop,
+        told,
+        zero: clock.now().as_secs_f64() - begins_s,
+        clients: Clients::new(settings.concurrency, random),
+        questions,
+        window: Window::default(),
+        counters: BTreeMap::new(),
+        base: None,
+        ways: 0,
+        salt: 0,
+        looked_s: begins_s,
+        probe_s: begins_s,
+        probe_every_s: PROBE_S.min(settings.phase_s / 3.0),
+        record,
+    };
+    let ended = run.all_phases();
+    Ok(run.end(ended))
+}
+
+/// Refuses if there are differences, all of which are named.
+fn refuse(what: &str, differences: Vec<String>) -> Result<(), SoakError> {
+    if differences.is_empty() { Ok(()) } else { Err(SoakError::Setting(format!("{what}: {}", differences.join("; ")))) }
+}
+
+/// Opens the model with every optimization off, computes the references, and closes it.
+fn references(
+    subject: &mut dyn Subject,
+    clock: &dyn Clock,
+    settings: &Settings,
+    stop: &dyn Fn() -> bool,
+) -> Result<(Questions, crate::subject::Facts), SoakError> {
+    subject.open("none", Way::Load).map_err(SoakError::Subject)?;
+    while !subject.opened().map_err(SoakError::Subject)? {
+        if stop() {
+            return Err(SoakError::Stopped);
+        }
+        clock.moment();
+    }
+    let facts = subject.facts().map_err(SoakError::Subject)?;
+    if facts.context < LONGEST {
+        return Err(SoakError::Setting(format!(
+            "model {} has a context of {} tokens; the questions of a soak run take up to {LONGEST}",
+            facts.model, facts.context
+        )));
+    }
+    let questions = Questions::ask(subject, clock, stop, settings)?;
+    subject.unload().map_err(SoakError::Subject)?;
+    settle(subject, clock);
+    subject.close().map_err(SoakError::Subject)?;
+    Ok((questions, facts))
+}
+
+/// Waits until an engine without requests has nothing to do; its state then, or after the longest time that it may take.
+fn settle(subject: &dyn Subject, clock: &dyn Clock) -> Option<Gauges> {
+    for _ in 0..SETTLE {
+        let gauges = subject.gauges()?;
+        let idle = idle(&gauges, None);
+        let ring = idle.ring.is_none_or(|(free, all)| free == all);
+        if idle.requests == [0; 3] && idle.kv_usage == 0.0 && ring && idle.blit.is_none_or(|(pending, _)| pending == 0)
+        {
+            return Some(gauges);
+        }
+        clock.moment();
+    }
+    subject.gauges()
+}
+
+/// Balances, beside those of the pool when the model was opened.
+fn idle(gauges: &Gauges, base: Option<(u64, u64)>) -> Idle {
+    let stats = &gauges.stats;
+    let pool = stats.memory_pool.counters();
+    let live = pool.map(|pool| (pool.total_acquired.saturating_sub(pool.total_released), pool.bytes_in_use));
+    let (then_live, then_bytes) = base.or(live).unwrap_or_default();
+    let mut fallen_back = Vec::new();
+    let mut fell = |name: &str, reason: Option<&String>| {
+        fallen_back.extend(reason.map(|reason| format!("{name}: {reason}")));
+    };
+    fell("memory_pool", reason(&stats.memory_pool));
+    fell("blit_queue", reason(&stats.blit_queue));
+    fell("command_buffer_ring", reason(&stats.command_buffer_ring));
+    Idle {
+        pool_live: live.map(|(now, _)| (now, then_live)),
+        pool_bytes: live.map(|(_, now)| (now, then_bytes)),
+        ring: stats.command_buffer_ring.counters().map(|ring| (ring.available_count, ring.ring_size)),
+        blit: stats.blit_queue.counters().map(|blit| (blit.pending_operations, blit.checksum_failures)),
+        kv_usage: gauges.kv_usage,
+        requests: [gauges.running, gauges.waiting, gauges.live],
+        fallen_back,
+    }
+}
+
+fn reason<T>(switched: &Switched<T>) -> Option<&String> {
+    match switched {
+        Switched::Off { reason, .. } => reason.as_ref(),
+        Switched::On { .. } => None,
+    }
+}
+
+/// A run that goes on.
+struct Run<'a> {
+    subject: &'a mut dyn Subject,
+    clock: &'a dyn Clock,
+    stop: &'a dyn Fn() -> bool,
+    told: &'a mut dyn FnMut(Progress<'_>),
+    /// Time of the clock at which there had been no traffic, seconds.
+    zero: f64,
+    record: Record,
+    questions: Questions,
+    clients: Clients,
+    /// The window that goes on.
+    window: Window,
+    /// Counters of the open engine that are in a window already.
+    counters: BTreeMap<&'static str, u64>,
+    /// Live allocations of the pool and their bytes when the model was opened.
+    base: Option<(u64, u64)>,
+    /// Openings so far.
+    ways: usize,
+    /// Salt of the last probe: its prompts share nothing with others.
+    salt: u64,
+    looked_s: f64,
+    /// Time of the next probe.
+    probe_s: f64,
+    probe_every_s: f64,
+}
+
+impl Run<'_> {
+    fn now(&self) -> f64 {
+        self.clock.now().as_secs_f64() - self.zero
+    }
+
+    fn all_phases(&mut self) -> Result<(), Halt> {
+        let sets = self.record.settings.sets();
+        let (duration, phase) = (self.record.settings.duration_s, self.record.settings.phase_s);
+        while self.now() < duration {
+            let set = &sets[self.record.phases % sets.len()];
+            self.record.phases += 1;
+            self.begin_window(set);
+            self.open(set)?;
+            let begins = self.now();
+            let ends = (begins + phase).min(duration);
+            // Somewhere in its middle the model is unloaded and opened again.
+            let share = 0.3 + 0.4 * self.clients.random.below(1000) as f64 / 1000.0;
+            self.traffic(begins + share * (ends - begins))?;
+            self.unload()?;
+            self.open(set)?;
+            self.traffic(ends)?;
+            self.unload()?;
+            self.end_window();
+        }
+        Ok(())
+    }
+
+    /// Opens the model, by another way each time, and asks it everything once.
+    fn open(&mut self, set: &str) -> Result<(), Halt> {
+        let way = [Way::Load, Way::Revive, Way::Forget][self.ways % 3];
+        self.ways += 1;
+        let begun = self.clock.now();
+        let mut outcome = Outcome::default();
+        if let Err(reason) = self.subject.open(set, way) {
+            return self.broken("failed", format!("the model cannot be opened: {reason}"));
+        }
+        for moment in 0..OPEN {
+            match self.subject.opened() {
+                Ok(true) => break,
+                Ok(false) if moment + 1 == OPEN => {
+                    return self.broken("stuck", "the model was not opened in half an hour".into());
+                }
+                Ok(false) => {}
+                Err(reason) => return self.broken("failed", format!("the model could not be opened: {reason}")),
+            }
+            if moment % VAIN == 0 && self.subject.gauges().is_none() {
+                Clients::send_in_vain(self.subject, &self.questions, &mut outcome);
+            }
+            if (self.stop)() {
+                return Err(Halt::Stopped);
+            }
+            self.clock.moment();
+        }
+        self.absorb(outcome);
+        self.counters.clear();
+        for request in self.questions.warm_up() {
+            self.answer(request)?;
+        }
+        let gauges = settle(self.subject, self.clock);
+        self.base = gauges.and_then(|gauges| {
+            let pool = gauges.stats.memory_pool.counters()?;
+            Some((pool.total_acquired.saturating_sub(pool.total_released), pool.bytes_in_use))
+        });
+        let took = self.clock.now().saturating_sub(begun).as_secs_f64();
+        self.note("opened", format!("with {set}, by {way:?}, in {took:.1} s"));
+        self.look();
+        self.probe_s = self.now() + self.probe_every_s / 2.0;
+        Ok(())
+    }
+
+    /// Traffic until then.
+    fn traffic(&mut self, until: f64) -> Result<(), Halt> {
+        while self.now() < until {
+            let mut outcome = Outcome::default();
+            self.clients.send(self.subject, &self.questions, self.clock.now(), &mut outcome);
+            self.read(false, outcome)?;
+            if self.now() >= self.probe_s {
+                let begun = self.now();
+                self.drain()?;
+                self.balance();
+                self.probe()?;
+                let took = self.now() - begun;
+                self.probe_s = self.now() + self.probe_every_s.max(PROBE_SHARE * took);
+            }
+            let window = self.record.settings.window_s;
+            if self.now() - self.window.begins_s >= window && until - self.now() > window / 2.0 {
+                let set = self.window.optimizations.clone();
+                self.end_window();
+                self.begin_window(&set);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what has come, or waits for it.
+    fn read(&mut self, hurry: bool, mut outcome: Outcome) -> Result<(), Halt> {
+        let came = self.clients.read(self.clock, &self.questions, hurry, &mut outcome);
+        self.absorb(outcome);
+        if self.now() - self.looked_s >= LOOK_S {
+            self.look();
+            self.record.elapsed_s = self.now();
+            (self.told)(Progress::Running(&self.record));
+            if let Some(reason) = self.subject.gauges().and_then(|gauges| gauges.dead) {
+                return self.broken("failed", format!("the engine has ended: {reason}"));
+            }
+        }
+        if (self.stop)() {
+            return Err(Halt::Stopped);
+        }
+        if came {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        if self.clients.silence(now).as_secs_f64() > self.record.references.stuck_after_s {
+            return self.stuck(self.clients.state(&self.questions));
+        }
+        match self.clients.pause(now).filter(|_| !hurry) {
+            Some(pause) => self.clock.sleep(pause.min(NAP)),
+            None if self.clients.live() > 0 => self.clock.wait(NAP),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Reads everything to its end, and asks nothing.
+    fn drain(&mut self) -> Result<(), Halt> {
+        while self.clients.live() > 0 {
+            self.read(true, Outcome::default())?;
+        }
+        Ok(())
+    }
+
+    /// Takes the model out of the registry while answers go on, then releases it.
+    fn unload(&mut self) -> Result<(), Halt> {
+        if let Err(reason) = self.subject.unload() {
+            return self.broken("failed", format!("the model cannot be unloaded: {reason}"));
+        }
+        self.note("unloaded", format!("with {} requests in flight", self.clients.live()));
+        let mut outcome = Outcome::default();
+        Clients::send_in_vain(self.subject, &self.questions, &mut outcome);
+        self.absorb(outcome);
+        self.drain()?;
+        self.close()
+    }
+
+    /// Releases the unloaded model, and looks at what is left of it.
+    fn close(&mut self) -> Result<(), Halt> {
+        self.balance();
+        self.count_engine();
+        match self.subject.close() {
+            Ok(0) => {}
+            Ok(bytes) => self.unbalanced(Unbalanced {
+                check: "device memory".into(),
+                detail: format!("{bytes} bytes are still allocated on the device after the model was closed"),
+            }),
+            Err(reason) => return self.broken("failed", format!("the model cannot be closed: {reason}")),
+        }
+        self.clock.moment();
+        let closed = self.subject.footprint();
+        self.window.closed = Some(self.window.closed.map_or(closed, |least| least.least(closed)));
+        Ok(())
+    }
+
+    /// Balances of an engine without requests.
+    fn balance(&mut self) {
+        let Some(gauges) = settle(self.subject, self.clock) else { return };
+        let idle = idle(&gauges, self.base);
+        for fault in unbalanced(&idle) {
+            self.unbalanced(fault);
+        }
+        self.window.idle = Some(idle);
+        *self.window.counts.entry("looks at balances".into()).or_default() += 1;
+        self.look();
+    }
+
+    /// Notes a balance that did not come out, once a window.
+    fn unbalanced(&mut self, fault: Unbalanced) {
+        if self.window.unbalanced.iter().all(|known| known.check != fault.check) {
+            self.fault("unbalanced", format!("{}: {}", fault.check, fault.detail));
+            self.window.unbalanced.push(fault);
+        }
+    }
+
+    /// Measures the speed of the idle engine between two calibrations.
+    fn probe(&mut self) -> Result<(), Halt> {
+        let threads = self.record.facts.threads();
+        let at_s = self.now();
+        let before = self.clock.calibrate(threads);
+        self.salt += 1;
+        let short = self.questions.all.iter().filter(|question| question.kind == Kind::Short);
+        let requests: Vec<Request> = short
+            .take(PROBE_REQUESTS.min(self.record.settings.concurrency))
+            .map(|question| Request { max_tokens: Some(PROBE_TOKENS), salt: self.salt, ..question.request.clone() })
+            .collect();
+        let begun = self.clock.now();
+        let mut answers = Vec::new();
+        for request in requests {
+            match self.subject.ask(request) {
+                Ok(answer) => answers.push(answer),
+                Err(refusal) => self.fault("failed", format!("a probe was refused: {refusal:?}")),
+            }
+        }
+        let (mut tokens, mut moved) = (0_u64, self.clock.now());
+        while !answers.is_empty() {
+            let before = tokens;
+            let mut failed = None;
+            answers.retain_mut(|answer| goes_on(answer, &mut tokens, &mut failed));
+            if let Some(error) = failed {
+                self.fault("failed", format!("a probe failed: {error}"));
+            }
+            if tokens > before {
+                moved = self.clock.now();
+            } else if !answers.is_empty() {
+                let silence = self.clock.now().saturating_sub(moved).as_secs_f64();
+                if silence > self.record.references.stuck_after_s {
+                    return self.stuck(format!("a probe of the speed, after {tokens} tokens"));
+                }
+                self.clock.wait(NAP);
+            }
+            if (self.stop)() {
+                return Err(Halt::Stopped);
+            }
+        }
+        let took = self.clock.now().saturating_sub(begun);
+        let after = self.clock.calibrate(threads);
+        self.window.tokens += tokens;
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        if !took.is_zero() {
+            let tok_s = tokens as f64 / took.as_secs_f64();
+            self.window.probes.push(Probe { at_s, tok_s, before_ms: ms(before), after_ms: ms(after) });
+        }
+        Ok(())
+    }
+
+    /// Sends one request and reads its answer, which is not checked.
+    fn answer(&mut self, request: Request) -> Result<(), Halt> {
+        let reply = match self.subject.ask(request) {
+            Ok(answer) => read(answer, self.clock, &mut |_| {}),
+            Err(Refusal::Other(reason)) => Err(reason),
+            Err(refusal) => Err(format!("it was refused: {refusal:?}")),
+        };
+        reply.map(drop).or_else(|reason| self.broken("failed", format!("a request to a new model failed: {reason}")))
+    }
+
+    /// Looks at what the process holds.
+    fn look(&mut self) {
+        self.looked_s = self.now();
+        self.window.open = self.window.open.least(self.subject.footprint());
+    }
+
+    /// Takes over what came of a turn.
+    fn absorb(&mut self, outcome: Outcome) {
+        self.window.tokens += outcome.tokens;
+        for (name, count) in outcome.counts {
+            *self.window.counts.entry(name).or_default() += count;
+        }
+        for (what, detail) in outcome.faults {
+            let detail = format!("with {}: {detail}", self.window.optimizations);
+            self.note(what, detail.clone());
+            (self.told)(Progress::Fault(&format!("{what}: {detail}")));
+        }
+    }
+
+    /// Counts what the engine itself has counted since the last time.
+    fn count_engine(&mut self) {
+        let Some(gauges) = self.subject.gauges() else { return };
+        for (name, now) in gauges.counters.into_iter().chain([("steps", gauges.steps)]) {
+            let before = self.counters.insert(name, now).unwrap_or(0);
+            *self.window.counts.entry(name.to_owned()).or_default() += now.saturating_sub(before);
+        }
+    }
+
+    fn begin_window(&mut self, set: &str) {
+        let part = self.record.parts.len() - 1;
+        self.window = Window { part, begins_s: self.now(), optimizations: set.to_owned(), ..Window::default() };
+    }
+
+    fn end_window(&mut self) {
+        self.count_engine();
+        let now = self.now();
+        self.record.elapsed_s = now;
+        let mut window = std::mem::take(&mut self.window);
+        window.seconds = now - window.begins_s;
+        // One that ended before anything happened says nothing.
+        if window.open != Footprint::default() || window.tokens > 0 {
+            self.record.windows.push(window);
+        }
+        self.record.judge();
+        (self.told)(Progress::Window(&self.record));
+    }
+
+    fn note(&mut self, what: &str, detail: String) {
+        let now = self.now();
+        self.record.event(now, what, detail);
+    }
+
+    /// Counts a fault, notes it and tells of it.
+    fn fault(&mut self, what: &str, detail: String) {
+        *self.window.counts.entry(what.to_owned()).or_default() += 1;
+        let detail = format!("with {}: {detail}", self.window.optimizations);
+        (self.told)(Progress::Fault(&format!("{what}: {detail}")));
+        self.note(what, detail);
+    }
+
+    fn broken<T>(&mut self, what: &str, detail: String) -> Result<T, Halt> {
+        self.fault(what, detail);
+        Err(Halt::Broken)
+    }
+
+    /// Nothing has come for too long.
+    fn stuck<T>(&mut self, clients: String) -> Result<T, Halt> {
+        let state = self.subject.gauges().map_or("no engine".into(), |g| {
+            let step = g.step_s.map_or("no step is in flight".into(), |s| format!("a step takes {s:.1} s so far"));
+            format!("{} run, {} wait, {} steps, {step}", g.running, g.waiting, g.steps)
+        });
+        let limit = self.record.references.stuck_after_s;
+        self.broken("stuck", format!("no token in {limit:.0} s; engine: {state}; requests: {clients}"))
+    }
+
+    /// Ends the part, and the run with it.
+    fn end(mut self, ended: Result<(), Halt>) -> Record {
+        let how = match ended {
+            Ok(()) => "complete",
+            Err(Halt::Broken) => "broken off",
+            Err(Halt::Stopped) => {
+                // All answers dropped at once have to leave nothing behind either.
+                self.clients.drop_all();
+                if self.subject.unload().is_ok() {
+                    // What it finds is in the window.
+                    let _ = self.close();
+                }
+                "stopped"
+            }
+        };
+        if !self.window.optimizations.is_empty() {
+            self.end_window();
+        }
+        if let Some(part) = self.record.parts.last_mut() {
+            part.ended = Some(how.to_owned());
+        }
+        self.record.judge();
+        self.record
+    }
+}
+
+/// Reads what has come of an answer; false once it is over.
+fn goes_on(answer: &mut Box<dyn Answer>, tokens: &mut u64, failed: &mut Option<String>) -> bool {
+    while let Some(event) = answer.poll() {
+        match event {
+            Token::Token(_) => *tokens += 1,
+            Token::Prompt(_) => {}
+            Token::Finished(_) => return false,
+            Token::Failed(error) => {
+                *failed = Some(error.to_string());
+                return false;
+            }
+        }
+    }
+    true
+}
