@@ -257,14 +257,12 @@ impl Run<'_> {
             self.record.phases += 1;
             self.begin_window(set);
             self.open(set)?;
-            let begins = self.now();
-            let ends = (begins + phase).min(duration);
-            // Somewhere in its middle the model is unloaded and opened again.
+            // Somewhere in its middle the model is unloaded and opened again, which takes none of its time.
             let share = 0.3 + 0.4 * self.clients.random.below(1000) as f64 / 1000.0;
-            self.traffic(begins + share * (ends - begins))?;
+            self.traffic((self.now() + share * phase).min(duration))?;
             self.unload()?;
             self.open(set)?;
-            self.traffic(ends)?;
+            self.traffic((self.now() + (1.0 - share) * phase).min(duration))?;
             self.unload()?;
             self.end_window();
         }
@@ -378,6 +376,10 @@ impl Run<'_> {
 
     /// Takes the model out of the registry while answers go on, then releases it.
     fn unload(&mut self) -> Result<(), Halt> {
+        // Every client has a request in flight.
+        let mut outcome = Outcome::default();
+        self.clients.send(self.subject, &self.questions, self.clock.now(), &mut outcome);
+        self.absorb(outcome);
         if let Err(reason) = self.subject.unload() {
             return self.broken("failed", format!("the model cannot be unloaded: {reason}"));
         }
