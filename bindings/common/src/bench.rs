@@ -2,25 +2,55 @@
 
 use crate::args::Args;
 use crate::error::{Code, Error};
-use mlx_serving_bench::{self as bench, BenchError, Compare, Load, Progress};
+use mlx_serving_bench::{
+    self as bench, BenchError, Compare, Endpoint, EndpointOptions, Length, Load, LoadFields, Progress, Settings,
+};
 use mlx_serving_runtime::{Config, Progress as Opening, Source};
 use serde_json::{Value, json};
+use std::str::FromStr;
 
 /// Receiver of lines that say what a benchmark is doing.
 pub type Tell<'a> = &'a mut dyn FnMut(&str);
 
-/// Speed of one model under a fixed load: what `mlx-serving bench throughput --output` writes. Arguments: `model`, the bundled one if it is
-/// left out; `config`, as an engine's options; `questions`, `prompt_tokens`, `max_tokens`, `concurrency`. Blocks for as long as it takes.
+/// Speed of one model under a load: what `mlx-serving bench throughput --output` writes. Arguments: `model`, the bundled one if it is left out;
+/// `config`, as an engine's options; `questions`, `prompt_tokens` and `max_tokens` (a number, or a distribution as text), `concurrency`, `rate`,
+/// `load`, `prefix_tokens`, `turns`, `seed`, `warm_up`, `goodput`, all as the flags of the command; for a server instead `url`, `api`,
+/// `api_key`. Blocks for as long as it takes.
 ///
 /// # Errors
-/// An argument that is not taken; the model cannot be opened; a request fails.
+/// An argument that is not taken; the model cannot be opened; a request in this process fails, or every request to a server.
 pub fn throughput(args: &Value, tell: Tell<'_>) -> Result<Value, Error> {
     let mut args = Args::of(args)?;
-    let (model, config) = subject(&mut args)?;
-    let load = load(&mut args, Load::default())?;
+    let model = args.text("model")?.map(str::to_owned);
+    let config = args.take("config");
+    let url = args.text("url")?.map(str::to_owned);
+    let settings = settings(&mut args)?;
+    let server = url
+        .map(|url| -> Result<_, Error> {
+            let api = parsed(&mut args, "api")?;
+            let api_key = args.text("api_key")?.map(|key| key.to_owned().into());
+            Ok(EndpointOptions { url, api, model: model.clone(), api_key, silence: EndpointOptions::SILENCE })
+        })
+        .transpose()?;
     args.finish()?;
-    let measured = bench::throughput(&config, &model, &load, &mut |progress| show(progress, tell))?;
-    serde_json::to_value(&measured).map_err(unwritten)
+    let mut show = |progress: Progress<'_>| show(progress, tell);
+    let measured = match server {
+        Some(options) => {
+            let endpoint = Endpoint::open(&options, &settings.load)?;
+            bench::throughput_of_server(&endpoint, &settings, &mut show)?
+        }
+        None => {
+            let config = config.map_or_else(|| Ok(Config::default()), Config::from_value)?;
+            bench::throughput(&config, &Source::from(model.as_deref()), &settings, &mut show)?
+        }
+    };
+    match measured.measured.failures.first() {
+        Some(first) if measured.is_all_failed() => Err(Error::new(
+            Code::GenerationError,
+            format!("all {} requests failed: {}: {}", measured.measured.failed, first.cause, first.example),
+        )),
+        _ => serde_json::to_value(&measured).map_err(unwritten),
+    }
 }
 
 /// Each optimization against plain runs. Gives `result`, what `mlx-serving bench compare --output` writes; `page`, its report as HTML;
@@ -34,15 +64,13 @@ pub fn compare(args: &Value, tell: Tell<'_>) -> Result<Value, Error> {
     let mut args = Args::of(args)?;
     let (model, config) = subject(&mut args)?;
     let default = Compare::default();
-    let Compare { questions, prompt_tokens, max_tokens, concurrency, .. } = default;
-    let load = load(&mut args, Load { questions, prompt_tokens, max_tokens, concurrency })?;
     let settings = Compare {
         optimizations: args.text("optimizations")?.map_or(default.optimizations, str::to_owned),
         repetitions: count(&mut args, "repetitions", default.repetitions, Compare::MAX_REPETITIONS)?,
-        questions: load.questions,
-        prompt_tokens: load.prompt_tokens,
-        max_tokens: load.max_tokens,
-        concurrency: load.concurrency,
+        questions: count(&mut args, "questions", default.questions, Load::MAX_QUESTIONS)?,
+        prompt_tokens: count(&mut args, "prompt_tokens", default.prompt_tokens, Load::MAX_TOKENS)?,
+        max_tokens: count(&mut args, "max_tokens", default.max_tokens, Load::MAX_TOKENS)?,
+        concurrency: count(&mut args, "concurrency", default.concurrency, Load::MAX_CONCURRENCY)?,
         prefix_tokens: count(&mut args, "prefix_tokens", default.prefix_tokens, Load::MAX_TOKENS)?,
         baseline: args.text("baseline")?.map(Into::into),
         command: args.texts("command")?,
@@ -70,17 +98,49 @@ fn subject(args: &mut Args<'_>) -> Result<(Source, Config), Error> {
     Ok((model, config))
 }
 
-fn load(args: &mut Args<'_>, default: Load) -> Result<Load, Error> {
-    Ok(Load {
-        questions: count(args, "questions", default.questions, Load::MAX_QUESTIONS)?,
-        prompt_tokens: count(args, "prompt_tokens", default.prompt_tokens, Load::MAX_TOKENS)?,
-        max_tokens: count(args, "max_tokens", default.max_tokens, Load::MAX_TOKENS)?,
-        concurrency: count(args, "concurrency", default.concurrency, Load::MAX_CONCURRENCY)?,
+/// What the flags of `bench throughput` say.
+fn settings(args: &mut Args<'_>) -> Result<Settings, Error> {
+    let default = Settings::from(Load::default());
+    let fields = LoadFields {
+        questions: whole(args, "questions", Load::MAX_QUESTIONS)?,
+        prompt_tokens: length(args, "prompt_tokens")?,
+        max_tokens: length(args, "max_tokens")?,
+        concurrency: whole(args, "concurrency", Load::MAX_CONCURRENCY)?,
+        // As it was written: the nearest f32 would be another rate in the record.
+        rate: args.number("rate")?.and_then(|_| args.take("rate")?.as_f64()),
+        load: args.text("load")?.map(str::to_owned),
+        prefix_tokens: whole(args, "prefix_tokens", Load::MAX_TOKENS)?,
+        turns: whole(args, "turns", Load::MAX_TURNS)?,
+        seed: args.whole("seed", 0..=u64::MAX)?,
+    };
+    let warm_up = args.whole("warm_up", 0..=Settings::MAX_WARM_UP as u64)?;
+    Ok(Settings {
+        load: Load::try_from(fields)?,
+        warm_up: warm_up.map_or(default.warm_up, |n| n as usize),
+        limits: parsed(args, "goodput")?,
     })
 }
 
+/// A length: a number, or a distribution as text.
+fn length(args: &mut Args<'_>, name: &'static str) -> Result<Option<Length>, Error> {
+    if args.take(name).is_some_and(Value::is_string) {
+        return parsed(args, name);
+    }
+    Ok(whole(args, name, Load::MAX_TOKENS)?.map(Length::Fixed))
+}
+
+/// A text that stands for a value.
+fn parsed<T: FromStr<Err = String>>(args: &mut Args<'_>, name: &'static str) -> Result<Option<T>, Error> {
+    let parse = |text: &str| text.parse().map_err(|takes| Error::value(name, format!("`{name}` is {text:?}; {takes}")));
+    args.text(name)?.map(parse).transpose()
+}
+
+fn whole(args: &mut Args<'_>, name: &'static str, most: usize) -> Result<Option<usize>, Error> {
+    Ok(args.whole(name, 1..=most as u64)?.map(|count| count as usize))
+}
+
 fn count(args: &mut Args<'_>, name: &'static str, default: usize, most: usize) -> Result<usize, Error> {
-    Ok(args.whole(name, 1..=most as u64)?.map_or(default, |count| count as usize))
+    Ok(whole(args, name, most)?.unwrap_or(default))
 }
 
 fn unwritten(error: impl std::fmt::Display) -> Error {
@@ -93,7 +153,7 @@ impl From<BenchError> for Error {
             BenchError::Setting { name, .. } => Self::value(name, error.to_string()),
             BenchError::Runtime(error) => error.into(),
             BenchError::Engine(error) => error.into(),
-            error @ (BenchError::Unfinished | BenchError::Text(_)) => {
+            error @ (BenchError::Unfinished | BenchError::Server(_) | BenchError::Thread(_) | BenchError::Text(_)) => {
                 Self::new(Code::GenerationError, error.to_string())
             }
         }
@@ -106,6 +166,11 @@ fn show(progress: Progress<'_>, tell: &mut dyn FnMut(&str)) {
             tell(&format!("downloaded {file}"))
         }
         Progress::Opening(_) => {}
+        Progress::Asking { requests } => tell(&format!("{requests} requests, after those that warm up")),
+        Progress::WarmUpFailed { requests, cause } => {
+            tell(&format!("{requests} requests that warm up failed: {cause}"))
+        }
+        Progress::Answered { .. } => {}
         Progress::Planned { model, runs, .. } => tell(&format!("{runs} runs of {model}, after one that warms up")),
         Progress::WarmedUp { took } => tell(&format!("warmed up in {:.1} s", took.as_secs_f64())),
         Progress::Begun { arm } => tell(&format!("running {arm}")),

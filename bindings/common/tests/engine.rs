@@ -297,6 +297,12 @@ fn benchmarks_give_the_engines_own_measurements_and_refuse_settings_by_name() {
     let measured = bench::throughput(&load, &mut |line| said.push(line.to_owned())).unwrap();
     assert_eq!(measured["total_tokens"], 8);
     assert!(measured["throughput_tok_s"].as_f64().unwrap() > 0.0);
+    let open = json!({ "rate": 0.1e4, "load": "chat", "turns": 2, "prompt_tokens": "4..8", "warm_up": 0, "seed": 9, "goodput": "e2e=1e9" });
+    let mut chat = load.clone();
+    chat.as_object_mut().unwrap().extend(open.as_object().unwrap().clone());
+    let talked = bench::throughput(&chat, &mut |_| {}).unwrap();
+    assert_eq!((&talked["settings"]["turns"], &talked["settings"]["rate"]), (&json!(2), &json!(1000.0)));
+    assert_eq!(talked["goodput"]["share"], 1.0);
     let mut settings = load.clone();
     settings["optimizations"] = json!("memory_pool");
     settings["repetitions"] = json!(1);
@@ -311,6 +317,13 @@ fn benchmarks_give_the_engines_own_measurements_and_refuse_settings_by_name() {
         ("questions", json!(0), false),
         ("questions", json!("2"), true),
         ("question", json!(2), false),
+        ("prompt_tokens", json!("many"), false),
+        ("max_tokens", json!([1]), true),
+        ("turns", json!(2), false),
+        ("rate", json!("fast"), true),
+        ("goodput", json!("tpot=1"), false),
+        ("url", json!("ftp://x"), false),
+        ("api", json!("chat"), false),
         ("config", json!(3), true),
     ] {
         let mut load = load.clone();

@@ -21,6 +21,12 @@ pub enum BenchError {
     /// The engine ended without finishing an answer.
     #[error("the engine ended without finishing the answer")]
     Unfinished,
+    /// A server did not say what must be known before it is asked.
+    #[error("{0}")]
+    Server(String),
+    /// The threads that ask could not be started.
+    #[error("a thread for a request cannot be started: {0}; ask fewer at a time")]
+    Thread(#[source] std::io::Error),
     /// A result that cannot be written as text.
     #[error("the result cannot be written: {0}")]
     Text(#[from] serde_json::Error),

@@ -1,12 +1,16 @@
-//! Measurements of models in this process: what `mlx-serving bench` and the bindings' benchmarks stand on.
+//! Measurements of models: what `mlx-serving bench` and the bindings' benchmarks stand on.
 //!
-//! [`throughput`] runs one [`Load`]; [`compare`] measures each optimization between plain runs and gives a [`Comparison`], which is JSON, an
-//! HTML page and a table. Settings can be read from JSON; an unknown key is an error, and a key that is not there has the command line's
-//! default. Files, arguments and terminals are the caller's.
+//! [`throughput`] runs one [`Load`] in this process, [`throughput_of_server`] against an OpenAI-compatible server; [`compare`] measures each
+//! optimization between plain runs and gives a [`Comparison`], which is JSON, an HTML page and a table. Settings can be read from JSON; an
+//! unknown key is an error, and a key that is not there has the command line's default. Files, arguments and terminals are the caller's.
 //!
 //! | module | does |
 //! | --- | --- |
-//! | `workload` | asks a load of an open model, and measures |
+//! | `load` | a load, and its plan: every request with its size and its arrival, from the seed alone |
+//! | `target` | where it is asked: `engine` in this process, `endpoint` over HTTP, whose streams `sse` reads |
+//! | `run` | a plan asked of a target, in a closed or an open loop |
+//! | `measured`, `goodput` | the figures |
+//! | `workload` | a load asked of an open model, with the device's figures |
 //! | `throughput` | the speed of one model |
 //! | `compare` | the arms and their runs; `arm` is one run, `finding` what came out beside its aim |
 //! | `compare::comparison`, `report`, `table` | the result as JSON, as a page, as a table |
@@ -14,7 +18,12 @@
 
 mod compare;
 mod error;
+mod goodput;
+mod load;
+mod measured;
 mod progress;
+mod run;
+mod target;
 mod throughput;
 mod workload;
 
@@ -23,6 +32,10 @@ pub const COMMIT: &str = env!("MLX_SERVING_COMMIT");
 
 pub use compare::{Compare, Comparison, compare};
 pub use error::BenchError;
+pub use goodput::{Goodput, Limits};
+pub use load::{Length, Load, LoadFields, Shape};
+pub use measured::{Counted, Failures, Measured, Percentiles};
 pub use progress::Progress;
-pub use throughput::{Throughput, throughput};
-pub use workload::{Load, Measured, Percentiles, measure};
+pub use target::{Api, ApiKey, Endpoint, EndpointOptions};
+pub use throughput::{Settings, Throughput, throughput, throughput_of_server};
+pub use workload::measure;

@@ -6,6 +6,25 @@ use std::time::Duration;
 pub enum Progress<'a> {
     /// The model is downloaded or read. A comparison tells of the download only.
     Opening(runtime::Progress<'a>),
+    /// The requests of a load are asked.
+    Asking {
+        /// The number of them.
+        requests: usize,
+    },
+    /// Requests before them that do not count failed; the run goes on.
+    WarmUpFailed {
+        /// The number of them.
+        requests: usize,
+        /// Cause of the first failure.
+        cause: &'a str,
+    },
+    /// A request of a load is over.
+    Answered {
+        /// Requests that are over.
+        done: usize,
+        /// Those of them that failed.
+        failed: usize,
+    },
     /// A comparison begins, with a run that warms caches and does not count.
     Planned {
         /// The model's name.

@@ -32,9 +32,18 @@ pub(crate) fn parse_from<T: Into<OsString> + Clone>(args: impl IntoIterator<Item
 pub(crate) fn useless(given: &Given) -> Option<String> {
     let words = given.words();
     // The file is read all the same, for its logs.
-    let flags = idle(&words).iter().filter(|flag| **flag != "config");
+    let flags = idle(&words).iter().chain(idle_beside_url(given)).filter(|flag| **flag != "config");
     let flags: Vec<&str> = flags.filter_map(|flag| given.origin(flag)).collect();
     (!flags.is_empty()).then(|| format!("{} has no use for {}", words.join(" "), flags.join(" and ")))
+}
+
+/// Flags of a benchmark that do nothing because it measures a server, or because it does not.
+fn idle_beside_url(given: &Given) -> &'static [&'static str] {
+    match (given.words().as_slice(), given.origin("url")) {
+        (["bench", "throughput"], Some(_)) => &["device", "threads", "arithmetic", "metal_opts"],
+        (["bench", "throughput"], None) => &["api", "api_key"],
+        _ => &[],
+    }
 }
 
 /// The command with its help pages as they are shown, and without variables that are empty or belong to other commands.

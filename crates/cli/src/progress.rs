@@ -69,6 +69,13 @@ impl Bar {
         bar
     }
 
+    /// A bar that counts requests, and says how much time is left.
+    pub(crate) fn requests(total: usize) -> Self {
+        let bar = Self::new(total as u64, "request {pos}/{len} [{wide_bar:.cyan}] {msg} {left:>12}");
+        bar.0.enable_steady_tick(Duration::from_secs(1));
+        bar
+    }
+
     fn new(total: u64, template: &str) -> Self {
         let target =
             if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -100,6 +107,13 @@ impl Bar {
     /// Shows what is being done.
     pub(crate) fn doing(&self, what: &'static str) {
         self.0.set_message(what);
+    }
+
+    /// Shows how many failed, if any did.
+    pub(crate) fn failed(&self, failed: usize) {
+        if failed > 0 {
+            self.0.set_message(format!("{failed} failed"));
+        }
     }
 
     /// The first of the steps begins: the time before it does not count.

@@ -1,7 +1,7 @@
 //! One run: an engine started with some of the optimizations, asked the same things in the same order.
 
 use crate::error::BenchError;
-use crate::workload::{Load, Measured, ask, hash, measure, prompt};
+use crate::workload::{Load, Measured, ask, hash, measure, plan, prompt};
 use mlx_serving_metal_layer::LayerStats;
 use mlx_serving_runtime::machine::host_memory;
 use mlx_serving_runtime::{Config, OpenOptions, Runtime, Source};
@@ -73,7 +73,7 @@ pub(crate) struct Questions {
 impl Questions {
     /// Tokens that the KV cache holds: little enough that the questions evict each other.
     pub(crate) fn kv_tokens(&self) -> usize {
-        let load = self.load.concurrency * (self.load.prompt_tokens + self.load.max_tokens);
+        let load = self.load.concurrency * (self.load.prompt_tokens.most() + self.load.max_tokens.most());
         (load + 64).max(self.prefix_tokens + 64).max(256)
     }
 }
@@ -121,8 +121,8 @@ impl Run {
                 format!("{}, but this model's context of {room} must hold the answer too", q.prefix_tokens),
             ));
         }
-        q.load.check(&served)?;
-        let mut tokens = ask(&served, prompt(&served, COLD, q.load.prompt_tokens), 1)?.tokens;
+        plan(&served, &q.load)?;
+        let mut tokens = ask(&served, prompt(&served, COLD, q.load.prompt_tokens.most()), 1)?.tokens;
         let cold_ttft_ms = start.elapsed().as_secs_f64() * 1e3;
         let measured = measure(&served, &q.load)?;
         let wanted = prompt(&served, PREFIX, q.prefix_tokens);

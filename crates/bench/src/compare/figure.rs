@@ -50,11 +50,11 @@ impl Figure {
             Figure::Throughput => run.measured.throughput_tok_s,
             Figure::ColdTtft => run.cold_ttft_ms,
             Figure::RestoreTtft => run.restore_ttft_ms,
-            Figure::Utilization => 100.0 * run.measured.device_utilization,
+            Figure::Utilization => return run.measured.device_utilization.map(|share| 100.0 * share),
             Figure::Ttft => run.measured.ttft_ms.p50,
             Figure::BetweenTokens => run.measured.itl_ms.p50,
-            Figure::AllocationsPerToken => run.measured.allocations_per_token,
-            Figure::EncodeMs => run.measured.encode_ms_per_step,
+            Figure::AllocationsPerToken => return run.measured.allocations_per_token,
+            Figure::EncodeMs => return run.measured.encode_ms_per_step,
             Figure::Overlap => return run.overlap_ratio.map(|ratio| 100.0 * ratio),
         })
     }

@@ -58,14 +58,13 @@ pub struct Compare {
 
 impl Default for Compare {
     fn default() -> Self {
-        let load = Load::default();
         Self {
             optimizations: "all".into(),
             repetitions: 5,
             questions: 8,
-            prompt_tokens: load.prompt_tokens,
-            max_tokens: load.max_tokens,
-            concurrency: load.concurrency,
+            prompt_tokens: 128,
+            max_tokens: 64,
+            concurrency: 1,
             prefix_tokens: 512,
             baseline: None,
             command: Vec::new(),
@@ -80,7 +79,7 @@ impl Compare {
     /// The questions of a run, checked as far as they can be without a model.
     fn questions(&self) -> Result<Questions, BenchError> {
         let &Self { questions, prompt_tokens, max_tokens, concurrency, prefix_tokens, .. } = self;
-        let load = Load { questions, prompt_tokens, max_tokens, concurrency };
+        let load = Load::fixed(questions, prompt_tokens, max_tokens, concurrency);
         load.check_range()?;
         check_range("prefix_tokens", prefix_tokens, Load::MAX_TOKENS)?;
         let questions = Questions { load, prefix_tokens };

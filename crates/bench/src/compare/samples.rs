@@ -4,7 +4,8 @@ use super::arm::{Arm, Questions, Run};
 use super::comparison::{Comparison, Origin, summary};
 use super::figure::Figure;
 use super::finding::{Finding, Pair, Sandwich, findings, target};
-use crate::workload::{Load, Measured, Percentiles};
+use crate::measured::{Counted, Percentiles};
+use crate::workload::{Load, Measured};
 use mlx_serving_metal_layer::{DeviceStats, LayerStats, Switched};
 use serde_json::json;
 
@@ -70,10 +71,7 @@ fn build(run: &mut dyn FnMut(&Arm) -> Run) -> Comparison {
         .collect();
     Comparison {
         model: "rustbook-5m-4bit".into(),
-        questions: Questions {
-            load: Load { questions: 8, prompt_tokens: 128, max_tokens: 64, concurrency: 1 },
-            prefix_tokens: 512,
-        },
+        questions: Questions { load: Load::fixed(8, 128, 64, 1), prefix_tokens: 512 },
         repetitions: 5,
         threads: 0,
         settings: json!({ "arithmetic": "fast", "metal_optimizations": { "memory_pool": { "num_heaps": 2 } } }),
@@ -98,16 +96,27 @@ fn run(arm: &Arm, [throughput, cold, restore, busy]: [f64; 4], overlap_ratio: Op
         restore_ttft_ms: restore,
         measured: Measured {
             throughput_tok_s: throughput,
-            prefill_tok_s: throughput,
+            prefill_tok_s: Some(throughput),
             decode_tok_s: throughput,
-            ttft_ms: Percentiles { p50: 3.8, p95: 4.0, p99: 4.1 },
-            itl_ms: Percentiles { p50: 0.16, p95: 0.2, p99: 0.3 },
-            device_utilization: busy,
-            allocations_per_token: 0.0,
-            encode_ms_per_step: 0.021,
+            requests_s: 8.0,
+            ttft_ms: Percentiles { mean: 3.9, p50: 3.8, p95: 4.0, p99: 4.1 },
+            itl_ms: Percentiles { mean: 0.17, p50: 0.16, p95: 0.2, p99: 0.3 },
+            e2e_ms: Percentiles { mean: 14.0, p50: 14.0, p95: 15.0, p99: 16.0 },
+            goodput: None,
+            device_utilization: Some(busy),
+            allocations_per_token: Some(0.0),
+            encode_ms_per_step: Some(0.021),
             peak_memory_bytes: None,
             wall_s: 1.0,
             total_tokens: 512,
+            total_prompt_tokens: Some(1024),
+            tokens_counted_by: Counted::Engine,
+            answered: 8,
+            failed: 0,
+            failures: Vec::new(),
+            ended_early: 0,
+            held_back: 0,
+            cut_to_context: 0,
             output_hash: "same".into(),
         },
         overlap_ratio,

@@ -1,14 +1,16 @@
 //! `bench …`
 
-use super::{ModelArg, at_most};
+use super::{ModelArg, at_most, seed};
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand};
-use mlx_serving_bench::{self as bench, Load};
+use mlx_serving_bench::{self as bench, Api, ApiKey, Length, Limits, Load, Settings, Shape};
+use std::convert::Infallible;
 use std::path::PathBuf;
 
 /// `bench …`
 #[derive(Debug, Subcommand)]
 pub enum Bench {
-    /// Speed under a fixed load
+    /// Speed under a load, of a model in this process or of a server
     Throughput(Throughput),
     /// A/B/A of each optimization and of all together, on this machine
     Compare(Compare),
@@ -22,20 +24,20 @@ pub enum Bench {
 #[derive(Debug, Clone, Args)]
 pub struct LoadArgs {
     /// Tokens of each prompt
-    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = Load::default().prompt_tokens, value_parser = at_most(Load::MAX_TOKENS), value_name = "P", help_heading = "Load")]
+    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = bench::Compare::default().prompt_tokens, value_parser = at_most(Load::MAX_TOKENS), value_name = "P", help_heading = "Load")]
     pub prompt_tokens: usize,
     /// Tokens of each answer
-    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = Load::default().max_tokens, value_parser = at_most(Load::MAX_TOKENS), value_name = "G", help_heading = "Load")]
+    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = bench::Compare::default().max_tokens, value_parser = at_most(Load::MAX_TOKENS), value_name = "G", help_heading = "Load")]
     pub max_tokens: usize,
     /// Requests at a time
-    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = Load::default().concurrency, value_parser = at_most(Load::MAX_CONCURRENCY), value_name = "C", help_heading = "Load")]
+    #[arg(long, env = "MLX_SERVING_CONCURRENCY", default_value_t = bench::Compare::default().concurrency, value_parser = at_most(Load::MAX_CONCURRENCY), value_name = "C", help_heading = "Load")]
     pub concurrency: usize,
 }
 
 /// `bench throughput`
 #[derive(Debug, Clone, Args)]
 pub struct Throughput {
-    /// The model.
+    /// The model; with --url the server's name of it, by default the first that it lists.
     #[command(flatten)]
     pub model: ModelArg,
     /// Requests
@@ -48,15 +50,56 @@ pub struct Throughput {
         help_heading = "Load"
     )]
     pub questions: usize,
-    /// The rest of the load.
-    #[command(flatten)]
-    pub load: LoadArgs,
+    /// New tokens of each prompt: 128, 64..256, normal:MEAN,SD or lognormal:MEDIAN,SIGMA
+    #[arg(long, env = "MLX_SERVING_PROMPT_TOKENS", default_value_t = Load::default().prompt_tokens, value_name = "P", help_heading = "Load")]
+    pub prompt_tokens: Length,
+    /// Tokens of each answer, in the same forms
+    #[arg(long, env = "MLX_SERVING_MAX_TOKENS", default_value_t = Load::default().max_tokens, value_name = "G", help_heading = "Load")]
+    pub max_tokens: Length,
+    /// Requests at a time; with --rate, the most in flight [default: 1; 256 with --rate]
+    #[arg(long, env = "MLX_SERVING_CONCURRENCY", value_parser = at_most(Load::MAX_CONCURRENCY), value_name = "C", help_heading = "Load")]
+    pub concurrency: Option<usize>,
+    /// Requests a second, arriving at random (Poisson); without it the next is asked when one is answered
+    #[arg(long, env = "MLX_SERVING_RATE", value_name = "R", help_heading = "Load")]
+    pub rate: Option<f64>,
+    /// questions: prompts of their own; shared-prefix: one beginning for all; chat: conversations [default: questions]
+    #[arg(long, env = "MLX_SERVING_LOAD", value_parser = Shape::NAMES, hide_possible_values = true, value_name = "KIND", help_heading = "Load")]
+    pub load: Option<String>,
+    /// Tokens that all prompts of shared-prefix begin with [default: 512]
+    #[arg(long, env = "MLX_SERVING_PREFIX_TOKENS", value_parser = at_most(Load::MAX_TOKENS), value_name = "P", help_heading = "Load")]
+    pub prefix_tokens: Option<usize>,
+    /// Requests of a conversation of chat [default: 4]
+    #[arg(long, env = "MLX_SERVING_TURNS", value_parser = at_most(Load::MAX_TURNS), value_name = "N", help_heading = "Load")]
+    pub turns: Option<usize>,
+    /// Requests before the others that do not count
+    #[arg(long, env = "MLX_SERVING_WARM_UP", default_value_t = 1, value_parser = RangedU64ValueParser::<usize>::new().range(0..=Settings::MAX_WARM_UP as u64), value_name = "N", help_heading = "Load")]
+    pub warm_up: usize,
+    /// Seed of prompts, lengths and arrivals [default: 0; with --url one is drawn]
+    #[arg(long, env = "MLX_SERVING_SEED", value_parser = seed, allow_negative_numbers = true, value_name = "N", help_heading = "Load")]
+    pub seed: Option<u64>,
+    /// Count the requests within these limits, in ms: ttft=200,itl=50,e2e=2000, or some of them
+    #[arg(long, env = "MLX_SERVING_GOODPUT", value_name = "LIMITS", help_heading = "Output")]
+    pub goodput: Option<Limits>,
+    /// Measure an OpenAI-compatible server instead: http://HOST:PORT
+    #[arg(long, env = "MLX_SERVING_URL", value_name = "URL", help_heading = "Server")]
+    pub url: Option<String>,
+    /// Route to ask: completions or chat [default: completions; chat for --load chat]
+    #[arg(long, env = "MLX_SERVING_API", value_name = "API", help_heading = "Server")]
+    pub api: Option<Api>,
+    /// Key for the server; better set in the environment, where others do not see it
+    #[arg(long, env = "MLX_SERVING_API_KEY", value_parser = key, hide_env_values = true, value_name = "KEY", help_heading = "Server")]
+    pub api_key: Option<ApiKey>,
     /// Write the results here as JSON
     #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
     /// Print the results as JSON
     #[arg(long, env = "MLX_SERVING_JSON", help_heading = "Output")]
     pub json: bool,
+}
+
+/// A key as it is: whether one can be sent is said later, by an error that does not repeat it.
+fn key(text: &str) -> Result<ApiKey, Infallible> {
+    Ok(text.to_owned().into())
 }
 
 /// `bench compare`

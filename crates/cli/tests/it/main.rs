@@ -22,6 +22,7 @@ mod connections;
 mod device_lost;
 mod goldens;
 mod http;
+mod load_generator;
 mod loading;
 mod metal_optimizations;
 mod metrics;
