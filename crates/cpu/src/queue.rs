@@ -177,17 +177,20 @@ impl Runner {
     }
 
     fn run(&mut self, entry: &Entry) -> (Result<()>, (Duration, Duration)) {
-        let outcome = self.wait(&entry.waits);
-        let began = self.activity.epoch.elapsed();
-        let outcome = outcome.and_then(|()| entry.commands.segments.iter().try_for_each(|s| self.run_segment(s)));
-        (outcome, (began, self.activity.epoch.elapsed()))
+        let (mut outcome, mut began) = (self.wait(&entry.waits), None);
+        for segment in &entry.commands.segments {
+            outcome = outcome.and_then(|()| self.wait(&segment.waits));
+            // Its first op: a submission that waits does not run yet.
+            if outcome.is_ok() && !segment.steps.is_empty() {
+                began.get_or_insert_with(|| self.activity.epoch.elapsed());
+                outcome = self.run_segment(segment);
+            }
+        }
+        let ended = self.activity.epoch.elapsed();
+        (outcome, (began.unwrap_or(ended), ended))
     }
 
     fn run_segment(&mut self, segment: &Segment) -> Result<()> {
-        self.wait(&segment.waits)?;
-        if segment.steps.is_empty() {
-            return Ok(());
-        }
         self.pool.reserve(segment.steps.iter().map(Step::shared_bytes).max().unwrap_or(0))?;
         if self.kind == QueueKind::Compute {
             self.activity.compute().begin();

@@ -8,7 +8,7 @@ use crate::shared::{Arrival, Command, EngineStatus, Health, Live, Pace};
 use crate::stream::Stream;
 use crate::worker::Worker;
 use mlx_serving_device::Device;
-use mlx_serving_metal_layer::LayerStats;
+use mlx_serving_metal_layer::{Interval, LayerStats};
 use mlx_serving_metrics::Labeled;
 use mlx_serving_text::StopMatcher;
 use std::sync::{Arc, mpsc};
@@ -180,6 +180,11 @@ impl Engine {
     /// The three optimizations' statistics, as of the last step.
     pub fn stats(&self) -> LayerStats {
         self.status.stats()
+    }
+
+    /// Times of its last steps and copies on the device, a bounded number of them.
+    pub fn intervals(&self) -> Vec<Interval> {
+        self.status.intervals.all()
     }
 
     /// Steps submitted so far, and the host's time for them.

@@ -5,7 +5,7 @@ use crate::error::EngineError;
 use crate::events::{Backlog, Sender};
 use crate::metrics::Metrics;
 use crate::request::Request;
-use mlx_serving_metal_layer::{LayerMetrics, LayerStats, MetalLayer};
+use mlx_serving_metal_layer::{Intervals, LayerMetrics, LayerStats, MetalLayer};
 use mlx_serving_text::StopMatcher;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +42,7 @@ pub(crate) struct EngineStatus {
     pub backlog: Arc<Backlog>,
     /// `None` if the configuration hides them.
     pub layer_metrics: Option<LayerMetrics>,
+    pub intervals: Intervals,
     /// Requests that may run and wait.
     pub max_live: usize,
     /// Requests accepted and not yet ended.
@@ -92,6 +93,7 @@ impl EngineStatus {
             metrics,
             backlog,
             layer_metrics: layer.metrics().cloned(),
+            intervals: layer.intervals().clone(),
             max_live,
             live: Arc::default(),
             heartbeat: AtomicU64::new(0),

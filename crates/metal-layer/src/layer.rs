@@ -3,6 +3,7 @@ use crate::allocate::caching::CachingAllocator;
 use crate::allocate::pool::MemoryPool;
 use crate::config::{FallbackPolicy, MetalOptimizations};
 use crate::error::MetalLayerError;
+use crate::observe::intervals::Intervals;
 use crate::observe::metrics::LayerMetrics;
 use crate::observe::stats::{DeviceStats, LayerStats, Switched};
 use crate::observe::utilization::Utilization;
@@ -28,6 +29,7 @@ pub struct MetalLayer {
     device: Arc<dyn Device>,
     switches: Switches,
     metrics: Option<LayerMetrics>,
+    intervals: Intervals,
     utilization: Utilization,
 }
 
@@ -127,9 +129,9 @@ impl MetalLayer {
         let (submit, command_buffer_ring) = Switch::start("command_buffer_ring", wanted, policy, ring, single)?;
 
         let utilization = Utilization::new(device.as_ref());
-        let metrics = config.expose_metrics.then_some(wiring.metrics);
+        let (metrics, intervals) = (config.expose_metrics.then_some(wiring.metrics), wiring.intervals);
         let switches = Switches { memory_pool, blit_queue, command_buffer_ring };
-        Ok(Self { allocate, transfer, submit, device, switches, metrics, utilization })
+        Ok(Self { allocate, transfer, submit, device, switches, metrics, intervals, utilization })
     }
 
     /// The three baselines.
@@ -140,6 +142,11 @@ impl MetalLayer {
     /// The optimizations' part of `/metrics`; `None` if the configuration hides it.
     pub fn metrics(&self) -> Option<&LayerMetrics> {
         self.metrics.as_ref()
+    }
+
+    /// Times of the last steps, and of the blit queue's last copies.
+    pub fn intervals(&self) -> &Intervals {
+        &self.intervals
     }
 
     /// Statistics of the three and of the device.

@@ -25,6 +25,7 @@ pub use allocate::{Allocate, Allocation, Leak, Reclaim, WEIGHTS};
 pub use error::MetalLayerError;
 pub use frontier::{Frontier, Track};
 pub use layer::MetalLayer;
+pub use observe::intervals::{Activity, Interval, Intervals};
 pub use observe::metrics::LayerMetrics;
 pub use observe::stats::{BlitStats, DeviceStats, LayerStats, PoolStats, RingStats, Switched};
 pub use submit::ring::CommandBufferRing;

@@ -1,5 +1,6 @@
 use crate::config::{FallbackPolicy, MetalOptimizations};
 use crate::frontier::Frontier;
+use crate::observe::intervals::Intervals;
 use crate::observe::metrics::LayerMetrics;
 use mlx_serving_device::Device;
 use std::sync::Arc;
@@ -15,12 +16,15 @@ pub struct Wiring {
     pub policy: FallbackPolicy,
     /// Durations that the optimizations record.
     pub metrics: LayerMetrics,
+    /// Times of the last steps and copies.
+    pub intervals: Intervals,
 }
 
 impl Wiring {
     /// A wiring in which nothing has been submitted or recorded, with the policy of the default configuration.
     pub fn new(device: Arc<dyn Device>) -> Self {
         let policy = MetalOptimizations::default().fallback_policy();
-        Self { device, frontier: Frontier::default(), policy, metrics: LayerMetrics::default() }
+        let (metrics, intervals) = (LayerMetrics::default(), Intervals::default());
+        Self { device, frontier: Frontier::default(), policy, metrics, intervals }
     }
 }

@@ -1,6 +1,7 @@
 use crate::allocate::{Allocate, Allocation};
 use crate::config::{CommandBufferRingConfig, FallbackPolicy};
 use crate::frontier::Track;
+use crate::observe::intervals::Intervals;
 use crate::observe::stats::RingStats;
 use crate::submit::{InFlight, Lease, Slot, Submit};
 use crate::wiring::Wiring;
@@ -35,6 +36,7 @@ pub struct CommandBufferRing {
     stats: RingStats,
     /// Seconds of every wait for a slot.
     wait: Histogram,
+    intervals: Intervals,
 }
 
 #[derive(Debug)]
@@ -79,6 +81,7 @@ impl CommandBufferRing {
             fallen_back: None,
             stats: RingStats { ring_size: config.ring_size, ..RingStats::default() },
             wait: wiring.metrics.ring_wait.clone(),
+            intervals: wiring.intervals.clone(),
         }
     }
 
@@ -239,6 +242,7 @@ impl Submit for CommandBufferRing {
     fn complete(&mut self, in_flight: &InFlight, limit: Duration) -> Result<()> {
         let outcome = self.wait(in_flight.index, in_flight.submission.as_ref(), limit);
         if in_flight.submission.status() != Status::Pending {
+            self.intervals.note_step(in_flight.submission.as_ref());
             self.in_flight.retain(|flying| flying.value > in_flight.point.value);
         }
         outcome

@@ -1,5 +1,6 @@
 use crate::allocate::{Allocate, Allocation};
 use crate::frontier::Track;
+use crate::observe::intervals::Intervals;
 use crate::observe::stats::RingStats;
 use crate::submit::{InFlight, Lease, Slot, Submit};
 use crate::wiring::Wiring;
@@ -17,15 +18,16 @@ pub struct SingleSubmission {
     compute: Track,
     lease: Lease,
     in_flight: bool,
+    intervals: Intervals,
     stats: RingStats,
 }
 
 impl SingleSubmission {
     /// Submits to the compute queue of `device`, signaling `compute`.
     pub fn new(wiring: &Wiring, allocate: Arc<dyn Allocate>, compute: &Track) -> Self {
-        let (device, compute) = (wiring.device.clone(), compute.clone());
+        let (device, compute, intervals) = (wiring.device.clone(), compute.clone(), wiring.intervals.clone());
         let stats = RingStats { ring_size: 1, available_count: 1, ..RingStats::default() };
-        Self { device, allocate, compute, inputs: None, lease: Lease::default(), in_flight: false, stats }
+        Self { device, allocate, compute, inputs: None, lease: Lease::default(), in_flight: false, intervals, stats }
     }
 }
 
@@ -65,6 +67,7 @@ impl Submit for SingleSubmission {
         let result = in_flight.submission.wait(limit);
         if !matches!(result, Err(DeviceError::Timeout { .. })) {
             self.in_flight = false;
+            self.intervals.note_step(in_flight.submission.as_ref());
         }
         result
     }

@@ -1,3 +1,4 @@
+use crate::observe::intervals::Activity;
 use crate::observe::stats::BlitStats;
 use std::time::Duration;
 
@@ -11,6 +12,14 @@ pub(crate) enum Direction {
 }
 
 impl Direction {
+    /// The work that a device's record of intervals has for it.
+    pub(crate) fn activity(self) -> Activity {
+        match self {
+            Direction::Upload => Activity::Upload,
+            Direction::Download => Activity::Download,
+        }
+    }
+
     /// Counts a transfer of `bytes` that has ended.
     pub(crate) fn count(self, stats: &mut BlitStats, bytes: u64, took: Duration) {
         match self {

@@ -65,7 +65,7 @@ impl Filler {
             return match work {
                 Work::Upload { to, fill } => {
                     queue.settle(after)?;
-                    Ok(Stage::Over(queue.overlap.during(|| fill_directly(&to, fill))))
+                    Ok(Stage::Over(queue.overlap.during(Direction::Upload, end.bytes, || fill_directly(&to, fill))))
                 }
                 Work::Download { from, sink } => Ok(Stage::Read(from, sink)),
             };
@@ -80,7 +80,7 @@ impl Filler {
         match work {
             Work::Upload { to, fill } => {
                 let whole = staging.buffer.slice(0..end.bytes)?;
-                let sent = queue.overlap.during(|| self.fill(&whole, fill))?;
+                let sent = queue.overlap.during(Direction::Upload, end.bytes, || self.fill(&whole, fill))?;
                 let copying = self.submit(&to, staging, Direction::Upload, after, end)?;
                 Ok(Stage::In(copying, to, sent))
             }
@@ -122,13 +122,11 @@ impl Filler {
         if !config.use_shared_events || config.verify_checksums {
             self.queue.settle(after)?;
         }
-        let counted = after.iter().all(Point::reached);
+        let ready = after.iter().all(Point::reached);
         let signal = (!config.verify_checksums).then(|| end.point.clone());
         let whole = staging.buffer.slice(0..end.bytes)?;
         let submission = self.queue.copy(parts, &whole, direction, after, signal)?;
-        if counted {
-            self.queue.overlap.begin();
-        }
-        Ok(Copying { submission, staging, counted })
+        let began = ready.then(|| self.queue.overlap.begin());
+        Ok(Copying { submission, staging, began })
     }
 }

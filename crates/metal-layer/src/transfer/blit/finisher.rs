@@ -1,6 +1,6 @@
 use crate::transfer::Sink;
 use crate::transfer::blit::gate::Room;
-use crate::transfer::blit::queue::{Begun, BlitQueue, Copying, Stage};
+use crate::transfer::blit::queue::{Begun, BlitQueue, Copying, End, Stage};
 use crate::transfer::bytes::{drain_directly, total};
 use crate::transfer::direction::Direction;
 use mlx_serving_device::{Buffer, DeviceError, Point, Result, Status};
@@ -31,12 +31,12 @@ impl Finisher {
                 Stage::Over(result) => (result, None),
                 Stage::Read(from, sink) => (self.read(&from, sink, &after), None),
                 Stage::In(copying, to, sent) => {
-                    let landed = self.land(&copying, &after);
+                    let landed = self.land(&copying, &after, &end);
                     let result = self.end_upload(&copying.staging.buffer, &to, sent, landed);
                     (result, Some(copying))
                 }
                 Stage::Out(copying, from, sink) => {
-                    let landed = self.land(&copying, &after);
+                    let landed = self.land(&copying, &after, &end);
                     let result = self.end_download(&copying.staging.buffer, &from, sink, landed);
                     (result, Some(copying))
                 }
@@ -93,17 +93,20 @@ impl Finisher {
 
     fn read(&self, from: &[Buffer], sink: Sink, after: &[Point]) -> Result<()> {
         self.queue.settle(after)?;
-        self.queue.overlap.during(|| hand_over(from, sink))
+        self.queue.overlap.during(Direction::Download, total(from), || hand_over(from, sink))
     }
 
     /// Waits for a copy.
-    fn land(&self, copying: &Copying, after: &[Point]) -> Result<()> {
-        if !copying.counted {
-            self.queue.settle(after)?;
-            self.queue.overlap.begin();
-        }
+    fn land(&self, copying: &Copying, after: &[Point], end: &End) -> Result<()> {
+        let began = match copying.began {
+            Some(began) => began,
+            None => {
+                self.queue.settle(after)?;
+                self.queue.overlap.begin()
+            }
+        };
         let landed = copying.submission.wait(self.queue.limit());
-        self.queue.overlap.end();
+        self.queue.overlap.end(began, end.direction, end.bytes);
         landed
     }
 

@@ -6,7 +6,7 @@ use crate::frontier::Track;
 use crate::observe::metrics::LayerMetrics;
 use crate::observe::stats::BlitStats;
 use crate::transfer::blit::gate::{Gate, Room};
-use crate::transfer::blit::overlap::Overlap;
+use crate::transfer::blit::overlap::{Overlap, Reading};
 use crate::transfer::bytes::{record_copies, total, within_reach};
 use crate::transfer::direction::Direction;
 use crate::transfer::{Fill, Outcome, Sink, Ticket};
@@ -71,7 +71,7 @@ impl BlitQueue {
         let places = config.max_pending_ops.max(1);
         Self {
             gate: Gate::new(ring_bytes(config), places.div_ceil(2)),
-            overlap: Overlap::new(wiring.device.clone()),
+            overlap: Overlap::new(wiring.device.clone(), wiring.intervals.clone()),
             closing: AtomicBool::new(false),
             tracks,
             staging: Mutex::default(),
@@ -277,8 +277,8 @@ pub(crate) enum Stage {
 pub(crate) struct Copying {
     pub submission: Arc<dyn Submission>,
     pub staging: Staging,
-    /// True if the copy's time counts already.
-    pub counted: bool,
+    /// Begin of the copy, if its time counts already.
+    pub began: Option<Reading>,
 }
 
 /// Staging memory: a range of the ring's, or memory of its own for what is longer than the ring.
