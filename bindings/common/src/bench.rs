@@ -3,7 +3,8 @@
 use crate::args::Args;
 use crate::error::{Code, Error};
 use mlx_serving_bench::{
-    self as bench, BenchError, Compare, Endpoint, EndpointOptions, Length, Load, LoadFields, Progress, Settings,
+    self as bench, BenchError, Compare, Endpoint, EndpointOptions, Length, Load, LoadFields, LoadKind, Progress,
+    Settings,
 };
 use mlx_serving_runtime::{Config, Progress as Opening, Source};
 use serde_json::{Value, json};
@@ -55,8 +56,9 @@ pub fn throughput(args: &Value, tell: Tell<'_>) -> Result<Value, Error> {
 
 /// Each optimization against plain runs. Gives `result`, what `mlx-serving bench compare --output` writes; `page`, its report as HTML;
 /// `table`, its table for a terminal; `memory_pool`, plain against the pool alone, where that was measured. Arguments: `model` and `config` as
-/// [`throughput`]'s; `optimizations`, `repetitions`, `questions`, `prompt_tokens`, `max_tokens`, `concurrency`, `prefix_tokens`, `baseline`,
-/// `command`. Blocks for as long as it takes.
+/// [`throughput`]'s; `optimizations`, `repetitions`, `load`, `questions`, `prompt_tokens`, `max_tokens`, `concurrency`, `prefix_tokens`,
+/// `conversations`, `turns`, `baseline`, `max_regression`, `command`. Whether throughput was lost is `regression` in the result. Blocks for as
+/// long as it takes.
 ///
 /// # Errors
 /// As [`throughput`]'s, and an optimization that changed an answer.
@@ -67,12 +69,16 @@ pub fn compare(args: &Value, tell: Tell<'_>) -> Result<Value, Error> {
     let settings = Compare {
         optimizations: args.text("optimizations")?.map_or(default.optimizations, str::to_owned),
         repetitions: count(&mut args, "repetitions", default.repetitions, Compare::MAX_REPETITIONS)?,
-        questions: count(&mut args, "questions", default.questions, Load::MAX_QUESTIONS)?,
+        load: load_kind(args.text("load")?)?,
+        questions: count_of(&mut args, "questions", Load::MAX_QUESTIONS)?,
         prompt_tokens: count(&mut args, "prompt_tokens", default.prompt_tokens, Load::MAX_TOKENS)?,
         max_tokens: count(&mut args, "max_tokens", default.max_tokens, Load::MAX_TOKENS)?,
         concurrency: count(&mut args, "concurrency", default.concurrency, Load::MAX_CONCURRENCY)?,
-        prefix_tokens: count(&mut args, "prefix_tokens", default.prefix_tokens, Load::MAX_TOKENS)?,
+        prefix_tokens: count_of(&mut args, "prefix_tokens", Load::MAX_TOKENS)?,
+        conversations: count_of(&mut args, "conversations", Load::MAX_QUESTIONS)?,
+        turns: count_of(&mut args, "turns", Compare::MAX_TURNS)?,
         baseline: args.text("baseline")?.map(Into::into),
+        max_regression: args.number("max_regression")?.map(f64::from),
         command: args.texts("command")?,
     };
     args.finish()?;
@@ -102,15 +108,15 @@ fn subject(args: &mut Args<'_>) -> Result<(Source, Config), Error> {
 fn settings(args: &mut Args<'_>) -> Result<Settings, Error> {
     let default = Settings::from(Load::default());
     let fields = LoadFields {
-        questions: whole(args, "questions", Load::MAX_QUESTIONS)?,
+        questions: count_of(args, "questions", Load::MAX_QUESTIONS)?,
         prompt_tokens: length(args, "prompt_tokens")?,
         max_tokens: length(args, "max_tokens")?,
-        concurrency: whole(args, "concurrency", Load::MAX_CONCURRENCY)?,
+        concurrency: count_of(args, "concurrency", Load::MAX_CONCURRENCY)?,
         // As it was written: the nearest f32 would be another rate in the record.
         rate: args.number("rate")?.and_then(|_| args.take("rate")?.as_f64()),
         load: args.text("load")?.map(str::to_owned),
-        prefix_tokens: whole(args, "prefix_tokens", Load::MAX_TOKENS)?,
-        turns: whole(args, "turns", Load::MAX_TURNS)?,
+        prefix_tokens: count_of(args, "prefix_tokens", Load::MAX_TOKENS)?,
+        turns: count_of(args, "turns", Load::MAX_TURNS)?,
         seed: args.whole("seed", 0..=u64::MAX)?,
     };
     let warm_up = args.whole("warm_up", 0..=Settings::MAX_WARM_UP as u64)?;
@@ -126,7 +132,7 @@ fn length(args: &mut Args<'_>, name: &'static str) -> Result<Option<Length>, Err
     if args.take(name).is_some_and(Value::is_string) {
         return parsed(args, name);
     }
-    Ok(whole(args, name, Load::MAX_TOKENS)?.map(Length::Fixed))
+    Ok(count_of(args, name, Load::MAX_TOKENS)?.map(Length::Fixed))
 }
 
 /// A text that stands for a value.
@@ -135,12 +141,20 @@ fn parsed<T: FromStr<Err = String>>(args: &mut Args<'_>, name: &'static str) -> 
     args.text(name)?.map(parse).transpose()
 }
 
-fn whole(args: &mut Args<'_>, name: &'static str, most: usize) -> Result<Option<usize>, Error> {
+fn count(args: &mut Args<'_>, name: &'static str, default: usize, most: usize) -> Result<usize, Error> {
+    Ok(count_of(args, name, most)?.unwrap_or(default))
+}
+
+fn count_of(args: &mut Args<'_>, name: &'static str, most: usize) -> Result<Option<usize>, Error> {
     Ok(args.whole(name, 1..=most as u64)?.map(|count| count as usize))
 }
 
-fn count(args: &mut Args<'_>, name: &'static str, default: usize, most: usize) -> Result<usize, Error> {
-    Ok(whole(args, name, most)?.unwrap_or(default))
+fn load_kind(name: Option<&str>) -> Result<LoadKind, Error> {
+    let kinds = [LoadKind::Questions, LoadKind::Conversations];
+    let Some(name) = name else { return Ok(LoadKind::default()) };
+    kinds.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+        Error::value("load", format!("`load` is {name:?}, and takes {}", kinds.map(LoadKind::name).join(" or ")))
+    })
 }
 
 fn unwritten(error: impl std::fmt::Display) -> Error {

@@ -18,8 +18,8 @@ interface Compared {
 
 run(async () => {
   const { settings, number, output } = read("The memory pool against plain runs.", {
-    ...load(8),
-    repetitions: { value: "N", text: "runs with the pool; 5" },
+    ...load(32),
+    repetitions: { value: "N", text: "runs with the pool; 11" },
     output: { value: "FILE", short: "o", text: `where the result is written as JSON; ${OUTPUT}` },
   });
   console.log("=== Memory Pool Benchmark ===\n");

@@ -14,9 +14,9 @@ interface Compared {
 
 run(async () => {
   const { settings, text, number, output } = read("Each Metal-layer optimization, and all of them, against plain runs.", {
-    ...load(8),
+    ...load(32),
     optimizations: { value: "TEXT", text: "all, or memory_pool, blit_queue and command_buffer_ring with commas between; all" },
-    repetitions: { value: "N", text: "runs of each; 5" },
+    repetitions: { value: "N", text: "runs of each; 11" },
     "prefix-tokens": { value: "N", text: "tokens that prompts begin with in common; 512" },
     baseline: { value: "FILE", text: "an earlier result to compare with; none" },
     output: { value: "FILE", short: "o", text: "where the result is written as JSON, with a page of HTML beside it; nowhere" },

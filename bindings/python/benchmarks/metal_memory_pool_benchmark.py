@@ -11,8 +11,8 @@ from krserve_native import _native
 
 def main() -> None:
     arguments = parser(__doc__, output=Path("results/memory-pool-benchmark.json"))
-    add_load(arguments, questions=8)
-    add_count(arguments, None, "--repetitions", 5, "runs with the pool")
+    add_load(arguments, questions=32)
+    add_count(arguments, None, "--repetitions", 11, "runs with the pool")
     args = parse(arguments)
     names = ("model", "questions", "repetitions", "prompt_tokens", "max_tokens", "concurrency")
     asked = {name: getattr(args, name) for name in names}

@@ -12,10 +12,10 @@ from krserve_native import _native
 
 def main() -> None:
     arguments = parser(__doc__)
-    add_load(arguments, questions=8)
+    add_load(arguments, questions=32)
     arguments.add_argument("--baseline", help="an earlier result, with whose throughput_tok_s plain runs are compared")
     arguments.add_argument("--optimizations", default="all", help="all, or names separated by commas; default: %(default)s")
-    add_count(arguments, None, "--repetitions", 5, "runs of each optimization")
+    add_count(arguments, None, "--repetitions", 11, "runs of each optimization")
     add_count(arguments, None, "--prefix-tokens", 512, "tokens of the prompt whose cached prefix is evicted and asked for again")
     args = parse(arguments)
     names = ("model", "optimizations", "questions", "repetitions", "prompt_tokens", "max_tokens", "concurrency", "prefix_tokens", "baseline")

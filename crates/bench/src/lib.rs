@@ -12,7 +12,9 @@
 //! | `measured`, `goodput` | the figures |
 //! | `workload` | a load asked of an open model, with the device's figures |
 //! | `throughput` | the speed of one model |
-//! | `compare` | the arms and their runs; `arm` is one run, `finding` what came out beside its aim |
+//! | `compare` | the arms and their runs; `asked` is the load, `arm` one run, `finding` what came out beside its aim |
+//! | `compare::baseline`, `regression` | an earlier result, refused unless it was measured alike; throughput that was lost |
+//! | `compare::quiet`, `distribution`, `timeline` | what other programs took; every request's times; copies beside steps |
 //! | `compare::comparison`, `report`, `table` | the result as JSON, as a page, as a table |
 #![forbid(unsafe_code)]
 
@@ -30,7 +32,7 @@ mod workload;
 /// The commit that this was built from, or "unknown".
 pub const COMMIT: &str = env!("MLX_SERVING_COMMIT");
 
-pub use compare::{Compare, Comparison, compare};
+pub use compare::{Compare, Comparison, LoadKind, compare};
 pub use error::BenchError;
 pub use goodput::{Goodput, Limits};
 pub use load::{Length, Load, LoadFields, Shape};
@@ -38,4 +40,3 @@ pub use measured::{Counted, Failures, Measured, Percentiles};
 pub use progress::Progress;
 pub use target::{Api, ApiKey, Endpoint, EndpointOptions};
 pub use throughput::{Settings, Throughput, throughput, throughput_of_server};
-pub use workload::measure;

@@ -243,6 +243,13 @@ impl std::fmt::Display for Fnv {
     }
 }
 
+/// FNV-1a over token ids, in hexadecimal.
+pub(crate) fn hash<'a>(tokens: impl Iterator<Item = &'a u32>) -> String {
+    let mut hash = Fnv::default();
+    tokens.for_each(|token| hash.take(&token.to_le_bytes()));
+    hash.to_string()
+}
+
 /// `a / b`, 0 where `b` is not above 0.
 pub(crate) fn ratio(a: f64, b: f64) -> f64 {
     if b > 0.0 { a / b } else { 0.0 }

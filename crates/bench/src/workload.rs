@@ -1,25 +1,12 @@
-//! A load asked of an open model in this process: what the benchmarks share.
-
-pub(crate) use crate::load::Load;
-pub(crate) use crate::measured::Measured;
-pub(crate) use crate::target::{ask, prompt};
+//! A load asked of an open model in this process, with the figures of its device.
 
 use crate::error::BenchError;
 use crate::goodput::Limits;
-use crate::load::Plan;
-use crate::measured::{Counted, Fnv, ratio};
+use crate::load::{Load, Plan};
+use crate::measured::{Counted, Measured, ratio};
 use crate::run::{Ran, run};
 use crate::target::InProcess;
 use mlx_serving_runtime::{Model, machine};
-
-/// Runs the load once: as many threads as requests at a time, each taking the next request.
-///
-/// # Errors
-/// The load is empty, too large, or does not fit the model; a request fails.
-pub fn measure(model: &Model, load: &Load) -> Result<Measured, BenchError> {
-    let plan = plan(model, load)?;
-    observe(model, &plan, None, &mut |_, _| {}).map(|(measured, _)| measured)
-}
 
 /// The requests of a load for this model.
 pub(crate) fn plan(model: &Model, load: &Load) -> Result<Plan, BenchError> {
@@ -50,11 +37,4 @@ pub(crate) fn observe(
         ..measured
     };
     Ok((measured, ran))
-}
-
-/// FNV-1a over token ids, in hexadecimal.
-pub(crate) fn hash<'a>(tokens: impl Iterator<Item = &'a u32>) -> String {
-    let mut hash = Fnv::default();
-    tokens.for_each(|token| hash.take(&token.to_le_bytes()));
-    hash.to_string()
 }

@@ -97,6 +97,7 @@ fn tidied(command: Command, words: &mut Vec<String>) -> Command {
         true => "`mlx-serving help COMMAND` lists a command's flags.",
         false => "Each flag can be set in the environment too: --log-format by MLX_SERVING_LOG_FORMAT.",
     };
+    let after = command.get_after_help().map_or(after.to_owned(), |own| format!("{own}\n\n{after}"));
     command.after_help(after).mut_subcommands(|below| {
         // Its pages are those of the commands.
         if below.get_name() == "help" {

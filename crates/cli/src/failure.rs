@@ -10,6 +10,8 @@ pub enum Failure {
     Failed(String),
     /// Wrong usage or configuration: exit code 2.
     Usage(String),
+    /// Throughput was lost beyond the limit that was given: exit code 3.
+    Regressed(String),
     /// The reader of standard output has gone; nobody is left to be told.
     Silent,
     /// The user left with Ctrl-C: exit code 130, which a shell has for a process that SIGINT ended.
@@ -40,6 +42,7 @@ impl Failure {
         match self {
             Failure::Failed(_) => ExitCode::from(1),
             Failure::Usage(_) => ExitCode::from(2),
+            Failure::Regressed(_) => ExitCode::from(3),
             Failure::Silent => ExitCode::SUCCESS,
             Failure::Interrupted => ExitCode::from(130),
         }
@@ -49,7 +52,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Failed(message) | Failure::Usage(message) => f.write_str(message),
+            Failure::Failed(message) | Failure::Usage(message) | Failure::Regressed(message) => f.write_str(message),
             Failure::Silent | Failure::Interrupted => Ok(()),
         }
     }

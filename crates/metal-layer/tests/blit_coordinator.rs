@@ -8,7 +8,7 @@ use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Buffer, Device, DeviceError, Op, Point, Status, Storage, Submission};
 use mlx_serving_metal_layer::config::BlitQueueConfig;
 use mlx_serving_metal_layer::{
-    Allocate, BlitCoordinator, CachingAllocator, InlineTransfer, Ticket, Track, Transfer, Wiring,
+    Activity, Allocate, BlitCoordinator, CachingAllocator, InlineTransfer, Ticket, Track, Transfer, Wiring,
 };
 use proptest::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -342,6 +342,11 @@ fn overlap_is_measured_not_assumed() {
     ticket.wait(LONG).unwrap();
     let ratio = transfer.stats().overlap_ratio;
     assert!(ratio > 0.0 && ratio <= 1.0, "{ratio}");
+    let copies = bench.wiring.intervals.all();
+    assert!(copies.iter().all(|copy| (copy.activity, copy.bytes) == (Activity::Upload, 64)), "{copies:?}");
+    let overlapped: Vec<Duration> = copies.iter().map(|copy| copy.overlapped).collect();
+    assert!(overlapped.len() == 2 && overlapped[0].is_zero() && !overlapped[1].is_zero(), "{copies:?}");
+    assert!(copies[1].overlapped <= copies[1].to - copies[1].from && copies[0].to <= copies[1].from, "{copies:?}");
 }
 
 #[test]

@@ -1,11 +1,17 @@
 //! One run: an engine started with some of the optimizations, asked the same things in the same order.
 
+use super::asked::{Asked, Questions};
+use super::asking::{Measurements, answers, talk};
+use super::timeline::Excerpt;
 use crate::error::BenchError;
-use crate::workload::{Load, Measured, ask, hash, measure, plan, prompt};
+use crate::measured::hash;
+use crate::target::{ask, prompt};
+
 use mlx_serving_metal_layer::LayerStats;
 use mlx_serving_runtime::machine::host_memory;
-use mlx_serving_runtime::{Config, OpenOptions, Runtime, Source};
+use mlx_serving_runtime::{Config, Model, OpenOptions, Runtime, Source};
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::time::Instant;
 
 pub(crate) const BLIT: &str = "blit_queue";
@@ -40,6 +46,11 @@ impl Arm {
         }
     }
 
+    /// True if an optimization is on; the other arms are there to be compared with.
+    pub(crate) fn is_optimized(&self) -> bool {
+        matches!(self, Arm::One(_) | Arm::All(_))
+    }
+
     /// Sends evicted KV blocks to host memory; without that they are computed again.
     fn spills(&self) -> bool {
         match self {
@@ -60,40 +71,28 @@ impl Arm {
     }
 }
 
-/// Questions that each engine is asked.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Questions {
-    /// The load that throughput is measured under.
-    #[serde(flatten)]
-    pub load: Load,
-    /// Tokens of the prompt whose cached blocks are evicted and then wanted again.
-    pub prefix_tokens: usize,
-}
-
-impl Questions {
-    /// Tokens that the KV cache holds: little enough that the questions evict each other.
-    pub(crate) fn kv_tokens(&self) -> usize {
-        let load = self.load.concurrency * (self.load.prompt_tokens.most() + self.load.max_tokens.most());
-        (load + 64).max(self.prefix_tokens + 64).max(256)
-    }
-}
-
 /// Measurements of one run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Run {
     pub arm: &'static str,
     /// Time from nothing to the first token: opening the device, loading, and the prompt.
     pub cold_ttft_ms: f64,
-    /// First token of a prompt whose blocks were computed before and have been evicted since.
-    pub restore_ttft_ms: f64,
+    /// First token of a prompt whose blocks were computed before and have been evicted since; null in conversations, where every turn's is.
+    pub restore_ttft_ms: Option<f64>,
     #[serde(flatten)]
-    pub measured: Measured,
+    pub measured: Measurements,
     /// Share of the copies' time during which the device computed, from timestamps; null where nothing is copied apart.
     pub overlap_ratio: Option<f64>,
     /// Over every token of every answer of the run.
     pub all_outputs_hash: String,
     /// The layer's own statistics at the end.
     pub stats: LayerStats,
+    /// The device, as this run found it.
+    #[serde(skip)]
+    pub device: Value,
+    /// Copies and steps of the run, where the blit queue copied.
+    #[serde(skip)]
+    pub excerpts: Vec<Excerpt>,
 }
 
 /// Seeds of prompts that no question of the load has.
@@ -103,45 +102,66 @@ const FILLER: usize = 3 << 20;
 
 impl Run {
     /// Runs one arm from a cold start.
-    pub(crate) fn of(arm: &Arm, config: &Config, model: &Source, q: &Questions) -> Result<Self, BenchError> {
+    pub(crate) fn of(arm: &Arm, config: &Config, model: &Source, asked: &Asked) -> Result<Self, BenchError> {
         let mut config = config.clone();
         let options = &mut config.metal_optimizations;
         options.select(&arm.list()).map_err(|message| BenchError::setting("optimizations", message))?;
         // A benchmark of something that was switched off on the way would be a lie.
         options.graceful_fallback = false;
-        config.engine.kv_cache_tokens = q.kv_tokens();
+        config.engine.kv_cache_tokens = asked.kv_tokens();
         config.engine.kv_spill_mb = if arm.spills() { spill_mb() } else { 0 };
         let start = Instant::now();
         let options = OpenOptions { direct_allocation: *arm == Arm::Direct, ..OpenOptions::default() };
         let served = Runtime::new(config).open(model, options)?;
-        let room = served.engine().info().max_context;
-        if q.prefix_tokens + 2 > room {
-            return Err(BenchError::setting(
-                "prefix_tokens",
-                format!("{}, but this model's context of {room} must hold the answer too", q.prefix_tokens),
-            ));
-        }
-        plan(&served, &q.load)?;
-        let mut tokens = ask(&served, prompt(&served, COLD, q.load.prompt_tokens.most()), 1)?.tokens;
+        asked.check_room(served.engine().info().max_context)?;
+        let mut tokens = ask(&served, prompt(&served, COLD, asked.size().0), 1)?.tokens;
         let cold_ttft_ms = start.elapsed().as_secs_f64() * 1e3;
-        let measured = measure(&served, &q.load)?;
-        let wanted = prompt(&served, PREFIX, q.prefix_tokens);
-        tokens.extend(ask(&served, wanted.clone(), 1)?.tokens);
-        let filler = q.prefix_tokens.max(16);
-        for i in 0..q.kv_tokens().div_ceil(filler) {
-            tokens.extend(ask(&served, prompt(&served, FILLER + i, filler), 1)?.tokens);
-        }
-        let restored = ask(&served, wanted, 1)?;
-        tokens.extend(&restored.tokens);
-        let stats = served.engine().stats();
+        let mut excerpts: Vec<Excerpt> = Excerpt::of("Loading, and the first prompt", &served).into_iter().collect();
+        let (measured, restore_ttft_ms) = match asked {
+            Asked::Questions(q) => {
+                let measured = answers(&served, q)?;
+                (measured, Some(evicted_prefix(&served, q, asked.kv_tokens(), &mut tokens)?))
+            }
+            Asked::Conversations(c) => {
+                let (measured, first) = talk(&served, c)?;
+                if !arm.spills() && measured.reused_share > 0.0 {
+                    let percent = 100.0 * measured.reused_share;
+                    let reason =
+                        format!("{percent:.1} % of the prompts' tokens were still in the KV cache; ask more of them");
+                    return Err(BenchError::setting("conversations", reason));
+                }
+                tokens.extend(first);
+                (measured, None)
+            }
+        };
+        excerpts.extend(Excerpt::of("Evicted blocks, and the steps that need them", &served));
+        let (stats, info) = (served.engine().stats(), served.engine().device().info());
         Ok(Self {
             arm: arm.name(),
             cold_ttft_ms,
-            restore_ttft_ms: restored.ttft_ms,
+            restore_ttft_ms,
             all_outputs_hash: format!("{}{}", measured.output_hash, hash(tokens.iter())),
             measured,
             overlap_ratio: stats.blit_queue.counters().map(|s| s.overlap_ratio),
+            device: json!({
+                "name": info.name, "backend": info.backend, "utilization": stats.device.utilization,
+                "arithmetic": format!("{:?}", info.arithmetic).to_lowercase(), "threads": info.units,
+            }),
             stats,
+            excerpts,
         })
     }
+}
+
+/// Asks a prompt, then others until its blocks are evicted, then the prompt again: milliseconds to its first token.
+fn evicted_prefix(model: &Model, q: &Questions, kv_tokens: usize, tokens: &mut Vec<u32>) -> Result<f64, BenchError> {
+    let wanted = prompt(model, PREFIX, q.prefix_tokens);
+    tokens.extend(ask(model, wanted.clone(), 1)?.tokens);
+    let filler = q.prefix_tokens.max(16);
+    for i in 0..kv_tokens.div_ceil(filler) {
+        tokens.extend(ask(model, prompt(model, FILLER + i, filler), 1)?.tokens);
+    }
+    let restored = ask(model, wanted, 1)?;
+    tokens.extend(&restored.tokens);
+    Ok(restored.ttft_ms)
 }

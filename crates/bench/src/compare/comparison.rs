@@ -1,10 +1,17 @@
 //! The result of a comparison: its figures and its JSON.
 
-use super::arm::{Arm, Questions, Run};
+use super::arm::{Arm, Run};
+use super::asked::Asked;
+use super::baseline::Baseline;
+use super::distribution::Time;
 use super::figure::Figure;
 use super::finding::{Finding, noise};
 use super::headline::headline;
+use super::number::{brief, signed};
+use super::quiet::Others;
+use super::regression::{Regression, interval};
 use super::statistics::Median;
+use super::timeline::Excerpt;
 use mlx_serving_runtime::machine;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -15,7 +22,7 @@ pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 #[derive(Debug)]
 pub struct Comparison {
     pub(super) model: String,
-    pub(super) questions: Questions,
+    pub(super) asked: Asked,
     pub(super) repetitions: usize,
     /// Threads of the CPU device as configured; 0 for one a core.
     pub(super) threads: usize,
@@ -25,9 +32,41 @@ pub struct Comparison {
     pub(super) arms: Vec<Summary>,
     pub(super) findings: Vec<Finding>,
     pub(super) runs: Vec<Run>,
-    /// The plain arm's throughput against an earlier record's: file, its figure, change in percent.
-    pub(super) baseline: Option<(String, f64, f64)>,
+    pub(super) standing: Option<Standing>,
+    pub(super) regression: Option<Regression>,
+    pub(super) others: Others,
     pub(super) origin: Origin,
+}
+
+/// The plain arm's throughput against an earlier result's.
+#[derive(Debug)]
+pub(super) struct Standing {
+    pub baseline: Baseline,
+    /// Percent.
+    pub change: Median,
+}
+
+impl Standing {
+    /// The comparison in words, with the baseline's name as `file` has it.
+    pub(super) fn sentence(&self, file: &str) -> String {
+        let (b, change) = (&self.baseline, &self.change);
+        let interval = if change.low < change.high { format!(" ({})", interval(change)) } else { String::new() };
+        format!(
+            "plain against {file}, of version {} with {} on: {}\u{a0}%{interval} of {} tok/s",
+            b.build,
+            if b.optimizations == "none" { "no optimization" } else { &b.optimizations },
+            signed(change.median),
+            brief(b.throughput.median),
+        )
+    }
+
+    fn json(&self) -> Value {
+        let Baseline { file, throughput, build, optimizations, .. } = &self.baseline;
+        json!({
+            "file": file, "throughput_tok_s": throughput.median, "throughput": throughput, "version": build,
+            "optimizations": optimizations, "plain_change_percent": self.change.median, "change_percent": self.change,
+        })
+    }
 }
 
 /// Origin of a result: date, command and commit.
@@ -78,6 +117,19 @@ impl Comparison {
         self.runs.iter().find(|r| r.all_outputs_hash != self.runs[0].all_outputs_hash).map(|r| r.arm)
     }
 
+    /// A sentence about throughput that was lost beyond `max_regression`; `None` if that is not shown, or was not asked.
+    pub fn past_limit(&self) -> Option<String> {
+        self.regression.as_ref().and_then(Regression::past)
+    }
+
+    /// Copies and steps of the first run with the blit queue alone, or with it at all, that has any.
+    pub(super) fn excerpts(&self) -> Option<(&'static str, &[Excerpt])> {
+        let of = |arm: Option<&str>| {
+            self.runs.iter().find(|run| !run.excerpts.is_empty() && arm.is_none_or(|arm| run.arm == arm))
+        };
+        of(Some(super::BLIT)).or_else(|| of(None)).map(|run| (run.arm, run.excerpts.as_slice()))
+    }
+
     /// Median of a figure of the arm that has everything on, or of the only one.
     fn headline(&self, figure: Figure) -> Value {
         let arm = self.arms.last().and_then(|a| a.figures.iter().find(|(name, _)| *name == figure.name()));
@@ -110,13 +162,21 @@ impl Comparison {
             "headline": headline.title,
             "findings": self.findings,
             "noise": noise(&self.findings),
+            "quiet": self.others.quiet(),
+            "other_programs_cpu_share": self.others.0,
             "arms": self.arms.iter().map(|a| {
                 let figures: serde_json::Map<String, Value> =
                     a.figures.iter().map(|(name, median)| ((*name).to_owned(), json!(median))).collect();
-                json!({ "arm": a.arm, "metal_opts": a.metal_opts, "figures": figures })
+                let distributions: serde_json::Map<String, Value> = Time::ALL
+                    .into_iter().map(|time| (time.name().to_owned(), json!(time.of(a.arm, &self.runs)))).collect();
+                json!({ "arm": a.arm, "metal_opts": a.metal_opts, "figures": figures, "distributions": distributions })
             }).collect::<Vec<_>>(),
-            "baseline": self.baseline.as_ref().map(|(file, before, change)| {
-                json!({ "file": file, "throughput_tok_s": before, "plain_change_percent": change })
+            "baseline": self.standing.as_ref().map(Standing::json),
+            "regression": self.regression,
+            "timeline": self.excerpts().map(|(arm, excerpts)| {
+                let excerpts: Vec<Value> =
+                    excerpts.iter().map(|e| json!({ "title": e.title, "intervals": e.spans() })).collect();
+                json!({ "arm": arm, "excerpts": excerpts })
             }),
             "runs": self.runs,
         })
@@ -130,7 +190,7 @@ impl Comparison {
         let side = |tok_s: f64| {
             json!({
                 "throughput_tok_s": tok_s, "total_tokens": total_tokens, "duration_s": total_tokens as f64 / tok_s,
-                "questions": self.questions.load.questions,
+                "questions": self.asked.requests(),
             })
         };
         Some(json!({
@@ -153,10 +213,12 @@ impl Comparison {
 
     fn all_settings(&self) -> Value {
         let mut settings = json!({
-            "model": self.model, "repetitions": self.repetitions, "questions": self.questions, "threads": self.threads,
+            "model": self.model, "repetitions": self.repetitions, "threads": self.threads,
         });
-        if let (Some(all), Some(more)) = (settings.as_object_mut(), self.settings.as_object()) {
-            all.extend(more.clone());
+        for more in [self.asked.json(), self.settings.clone()] {
+            if let (Some(all), Value::Object(more)) = (settings.as_object_mut(), more) {
+                all.extend(more);
+            }
         }
         settings
     }

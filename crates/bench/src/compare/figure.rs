@@ -14,11 +14,12 @@ pub(crate) enum Figure {
     AllocationsPerToken,
     EncodeMs,
     Overlap,
+    Reused,
 }
 
 impl Figure {
     /// All of them, in the order of tables.
-    pub(crate) const ALL: [Figure; 9] = [
+    pub(crate) const ALL: [Figure; 10] = [
         Figure::Throughput,
         Figure::ColdTtft,
         Figure::RestoreTtft,
@@ -28,6 +29,7 @@ impl Figure {
         Figure::AllocationsPerToken,
         Figure::EncodeMs,
         Figure::Overlap,
+        Figure::Reused,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -41,6 +43,7 @@ impl Figure {
             Figure::AllocationsPerToken => "device allocations a token",
             Figure::EncodeMs => "host encode time a step, ms",
             Figure::Overlap => "copies overlapped by compute, %",
+            Figure::Reused => "prompt tokens not computed again, %",
         }
     }
 
@@ -49,13 +52,14 @@ impl Figure {
         Some(match self {
             Figure::Throughput => run.measured.throughput_tok_s,
             Figure::ColdTtft => run.cold_ttft_ms,
-            Figure::RestoreTtft => run.restore_ttft_ms,
-            Figure::Utilization => return run.measured.device_utilization.map(|share| 100.0 * share),
+            Figure::RestoreTtft => return run.restore_ttft_ms,
+            Figure::Utilization => 100.0 * run.measured.device_utilization,
             Figure::Ttft => run.measured.ttft_ms.p50,
             Figure::BetweenTokens => run.measured.itl_ms.p50,
-            Figure::AllocationsPerToken => return run.measured.allocations_per_token,
-            Figure::EncodeMs => return run.measured.encode_ms_per_step,
+            Figure::AllocationsPerToken => run.measured.allocations_per_token,
+            Figure::EncodeMs => run.measured.encode_ms_per_step,
             Figure::Overlap => return run.overlap_ratio.map(|ratio| 100.0 * ratio),
+            Figure::Reused => 100.0 * run.measured.reused_share,
         })
     }
 }

@@ -1,86 +1,13 @@
 //! Findings of the runs about each optimization, beside what was aimed at.
 
-use super::arm::{Arm, Run};
+use super::aim::{Target, targets};
+use super::arm::{Arm, BLIT, Run};
+use super::asked::LoadKind;
 use super::figure::Figure;
 use super::number::{brief, minus, signed};
+use super::outcome::{Direction, Outcome};
 use super::statistics::{COVERAGE, Median};
 use serde::Serialize;
-
-/// Aim for one figure of one arm.
-pub(super) struct Target {
-    figure: Figure,
-    text: &'static str,
-    /// The nearer end of the range.
-    least: f64,
-    /// Points of a percentage rather than percent of the value.
-    points: bool,
-}
-
-pub(super) const fn target(figure: Figure, text: &'static str, least: f64, points: bool) -> Target {
-    Target { figure, text, least, points }
-}
-
-fn targets(arm: &Arm) -> Vec<Target> {
-    match arm {
-        Arm::One("memory_pool") => vec![target(Figure::Throughput, "+10 to +15 %", 10.0, false)],
-        Arm::One("blit_queue") => vec![
-            target(Figure::ColdTtft, "−15 to −20 %", -15.0, false),
-            target(Figure::RestoreTtft, "−15 to −20 %", -15.0, false),
-        ],
-        Arm::One(_) => vec![target(Figure::Utilization, "+5 to +10 points", 5.0, true)],
-        Arm::All(_) => vec![target(Figure::Throughput, "+40 to +60 %", 40.0, false)],
-        Arm::Direct => vec![target(Figure::Throughput, "none: for comparison", f64::NAN, false)],
-        Arm::SynchronousSpill => vec![target(Figure::RestoreTtft, "none: for comparison", f64::NAN, false)],
-        Arm::Plain => Vec::new(),
-    }
-}
-
-/// Standing of a change beside its aim, by its interval: the median alone says nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Outcome {
-    /// The whole interval is beyond the aim.
-    Reached,
-    /// The whole interval is on one side of zero, and short of the aim.
-    NotReached,
-    /// The interval spans zero: that anything changed is not shown.
-    NoDifference,
-    /// The interval spans the aim, or there is none.
-    CannotTell,
-}
-
-impl Outcome {
-    fn of(change: &Median, target: &Target) -> Option<Self> {
-        if target.least.is_nan() {
-            return None;
-        }
-        // Toward the aim is up.
-        let (low, high, aim) = match target.least < 0.0 {
-            true => (-change.high, -change.low, -target.least),
-            false => (change.low, change.high, target.least),
-        };
-        Some(if change.coverage < COVERAGE {
-            Outcome::CannotTell
-        } else if low <= 0.0 && high >= 0.0 {
-            Outcome::NoDifference
-        } else if low >= aim {
-            Outcome::Reached
-        } else if high < aim {
-            Outcome::NotReached
-        } else {
-            Outcome::CannotTell
-        })
-    }
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Outcome::Reached => "reached",
-            Outcome::NotReached => "not reached",
-            Outcome::NoDifference => "no difference seen",
-            Outcome::CannotTell => "cannot tell",
-        }
-    }
-}
 
 /// A run, and the mean of the plain runs just before and after it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -120,6 +47,8 @@ pub(crate) struct Finding {
     pub points: bool,
     /// Distance between the plain runs, nine tenths of them, in the change's unit.
     pub plain_spread: f64,
+    /// Direction of the change, whatever was aimed at.
+    pub direction: Direction,
     /// Null where nothing was aimed at.
     pub outcome: Option<Outcome>,
     /// Reason for missing the aim, as far as the measurements tell.
@@ -141,7 +70,7 @@ impl Finding {
         why: impl FnOnce() -> String,
     ) -> Self {
         let change = Median::of(&pairs.iter().map(|pair| pair.change).collect::<Vec<_>>());
-        let outcome = Outcome::of(&change, target);
+        let outcome = Outcome::of(&change, target.least);
         Finding {
             arm,
             figure: target.figure.name(),
@@ -150,6 +79,7 @@ impl Finding {
             interval: Interval { low: change.low, high: change.high, coverage: change.coverage },
             points: target.points,
             plain_spread,
+            direction: Direction::of(&change),
             outcome,
             reason: outcome.and_then(|outcome| match outcome {
                 Outcome::Reached => None,
@@ -206,9 +136,27 @@ impl Finding {
         self.range().map_or("no aim, for comparison".into(), |range| format!("aim {range}"))
     }
 
-    /// True if the median change is toward the aim.
+    /// Direction of the effect, and whether it is as large as was aimed at.
+    pub(super) fn verdict(&self) -> &'static str {
+        match (self.outcome, self.direction) {
+            (Some(Outcome::Reached), _) => "reached",
+            (Some(Outcome::NoDifference), _) | (None, Direction::NoneSeen) => "no difference seen",
+            (Some(Outcome::NotReached), _) if self.is_better() => "better, but not as aimed",
+            (Some(Outcome::NotReached), _) => "worse",
+            (Some(Outcome::CannotTell), Direction::Up | Direction::Down) => "better, cannot tell if as aimed",
+            (Some(Outcome::CannotTell), _) | (None, Direction::Unknown) => "cannot tell",
+            (None, Direction::Up) => "higher",
+            (None, Direction::Down) => "lower",
+        }
+    }
+
+    /// True if the change is toward the aim.
     pub(super) fn is_better(&self) -> bool {
-        self.pair.change * self.least > 0.0
+        match self.direction {
+            Direction::Up => self.least > 0.0,
+            Direction::Down => self.least < 0.0,
+            Direction::NoneSeen | Direction::Unknown => false,
+        }
     }
 
     /// The nearer end of what was aimed at; `None` where nothing was.
@@ -242,17 +190,25 @@ pub(crate) struct Sandwich<'a> {
     pub after: &'a Run,
 }
 
+impl Sandwich<'_> {
+    /// The run's figure beside the mean of the plain runs around it; not a number where one of them has none.
+    pub(super) fn pair(&self, figure: Figure, points: bool) -> Pair {
+        let value = |run: &Run| figure.of(run).unwrap_or(f64::NAN);
+        Pair::new((value(self.before) + value(self.after)) / 2.0, value(self.run), points)
+    }
+}
+
 /// The findings about one arm.
-pub(crate) fn findings(arm: &Arm, runs: &[Sandwich<'_>]) -> Vec<Finding> {
+pub(crate) fn findings(arm: &Arm, load: LoadKind, runs: &[Sandwich<'_>]) -> Vec<Finding> {
     let plain = each_once(&runs.iter().map(|s| (s.before, s.after)).collect::<Vec<_>>());
     let runs: Vec<&Sandwich<'_>> = runs.iter().filter(|s| s.arm == arm).collect();
     let finding = |t: &Target| {
         let value = |run: &Run| t.figure.of(run).unwrap_or(f64::NAN);
-        let pair = |s: &&Sandwich<'_>| Pair::new((value(s.before) + value(s.after)) / 2.0, value(s.run), t.points);
         let plain_spread = spread(&plain.iter().map(|run| value(run)).collect::<Vec<_>>(), t.points);
-        Finding::new(arm.name(), t, runs.iter().map(pair).collect(), plain_spread, || reason(arm, t.figure, &runs))
+        let pairs = runs.iter().map(|s| s.pair(t.figure, t.points)).collect();
+        Finding::new(arm.name(), t, pairs, plain_spread, || reason(arm, load, t.figure, &runs))
     };
-    targets(arm).iter().map(finding).collect()
+    targets(arm, load).iter().map(finding).collect()
 }
 
 /// The members of pairs of which each begins with the last one's second.
@@ -290,12 +246,20 @@ pub(crate) fn noise(findings: &[Finding]) -> Option<String> {
 }
 
 /// Reason for which a target is out of reach here, from what was measured.
-fn reason(arm: &Arm, figure: Figure, runs: &[&Sandwich<'_>]) -> String {
+fn reason(arm: &Arm, load: LoadKind, figure: Figure, runs: &[&Sandwich<'_>]) -> String {
     let plain = |f: Figure| Median::of(&runs.iter().filter_map(|s| f.of(s.before)).collect::<Vec<_>>()).median;
     let with = |f: Figure| Median::of(&runs.iter().filter_map(|s| f.of(s.run)).collect::<Vec<_>>()).median;
     let busy = plain(Figure::Utilization);
     let most = 100.0 * (100.0 / busy.max(1.0) - 1.0);
     match (arm, figure) {
+        (Arm::One(BLIT) | Arm::All(_), _) if load == LoadKind::Conversations => format!(
+            "a turn's first token takes {} ms where its prefix is restored and {} ms where it is computed again; between tokens, which no \
+             prefix shortens, are {} ms here and {} ms there",
+            brief(with(Figure::Ttft)),
+            brief(plain(Figure::Ttft)),
+            brief(with(Figure::BetweenTokens)),
+            brief(plain(Figure::BetweenTokens)),
+        ),
         (Arm::One("memory_pool"), _) => format!(
             "the plain arm's cache already holds device allocations at {} a token (here {}), and all of the host's work on a step takes {} ms of {} ms between tokens",
             brief(plain(Figure::AllocationsPerToken)),
@@ -303,13 +267,13 @@ fn reason(arm: &Arm, figure: Figure, runs: &[&Sandwich<'_>]) -> String {
             brief(plain(Figure::EncodeMs)),
             brief(plain(Figure::BetweenTokens)),
         ),
-        (Arm::One("blit_queue"), Figure::ColdTtft) => format!(
+        (Arm::One(BLIT), Figure::ColdTtft) => format!(
             "overlap can hide no more than the shorter of loading and prefill; the first token of a warm engine takes {} ms of the {} ms from cold, and {} % of the copies' time was overlapped",
             brief(plain(Figure::Ttft)),
             brief(plain(Figure::ColdTtft)),
             brief(with(Figure::Overlap)),
         ),
-        (Arm::One("blit_queue"), _) => format!(
+        (Arm::One(BLIT), _) => format!(
             "restoring the blocks takes {} ms where computing them again takes {} ms",
             brief(with(Figure::RestoreTtft)),
             brief(plain(Figure::RestoreTtft)),
@@ -326,37 +290,6 @@ fn reason(arm: &Arm, figure: Figure, runs: &[&Sandwich<'_>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn outcome(low: f64, high: f64, least: f64) -> Option<Outcome> {
-        let change = Median { median: (low + high) / 2.0, low, high, coverage: 0.9375 };
-        Outcome::of(&change, &target(Figure::Throughput, "", least, false))
-    }
-
-    #[test]
-    fn the_interval_decides_and_not_the_median() {
-        for (low, high, least, expected) in [
-            (10.0, 15.0, 10.0, Outcome::Reached),
-            (8.1, 14.4, 5.0, Outcome::Reached),
-            // Its median is beyond the aim.
-            (-19.6, 40.2, 5.0, Outcome::NoDifference),
-            (-3.0, 3.8, 10.0, Outcome::NoDifference),
-            (0.0, 20.0, 10.0, Outcome::NoDifference),
-            (0.6, 1.5, 5.0, Outcome::NotReached),
-            (-5.0, -1.0, 5.0, Outcome::NotReached),
-            (7.9, 21.3, 10.0, Outcome::CannotTell),
-            (-87.0, -78.0, -15.0, Outcome::Reached),
-            (-32.1, -2.8, -15.0, Outcome::CannotTell),
-            (-17.8, 19.0, -15.0, Outcome::NoDifference),
-            (11.6, 65.6, -15.0, Outcome::NotReached),
-            (-14.0, -2.0, -15.0, Outcome::NotReached),
-        ] {
-            assert_eq!(outcome(low, high, least), Some(expected), "{low} to {high}, aim {least}");
-        }
-        assert_eq!(outcome(1.0, 2.0, f64::NAN), None);
-        let single = Median::of(&[20.0]);
-        let aim = target(Figure::Throughput, "", 10.0, false);
-        assert_eq!(Outcome::of(&single, &aim), Some(Outcome::CannotTell), "one run has no interval");
-    }
 
     #[test]
     fn a_line_is_a_pair_of_runs_and_adds_up() {
@@ -379,6 +312,7 @@ mod tests {
             interval: Interval { low: 0.0, high: 0.0, coverage: 0.9375 },
             points: false,
             plain_spread,
+            direction: Direction::NoneSeen,
             outcome: Some(outcome),
             reason: None,
             pairs: Vec::new(),

@@ -1,6 +1,7 @@
 //! The outcome in sentences: for the head of the page and of the table.
 
-use super::finding::{Finding, Outcome};
+use super::finding::Finding;
+use super::outcome::Outcome;
 
 /// A sentence that sums the findings up.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub(super) fn headline(findings: &[Finding], unequal: Option<&str>) -> Headline 
     let missed = |f: &Finding| f.outcome == Some(Outcome::NotReached);
     let reached = list(&|f| f.outcome == Some(Outcome::Reached));
     let groups = [
-        ("Better, but short of the aim", list(&|f| missed(f) && f.is_better())),
+        ("Better, but not as aimed", list(&|f| missed(f) && f.is_better())),
         ("Worse", list(&|f| missed(f) && !f.is_better())),
         ("No difference seen", list(&|f| f.outcome == Some(Outcome::NoDifference))),
         ("Cannot tell", list(&|f| f.outcome == Some(Outcome::CannotTell))),
@@ -60,7 +61,7 @@ mod tests {
         assert_eq!(told.title, "1 of 4 aims is reached: throughput with command_buffer_ring (+11.2\u{a0}%)");
         assert_eq!(
             told.rest,
-            "Better, but short of the aim: throughput with all together (+16.3\u{a0}%). Worse: throughput with blit_queue (+61.0\u{a0}%). \
+            "Better, but not as aimed: throughput with all together (+16.3\u{a0}%). Worse: throughput with blit_queue (+61.0\u{a0}%). \
              No difference seen: throughput with memory_pool (+1.0\u{a0}%)."
         );
         let told = headline(&findings, Some("memory_pool"));

@@ -1,115 +1,68 @@
 //! Each optimization alone, then all together, each run between two plain runs.
 
+mod aim;
 mod arm;
+mod asked;
+mod asking;
+mod baseline;
 mod comparison;
+mod distribution;
 mod figure;
 mod finding;
 mod headline;
 mod number;
+mod outcome;
 mod plot;
+mod quiet;
+mod regression;
 mod report;
 #[cfg(test)]
 mod samples;
+mod settings;
+mod setup;
 mod statistics;
 mod table;
+mod timeline;
 
+pub use asked::LoadKind;
 pub use comparison::Comparison;
+pub use settings::Compare;
 
 use crate::error::{BenchError, check_range};
 use crate::progress::Progress;
-use crate::workload::Load;
-use arm::{Arm, BLIT, Questions, Run};
-use comparison::{Origin, figures, summary};
+use arm::{Arm, BLIT, Run};
+use baseline::Baseline;
+use comparison::{Origin, Standing, figures, summary};
 use figure::Figure;
 use finding::{Sandwich, findings};
 use mlx_serving_runtime::{Config, Progress as Opening, Source};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use quiet::{CpuTime, Others};
+use regression::Regression;
+use serde_json::json;
+use setup::Setup;
 use statistics::Median;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// The most that `engine.kv_cache_tokens` may be.
-const MAX_KV_TOKENS: usize = 16_777_216;
-
-/// Settings of [`compare`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Compare {
-    /// Optimizations: `all`, or names separated by commas.
-    pub optimizations: String,
-    /// Repetitions of every arm; at least 5 for intervals that mean something.
-    pub repetitions: usize,
-    /// Requests of a run.
-    pub questions: usize,
-    /// Tokens of each prompt.
-    pub prompt_tokens: usize,
-    /// Tokens of each answer.
-    pub max_tokens: usize,
-    /// Requests at a time.
-    pub concurrency: usize,
-    /// Tokens of the prompt whose cached prefix is evicted and asked for again.
-    pub prefix_tokens: usize,
-    /// File of an earlier result, with whose `throughput_tok_s` the plain arm is compared.
-    pub baseline: Option<PathBuf>,
-    /// The command line, word by word, for the record.
-    pub command: Vec<String>,
-}
-
-impl Default for Compare {
-    fn default() -> Self {
-        Self {
-            optimizations: "all".into(),
-            repetitions: 5,
-            questions: 8,
-            prompt_tokens: 128,
-            max_tokens: 64,
-            concurrency: 1,
-            prefix_tokens: 512,
-            baseline: None,
-            command: Vec::new(),
-        }
-    }
-}
-
-impl Compare {
-    /// The most repetitions.
-    pub const MAX_REPETITIONS: usize = 1000;
-
-    /// The questions of a run, checked as far as they can be without a model.
-    fn questions(&self) -> Result<Questions, BenchError> {
-        let &Self { questions, prompt_tokens, max_tokens, concurrency, prefix_tokens, .. } = self;
-        let load = Load::fixed(questions, prompt_tokens, max_tokens, concurrency);
-        load.check_range()?;
-        check_range("prefix_tokens", prefix_tokens, Load::MAX_TOKENS)?;
-        let questions = Questions { load, prefix_tokens };
-        if questions.kv_tokens() > MAX_KV_TOKENS {
-            let reason = format!(
-                "{concurrency} times a prompt of {prompt_tokens} and an answer of {max_tokens} tokens asks for a KV cache of {} tokens, and \
-                 the most is {MAX_KV_TOKENS}",
-                questions.kv_tokens()
-            );
-            return Err(BenchError::setting("concurrency", reason));
-        }
-        Ok(questions)
-    }
-}
-
 /// Measures optimizations on this machine: every run opens the model anew, and every run of an arm lies between two plain ones. Whether all
-/// outputs were equal is for the caller to ask, by [`Comparison::unequal`].
+/// outputs were equal, and whether throughput was lost, is for the caller to ask, by [`Comparison::unequal`] and
+/// [`Comparison::past_limit`].
 ///
 /// # Errors
-/// A setting that cannot be, or not with this model; the model cannot be opened; a request fails.
+/// A setting that cannot be, or not with this model; a baseline that was measured otherwise; the model cannot be opened; a request fails.
 pub fn compare(
     config: &Config,
     model: &Source,
     settings: &Compare,
     progress: &mut dyn FnMut(Progress<'_>),
 ) -> Result<Comparison, BenchError> {
-    let arms = arms(config, &settings.optimizations)?;
+    let asked = settings.asked()?;
+    let arms = arms(config, &settings.optimizations, asked.kind())?;
     check_range("repetitions", settings.repetitions, Compare::MAX_REPETITIONS)?;
-    let baseline = settings.baseline.as_deref().map(throughput_of).transpose()?;
-    let questions = settings.questions()?;
+    settings.check_max_regression()?;
+    let baseline = settings.baseline.as_deref().map(Baseline::read).transpose()?;
+    if let Some(baseline) = &baseline {
+        baseline.check(&Setup::here(config, model, &asked)?)?;
+    }
     model.find(&mut |p| {
         progress(Progress::Opening(Opening::Download { file: p.file, done: p.done, total: p.total }));
     })?;
@@ -118,16 +71,17 @@ pub fn compare(
     progress(Progress::Planned { model: &name, arms: arms.len(), repetitions, runs: total });
     let start = Instant::now();
     // Warms file cache and pages; does not count.
-    Run::of(&Arm::Plain, config, model, &questions)?;
+    Run::of(&Arm::Plain, config, model, &asked)?;
     progress(Progress::WarmedUp { took: start.elapsed() });
     let mut runs = Vec::with_capacity(total);
     let mut once = |arm: &Arm| -> Result<(), BenchError> {
         progress(Progress::Begun { arm: arm.name() });
-        let run = Run::of(arm, config, model, &questions)?;
+        let run = Run::of(arm, config, model, &asked)?;
         progress(Progress::Measured { arm: arm.name(), throughput_tok_s: run.measured.throughput_tok_s });
         runs.push(run);
         Ok(())
     };
+    let cpu_time = CpuTime::now();
     once(&Arm::Plain)?;
     for _ in 0..repetitions {
         for arm in &arms {
@@ -135,14 +89,17 @@ pub fn compare(
             once(&Arm::Plain)?;
         }
     }
-    let order: Vec<&Arm> = (0..repetitions).flat_map(|_| &arms).collect();
-    let sandwiches: Vec<Sandwich<'_>> = (order.iter().enumerate())
-        .map(|(i, arm)| Sandwich { arm, before: &runs[2 * i], run: &runs[2 * i + 1], after: &runs[2 * i + 2] })
-        .collect();
-    let findings = arms.iter().flat_map(|arm| findings(arm, &sandwiches)).collect();
+    let others = Others::since(cpu_time);
+    let sandwiches = sandwiches(&arms, &runs);
+    let standing = baseline.map(|baseline| {
+        let plain = Median::of(&figures(&Arm::Plain, Figure::Throughput, &runs));
+        Standing { change: baseline.change(plain), baseline }
+    });
+    let against = standing.as_ref().map(|s| (s.baseline.file.as_str(), s.change));
+    let regression = settings.max_regression.map(|max| Regression::of(max, against, &arms, &sandwiches));
     Ok(Comparison {
         model: name,
-        questions,
+        asked,
         repetitions,
         threads: config.engine.threads,
         settings: json!({
@@ -150,23 +107,34 @@ pub fn compare(
             "device": config.engine.device,
             "arithmetic": config.engine.arithmetic,
             "max_batch_rows": config.engine.max_batch_rows,
-            "kv_cache_tokens": questions.kv_tokens(),
+            "kv_cache_tokens": asked.kv_tokens(),
             "metal_optimizations": config.metal_optimizations,
         }),
-        device: serde_json::to_value(&runs[0].stats.device)?,
+        device: runs[0].device.clone(),
         arms: std::iter::once(&Arm::Plain).chain(&arms).map(|arm| summary(arm, &runs)).collect(),
-        findings,
-        baseline: baseline.map(|(file, before)| {
-            let plain = figures(&Arm::Plain, Figure::Throughput, &runs);
-            (file, before, 100.0 * (Median::of(&plain).median / before - 1.0))
-        }),
+        findings: arms.iter().flat_map(|arm| findings(arm, asked.kind(), &sandwiches)).collect(),
+        standing,
+        regression,
+        others,
         origin,
         runs,
     })
 }
 
-/// The arms that a list names, in the order of running; direct allocation beside the pool, synchronous spilling beside the blit queue.
-fn arms(config: &Config, list: &str) -> Result<Vec<Arm>, BenchError> {
+/// Every run of an arm with the plain ones before and after it: `runs` has a plain one, then the arms with a plain one after each, again and
+/// again.
+fn sandwiches<'a>(arms: &'a [Arm], runs: &'a [Run]) -> Vec<Sandwich<'a>> {
+    let around = runs.windows(3).step_by(2);
+    arms.iter()
+        .cycle()
+        .zip(around)
+        .map(|(arm, runs)| Sandwich { arm, before: &runs[0], run: &runs[1], after: &runs[2] })
+        .collect()
+}
+
+/// The arms that a list names, in the order of running; direct allocation beside the pool where prompts have nothing in common, synchronous
+/// spilling beside the blit queue.
+fn arms(config: &Config, list: &str, load: LoadKind) -> Result<Vec<Arm>, BenchError> {
     let mut options = config.metal_optimizations.clone();
     options.select(list).map_err(|message| BenchError::setting("optimizations", message))?;
     let active = options.active();
@@ -177,7 +145,7 @@ fn arms(config: &Config, list: &str) -> Result<Vec<Arm>, BenchError> {
         ));
     }
     let mut arms = Vec::new();
-    if active.contains(&"memory_pool") {
+    if active.contains(&"memory_pool") && load == LoadKind::Questions {
         arms.push(Arm::Direct);
     }
     if active.contains(&BLIT) {
@@ -190,17 +158,6 @@ fn arms(config: &Config, list: &str) -> Result<Vec<Arm>, BenchError> {
     Ok(arms)
 }
 
-/// `throughput_tok_s` of an earlier result.
-fn throughput_of(path: &Path) -> Result<(String, f64), BenchError> {
-    let failed = |why: String| BenchError::setting("baseline", format!("{}: {why}", path.display()));
-    let text = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
-    let value: Value = serde_json::from_slice(&text).map_err(|e| failed(format!("not JSON: {e}")))?;
-    match value["throughput_tok_s"].as_f64() {
-        Some(figure) if figure > 0.0 => Ok((path.display().to_string(), figure)),
-        _ => Err(failed("it has no throughput_tok_s above 0; write it with bench throughput --output".into())),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,7 +168,8 @@ mod tests {
 
     #[test]
     fn all_runs_each_alone_and_then_together() {
-        let names = |list| arms(&Config::default(), list).unwrap().iter().map(Arm::name).collect::<Vec<_>>();
+        let names =
+            |list, load| arms(&Config::default(), list, load).unwrap().iter().map(Arm::name).collect::<Vec<_>>();
         let each = [
             "direct allocation",
             "synchronous spilling",
@@ -220,36 +178,28 @@ mod tests {
             "command_buffer_ring",
             "all together",
         ];
-        assert_eq!(names("all"), each);
-        assert_eq!(names("command_buffer_ring"), ["command_buffer_ring"]);
-        assert_eq!(names("memory_pool,blit_queue").last(), Some(&"all together"));
+        assert_eq!(names("all", LoadKind::Questions), each);
+        assert_eq!(names("all", LoadKind::Conversations), each[1..]);
+        assert_eq!(names("command_buffer_ring", LoadKind::Questions), ["command_buffer_ring"]);
+        assert_eq!(names("memory_pool,blit_queue", LoadKind::Questions).last(), Some(&"all together"));
     }
 
     #[test]
     fn a_list_without_optimizations_is_refused() {
         for list in ["none", "turbo", ""] {
-            assert!(refused(arms(&Config::default(), list), "optimizations"), "{list}");
+            assert!(refused(arms(&Config::default(), list, LoadKind::Questions), "optimizations"), "{list}");
         }
     }
 
     #[test]
-    fn a_baseline_needs_a_throughput() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("b.json");
-        for bad in ["", "{}", r#"{"throughput_tok_s": 0}"#, r#"{"throughput_tok_s": "9"}"#] {
-            std::fs::write(&file, bad).unwrap();
-            assert!(refused(throughput_of(&file), "baseline"), "{bad}");
+    fn every_run_lies_between_its_neighbors() {
+        let (arms, runs) = samples::runs(|_| 1.0, 0.0);
+        let all = sandwiches(&arms, &runs);
+        assert_eq!(all.len(), 5 * arms.len());
+        for sandwich in all {
+            let names = [sandwich.before.arm, sandwich.run.arm, sandwich.after.arm];
+            assert_eq!(names, ["plain", sandwich.arm.name(), "plain"]);
         }
-        std::fs::write(&file, r#"{"throughput_tok_s": 84.96}"#).unwrap();
-        assert_eq!(throughput_of(&file).unwrap().1, 84.96);
-    }
-
-    #[test]
-    fn settings_are_read_from_json_and_a_key_that_is_not_there_has_its_default() {
-        let settings: Compare = serde_json::from_value(json!({ "questions": 3 })).unwrap();
-        assert_eq!(settings, Compare { questions: 3, ..Compare::default() });
-        assert!(serde_json::from_value::<Compare>(json!({ "question": 3 })).is_err());
-        assert!(serde_json::from_value::<Load>(json!({ "questions": -1 })).is_err());
     }
 
     #[test]
@@ -262,9 +212,17 @@ mod tests {
                 assert!(refused(result, key), "{key}: {value}");
             }
         }
-        let settings = Compare { concurrency: 4096, prompt_tokens: 1 << 20, ..Compare::default() };
-        assert!(refused(settings.questions(), "concurrency"));
         let settings = Compare::default();
         assert!(matches!(compare(&Config::default(), &nowhere, &settings, &mut |_| ()), Err(BenchError::Runtime(_))));
+    }
+
+    #[test]
+    fn a_baseline_is_judged_before_a_model_is_looked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("b.json");
+        std::fs::write(&file, r#"{"benchmark": "throughput", "throughput_tok_s": 84.96}"#).unwrap();
+        let settings = Compare { baseline: Some(file), ..Compare::default() };
+        let result = compare(&Config::default(), &Source::from("/nowhere"), &settings, &mut |_| panic!("it began"));
+        assert!(refused(result, "baseline"));
     }
 }

@@ -52,14 +52,14 @@ impl Axis {
     }
 
     /// Place of a value, percent of the width; beyond the ends at the edge.
-    fn place(&self, value: f64) -> f64 {
+    pub(super) fn place(&self, value: f64) -> f64 {
         // Halves, because the distance of two finite numbers may be infinite.
         let share = (value / 2.0 - self.low / 2.0) / (self.high / 2.0 - self.low / 2.0);
         MARGIN + (100.0 - 2.0 * MARGIN) * share.clamp(0.0, 1.0)
     }
 
     /// At most six round values, with their text.
-    fn ticks(&self) -> Vec<(f64, String)> {
+    pub(super) fn ticks(&self) -> Vec<(f64, String)> {
         let width = self.high - self.low;
         let power = 10f64.powf((width / 5.0).log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0].map(|n| n * power).into_iter().find(|step| width / step <= 5.0);
@@ -75,6 +75,18 @@ impl Axis {
                 false => (tick, minus(format!("{:.decimals$}", if tick.abs() < step / 2.0 { 0.0 } else { tick }))),
             })
             .collect()
+    }
+}
+
+impl Axis {
+    /// The axis as SVG, with a unit behind each number.
+    pub(super) fn html(&self, unit: &str) -> Result<String, std::fmt::Error> {
+        let mut svg = String::from("<svg class=\"axis\" width=\"100%\" height=\"20\" aria-hidden=\"true\">");
+        for (tick, text) in self.ticks() {
+            let unit = if unit.is_empty() { String::new() } else { format!("\u{a0}{unit}") };
+            write!(svg, "<text x=\"{:.2}%\" y=\"14\" text-anchor=\"middle\">{text}{unit}</text>", self.place(tick))?;
+        }
+        Ok(svg + "</svg>\n")
     }
 }
 
@@ -102,13 +114,9 @@ pub(super) fn plot(axis: Axis, rows: &[Row<'_>]) -> Result<String, std::fmt::Err
     for row in rows {
         writeln!(html, "<div class=\"label\">{}</div>\n{}", row.label, strip(axis, row, &ticks)?)?;
     }
-    html.push_str(
-        "<div class=\"label\"></div>\n<svg class=\"axis\" width=\"100%\" height=\"20\" aria-hidden=\"true\">",
-    );
-    for (tick, text) in &ticks {
-        write!(html, "<text x=\"{:.2}%\" y=\"14\" text-anchor=\"middle\">{text}</text>", axis.place(*tick))?;
-    }
-    html.push_str("</svg>\n</div>\n");
+    html.push_str("<div class=\"label\"></div>\n");
+    html.push_str(&axis.html("")?);
+    html.push_str("</div>\n");
     let outside: Vec<f64> =
         rows.iter().flat_map(|row| row.values).copied().filter(|v| !axis.has(*v) && v.is_finite()).collect();
     if !outside.is_empty() {
@@ -171,7 +179,7 @@ fn strip(axis: Axis, row: &Row<'_>, ticks: &[(f64, String)]) -> Result<String, s
     Ok(svg + "</svg>")
 }
 
-fn upright(svg: &mut String, class: &str, x: f64, from: i32, to: i32) -> std::fmt::Result {
+pub(super) fn upright(svg: &mut String, class: &str, x: f64, from: i32, to: i32) -> std::fmt::Result {
     write!(svg, "<line class=\"{class}\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"{from}\" y2=\"{to}\"/>")
 }
 

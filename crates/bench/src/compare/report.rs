@@ -1,10 +1,13 @@
 //! The result as one HTML page that needs nothing else: the outcome, the findings, every run, and how it was measured.
 
+use super::asked::LoadKind;
 use super::comparison::{Comparison, VERSION};
+use super::distribution::{Time, strips};
 use super::figure::Figure;
-use super::finding::{Finding, Outcome, READING, noise};
+use super::finding::{Finding, READING, noise};
 use super::headline::headline;
-use super::number::{signed, value};
+use super::number::value;
+use super::outcome::Outcome;
 use super::plot::{Axis, Row, plot};
 use super::statistics::Median;
 use mlx_serving_runtime::machine::{describe, host_memory};
@@ -41,10 +44,18 @@ fn page(c: &Comparison) -> Result<String, Error> {
         None => writeln!(page, "<p class=\"yes\">Output tokens are equal in all {} runs.</p>", c.runs.len())?,
         Some(arm) => writeln!(page, "<p class=\"no\">Output tokens differ with {arm}: a defect.</p>")?,
     }
+    let class = if c.others.quiet() == Some(true) { "quiet" } else { "no" };
+    writeln!(page, "<p class=\"{class}\">{}.</p>", prose(&sentence(&c.others.sentence())))?;
+    if let Some(regression) = &c.regression {
+        let class = if regression.is_within() { "yes" } else { "no" };
+        writeln!(page, "<p class=\"{class}\">{}.</p>", prose(&sentence(&regression.sentence())))?;
+    }
     page.push_str("</header>\n");
     aims(c, &mut page)?;
     changes(c, &mut page)?;
     runs(c, &mut page)?;
+    distributions(c, &mut page)?;
+    timeline(c, &mut page)?;
     medians(c, &mut page)?;
     method(c, &mut page)?;
     page.push_str("</body></html>\n");
@@ -73,18 +84,19 @@ fn aims(c: &Comparison, page: &mut String) -> Result<(), Error> {
     if let Some(noise) = noise(&c.findings) {
         writeln!(page, "<p class=\"no\">Noise: {}.</p>", prose(&noise))?;
     }
-    if let Some((file, before, change)) = &c.baseline {
-        let (change, before) = (signed(*change), value(*before));
-        writeln!(page, "<p>Plain against <code>{}</code>: {change} % of {before} tok/s.</p>", escape(file))?;
+    if let Some(standing) = &c.standing {
+        writeln!(page, "<p>Baseline: {}.</p>", prose(&standing.sentence(&standing.baseline.file)))?;
     }
     Ok(())
 }
 
 fn mark(f: &Finding) -> String {
-    f.outcome.map_or("<span class=\"quiet\">for comparison</span>".into(), |outcome| {
-        let class = if outcome == Outcome::Reached { "yes" } else { "no" };
-        format!("<span class=\"{class}\">{}</span>", outcome.name())
-    })
+    let class = match f.outcome {
+        Some(Outcome::Reached) => "yes",
+        Some(_) => "no",
+        None => "quiet",
+    };
+    format!("<span class=\"{class}\">{}</span>", f.verdict())
 }
 
 /// The changes of all pairs, with the interval that decides, a plot a finding.
@@ -103,7 +115,7 @@ fn changes(c: &Comparison, page: &mut String) -> Result<(), Error> {
             "<section class=\"finding\">\n<h3>{}: {} {}</h3>\n<p class=\"quiet\">change {} ({}), {}</p>\n{}",
             f.arm,
             f.short(),
-            f.outcome.map_or(String::new(), |_| mark(f)),
+            mark(f),
             f.change(),
             f.interval_text(),
             f.aim_text(),
@@ -122,13 +134,50 @@ fn runs(c: &Comparison, page: &mut String) -> Result<(), Error> {
     page.push_str(
         "<h2>Every run</h2>\n<p class=\"note\">Dots are runs, bands are the intervals of the arms' medians, upright bars are the medians.</p>\n",
     );
-    for figure in [Figure::Throughput, Figure::ColdTtft, Figure::RestoreTtft, Figure::Utilization] {
+    let first_tokens = match c.asked.kind() {
+        LoadKind::Questions => Figure::RestoreTtft,
+        LoadKind::Conversations => Figure::Ttft,
+    };
+    for figure in [Figure::Throughput, first_tokens, Figure::ColdTtft, Figure::Utilization, Figure::AllocationsPerToken]
+    {
         let of = |arm: &str| c.runs.iter().filter(|r| r.arm == arm).filter_map(|r| figure.of(r)).collect::<Vec<f64>>();
         let groups: Vec<(&str, Vec<f64>)> = c.arms.iter().map(|a| (a.arm, of(a.arm))).collect();
         let axis = Axis::of(&groups.iter().map(|(_, values)| values.as_slice()).collect::<Vec<_>>(), &[]);
         let unit = figure.name().split_once(", ").map_or("", |(_, unit)| unit);
         let rows: Vec<Row<'_>> = groups.iter().map(|(label, values)| Row { label, values, aim: None, unit }).collect();
         writeln!(page, "<h3>{}</h3>\n{}", figure.name(), plot(axis, &rows)?)?;
+    }
+    Ok(())
+}
+
+/// Times of every request, a strip an arm.
+fn distributions(c: &Comparison, page: &mut String) -> Result<(), Error> {
+    page.push_str(
+        "<h2>Every request</h2>\n<p class=\"note\">Over all runs of an arm: the thin line has 98 % of the values, the bar 90 %, the box half \
+         of them, and the upright bar is the median.</p>\n",
+    );
+    for time in Time::ALL {
+        let arms: Vec<_> = c.arms.iter().filter_map(|a| Some((a.arm, time.of(a.arm, &c.runs)?))).collect();
+        writeln!(page, "<h3>{}</h3>\n{}", time.name(), strips(&arms)?)?;
+    }
+    Ok(())
+}
+
+/// Copies and steps of one run with the blit queue.
+fn timeline(c: &Comparison, page: &mut String) -> Result<(), Error> {
+    page.push_str("<h2>Copies and steps</h2>\n");
+    let Some((arm, excerpts)) = c.excerpts() else {
+        page.push_str("<p class=\"note\">No run had the blit queue copy anything.</p>\n");
+        return Ok(());
+    };
+    writeln!(
+        page,
+        "<p class=\"note\">Excerpts of the first run with {arm}, where most was copied, by the device's clock. A step is drawn from its first op \
+         to its last; a wait for copies in between is within. Copies are shaded by the share of their time in which ops ran, which is the \
+         device's own count.</p>"
+    )?;
+    for excerpt in excerpts {
+        writeln!(page, "<section>\n<h3>{}</h3>\n{}</section>", excerpt.title, excerpt.html()?)?;
     }
     Ok(())
 }
@@ -162,7 +211,7 @@ fn medians(c: &Comparison, page: &mut String) -> Result<(), Error> {
 
 /// Lists what was run where, so that somebody else can run it again.
 fn method(c: &Comparison, page: &mut String) -> Result<(), Error> {
-    let (q, machine) = (&c.questions, describe());
+    let machine = describe();
     let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
     let memory = host_memory().map(|memory| format!("{:.2} GiB", memory.total as f64 / f64::from(1 << 30)));
     let machine = ["cpu", "cores", "memory", "os", "arch"].map(|key| match (key, &machine[key]) {
@@ -184,19 +233,9 @@ fn method(c: &Comparison, page: &mut String) -> Result<(), Error> {
         ("Machine", escape(&machine.join(", "))),
         ("Threads", if c.threads == 0 { "one a core".into() } else { c.threads.to_string() }),
         ("Arithmetic", escape(&text(&c.settings["arithmetic"]))),
-        (
-            "Load",
-            format!(
-                "{} {} of {} prompt and {} answer tokens, {} at a time; then a prompt of {} tokens whose blocks were evicted",
-                q.load.questions,
-                if q.load.questions == 1 { "request" } else { "requests" },
-                q.load.prompt_tokens,
-                q.load.max_tokens,
-                q.load.concurrency,
-                q.prefix_tokens
-            ),
-        ),
-        ("KV cache", format!("{} tokens", q.kv_tokens())),
+        ("Load", c.asked.words()),
+        ("KV cache", format!("{} tokens", c.asked.kv_tokens())),
+        ("Other programs", sentence(&c.others.sentence())),
         ("Repetitions", c.repetitions.to_string()),
         ("Arms", arms.join("<br>")),
     ];
@@ -213,6 +252,12 @@ fn method(c: &Comparison, page: &mut String) -> Result<(), Error> {
         100.0 * c.findings.first().map_or(0.0, |f| f.interval.coverage),
         escape(&optimizations)
     )
+}
+
+/// A sentence that begins like one.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// Text whose options of the command line stand out, and break nowhere.
@@ -258,10 +303,47 @@ mod tests {
             let row = page.split(&format!("<dt>{name}</dt>")).nth(1).unwrap_or_else(|| panic!("no {name}"));
             assert!(row.split("</dd>").next().unwrap().contains(what), "{name}: {row:.200}");
         }
-        for title in ["Against the aims", "Changes", "Every run", "Medians", "How it was measured"] {
+        for title in [
+            "Against the aims",
+            "Changes",
+            "Every run",
+            "Every request",
+            "Copies and steps",
+            "Medians",
+            "How it was measured",
+        ] {
             assert_eq!(page.matches(&format!("<h2>{title}</h2>")).count(), 1, "{title}");
         }
         assert!(text(&page).contains("they are not the quotients of these"));
+    }
+
+    #[test]
+    fn the_page_shows_distributions_the_timeline_and_allocations_of_every_arm() {
+        let c = comparison();
+        let page = c.html().unwrap();
+        let part = |from: &str, to: &str| page.split(from).nth(1).unwrap().split(to).next().unwrap().to_owned();
+        let requests = part("<h2>Every request</h2>", "<h2>");
+        assert_eq!(requests.matches("class=\"strip quantiles\"").count(), 2 * c.arms.len(), "{requests}");
+        let copies = part("<h2>Copies and steps</h2>", "<h2>");
+        for class in ["step", "copy", "overlap"] {
+            assert!(copies.contains(&format!("<rect class=\"{class}\"")), "{copies}");
+        }
+        assert!(copies.contains("the first run with blit_queue"), "{copies}");
+        let allocations = part("<h3>device allocations a token</h3>", "<h3>");
+        assert_eq!(allocations.matches("class=\"strip\"").count(), c.arms.len(), "{allocations}");
+        assert!(extremes().html().unwrap().contains("No run had the blit queue copy anything"));
+    }
+
+    #[test]
+    fn the_page_says_if_the_machine_was_not_quiet_and_what_was_lost() {
+        let page = comparison().html().unwrap();
+        assert!(
+            page.contains(
+                "<p class=\"no\">The machine was not quiet: other programs took 37\u{a0}% of its cores' time.</p>"
+            ),
+            "{page}"
+        );
+        assert!(text(&page).contains("cannot be told of plain against before.json (−6.0 to −1.0"), "{page}");
     }
 
     #[test]

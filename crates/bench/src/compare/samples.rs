@@ -1,13 +1,21 @@
 //! Results for tests: one as machines give them, and one with all that is rare.
 
-use super::arm::{Arm, Questions, Run};
-use super::comparison::{Comparison, Origin, summary};
+use super::Compare;
+use super::aim::target;
+use super::arm::{Arm, BLIT, Run};
+use super::asking::Measurements;
+use super::baseline::Baseline;
+use super::comparison::{Comparison, Origin, Standing, summary};
 use super::figure::Figure;
-use super::finding::{Finding, Pair, Sandwich, findings, target};
-use crate::measured::{Counted, Percentiles};
-use crate::workload::{Load, Measured};
-use mlx_serving_metal_layer::{DeviceStats, LayerStats, Switched};
-use serde_json::json;
+use super::finding::{Finding, Pair, Sandwich, findings};
+use super::quiet::Others;
+use super::regression::Regression;
+use super::statistics::Median;
+use super::timeline::Excerpt;
+use crate::measured::Percentiles;
+use mlx_serving_metal_layer::{Activity, DeviceStats, Interval, LayerStats, Switched};
+use serde_json::{Value, json};
+use std::time::Duration;
 
 /// A finding about throughput whose pairs have these changes.
 pub(super) fn finding(arm: &'static str, least: f64, changes: &[f64]) -> Finding {
@@ -17,12 +25,8 @@ pub(super) fn finding(arm: &'static str, least: f64, changes: &[f64]) -> Finding
 
 /// All arms, five times.
 pub(super) fn comparison() -> Comparison {
-    let mut n = 0;
-    let mut wave = || {
-        n += 1;
-        // Neither sorted nor all alike.
-        1.0 + 0.006 * f64::from((n * n * 37 + n) % 23 - 11)
-    };
+    let mut numbers = wave();
+    let mut wave = || 1.0 + 0.066 * numbers();
     build(&mut |arm| {
         let (speed, busy) = match arm {
             Arm::All(_) => (1.16, 0.98),
@@ -54,36 +58,85 @@ pub(super) fn extremes() -> Comparison {
     })
 }
 
-fn build(run: &mut dyn FnMut(&Arm) -> Run) -> Comparison {
+/// All arms, five times, with a throughput of `speed` times 4000 tok/s that varies by `noise`.
+pub(super) fn runs(speed: impl Fn(&Arm) -> f64, noise: f64) -> (Vec<Arm>, Vec<Run>) {
+    let mut wave = wave();
+    all_arms(&mut |arm| run(arm, [4000.0 * speed(arm) * (1.0 + noise * wave()), 13.0, 17.0, 0.7], None))
+}
+
+pub(super) fn sandwiches<'a>(arms: &'a [Arm], runs: &'a [Run]) -> Vec<Sandwich<'a>> {
+    super::sandwiches(arms, runs)
+}
+
+/// An interval, microseconds.
+pub(super) fn interval(activity: Activity, from: u64, to: u64, overlapped: u64) -> Interval {
+    let us = Duration::from_micros;
+    Interval {
+        activity,
+        from: us(from),
+        to: us(to),
+        overlapped: us(overlapped),
+        bytes: if activity == Activity::Step { 0 } else { 49_152 },
+    }
+}
+
+/// Three steps and three copies, of which two overlap a step.
+pub(super) fn intervals() -> Vec<Interval> {
+    vec![
+        interval(Activity::Step, 100, 180, 0),
+        interval(Activity::Upload, 160, 200, 20),
+        interval(Activity::Step, 200, 290, 0),
+        interval(Activity::Download, 210, 230, 20),
+        interval(Activity::Upload, 291, 300, 0),
+        interval(Activity::Step, 300, 380, 0),
+    ]
+}
+
+/// Numbers from −1 to 1, neither sorted nor all alike.
+fn wave() -> impl FnMut() -> f64 {
+    let mut n = 0;
+    move || {
+        n += 1;
+        f64::from((n * n * 37 + n) % 23 - 11) / 11.0
+    }
+}
+
+/// A plain run, then every arm five times with a plain run after each.
+fn all_arms(run: &mut dyn FnMut(&Arm) -> Run) -> (Vec<Arm>, Vec<Run>) {
     let all = vec!["memory_pool", "blit_queue", "command_buffer_ring"];
-    let alone = all.iter().map(|name| Arm::One(name));
     let mut arms = vec![Arm::Direct, Arm::SynchronousSpill];
-    arms.extend(alone);
-    arms.push(Arm::All(all.clone()));
-    let order: Vec<&Arm> = (0..5).flat_map(|_| &arms).collect();
+    arms.extend(all.iter().map(|name| Arm::One(name)));
+    arms.push(Arm::All(all));
     let mut runs = vec![run(&Arm::Plain)];
-    for arm in &order {
+    for arm in (0..5).flat_map(|_| &arms) {
         runs.push(run(arm));
         runs.push(run(&Arm::Plain));
     }
-    let sandwiches: Vec<Sandwich<'_>> = (order.iter().enumerate())
-        .map(|(i, arm)| Sandwich { arm, before: &runs[2 * i], run: &runs[2 * i + 1], after: &runs[2 * i + 2] })
-        .collect();
+    (arms, runs)
+}
+
+fn build(run: &mut dyn FnMut(&Arm) -> Run) -> Comparison {
+    let (arms, runs) = all_arms(run);
+    let around = sandwiches(&arms, &runs);
+    let asked = Compare { questions: Some(8), ..Compare::default() }.asked().unwrap();
+    let change = Median { median: -3.25, low: -6.0, high: -1.0, coverage: 0.9375 };
     Comparison {
         model: "rustbook-5m-4bit".into(),
-        questions: Questions { load: Load::fixed(8, 128, 64, 1), prefix_tokens: 512 },
+        asked,
         repetitions: 5,
         threads: 0,
         settings: json!({ "arithmetic": "fast", "metal_optimizations": { "memory_pool": { "num_heaps": 2 } } }),
         device: json!({ "name": "a CPU", "backend": "cpu" }),
         arms: std::iter::once(&Arm::Plain).chain(&arms).map(|arm| summary(arm, &runs)).collect(),
-        findings: arms.iter().flat_map(|arm| findings(arm, &sandwiches)).collect(),
+        findings: arms.iter().flat_map(|arm| findings(arm, asked.kind(), &around)).collect(),
         origin: Origin {
             at: "2026-11-30T12:00:00Z".parse().unwrap(),
             command: "mlx-serving bench compare".into(),
             commit: "0123456789ab".into(),
         },
-        baseline: Some(("before.json".into(), 4000.0, -3.25)),
+        regression: Some(Regression::of(5.0, Some(("before.json", change)), &arms, &around)),
+        standing: Some(Standing { baseline: Baseline::sample(), change }),
+        others: Others(Some(0.37)),
         runs,
     }
 }
@@ -93,32 +146,29 @@ fn run(arm: &Arm, [throughput, cold, restore, busy]: [f64; 4], overlap_ratio: Op
     Run {
         arm: arm.name(),
         cold_ttft_ms: cold,
-        restore_ttft_ms: restore,
-        measured: Measured {
+        restore_ttft_ms: Some(restore),
+        measured: Measurements {
             throughput_tok_s: throughput,
-            prefill_tok_s: Some(throughput),
+            prefill_tok_s: throughput,
             decode_tok_s: throughput,
-            requests_s: 8.0,
             ttft_ms: Percentiles { mean: 3.9, p50: 3.8, p95: 4.0, p99: 4.1 },
             itl_ms: Percentiles { mean: 0.17, p50: 0.16, p95: 0.2, p99: 0.3 },
-            e2e_ms: Percentiles { mean: 14.0, p50: 14.0, p95: 15.0, p99: 16.0 },
-            goodput: None,
-            device_utilization: Some(busy),
-            allocations_per_token: Some(0.0),
-            encode_ms_per_step: Some(0.021),
+            device_utilization: busy,
+            allocations_per_token: 0.0,
+            encode_ms_per_step: 0.021,
             peak_memory_bytes: None,
             wall_s: 1.0,
             total_tokens: 512,
-            total_prompt_tokens: Some(1024),
-            tokens_counted_by: Counted::Engine,
-            answered: 8,
-            failed: 0,
-            failures: Vec::new(),
-            ended_early: 0,
-            held_back: 0,
-            cut_to_context: 0,
+            reused_share: 0.0,
             output_hash: "same".into(),
+            every_ttft_ms: [0.9, 1.0, 1.0, 1.3].map(|n| n * cold).to_vec(),
+            every_itl_ms: (0..100).map(|n| 0.16 + 0.0002 * f64::from(n)).collect(),
         },
+        device: Value::Null,
+        excerpts: Excerpt::from_intervals("Blocks", intervals())
+            .filter(|_| overlap_ratio.is_some() && *arm == Arm::One(BLIT))
+            .into_iter()
+            .collect(),
         overlap_ratio,
         all_outputs_hash: "same".into(),
         stats: LayerStats {

@@ -1,9 +1,10 @@
 //! The result on a terminal: 80 columns hold it, and where there are fewer, each number gets its line.
 
 use super::comparison::Comparison;
-use super::finding::{Finding, Outcome, READING, noise};
+use super::finding::{Finding, READING, noise};
 use super::headline::headline;
-use super::number::{signed, value};
+use super::number::value;
+use super::outcome::Outcome;
 use anstyle::{AnsiColor, Style};
 use std::fmt::Write;
 use textwrap::{Options, fill};
@@ -65,10 +66,15 @@ fn table(c: &Comparison, width: usize) -> Result<String, std::fmt::Error> {
         Some(arm) => format!("{YELLOW}different{YELLOW:#} with {arm}"),
     };
     paragraph(&mut text, &format!("Output tokens: {equal}."))?;
-    if let Some((file, before, change)) = &c.baseline {
-        let (change, before) = (signed(*change), value(*before));
-        writeln!(text, "{}", fill(&format!("Plain against {file}: {change} % of {before} tok/s."), prose))?;
+    if let Some(standing) = &c.standing {
+        writeln!(text, "{}", fill(&format!("Baseline: {}.", standing.sentence(&standing.baseline.file)), prose))?;
     }
+    if let Some(regression) = &c.regression {
+        let color = if regression.is_within() { GREEN } else { YELLOW };
+        writeln!(text, "{}", fill(&format!("{color}Regression{color:#}: {}.", regression.sentence()), prose))?;
+    }
+    let color = if c.others.quiet() == Some(true) { GREEN } else { YELLOW };
+    writeln!(text, "{}", fill(&format!("{color}Other programs{color:#}: {}.", c.others.sentence()), prose))?;
     Ok(text)
 }
 
@@ -80,11 +86,13 @@ fn line(text: &mut String, f: &Finding, width: usize) -> std::fmt::Result {
     } else {
         writeln!(text, "  {}\n    plain {plain}, with it {with}\n    change {change} ({interval})", f.figure)?;
     }
-    let outcome = f.outcome.map_or(String::new(), |outcome| {
-        let color = if outcome == Outcome::Reached { GREEN } else { YELLOW };
-        format!(": {color}{}{color:#}", outcome.name())
-    });
-    writeln!(text, "    {}{outcome}", f.aim_text())
+    let color = match f.outcome {
+        Some(Outcome::Reached) => GREEN,
+        Some(_) => YELLOW,
+        None => Style::new(),
+    };
+    let words = format!("{}: {color}{}{color:#}", f.aim_text(), f.verdict());
+    writeln!(text, "{}", fill(&words, Options::new(width).initial_indent("    ").subsequent_indent("      ")))
 }
 
 #[cfg(test)]
@@ -115,9 +123,10 @@ mod tests {
             let text = plain(&c, width);
             for f in &c.findings {
                 assert!(text.contains(&value(f.pair.plain)) && text.contains(&f.change_short()), "{text}");
-                assert!(f.outcome.is_none_or(|outcome| text.contains(outcome.name())), "{text}");
+                assert!(text.contains(f.verdict()), "{text}");
             }
-            assert!(text.contains("Output tokens: equal"), "{text}");
+            assert!(text.contains("Output tokens: equal") && text.contains("Baseline: plain"), "{text}");
+            assert!(text.contains("Regression: ") && text.contains("the machine was"), "{text}");
         }
     }
 

@@ -35,11 +35,6 @@ impl Length {
         }
     }
 
-    /// Length that none exceeds: [`Length::MAX`] for a distribution with a tail.
-    pub(crate) fn most(self) -> usize {
-        self.longest().unwrap_or(Self::MAX)
-    }
-
     /// Refuses a distribution that is empty or whose lengths no model takes. `name` is the setting's key.
     pub(crate) fn check(self, name: &'static str) -> Result<(), BenchError> {
         let most = Self::MAX;

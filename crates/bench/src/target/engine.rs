@@ -49,12 +49,19 @@ impl Target for InProcess<'_> {
 
 /// One answer.
 pub(crate) struct Sample {
-    usage: Usage,
+    pub usage: Usage,
     /// Submission to first token.
     pub ttft_ms: f64,
     times: Vec<Instant>,
     /// The answer's token ids.
     pub tokens: Vec<u32>,
+}
+
+impl Sample {
+    /// Milliseconds between one token and the next.
+    pub(crate) fn itl_ms(&self) -> impl Iterator<Item = f64> {
+        self.times.windows(2).map(|w| (w[1] - w[0]).as_secs_f64() * 1e3)
+    }
 }
 
 /// One greedy request with an answer of exactly `max_tokens`.

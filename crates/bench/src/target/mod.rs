@@ -7,7 +7,7 @@ mod words;
 
 pub(crate) use endpoint::Served;
 pub use endpoint::{Api, ApiKey, Endpoint, EndpointOptions};
-pub(crate) use engine::{InProcess, ask, prompt};
+pub(crate) use engine::{InProcess, Sample, ask, prompt};
 
 use crate::error::BenchError;
 use std::time::Instant;

@@ -2,7 +2,7 @@
 
 use super::{ModelArg, at_most, seed};
 use clap::builder::RangedU64ValueParser;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use mlx_serving_bench::{self as bench, Api, ApiKey, Length, Limits, Load, Settings, Shape};
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -104,6 +104,7 @@ fn key(text: &str) -> Result<ApiKey, Infallible> {
 
 /// `bench compare`
 #[derive(Debug, Clone, Args)]
+#[command(after_help = COMPARE_EXIT_CODES)]
 pub struct Compare {
     /// The model.
     #[command(flatten)]
@@ -117,34 +118,72 @@ pub struct Compare {
         help_heading = "Comparison"
     )]
     pub optimizations: String,
-    /// Repetitions of every arm; at least 5 for intervals that mean something
+    /// Repetitions of every arm; at least 5 for intervals, and from 8 on outliers do not widen them
     #[arg(long, env = "MLX_SERVING_REPETITIONS", default_value_t = bench::Compare::default().repetitions, value_parser = at_most(bench::Compare::MAX_REPETITIONS), value_name = "N", help_heading = "Comparison")]
     pub repetitions: usize,
-    /// Requests of a run
+    /// questions: prompts that have nothing in common, then one that was evicted; conversations: more of them than the KV cache holds, in
+    /// turn, so that every turn's prefix was evicted
     #[arg(
-        short = 'q',
         long,
-        env = "MLX_SERVING_QUESTIONS",
-        default_value_t = bench::Compare::default().questions, value_parser = at_most(Load::MAX_QUESTIONS),
-        value_name = "N",
+        env = "MLX_SERVING_LOAD",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        value_name = "LOAD",
         help_heading = "Load"
     )]
-    pub questions: usize,
-    /// The rest of the load.
+    pub load: CompareLoad,
+    /// Requests of a run; of questions [default: 32]
+    #[arg(short = 'q', long, env = "MLX_SERVING_QUESTIONS", value_parser = at_most(Load::MAX_QUESTIONS), value_name = "N", help_heading = "Load")]
+    pub questions: Option<usize>,
+    /// Sizes, and how many at a time.
     #[command(flatten)]
-    pub load: LoadArgs,
-    /// Tokens of the prompt whose cached prefix is evicted and asked for again
-    #[arg(long, env = "MLX_SERVING_PREFIX_TOKENS", default_value_t = bench::Compare::default().prefix_tokens, value_parser = at_most(Load::MAX_TOKENS), value_name = "P", help_heading = "Load")]
-    pub prefix_tokens: usize,
-    /// An earlier result of `bench throughput` or `bench compare` to compare the plain arm with
+    pub size: LoadArgs,
+    /// Tokens of the prompt whose cached prefix is evicted and asked for again; of questions [default: 512]
+    #[arg(long, env = "MLX_SERVING_PREFIX_TOKENS", value_parser = at_most(Load::MAX_TOKENS), value_name = "P", help_heading = "Load")]
+    pub prefix_tokens: Option<usize>,
+    /// Conversations of a run; of conversations [default: 16, or more if those fit into the KV cache]
+    #[arg(long, env = "MLX_SERVING_CONVERSATIONS", value_parser = at_most(Load::MAX_QUESTIONS), value_name = "N", help_heading = "Load")]
+    pub conversations: Option<usize>,
+    /// Turns of a conversation, each with P new tokens and an answer of G; of conversations [default: 4]
+    #[arg(long, env = "MLX_SERVING_TURNS", value_parser = at_most(bench::Compare::MAX_TURNS), value_name = "N", help_heading = "Load")]
+    pub turns: Option<usize>,
+    /// An earlier result of `bench throughput` or `bench compare` to compare the plain arm with: of this machine, model and load, or it is
+    /// refused
     #[arg(long, env = "MLX_SERVING_BASELINE", value_name = "FILE", help_heading = "Comparison")]
     pub baseline: Option<PathBuf>,
+    /// Exit with 3 if throughput is shown to be more than this lower: plain's than the baseline's, or an optimization's than plain's
+    #[arg(long, env = "MLX_SERVING_MAX_REGRESSION", value_name = "PERCENT", help_heading = "Comparison")]
+    pub max_regression: Option<f64>,
     /// Write the results here as JSON, and a report beside it as HTML
     #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,
     /// Print the results as JSON
     #[arg(long, env = "MLX_SERVING_JSON", help_heading = "Output")]
     pub json: bool,
+}
+
+/// Exit codes of `bench compare`, for its help.
+const COMPARE_EXIT_CODES: &str = "Exit codes: 0 done; 1 a run failed, or an optimization changed an answer; 2 wrong usage, or a baseline that \
+was measured otherwise; 3 throughput was lost beyond --max-regression.";
+
+/// A load of `bench compare`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum CompareLoad {
+    /// Prompts that have nothing in common.
+    #[default]
+    Questions,
+    /// Conversations, more of them than the KV cache holds.
+    Conversations,
+}
+
+impl From<CompareLoad> for bench::LoadKind {
+    fn from(load: CompareLoad) -> Self {
+        match load {
+            CompareLoad::Questions => Self::Questions,
+            CompareLoad::Conversations => Self::Conversations,
+        }
+    }
 }
 
 /// `bench kernels`

@@ -15,12 +15,16 @@ pub(crate) fn run(context: &Context, args: &args::Compare) -> Result<(), Failure
     let settings = Compare {
         optimizations: args.optimizations.clone(),
         repetitions: args.repetitions,
+        load: args.load.into(),
         questions: args.questions,
-        prompt_tokens: args.load.prompt_tokens,
-        max_tokens: args.load.max_tokens,
-        concurrency: args.load.concurrency,
+        prompt_tokens: args.size.prompt_tokens,
+        max_tokens: args.size.max_tokens,
+        concurrency: args.size.concurrency,
         prefix_tokens: args.prefix_tokens,
+        conversations: args.conversations,
+        turns: args.turns,
         baseline: args.baseline.clone(),
+        max_regression: args.max_regression,
         command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect(),
     };
     let files = args.output.as_deref().map(files).transpose()?;
@@ -29,18 +33,26 @@ pub(crate) fn run(context: &Context, args: &args::Compare) -> Result<(), Failure
     let comparison = compare(&context.config, &source, &settings, &mut |progress| shown.show(progress))?;
     drop(shown);
     let told = tell(&comparison, args.json, files.as_ref());
-    match (told, comparison.unequal()) {
+    match (told, fault(&comparison)) {
         (told, None) => told,
         (Err(Failure::Silent), _) => Err(Failure::Silent),
-        (told, Some(arm)) => {
+        (told, Some(fault)) => {
             if let Err(error) = told {
                 tracing::error!("{error}");
             }
-            Err(Failure::failed(format!(
-                "the outputs of {arm} differ from those of plain: an optimization changed an answer, which is a defect; please report it with this result"
-            )))
+            Err(fault)
         }
     }
+}
+
+/// The worst that a comparison found.
+fn fault(comparison: &Comparison) -> Option<Failure> {
+    let unequal = comparison.unequal().map(|arm| {
+        Failure::failed(format!(
+            "the outputs of {arm} differ from those of plain: an optimization changed an answer, which is a defect; please report it with this result"
+        ))
+    });
+    unequal.or_else(|| comparison.past_limit().map(Failure::Regressed))
 }
 
 /// Progress on the screen.

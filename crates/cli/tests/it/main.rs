@@ -16,6 +16,7 @@ mod chat;
 mod chat_lines;
 mod chat_templates;
 mod cli;
+mod compare;
 mod completions_logprobs;
 #[cfg(unix)]
 mod connections;
