@@ -182,7 +182,7 @@ fn show(progress: Progress<'_>, tell: &mut dyn FnMut(&str)) {
         Progress::Opening(_) => {}
         Progress::Asking { requests } => tell(&format!("{requests} requests, after those that warm up")),
         Progress::WarmUpFailed { requests, cause } => {
-            tell(&format!("{requests} requests that warm up failed: {cause}"))
+            tell(&format!("of the requests that warm up, {requests} failed: {cause}"))
         }
         Progress::Answered { .. } => {}
         Progress::Planned { model, runs, .. } => tell(&format!("{runs} runs of {model}, after one that warms up")),

@@ -77,10 +77,8 @@ pub struct Throughput {
     /// Seed of prompts, lengths and arrivals [default: 0; with --url one is drawn]
     #[arg(long, env = "MLX_SERVING_SEED", value_parser = seed, allow_negative_numbers = true, value_name = "N", help_heading = "Load")]
     pub seed: Option<u64>,
-    /// Count the requests within these limits, in ms: ttft=200,itl=50,e2e=2000, or some of them
-    #[arg(long, env = "MLX_SERVING_GOODPUT", value_name = "LIMITS", help_heading = "Output")]
-    pub goodput: Option<Limits>,
-    /// Measure an OpenAI-compatible server instead: http://HOST:PORT
+    /// Measure an OpenAI-compatible server instead: http://HOST:PORT. --model is then the server's name of a model [default: the first that it
+    /// lists]
     #[arg(long, env = "MLX_SERVING_URL", value_name = "URL", help_heading = "Server")]
     pub url: Option<String>,
     /// Route to ask: completions or chat [default: completions; chat for --load chat]
@@ -89,6 +87,9 @@ pub struct Throughput {
     /// Key for the server; better set in the environment, where others do not see it
     #[arg(long, env = "MLX_SERVING_API_KEY", value_parser = key, hide_env_values = true, value_name = "KEY", help_heading = "Server")]
     pub api_key: Option<ApiKey>,
+    /// Count the requests within these limits, in ms: ttft=200,itl=50,e2e=2000, or some of them
+    #[arg(long, env = "MLX_SERVING_GOODPUT", value_name = "LIMITS", help_heading = "Output")]
+    pub goodput: Option<Limits>,
     /// Write the results here as JSON
     #[arg(short, long, env = "MLX_SERVING_OUTPUT", value_name = "FILE", help_heading = "Output")]
     pub output: Option<PathBuf>,

@@ -5,7 +5,7 @@ use crate::context::{Context, check_file, write_file};
 use crate::failure::Failure;
 use crate::progress::{Bar, Opening};
 use mlx_serving_bench::{
-    Endpoint, EndpointOptions, Goodput, Load, LoadFields, Measured, Progress, Settings, throughput,
+    Counted, Endpoint, EndpointOptions, Goodput, Load, LoadFields, Measured, Progress, Settings, throughput,
     throughput_of_server,
 };
 use mlx_serving_runtime::Source;
@@ -86,7 +86,7 @@ impl Shown {
         match (progress, self) {
             (Progress::Opening(progress), Shown::Opening(opening)) => opening.show(progress),
             (Progress::WarmUpFailed { requests, cause }, _) => {
-                tracing::warn!("{requests} requests that warm up failed: {cause}");
+                tracing::warn!("of the requests that warm up, {requests} failed: {cause}");
             }
             (Progress::Asking { requests }, shown) => *shown = Shown::Requests(Bar::requests(requests), requests, 0),
             (Progress::Answered { done, failed }, Shown::Requests(bar, requests, told)) => {
@@ -111,6 +111,30 @@ impl Drop for Shown {
 }
 
 fn table(m: &Measured, out: &mut impl Write) -> std::io::Result<()> {
+    if m.answered > 0 {
+        speeds(m, out)?;
+    }
+    for (count, what) in [
+        (m.failed, "failed"),
+        (m.held_back, "waited for one of --concurrency places after their arrival"),
+        (m.cut_to_context, "had lengths beyond the model's context, which were cut"),
+        (m.ended_early, "ended before the tokens that were asked for"),
+    ] {
+        if count > 0 {
+            writeln!(out, "{count} of {} {what}", m.answered + m.failed)?;
+        }
+    }
+    for failures in &m.failures {
+        let cause: String = failures.cause.chars().take(CAUSE).collect();
+        writeln!(out, "  {:6} {cause}", failures.count)?;
+    }
+    if m.tokens_counted_by == Counted::Pieces {
+        writeln!(out, "The server told no usage: pieces of its streams are counted as tokens.")?;
+    }
+    Ok(())
+}
+
+fn speeds(m: &Measured, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "throughput      {:10.2} tok/s", m.throughput_tok_s)?;
     if let Some(prefill) = m.prefill_tok_s {
         writeln!(out, "prefill         {prefill:10.2} tok/s")?;
@@ -128,23 +152,6 @@ fn table(m: &Measured, out: &mut impl Write) -> std::io::Result<()> {
     }
     if let Some(bytes) = m.peak_memory_bytes {
         writeln!(out, "peak memory     {:10.1} MiB", bytes as f64 / f64::from(1 << 20))?;
-    }
-    for (count, what) in [
-        (m.failed, "failed"),
-        (m.held_back, "waited for one of --concurrency places after their arrival"),
-        (m.cut_to_context, "had lengths beyond the model's context, which were cut"),
-        (m.ended_early, "ended before the tokens that were asked for"),
-    ] {
-        if count > 0 {
-            writeln!(out, "{count} of {} {what}", m.answered + m.failed)?;
-        }
-    }
-    for failures in &m.failures {
-        let cause: String = failures.cause.chars().take(CAUSE).collect();
-        writeln!(out, "  {:6} {cause}", failures.count)?;
-    }
-    if m.tokens_counted_by == mlx_serving_bench::Counted::Pieces && m.answered > 0 {
-        writeln!(out, "The server told no usage: pieces of its streams are counted as tokens.")?;
     }
     Ok(())
 }
