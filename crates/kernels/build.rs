@@ -1,12 +1,15 @@
 //! Renders each kernel's template for every variant, validates it with naga, and writes SPIR-V, MSL and a table of both, with checks of
 //! the immediates' layout.
 
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
 use minijinja::{Environment, Value};
 use naga::back::{msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, Handle, Module, Scalar, StorageAccess, StructMember, Type, TypeInner};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 use variant::Variant;
@@ -44,7 +47,7 @@ fn main() {
     fs::write(out.join("kernels.rs"), table).expect("OUT_DIR can be written");
 }
 
-/// Writes `{name}.spv` and `{name}.metal`; returns the kernel's line of the table, and the check of its immediates.
+/// Writes `{name}.spv.z` and `{name}.metal.z`, compressed; returns the kernel's line of the table, and the check of its immediates.
 fn translate(index: usize, variant: Variant, wgsl: &str, out: &Path) -> (String, String) {
     let name = &variant.name();
     let module = naga::front::wgsl::parse_str(wgsl).unwrap_or_else(|e| panic!("{name}: {}", e.emit_to_string(wgsl)));
@@ -69,10 +72,10 @@ fn translate(index: usize, variant: Variant, wgsl: &str, out: &Path) -> (String,
     let mut words = spv::write_vec(&module, &info, &options, None).unwrap_or_else(|e| panic!("{name}: {e}"));
     memory_model::complete(&mut words);
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    fs::write(out.join(format!("{name}.spv")), bytes).expect("OUT_DIR can be written");
+    fs::write(out.join(format!("{name}.spv.z")), packed(&bytes)).expect("OUT_DIR can be written");
 
     let (text, msl_entry) = metal(name, &module, &info);
-    fs::write(out.join(format!("{name}.metal")), text).expect("OUT_DIR can be written");
+    fs::write(out.join(format!("{name}.metal.z")), packed(text.as_bytes())).expect("OUT_DIR can be written");
 
     let mut accesses = String::new();
     for access in bindings(&module) {
@@ -89,15 +92,21 @@ fn translate(index: usize, variant: Variant, wgsl: &str, out: &Path) -> (String,
         .map(|(_, variable)| format!("{},", layouter[variable.ty].size))
         .collect();
     let kernel = format!(
-        "Kernel {{ index: {index}, name: {name:?}, spirv: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.spv\")), \
+        "Kernel {{ index: {index}, name: {name:?}, spirv: Packed(include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.spv.z\"))), \
          spirv_entry: {:?}, \
-         #[cfg(feature = \"msl\")] msl: include_str!(concat!(env!(\"OUT_DIR\"), \"/{name}.metal\")), \
+         #[cfg(feature = \"msl\")] msl: Packed(include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}.metal.z\"))), \
          #[cfg(feature = \"msl\")] msl_entry: {msl_entry:?}, \
          bindings: &[{accesses}], workgroup: [{x}, {y}, {z}], workgroup_memory: &[{memory}], matrix_side: {:?} }},\n",
         entry.name,
         variant.matrix_side()
     );
     (kernel, immediates_check(variant.params(), &module))
+}
+
+/// Code as `Packed` of launch.rs unpacks it.
+fn packed(code: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(code).and_then(|()| encoder.finish()).expect("a Vec can be written")
 }
 
 /// Rust that compiles only if the head and that struct of params.rs have the names, types and places of the module's immediates.

@@ -1,6 +1,8 @@
 use crate::params::Head;
 use crate::variant::Variant;
+use flate2::read::ZlibDecoder;
 use mlx_serving_device::Buffer;
+use std::io::Read;
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
@@ -22,13 +24,11 @@ pub struct Kernel {
     pub index: usize,
     /// Stem and constants.
     pub name: &'static str,
-    /// SPIR-V 1.3, little-endian words.
-    pub spirv: &'static [u8],
+    spirv: Packed,
     /// Name of the entry point in SPIR-V.
     pub spirv_entry: &'static str,
-    /// Metal Shading Language 2.4; megabytes that other systems need not carry.
     #[cfg(feature = "msl")]
-    pub msl: &'static str,
+    msl: Packed,
     /// Name of the function in MSL.
     #[cfg(feature = "msl")]
     pub msl_entry: &'static str,
@@ -48,9 +48,32 @@ impl Kernel {
         KERNELS
     }
 
+    /// SPIR-V 1.3, little-endian words.
+    pub fn spirv(&self) -> Vec<u8> {
+        self.spirv.unpack()
+    }
+
+    /// Metal Shading Language 2.4.
+    #[cfg(feature = "msl")]
+    pub fn msl(&self) -> String {
+        String::from_utf8(self.msl.unpack()).expect("the build script packed a String")
+    }
+
     /// Kernels that a device with matrix units of that side, or with none, can run.
     pub fn usable(matrix_side: Option<u32>) -> impl Iterator<Item = &'static Kernel> {
         KERNELS.iter().filter(move |kernel| kernel.matrix_side.is_none() || kernel.matrix_side == matrix_side)
+    }
+}
+
+/// A kernel's code, compressed: all of it unpacked would be a third of the program, and each is needed once.
+#[derive(Debug, PartialEq, Eq)]
+struct Packed(&'static [u8]);
+
+impl Packed {
+    fn unpack(&self) -> Vec<u8> {
+        let mut code = Vec::new();
+        ZlibDecoder::new(self.0).read_to_end(&mut code).expect("the build script packed it");
+        code
     }
 }
 

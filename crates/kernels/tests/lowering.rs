@@ -293,6 +293,8 @@ fn kernels_keep_within_what_devices_have() {
         assert!(kernel.workgroup.iter().product::<u32>() <= 256, "{}", kernel.name);
         assert!(kernel.bindings.len() <= 16, "{}", kernel.name);
         assert!(kernel.bindings.contains(&Access::Write), "{}", kernel.name);
-        assert_eq!(kernel.spirv[..4], [0x03, 0x02, 0x23, 0x07], "{}", kernel.name);
+        assert_eq!(kernel.spirv()[..4], [0x03, 0x02, 0x23, 0x07], "{}", kernel.name);
+        #[cfg(feature = "msl")]
+        assert!(kernel.msl().contains(&format!("kernel void {}(", kernel.msl_entry)), "{}", kernel.name);
     }
 }

@@ -75,7 +75,7 @@ impl Pipelines {
 
     fn compile(&self, kernel: &'static Kernel) -> Result<vk::Pipeline> {
         let what = |e| driver(&format!("the kernel {}", kernel.name), e);
-        let words = ash::util::read_spv(&mut Cursor::new(kernel.spirv))
+        let words = ash::util::read_spv(&mut Cursor::new(kernel.spirv()))
             .map_err(|e| DeviceError::Contract(format!("the kernel {}: {e}", kernel.name)))?;
         let info = vk::ShaderModuleCreateInfo::default().code(&words);
         // SAFETY: the words are SPIR-V that naga validated when this program was built.

@@ -48,7 +48,8 @@ impl Pipelines {
         #[expect(deprecated, reason = "its successor needs macOS 15")]
         options.setFastMathEnabled(false);
         options.setLanguageVersion(MTLLanguageVersion::Version2_4);
-        let library = self.device.newLibraryWithSource_options_error(&NSString::from_str(kernel.msl), Some(&options));
+        let library =
+            self.device.newLibraryWithSource_options_error(&NSString::from_str(&kernel.msl()), Some(&options));
         let library = library.map_err(|e| failed("its MSL does not compile", text(&e)))?;
         let function = library.newFunctionWithName(&NSString::from_str(kernel.msl_entry));
         let function = function.ok_or_else(|| failed("no such function", kernel.msl_entry.into()))?;
