@@ -65,7 +65,7 @@ impl Kernel {
     }
 }
 
-/// A kernel's code, compressed: all of it unpacked would be a third of the program, and each is needed once.
+/// A kernel's code, compressed: unpacked, that of all would be up to a third of the program, and each is needed once.
 #[derive(Debug, PartialEq, Eq)]
 struct Packed(&'static [u8]);
 
