@@ -116,7 +116,7 @@ export interface MetalOptimizationsStats {
     rotations: number;
     discarded_steps: number;
   }>;
-  device: { name: string; backend: string; utilization: number };
+  device: { name: string; backend: string; instructions: string | null; utilization: number };
 }
 
 /** Progress of loading a model. */

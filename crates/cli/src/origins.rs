@@ -1,10 +1,12 @@
 //! Origins of the configuration's values: a file, a flag, the environment.
 
-use crate::args::{Arithmetic, Cli, LogFormat};
+use crate::args::{Arithmetic, Cli, CpuInstructions, LogFormat};
 use crate::command_line::variables;
 use crate::failure::Failure;
 use anstyle::Style;
-use mlx_serving_runtime::config::{ArithmeticMode, Config, ConfigError, File, LogLevel, LogLines, leaves};
+use mlx_serving_runtime::config::{
+    ArithmeticMode, Config, ConfigError, File, InstructionSet, LogLevel, LogLines, leaves,
+};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -74,6 +76,16 @@ impl Loaded {
                 Arithmetic::Exact => ArithmeticMode::Exact,
             };
             set("engine.arithmetic", "arithmetic");
+        }
+        if let Some(instructions) = common.cpu_instructions {
+            config.engine.cpu_instructions = match instructions {
+                CpuInstructions::Auto => InstructionSet::Auto,
+                CpuInstructions::Avx512 => InstructionSet::Avx512,
+                CpuInstructions::Avx2 => InstructionSet::Avx2,
+                CpuInstructions::Neon => InstructionSet::Neon,
+                CpuInstructions::Portable => InstructionSet::Portable,
+            };
+            set("engine.cpu_instructions", "cpu_instructions");
         }
         if let Some(threads) = common.threads {
             config.engine.threads = threads;

@@ -44,7 +44,8 @@ impl CpuDevice {
     pub fn new(options: &CpuOptions) -> Result<Arc<Self>> {
         let isa = options.isa.unwrap_or_else(Isa::best);
         if !Isa::available().contains(&isa) {
-            return Err(DeviceError::Unsupported(format!("this processor has no {isa:?}")));
+            let there: Vec<&str> = Isa::available().into_iter().map(Isa::name).collect();
+            return Err(DeviceError::Unsupported(format!("this processor has no {isa}; it has {}", there.join(", "))));
         }
         let workers = options.threads.unwrap_or_else(machine::threads).max(1);
         let activity =
@@ -60,6 +61,7 @@ impl CpuDevice {
         let info = DeviceInfo {
             backend: "cpu",
             name: machine::name(),
+            instructions: Some(isa.name()),
             features: isa.features().iter().map(ToString::to_string).collect(),
             unified_memory: true,
             memory_budget: memory,

@@ -22,6 +22,8 @@ pub struct DeviceInfo {
     pub backend: &'static str,
     /// The device's own name.
     pub name: String,
+    /// Instruction set of its kernels, as `engine.cpu_instructions` names it; `None` where a driver compiles them.
+    pub instructions: Option<&'static str>,
     /// Features in use, for `doctor` and records.
     pub features: Vec<String>,
     /// True if host and device share memory: copies to shared storage are pointless.

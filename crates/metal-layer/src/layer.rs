@@ -159,6 +159,7 @@ impl MetalLayer {
             device: DeviceStats {
                 name: info.name.clone(),
                 backend: info.backend,
+                instructions: info.instructions,
                 utilization: self.utilization.now(self.device.as_ref()),
             },
         }

@@ -200,6 +200,9 @@ pub struct Engine {
     /// fast or exact.
     #[garde(skip)]
     pub arithmetic: ArithmeticMode,
+    /// Instruction set of the CPU device's kernels: auto takes the best that the processor has, avx512, avx2, neon and portable that one.
+    #[garde(skip)]
+    pub cpu_instructions: InstructionSet,
     /// Threads of the CPU device; 0 for all cores.
     #[garde(range(min = 0, max = 1024))]
     pub threads: usize,
@@ -252,6 +255,7 @@ impl Default for Engine {
         Self {
             device: "auto".into(),
             arithmetic: ArithmeticMode::Fast,
+            cpu_instructions: InstructionSet::Auto,
             threads: 0,
             max_sequences: options.max_sequences,
             max_batch_rows: None,
@@ -281,6 +285,22 @@ pub enum ArithmeticMode {
     Fast,
     /// Activations in f32.
     Exact,
+}
+
+/// `engine.cpu_instructions`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum InstructionSet {
+    /// The best that the processor has.
+    Auto,
+    /// AVX-512 with VNNI.
+    Avx512,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// NEON.
+    Neon,
+    /// Plain Rust.
+    Portable,
 }
 
 /// `models`

@@ -3,9 +3,9 @@
 pub use crate::choice::Choice;
 
 use crate::caches;
-use crate::config::{ArithmeticMode, Engine};
+use crate::config::{ArithmeticMode, Engine, InstructionSet};
 use crate::error::RuntimeError;
-use mlx_serving_cpu::{CpuDevice, CpuOptions};
+use mlx_serving_cpu::{CpuDevice, CpuOptions, Isa};
 use mlx_serving_device::{Arithmetic, Device, DeviceError, DeviceInfo, Result as DeviceResult};
 use mlx_serving_metal::MetalOptions;
 use mlx_serving_vulkan::{DeviceKind, VulkanDevice, VulkanOptions};
@@ -37,7 +37,7 @@ impl Choice {
         }
     }
 
-    /// Opens it, with the threads and the arithmetic of `engine`.
+    /// Opens it, with the threads, the instruction set and the arithmetic of `engine`.
     fn open(self, engine: &Engine) -> Result<Arc<dyn Device>, RuntimeError> {
         let arithmetic = match engine.arithmetic {
             ArithmeticMode::Fast => Arithmetic::Fast,
@@ -47,8 +47,18 @@ impl Choice {
         match self {
             Choice::Auto | Choice::Cpu => {
                 let threads = (engine.threads > 0).then_some(engine.threads);
-                let options = CpuOptions { threads, arithmetic, ..CpuOptions::default() };
-                Ok(CpuDevice::new(&options)?)
+                let isa = match engine.cpu_instructions {
+                    InstructionSet::Auto => None,
+                    InstructionSet::Avx512 => Some(Isa::Avx512),
+                    InstructionSet::Avx2 => Some(Isa::Avx2),
+                    InstructionSet::Neon => Some(Isa::Neon),
+                    InstructionSet::Portable => Some(Isa::Portable),
+                };
+                let device = CpuDevice::new(&CpuOptions { threads, arithmetic, isa }).map_err(|error| match error {
+                    DeviceError::Unsupported(reason) => RuntimeError::NoInstructions(reason),
+                    error => error.into(),
+                })?;
+                Ok(device)
             }
             Choice::Metal => {
                 let options = MetalOptions { arithmetic, pipeline_cache: cache, ..MetalOptions::default() };

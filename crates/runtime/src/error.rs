@@ -26,6 +26,9 @@ pub enum RuntimeError {
         /// The fault, and what to do.
         reason: String,
     },
+    /// The processor lacks what `engine.cpu_instructions` names.
+    #[error("engine.cpu_instructions (--cpu-instructions): {0}; auto takes the best")]
+    NoInstructions(String),
     /// The device refused.
     #[error(transparent)]
     Device(#[from] DeviceError),

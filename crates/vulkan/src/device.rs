@@ -210,6 +210,7 @@ fn info(gpu: &Gpu, arithmetic: Arithmetic, matrix_side: Option<u32>) -> DeviceIn
     DeviceInfo {
         backend: "vulkan",
         name: survey.name.clone(),
+        instructions: None,
         features: features.into_iter().chain(survey.used(matrix_side)).collect(),
         unified_memory: survey.unified(),
         memory_budget: survey.memory_budget(&gpu.instance),

@@ -94,6 +94,8 @@ export const EngineConfigSchema = z.strictObject({
     .describe('auto, metal, vulkan, vulkan:N or cpu'),
   arithmetic: z.enum(['fast', 'exact']).default('fast')
     .describe('fast or exact'),
+  cpu_instructions: z.enum(['auto', 'avx512', 'avx2', 'neon', 'portable']).default('auto')
+    .describe('Instruction set of the CPU device\'s kernels: auto takes the best that the processor has, avx512, avx2, neon and portable that one'),
   threads: z.number().int().min(0).max(1024).default(0)
     .describe('Threads of the CPU device; 0 for all cores'),
   max_sequences: z.number().int().min(1).max(256).default(32)
@@ -121,6 +123,8 @@ export interface EngineConfigInput {
   device?: string | undefined;
   /** fast or exact. Default `"fast"`. */
   arithmetic?: 'fast' | 'exact' | undefined;
+  /** Instruction set of the CPU device's kernels: auto takes the best that the processor has, avx512, avx2, neon and portable that one. Default `"auto"`. */
+  cpu_instructions?: 'auto' | 'avx512' | 'avx2' | 'neon' | 'portable' | undefined;
   /** Threads of the CPU device; 0 for all cores. 0 to 1024; default `0`. */
   threads?: number | undefined;
   /** Sequences that run at once. 1 to 256; default `32`. */

@@ -57,6 +57,8 @@ class EngineConfig(TypedDict, total=False):
     device: str
     # fast or exact. Default "fast".
     arithmetic: Literal["fast", "exact"]
+    # Instruction set of the CPU device's kernels: auto takes the best that the processor has, avx512, avx2, neon and portable that one. Default "auto".
+    cpu_instructions: Literal["auto", "avx512", "avx2", "neon", "portable"]
     # Threads of the CPU device; 0 for all cores. 0 to 1024; default 0.
     threads: int
     # Sequences that run at once. 1 to 256; default 32.

@@ -175,7 +175,7 @@ fn run(arm: &Arm, [throughput, cold, restore, busy]: [f64; 4], overlap_ratio: Op
             memory_pool: Switched::off(None),
             blit_queue: Switched::off(None),
             command_buffer_ring: Switched::off(None),
-            device: DeviceStats { name: "a CPU".into(), backend: "cpu", utilization: busy },
+            device: DeviceStats { name: "a CPU".into(), backend: "cpu", instructions: None, utilization: busy },
         },
     }
 }

@@ -39,6 +39,17 @@ pub struct Common {
     /// Threads of the CPU device; 0 for all cores [default: 0]
     #[arg(long, global = true, env = "MLX_SERVING_THREADS", value_name = "N", help_heading = "Device")]
     pub threads: Option<usize>,
+    /// Instruction set of the CPU device: auto, avx512, avx2, neon or portable [default: auto]
+    #[arg(
+        long,
+        global = true,
+        env = "MLX_SERVING_CPU_INSTRUCTIONS",
+        value_enum,
+        value_name = "SET",
+        hide_possible_values = true,
+        help_heading = "Device"
+    )]
+    pub cpu_instructions: Option<CpuInstructions>,
     /// fast: rounds activations where that is faster, 16-bit KV cache; exact: f32 everywhere [default: fast]
     #[arg(
         long,
@@ -76,12 +87,12 @@ pub struct Common {
 pub(crate) fn idle(words: &[&str]) -> &'static [&'static str] {
     match words {
         ["pull" | "list" | "rm" | "completions" | "man"] | ["bench", "synth"] | ["config", "schema"] => {
-            &["device", "threads", "arithmetic", "metal_opts", "config"]
+            &["device", "threads", "cpu_instructions", "arithmetic", "metal_opts", "config"]
         }
         ["bench", "compare" | "kernels"] => &["metal_opts"],
-        ["health"] => &["device", "threads", "arithmetic", "metal_opts"],
+        ["health"] => &["device", "threads", "cpu_instructions", "arithmetic", "metal_opts"],
         // No commands, but names of several: each has its own page.
-        [] | ["bench" | "eval" | "config"] => &["device", "threads", "arithmetic", "metal_opts"],
+        [] | ["bench" | "eval" | "config"] => &["device", "threads", "cpu_instructions", "arithmetic", "metal_opts"],
         _ => &[],
     }
 }
@@ -93,6 +104,21 @@ pub enum Arithmetic {
     Fast,
     /// f32 activations.
     Exact,
+}
+
+/// See [`crate::config::InstructionSet`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CpuInstructions {
+    /// The best that the processor has.
+    Auto,
+    /// AVX-512 with VNNI.
+    Avx512,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// NEON.
+    Neon,
+    /// Plain Rust.
+    Portable,
 }
 
 /// Format of log lines.

@@ -67,7 +67,7 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
     if args.json {
         let report = json!({
             "version": env!("CARGO_PKG_VERSION"), "machine": machine, "config": config,
-            "devices": info.map(|info| json!({ "backend": info.backend, "name": info.name, "features": info.features, "units": info.units,
+            "devices": info.map(|info| json!({ "backend": info.backend, "name": info.name, "instructions": info.instructions, "features": info.features, "units": info.units,
                           "unified_memory": info.unified_memory, "memory_budget": device::budget(info),
                           "arithmetic": format!("{:?}", info.arithmetic).to_lowercase() })).into_iter().collect::<Vec<_>>(),
             "vulkan": gpus.iter().map(|gpu| json!({
@@ -99,15 +99,15 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
     ];
     if let Some(info) = info {
         lines.push(row(&format!("{green}✓{green:#} {:8} ", info.backend), &info.name));
-        lines.extend(
-            [
-                format!("{}, {} arithmetic", units(info), format!("{:?}", info.arithmetic).to_lowercase()),
-                format!("uses {}", info.features.join(", ")),
-                format!("memory budget {}", budget(info)),
-            ]
-            .iter()
-            .map(|text| row(&" ".repeat(INDENT), text)),
-        );
+        let kernels = info.instructions.map(|set| format!(", {set} kernels")).unwrap_or_default();
+        let mut said =
+            vec![format!("{}{kernels}, {} arithmetic", units(info), format!("{:?}", info.arithmetic).to_lowercase())];
+        // Portable kernels use none.
+        if !info.features.is_empty() {
+            said.push(format!("uses {}", info.features.join(", ")));
+        }
+        said.push(format!("memory budget {}", budget(info)));
+        lines.extend(said.iter().map(|text| row(&" ".repeat(INDENT), text)));
     }
     for gpu in &gpus {
         let mark = if gpu.missing.is_empty() { "-" } else { "!" };

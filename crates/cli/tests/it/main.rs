@@ -23,6 +23,7 @@ mod connections;
 mod device_lost;
 mod goldens;
 mod http;
+mod instructions;
 mod load_generator;
 mod loading;
 mod metal_optimizations;

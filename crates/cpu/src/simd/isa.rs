@@ -1,11 +1,13 @@
+use std::fmt;
+
 /// An instruction set that the kernels are compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Isa {
-    /// AVX-512 with VNNI.
+    /// AVX-512 with VNNI; a processor that has AVX-512 without it runs AVX2.
     Avx512,
     /// AVX2 with FMA and F16C.
     Avx2,
-    /// NEON.
+    /// NEON, with dot products where the processor has them.
     Neon,
     /// Plain Rust.
     Portable,
@@ -23,11 +25,23 @@ impl Isa {
         Self::available()[0]
     }
 
+    /// Name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Avx512 => "avx512",
+            Isa::Avx2 => "avx2",
+            Isa::Neon => "neon",
+            Isa::Portable => "portable",
+        }
+    }
+
     /// The processor features that it uses.
     pub fn features(self) -> &'static [&'static str] {
         match self {
             Isa::Avx512 => &["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx2", "fma", "f16c"],
             Isa::Avx2 => &["avx2", "fma", "f16c"],
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon if std::arch::is_aarch64_feature_detected!("dotprod") => &["neon", "dotprod"],
             Isa::Neon => &["neon"],
             Isa::Portable => &[],
         }
@@ -53,5 +67,11 @@ impl Isa {
     #[cfg(not(target_arch = "x86_64"))]
     fn detected(self) -> bool {
         self == Isa::Portable || (self == Isa::Neon && cfg!(target_arch = "aarch64"))
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }

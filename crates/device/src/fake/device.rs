@@ -30,6 +30,7 @@ impl FakeDevice {
         let info = DeviceInfo {
             backend: "fake",
             name: "fake device".into(),
+            instructions: None,
             features: Vec::new(),
             unified_memory: options.unified_memory,
             memory_budget: options.memory_budget,

@@ -166,6 +166,8 @@ pub struct DeviceStats {
     pub name: String,
     /// Backend of the device.
     pub backend: &'static str,
+    /// Instruction set of its kernels; null where a driver compiles them.
+    pub instructions: Option<&'static str>,
     /// Share of the last seconds in which it ran ops, 0 to 1.
     pub utilization: f64,
 }

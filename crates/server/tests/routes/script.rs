@@ -232,7 +232,7 @@ impl Generate for Script {
             memory_pool: Switched::off(None),
             blit_queue: Switched::off(None),
             command_buffer_ring: Switched::off(None),
-            device: DeviceStats { name: self.card.id.clone(), backend: "script", utilization: 0.0 },
+            device: DeviceStats { name: self.card.id.clone(), backend: "script", instructions: None, utilization: 0.0 },
         }
     }
 

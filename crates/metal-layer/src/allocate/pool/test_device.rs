@@ -44,6 +44,7 @@ impl TestDevice {
         let info = DeviceInfo {
             backend: "fake",
             name: "memory without bytes".into(),
+            instructions: None,
             features: Vec::new(),
             unified_memory: unified,
             memory_budget: u64::MAX,

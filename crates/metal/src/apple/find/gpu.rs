@@ -50,6 +50,7 @@ pub(crate) fn info(
     DeviceInfo {
         backend: "metal",
         name: device.name().to_string(),
+        instructions: None,
         features,
         unified_memory: device.hasUnifiedMemory(),
         memory_budget: device.recommendedMaxWorkingSetSize(),
