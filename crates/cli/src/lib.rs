@@ -24,7 +24,20 @@ use args::{Bench, Cli, Command};
 use config::{LogLevel, LogLines};
 use mlx_serving_runtime::{device, machine};
 use std::io::Write;
+use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
+
+/// Runs this process's command line to its end, and reports a failure on standard error.
+pub fn main() -> ExitCode {
+    let cli = parse().unwrap_or_else(|error| error.exit());
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure);
+            failure.code()
+        }
+    }
+}
 
 /// Runs one command line.
 ///

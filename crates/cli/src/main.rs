@@ -8,12 +8,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = mlx_serving::parse().unwrap_or_else(|error| error.exit());
-    match mlx_serving::run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            mlx_serving::report(&failure);
-            failure.code()
-        }
-    }
+    mlx_serving::main()
 }

@@ -1,4 +1,4 @@
-//! Small histories in every interleaving. `./test` runs them, with `RUSTFLAGS="--cfg loom"`.
+//! Small histories in every interleaving: `cargo test -p mlx-serving-metal-layer --features loom --lib loom`.
 
 use super::test_device::{TestDevice, TestTimeline};
 use super::*;
