@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_fault_of_this_process_ends_the_run_at_once() {
         let fake = Fake::new(Duration::ZERO, |conversation, _| {
-            (conversation == 3).then(|| Fault::Ends(BenchError::Unfinished))
+            (conversation == 3).then_some(Fault::Ends(BenchError::Unfinished))
         });
         // The next arrivals are hours away.
         let load = Load { rate: Some(Load::MIN_RATE), ..Load::fixed(1000, 1, 1, 4) };

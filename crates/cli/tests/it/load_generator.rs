@@ -15,7 +15,7 @@ fn result(args: &[&str]) -> Value {
 
 #[test]
 fn what_is_counted_over_http_is_what_the_server_counts() {
-    let server = Server::start(&["--device", "cpu"]);
+    let server = Server::start(&["--device", "cpu", "--threads", "1"]);
     let url = server.url("");
     let totals = || {
         ["vllm:prompt_tokens_total", "vllm:generation_tokens_total", "vllm:request_success_total"]
@@ -72,20 +72,8 @@ fn what_is_counted_over_http_is_what_the_server_counts() {
 
 #[test]
 fn the_same_seed_asks_the_same_of_a_model_in_process() {
-    let chat = [
-        "--device",
-        "cpu",
-        "-q",
-        "4",
-        "--load",
-        "chat",
-        "--turns",
-        "2",
-        "--max-tokens",
-        "2..5",
-        "--prompt-tokens",
-        "9",
-    ];
+    let line = "--device cpu --threads 1 -q 4 --load chat --turns 2 --max-tokens 2..5 --prompt-tokens 9";
+    let chat: Vec<&str> = line.split(' ').collect();
     let [one, again, other] = ["7", "7", "8"].map(|seed| result(&[&chat[..], &["--seed", seed]].concat()));
     assert_eq!(one["output_hash"], again["output_hash"]);
     assert_ne!(one["output_hash"], other["output_hash"]);
@@ -98,8 +86,9 @@ fn the_same_seed_asks_the_same_of_a_model_in_process() {
 
 #[test]
 fn a_limit_that_holds_requests_back_is_told() {
-    let args = ["bench", "throughput", "--device", "cpu", "-q", "12", "--prompt-tokens", "8", "--max-tokens", "8"];
-    let table = stdout(&[&args[..], &["--rate", "100000", "--concurrency", "1", "--goodput", "ttft=0.001"]].concat());
+    let line = "bench throughput --device cpu --threads 1 -q 12 --prompt-tokens 8 --max-tokens 8 --rate 100000 --concurrency 1";
+    let args: Vec<&str> = line.split(' ').collect();
+    let table = stdout(&[&args[..], &["--goodput", "ttft=0.001"]].concat());
     assert!(table.contains("of 12 waited for one of --concurrency places"), "{table}");
     assert!(table.contains("goodput                0.0 %"), "{table}");
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
