@@ -123,7 +123,9 @@ impl Excerpt {
         let share = if copied.is_zero() { 0.0 } else { 100.0 * over.as_secs_f64() / copied.as_secs_f64() };
         let kib = brief(bytes as f64 / 1024.0);
         let (copied, share) = (brief(ms(copied)), brief(share.round()));
-        format!("{steps} steps, {copies} copies of {kib} KiB in {copied} ms, {share}\u{a0}% of that while ops ran")
+        let count = |n: usize, one: &str, more: &str| format!("{n} {}", if n == 1 { one } else { more });
+        let (steps, copies) = (count(steps, "step", "steps"), count(copies, "copy", "copies"));
+        format!("{steps}, {copies} of {kib} KiB in {copied} ms, {share}\u{a0}% of that while ops ran")
     }
 }
 
@@ -174,7 +176,7 @@ mod tests {
         let excerpt = Excerpt::from_intervals("", all).unwrap();
         assert_eq!(excerpt.intervals.len(), SHOWN);
         assert!(excerpt.intervals.iter().any(|i| i.activity == Activity::Upload));
-        assert!(excerpt.words().contains("95 steps, 1 copies"), "{}", excerpt.words());
+        assert!(excerpt.words().contains("95 steps, 1 copy of"), "{}", excerpt.words());
     }
 
     #[test]
