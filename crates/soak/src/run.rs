@@ -252,7 +252,9 @@ impl Run<'_> {
     fn all_phases(&mut self) -> Result<(), Halt> {
         let sets = self.record.settings.sets();
         let (duration, phase) = (self.record.settings.duration_s, self.record.settings.phase_s);
-        while self.now() < duration {
+        // However short the run is, every set comes once.
+        while self.now() < duration || self.record.phases < sets.len() {
+            let duration = if self.record.phases < sets.len() { f64::INFINITY } else { duration };
             let set = &sets[self.record.phases % sets.len()];
             self.record.phases += 1;
             self.begin_window(set);

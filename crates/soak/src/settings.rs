@@ -56,8 +56,8 @@ impl Settings {
             window_s: WINDOW_S,
             configuration: Value::Null,
         };
-        // In a short run every set comes once at least, though the time in which the model is opened counts too.
-        settings.phase_s = PHASE_S.min(duration_s / (4 * settings.sets().len()) as f64);
+        // In a short run every set comes several times.
+        settings.phase_s = PHASE_S.min(duration_s / (2 * settings.sets().len()) as f64);
         settings.window_s = WINDOW_S.min(settings.phase_s);
         let run = settings.config(config, "none").map_err(SoakError::Setting)?;
         settings.configuration = json!({ "engine": run.engine, "metal_optimizations": run.metal_optimizations });
@@ -140,7 +140,7 @@ mod tests {
         let all = "memory_pool,blit_queue,command_buffer_ring";
         assert_eq!(day.sets(), ["none", "memory_pool", "blit_queue", "command_buffer_ring", all]);
         assert_eq!((day.phase_s, day.window_s), (120.0, 60.0));
-        assert_eq!(settings(&config, 20).phase_s, 1.0);
+        assert_eq!(settings(&config, 10).phase_s, 1.0);
         config.metal_optimizations.select("memory_pool").unwrap();
         assert_eq!(settings(&config, 10).sets(), ["none", "memory_pool"]);
     }
