@@ -317,9 +317,8 @@ impl Maker<'_> {
     fn text(&mut self, tokens: usize) -> Result<Vec<u32>, SoakError> {
         let mut text = String::new();
         loop {
-            for _ in 0..tokens.div_ceil(8) {
-                text += SENTENCES[self.random.below(SENTENCES.len() as u64) as usize];
-            }
+            // One by one: a text that is longer than the context is refused.
+            text += SENTENCES[self.random.below(SENTENCES.len() as u64) as usize];
             let mut ids = self.subject.encode(&text).map_err(SoakError::Subject)?;
             if ids.len() >= tokens {
                 ids.truncate(tokens);
