@@ -16,7 +16,7 @@ const LEAST_WINDOWS: usize = 4;
 /// Seconds in which every kind of traffic has to come.
 const ALL_KINDS_S: f64 = 600.0;
 /// Counts of what has to happen in a run, or it has not shown what it is for.
-const HAPPENS: [&str; 19] = [
+const HAPPENS: [&str; 18] = [
     "short",
     "long",
     "shared prefix",
@@ -35,7 +35,6 @@ const HAPPENS: [&str; 19] = [
     "looks at balances",
     "spilled_blocks",
     "restored_blocks",
-    "preemptions",
 ];
 
 /// Outcome of a check.

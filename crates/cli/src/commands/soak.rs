@@ -192,17 +192,22 @@ struct Shown<'a> {
     bar: Bar,
     duration_s: f64,
     output: &'a Path,
+    /// Traffic has begun.
+    begun: bool,
 }
 
 impl<'a> Shown<'a> {
     fn new(settings: &Settings, output: &'a Path) -> Self {
-        Self { bar: Bar::seconds(settings.duration_s as u64), duration_s: settings.duration_s, output }
+        Self { bar: Bar::seconds(settings.duration_s as u64), duration_s: settings.duration_s, output, begun: false }
     }
 
     fn show(&mut self, progress: Progress<'_>) {
         match progress {
             Progress::References => self.bar.doing("computing the references"),
             Progress::Running(record) => {
+                if !std::mem::replace(&mut self.begun, true) && self.bar.is_hidden() {
+                    tracing::info!("the references are computed, and traffic has begun");
+                }
                 self.bar.doing("");
                 self.bar.set(record.elapsed_s as u64, self.duration_s as u64);
             }

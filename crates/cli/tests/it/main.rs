@@ -39,6 +39,7 @@ mod requests;
 #[cfg(unix)]
 mod shutdown;
 #[cfg(unix)]
+mod soak;
 mod spill_file;
 #[cfg(unix)]
 mod stopped;
