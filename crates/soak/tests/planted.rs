@@ -132,8 +132,10 @@ impl Subject for Planted {
         // Neither the first requests of an opening nor probes are compared.
         let compared = self.asked > 20 && request.salt == 0 && request.sampling.temperature == 0.0;
         let wrong = self.is_due(Plant::WrongToken) && !self.done && compared;
-        // What the fake device samples follows from the seed, greedy or not, and it computes no log-probabilities.
+        // What the fake device samples follows from the seed, greedy or not, and from a place that penalties take in memory; it
+        // computes no log-probabilities.
         request.sampling.seed.get_or_insert(1);
+        (request.sampling.repetition_penalty, request.sampling.frequency_penalty) = (1.0, 0.0);
         request.logprobs = None;
         let answer = self.served.ask(request)?;
         self.asked += 1;
