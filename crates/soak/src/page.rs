@@ -125,11 +125,9 @@ fn plots(record: &Record, page: &mut String) {
         "Resident size, least of each window",
         "MiB",
         true,
-        by_set(
-            record,
-            &|w| w.open.resident_bytes.map(|b| b as f64 / MIB),
-            Some(&|w| w.closed?.resident_bytes.map(|b| b as f64 / MIB)),
-        ),
+        by_set(record, &|w| w.open.resident_bytes.map(|b| b as f64 / MIB), &|w| {
+            w.closed?.resident_bytes.map(|b| b as f64 / MIB)
+        }),
     );
     let probes = |value: &dyn Fn(&crate::record::Probe) -> f64| -> Vec<Line> {
         let mut lines: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
@@ -178,13 +176,13 @@ fn plots(record: &Record, page: &mut String) {
         "Descriptors, least of each window",
         "",
         false,
-        by_set(record, &|w| w.open.descriptors.map(|n| n as f64), Some(&|w| w.closed?.descriptors.map(|n| n as f64))),
+        by_set(record, &|w| w.open.descriptors.map(|n| n as f64), &|w| w.closed?.descriptors.map(|n| n as f64)),
     );
     plot(
         "Threads, least of each window",
         "",
         false,
-        by_set(record, &|w| w.open.threads.map(|n| n as f64), Some(&|w| w.closed?.threads.map(|n| n as f64))),
+        by_set(record, &|w| w.open.threads.map(|n| n as f64), &|w| w.closed?.threads.map(|n| n as f64)),
     );
     let rate =
         |name: &'static str| windows(name.trim_end_matches("_blocks"), &move |w| Some(*w.counts.get(name)? as f64));
@@ -200,7 +198,7 @@ fn plots(record: &Record, page: &mut String) {
 fn by_set(
     record: &Record,
     open: &dyn Fn(&Window) -> Option<f64>,
-    closed: Option<&dyn Fn(&Window) -> Option<f64>>,
+    closed: &dyn Fn(&Window) -> Option<f64>,
 ) -> Vec<Line> {
     let mut lines: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for window in &record.windows {
@@ -208,7 +206,7 @@ fn by_set(
         if let Some(value) = open(window) {
             lines.entry(short(&window.optimizations)).or_default().push((at, value));
         }
-        if let Some(value) = closed.and_then(|closed| closed(window)) {
+        if let Some(value) = closed(window) {
             lines.entry("no model".into()).or_default().push((at, value));
         }
     }
