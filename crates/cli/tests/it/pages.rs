@@ -40,7 +40,8 @@ fn shells_complete_a_flag_of_a_command_of_a_command() {
         assert_eq!(offered, "--concurrency\n");
     }
     if let Some(offered) = offered("fish", "complete -C 'mlx-serving bench throughput --conc'") {
-        assert_eq!(offered, "--concurrency\tRequests at a time\n");
+        let (flag, about) = offered.split_once('\t').unwrap_or_else(|| panic!("{offered:?}"));
+        assert!(flag == "--concurrency" && about.starts_with("Requests at a time"), "{offered:?}");
     }
 }
 
