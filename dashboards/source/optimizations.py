@@ -192,10 +192,13 @@ BLIT = [
         bars=True,
     ),
     lines(
-        "KV blocks damaged",
-        "Spilled blocks whose checksum was wrong, or that could not be read back. Each is computed again, so answers are right. Above 0:"
-        " memory or disk is failing.",
-        [events("kv_spill_damaged_blocks_total")],
+        "Damaged copies",
+        "Spilled KV blocks that could not be read back or had a wrong checksum, and copies of the blit queue that had one. Blocks are"
+        " computed again and copies repeated, so answers are right. Above 0: memory, a link or a disk is failing.",
+        [
+            Query(f"sum by (model_name) (increase(kv_spill_damaged_blocks_total{{{MODEL}}}[$__rate_interval]))", "blocks, {{model_name}}"),
+            Query(f"sum by (model_name) (increase(blit_checksum_failures_total{{{MODEL}}}[$__rate_interval]))", "copies, {{model_name}}"),
+        ],
         bars=True,
         thresholds=(1,),
     ),

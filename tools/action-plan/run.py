@@ -4,7 +4,8 @@
     tools/action-plan/run.py BINARY
 
 Each cell is a line of bash, which runs in one scratch folder, in the order of the page, with `mlx-serving` on the PATH and the clone at
-"$REPO". A cell without code says why there is nothing to run. Ends with 1 if one fails.
+"$REPO". One that ends with 77 cannot run on this machine, and says why; a cell without code says why there is nothing to run. Ends with 1 if
+one fails.
 """
 
 import os
@@ -64,7 +65,9 @@ def main() -> None:
                 status, output = done.returncode, done.stdout
             except subprocess.TimeoutExpired as error:
                 status, output = f"no end after {LIMIT_S} s", (error.stdout or b"").decode(errors="replace")
-            if status:
+            if status == 77:
+                print(f"    skipped: {output.strip()}")
+            elif status:
                 failed += 1
                 print(f"    FAILED ({status}):\n{output}")
             else:

@@ -68,6 +68,8 @@ fn pool(to: &mut Labeled<'_>, s: &PoolStats) {
 fn blit(to: &mut Labeled<'_>, s: &BlitStats) {
     to.counter("blit_uploaded_bytes", "Bytes of uploads that have ended.", s.bytes_uploaded);
     to.counter("blit_downloaded_bytes", "Bytes of downloads that have ended.", s.bytes_downloaded);
+    to.counter("blit_checksum_failures", "Copies whose checksum disagreed.", s.checksum_failures);
+    to.counter("blit_fallback", "Transfers that were made synchronously instead.", s.fallback_events);
     to.gauge("blit_pending_operations", "Transfers in flight.", s.pending_operations);
     to.gauge("blit_overlap_ratio", "Share of the transfers' time during which ops ran, 0 to 1.", s.overlap_ratio);
 }
