@@ -164,6 +164,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "Miri takes memory from its own process, and ends where there is not enough")]
     fn refuses_more_than_there_is() {
         let tally = Arc::new(Tally::default());
         let error = CpuMemory::new(1 << 60, Storage::Shared, "a test", &tally).unwrap_err();

@@ -79,7 +79,7 @@ impl Drop for Mapping {
     }
 }
 
-#[cfg(unix)]
+#[cfg(all(unix, not(miri)))]
 mod system {
     use super::{HUGE, PAGE};
     use std::io;
@@ -141,7 +141,8 @@ mod system {
     fn advise(_start: *mut u8, _len: usize) {}
 }
 
-#[cfg(not(unix))]
+/// The program's allocator, where there is no `mmap`, and under Miri, which has neither its partial unmapping nor `madvise`.
+#[cfg(any(not(unix), miri))]
 mod system {
     use super::{HUGE, PAGE};
     use std::alloc::{Layout, alloc_zeroed, dealloc};
@@ -166,7 +167,7 @@ mod system {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(all(test, target_os = "linux", not(miri)))]
 mod tests {
     use super::*;
 

@@ -202,9 +202,10 @@ mod tests {
 
     #[test]
     fn every_worker_runs_every_job() {
+        let rounds = if cfg!(miri) { 5 } else { 300 };
         for workers in 1..=4 {
             let mut pool = Pool::new(workers).unwrap();
-            for round in 0..300 {
+            for round in 0..rounds {
                 let done = AtomicUsize::new(0);
                 pool.run(&|worker| {
                     assert_eq!(worker.count, workers);
@@ -218,6 +219,23 @@ mod tests {
                     std::thread::sleep(Duration::from_millis(2)); // Long enough for the workers to park.
                 }
             }
+        }
+    }
+
+    #[test]
+    fn plain_memory_passes_from_the_caller_to_the_workers_and_back() {
+        let mut pool = Pool::new(3).unwrap();
+        let memory = CpuMemory::new(12, Storage::Private, "test", &Arc::default()).unwrap();
+        let values = View::<u32>::new(&Buffer::whole(memory), 3).unwrap();
+        for round in 0..5 {
+            // SAFETY: no job runs.
+            assert_eq!(unsafe { values.all() }, [round; 3]);
+            pool.run(&|worker| {
+                // SAFETY: each worker has a value of its own.
+                unsafe { values.set(worker.index, values.item(worker.index) + 1) };
+                Ok(())
+            })
+            .unwrap();
         }
     }
 

@@ -7,8 +7,9 @@ pub(crate) use std::sync::atomic;
 
 use std::time::{Duration, Instant};
 
-/// Rounds of pure spinning: some ten microseconds, longer than most steps are apart. Not measured.
-const SPINS: u32 = 4000;
+/// Rounds of pure spinning: some ten microseconds, longer than most steps are apart. Not measured. Few under Miri, which takes so long for
+/// each that its threads would never get to sleep.
+const SPINS: u32 = if cfg!(miri) { 4 } else { 4000 };
 /// Time for which a waiter keeps a core, offering it to others all the while. Not measured.
 const AWAKE: Duration = Duration::from_micros(200);
 /// Time that a waiter sleeps at a time after that. Not measured.
