@@ -3,13 +3,14 @@
 
     tools/action-plan/run.py BINARY
 
-Each cell is a line of bash, which runs in one scratch folder, in the order of the page, with `mlx-serving` on the PATH and the clone at
-"$REPO". One that ends with 77 cannot run on this machine, and says why; a cell without code says why there is nothing to run. Ends with 1 if
-one fails.
+Each piece of code in a cell runs by itself in bash, all in one scratch folder, in the order of the page, with `mlx-serving` on the PATH and the
+clone at "$REPO". One that ends with 77 cannot run on this machine, and says why. A cell without code begins with "nothing:" and says why. Ends
+with 1 if one fails.
 """
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ PAGE = ROOT / "docs/ACTION_PLAN.md"
 LIMIT_S = 120
 
 
-def commands(page: str) -> list[tuple[str, str]]:
+def commands(page: str) -> list[tuple[str, list[str]]]:
     """What the plan asks for, and the code of the last column, of every table whose last column is "run by CI"."""
     found, on = [], False
     for line in page.splitlines():
@@ -32,9 +33,21 @@ def commands(page: str) -> list[tuple[str, str]]:
             on = True
         elif on and not set(cells[-1]) <= set("-: "):
             code = re.findall(r"`([^`]+)`", cells[-1])
-            if code or not cells[-1]:
-                found.append((cells[0], "; ".join(code)))
+            if code or not cells[-1].startswith("nothing:"):
+                found.append((cells[0], code))
     return found
+
+
+def run(code: str, folder: Path, environment: dict[str, str]) -> tuple[int | str, str]:
+    """Runs a piece of code: how it ended, and what it wrote. Nothing of it is left running."""
+    process = subprocess.Popen(["bash", "-euo", "pipefail", "-c", code], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    try:
+        output = process.communicate(timeout=LIMIT_S)[0]
+        return process.returncode, output
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return f"no end after {LIMIT_S} s", process.communicate()[0]
 
 
 def main() -> None:
@@ -52,26 +65,22 @@ def main() -> None:
         scratch.mkdir()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MLX_SERVING_")}
         environment |= {"PATH": f"{binaries}:{os.environ['PATH']}", "REPO": str(ROOT), "HF_HUB_OFFLINE": "1"}
-        for asked, code in found:
-            print(f"{re.sub('`', '', asked)}\n    $ {code}", flush=True)
-            start = time.monotonic()
-            if not code:
+        for asked, pieces in found:
+            print(re.sub("`", "", asked), flush=True)
+            if not pieces:
                 failed += 1
-                print("    FAILED: the cell is empty: give a command, or say why there is none")
-                continue
-            try:
-                done = subprocess.run(["bash", "-euo", "pipefail", "-c", code], cwd=scratch, env=environment, timeout=LIMIT_S,
-                                      stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-                status, output = done.returncode, done.stdout
-            except subprocess.TimeoutExpired as error:
-                status, output = f"no end after {LIMIT_S} s", (error.stdout or b"").decode(errors="replace")
-            if status == 77:
-                print(f"    skipped: {output.strip()}")
-            elif status:
-                failed += 1
-                print(f"    FAILED ({status}):\n{output}")
-            else:
-                print(f"    ok, {time.monotonic() - start:.1f} s")
+                print('    FAILED: the cell has no code; give a command, or say after "nothing:" why there is none')
+            for code in pieces:
+                print(f"    $ {code}", flush=True)
+                start = time.monotonic()
+                status, output = run(code, scratch, environment)
+                if status == 77:
+                    print(f"    skipped: {output.strip()}")
+                elif status:
+                    failed += 1
+                    print(f"    FAILED ({status}):\n{output}")
+                else:
+                    print(f"    ok, {time.monotonic() - start:.1f} s")
     print(f"{len(found)} commands, {failed} failed")
     sys.exit(1 if failed else 0)
 

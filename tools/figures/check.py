@@ -41,10 +41,10 @@ LEDGER = Path(__file__).with_name("figures.toml")
 
 NUMBER = r"[+\-−]?\d+(?:[,\u202f]\d{3})*(?:\.\d+)?(?:e[+\-−]?\d+)?"
 UNIT = (
-    r"%|×|times\b|points?\b|ms\b|µs\b|ns\b|s\b|seconds?\b|minutes?\b|hours?\b|tok/s|tokens/s|tokens a second"
-    r"|[KMGT]i?B(?:/s)?\b|[KMGT]OP/s|requests/s|requests a second"
+    r"%|percent\b|×|x\b|-fold\b|times\b|points?\b|ms\b|milliseconds?\b|µs\b|us\b|ns\b|s\b|seconds?\b|min\b|minutes?\b|h\b|hours?\b"
+    r"|k? ?tok/s(?:ec)?|(?:tokens|requests)(?:/s| a second| per second)|[kKMGT]i?B(?:/s)?\b|[KMGT](?:FL)?OPS?(?:/s)?\b"
 )
-FIGURE = re.compile(rf"(?<![\w.,/:@#-]){NUMBER}(?:\s?(?:to|and|–|/|or)\s?{NUMBER})*[\s\u00a0]?(?:{UNIT})(?![\w/])")
+FIGURE = re.compile(rf"(?<![\w.,/:@#-]){NUMBER}(?:\s?(?:to|and|–|-|/|or)\s?{NUMBER})*[\s\u00a0]{{0,3}}(?:{UNIT})(?![\w/])")
 INTERVAL = re.compile(rf"\({NUMBER} (?:to|–) {NUMBER}(?=[;):])")
 
 
@@ -65,6 +65,7 @@ def prose(text: str) -> str:
     text = re.sub(r"^```.*?^```", blank, text, flags=re.M | re.S)
     text = re.sub(r"(?m)^(?: {4}|\t)(?! *(?:[-*|]|\d+\. )).*$", blank, text)
     text = re.sub(r"`[^`\n]+`", blank, text)
+    text = re.sub(r"\*\*|__", lambda match: " " * len(match[0]), text)
     # The address of a link is no text; what it stands under is.
     return re.sub(r"\]\([^)\n]*\)", blank, text)
 

@@ -32,7 +32,8 @@ class Pages(unittest.TestCase):
         return {"record": [{"text": text, "file": "r.json", "values": list(values)}]}
 
     def test_a_figure_without_an_entry_is_a_fault(self):
-        for text in ["It takes 5 ms.", "up by 10 to 15 %", "(−1.5 to +2.0)", "3.4 times as fast", "| 12 MiB |", "60 tok/s", "2 000 s"]:
+        for text in ["It takes 5 ms.", "up by 10 to 15 %", "(−1.5 to +2.0)", "3.4 times as fast", "| 12 MiB |", "60 tok/s", "2 000 s",
+                     "98-99 ms", "98 tokens per second", "9 requests per second", "98 percent", "98x", "98-fold", "9 milliseconds", "**98.7** times", "987 kB", "98 min"]:
             self.assertEqual(len(self.faults(text)), 1, text)
 
     def test_code_and_plain_numbers_are_no_figures(self):
