@@ -111,6 +111,7 @@ pub fn judge(record: &Record) -> Vec<Verdict> {
         balanced(record, "device memory", |_| true),
         balanced(record, "optimizations", |_| true),
         stuck(record),
+        processes(record),
         speed::judge(record),
         traffic(record),
     ]
@@ -320,6 +321,23 @@ fn stuck(record: &Record) -> Verdict {
             Verdict::new("stuck steps", Outcome::Pass, sentence, figures)
         }
     }
+}
+
+/// Ends of the processes before the last, which goes on or has just said why it ends.
+fn processes(record: &Record) -> Verdict {
+    let earlier = record.parts.split_last().map_or(&[][..], |(_, earlier)| earlier);
+    let silent = earlier.iter().filter(|part| part.ended.is_none()).count();
+    let all = record.parts.len();
+    let figures = json!({ "processes": all, "ended_without_saying_why": silent });
+    let (outcome, sentence) = match (silent, all) {
+        (0, 0..=1) => (Outcome::Pass, "one process ran all of it".into()),
+        (0, _) => (Outcome::Pass, format!("each of {all} processes said why it ended")),
+        _ => (
+            Outcome::CannotTell,
+            format!("{silent} of {all} processes ended without saying why: killed, crashed, or the machine went down"),
+        ),
+    };
+    Verdict::new("processes", outcome, sentence, figures)
 }
 
 /// Everything that a run is for has happened.

@@ -57,7 +57,7 @@ fn head(record: &Record, page: &mut String) {
                 "{} from {}: {}",
                 part.started,
                 time(part.begins_s),
-                part.ended.as_deref().unwrap_or("ended without a word")
+                part.ended.as_deref().unwrap_or("ended without saying why")
             )
         })
         .collect();

@@ -75,7 +75,7 @@ pub struct Part {
     pub started: String,
     /// Time of traffic before it, seconds.
     pub begins_s: f64,
-    /// The way it ended; null while it goes on, and for ever where the process ended without a word.
+    /// The way it ended; null while it goes on, and for ever where the process ended without saying why.
     pub ended: Option<String>,
 }
 

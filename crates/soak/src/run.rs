@@ -36,6 +36,8 @@ const VAIN: u32 = 20;
 pub enum Progress<'a> {
     /// The references are being computed.
     References,
+    /// A process begins its part. The record has to be written now: a part without an end is the only trace of a process that crashed.
+    Begun(&'a Record),
     /// Traffic goes on; called about once a second.
     Running(&'a Record),
     /// A window is over; the record is whole, and its verdicts are those of now.
@@ -115,6 +117,8 @@ pub fn soak(
             "another process goes on; what the time in between would have shown is not known",
         );
     }
+    record.judge();
+    told(Progress::Begun(&record));
     let random = Random::new(settings.seed ^ (part as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut run = Run {
         subject,

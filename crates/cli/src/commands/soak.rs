@@ -204,6 +204,7 @@ impl<'a> Shown<'a> {
     fn show(&mut self, progress: Progress<'_>) {
         match progress {
             Progress::References => self.bar.doing("computing the references"),
+            Progress::Begun(record) => self.write(record),
             Progress::Running(record) => {
                 if !std::mem::replace(&mut self.begun, true) && self.bar.is_hidden() {
                     tracing::info!("the references are computed, and traffic has begun");
@@ -212,14 +213,18 @@ impl<'a> Shown<'a> {
                 self.bar.set(record.elapsed_s as u64, self.duration_s as u64);
             }
             Progress::Window(record) => {
-                if let Err(error) = record.write(self.output) {
-                    tracing::error!("{error}; the run goes on, and the next minute tries again");
-                }
+                self.write(record);
                 if self.bar.is_hidden() {
                     line(record);
                 }
             }
             Progress::Fault(sentence) => self.bar.say(&format!("FAULT {sentence}")),
+        }
+    }
+
+    fn write(&self, record: &Record) {
+        if let Err(error) = record.write(self.output) {
+            tracing::error!("{error}; the run goes on, and the next minute tries again");
         }
     }
 }

@@ -59,6 +59,9 @@ fn a_run_that_was_interrupted_is_gone_on_with() {
     let mut child = binary().args(args).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("traffic has begun")));
+    // A process that is killed from here on leaves a part without an end.
+    let begun = record(&file);
+    assert_eq!((begun["parts"].as_array().map(Vec::len), &begun["parts"][0]["ended"]), (Some(1), &Value::Null));
     assert!(Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap().success());
     lines.for_each(drop);
     let ended = child.wait().unwrap();
@@ -71,6 +74,9 @@ fn a_run_that_was_interrupted_is_gone_on_with() {
     // As if it had been stopped shortly before its end.
     first["elapsed_s"] = 58.0.into();
     std::fs::write(&file, first.to_string()).unwrap();
+    let killed = dir.path().join("killed.json");
+    first["parts"][0]["ended"] = Value::Null;
+    std::fs::write(&killed, first.to_string()).unwrap();
 
     let other = run(&["soak", "--resume", path, "--concurrency", "5", "--seed", "1"]);
     let said = String::from_utf8_lossy(&other.stderr).into_owned();
@@ -85,6 +91,11 @@ fn a_run_that_was_interrupted_is_gone_on_with() {
     assert_eq!(whole["parts"][1]["ended"], "complete");
     assert!(whole["elapsed_s"].as_f64().unwrap() >= 60.0);
     assert!(std::fs::read_to_string(file.with_extension("html")).unwrap().contains("class=\"gap\""));
+
+    let rest = run(&["soak", "--resume", killed.to_str().unwrap(), "--device", "cpu"]);
+    let said = String::from_utf8_lossy(&rest.stderr).into_owned();
+    assert_eq!(rest.status.code(), Some(1), "{said}");
+    assert!(said.contains("CANNOT TELL: processes: 1 of 2 processes ended without saying why"), "{said}");
 }
 
 #[test]
