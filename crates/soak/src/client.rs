@@ -92,6 +92,11 @@ impl Clients {
         words.join("; ")
     }
 
+    /// Leaves a pause of this process out of the silence.
+    pub(crate) fn pass(&mut self, pause: Duration) {
+        self.moved += pause;
+    }
+
     /// Drops all requests in flight.
     pub(crate) fn drop_all(&mut self) {
         self.slots.iter_mut().for_each(|slot| *slot = Slot::default());

@@ -6,6 +6,10 @@ use std::time::{Duration, Instant};
 /// Rounds of the fixed computation: about 40 ms on a core of 3 GHz, long beside the start of a thread.
 const ROUNDS: u64 = 25_000_000;
 
+/// Longest time that a thread which waits a tenth of a second is late by, while its process runs. Beyond it the process was paused: by
+/// SIGSTOP, in a frozen container, or with the whole machine. A step that is stuck does not stop the thread that waits for it.
+pub(crate) const LATE: Duration = Duration::from_secs(5);
+
 /// Time as a run sees it. Tests have one of their own.
 pub trait Clock {
     /// Time since the clock was started.

@@ -1,7 +1,7 @@
 //! A run: phases with a set of optimizations each, windows of measurements, probes of the speed, the end.
 
 use crate::client::{Clients, Outcome};
-use crate::clock::Clock;
+use crate::clock::{Clock, LATE};
 use crate::error::SoakError;
 use crate::judge::unbalanced;
 use crate::record::{Idle, Origin, Part, Probe, Record, References, Unbalanced, Window};
@@ -134,6 +134,7 @@ pub fn soak(
         ways: 0,
         salt: 0,
         looked_s: begins_s,
+        ran: Duration::ZERO,
         probe_s: begins_s,
         probe_every_s: PROBE_S.min(settings.phase_s / 3.0),
         record,
@@ -243,6 +244,8 @@ struct Run<'a> {
     /// Salt of the last probe: its prompts share nothing with others.
     salt: u64,
     looked_s: f64,
+    /// Time of the clock at which this thread ran last, between waits that are short.
+    ran: Duration,
     /// Time of the next probe.
     probe_s: f64,
     probe_every_s: f64,
@@ -314,6 +317,7 @@ impl Run<'_> {
         let took = self.clock.now().saturating_sub(begun).as_secs_f64();
         self.note("opened", format!("with {set}, by {way:?}, in {took:.1} s"));
         self.look();
+        self.ran = self.clock.now();
         self.probe_s = self.now() + self.probe_every_s / 2.0;
         Ok(())
     }
@@ -344,8 +348,14 @@ impl Run<'_> {
 
     /// Reads what has come, or waits for it.
     fn read(&mut self, hurry: bool, mut outcome: Outcome) -> Result<(), Halt> {
+        self.pause();
         let came = self.clients.read(self.clock, &self.questions, hurry, &mut outcome);
         self.absorb(outcome);
+        if came {
+            self.ran = self.clock.now();
+        } else {
+            self.pause();
+        }
         if self.now() - self.looked_s >= LOOK_S {
             self.look();
             self.record.elapsed_s = self.now();
@@ -370,6 +380,18 @@ impl Run<'_> {
             None => {}
         }
         Ok(())
+    }
+
+    /// Time since this thread ran, if the process was paused since: it is noted, and does not count as silence of the engine. Else zero.
+    fn pause(&mut self) -> Duration {
+        let now = self.clock.now();
+        let pause = now.saturating_sub(std::mem::replace(&mut self.ran, now));
+        if pause <= LATE {
+            return Duration::ZERO;
+        }
+        self.clients.pass(pause);
+        self.note("paused", format!("this process did not run for {:.0} s", pause.as_secs_f64()));
+        pause
     }
 
     /// Reads everything to its end, and asks nothing.
@@ -425,6 +447,8 @@ impl Run<'_> {
         self.window.idle = Some(idle);
         *self.window.counts.entry("looks at balances".into()).or_default() += 1;
         self.look();
+        // To settle may take as long as a pause.
+        self.ran = self.clock.now();
     }
 
     /// Notes a balance that did not come out, once a window.
@@ -440,6 +464,7 @@ impl Run<'_> {
         let threads = self.record.facts.threads();
         let at_s = self.now();
         let before = self.clock.calibrate(threads);
+        let mut paused = !self.pause().is_zero();
         self.salt += 1;
         let short = self.questions.all.iter().filter(|question| question.kind == Kind::Short);
         let requests: Vec<Request> = short
@@ -456,6 +481,9 @@ impl Run<'_> {
         }
         let (mut tokens, mut moved) = (0_u64, self.clock.now());
         while !answers.is_empty() {
+            let pause = self.pause();
+            paused |= !pause.is_zero();
+            moved += pause;
             let before = tokens;
             let mut failed = None;
             answers.retain_mut(|answer| goes_on(answer, &mut tokens, &mut failed));
@@ -464,6 +492,7 @@ impl Run<'_> {
             }
             if tokens > before {
                 moved = self.clock.now();
+                self.ran = moved;
             } else if !answers.is_empty() {
                 let silence = self.clock.now().saturating_sub(moved).as_secs_f64();
                 if silence > self.record.references.stuck_after_s {
@@ -476,10 +505,13 @@ impl Run<'_> {
             }
         }
         let took = self.clock.now().saturating_sub(begun);
+        paused |= !self.pause().is_zero();
         let after = self.clock.calibrate(threads);
+        paused |= !self.pause().is_zero();
         self.window.tokens += tokens;
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        if !took.is_zero() {
+        // What was measured over a pause says nothing of the speed.
+        if !took.is_zero() && !paused {
             let tok_s = tokens as f64 / took.as_secs_f64();
             self.window.probes.push(Probe { at_s, tok_s, before_ms: ms(before), after_ms: ms(after) });
         }

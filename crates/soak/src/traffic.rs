@@ -1,6 +1,6 @@
 //! Questions with their references, and the rates at which they are asked.
 
-use crate::clock::Clock;
+use crate::clock::{Clock, LATE};
 use crate::error::SoakError;
 use crate::settings::Settings;
 use crate::subject::{Answer, Subject};
@@ -375,7 +375,7 @@ pub(crate) fn read(
     clock: &dyn Clock,
     seen: &mut dyn FnMut(&Reply),
 ) -> Result<Reply, String> {
-    let (mut reply, begun) = (Reply::default(), clock.now());
+    let (mut reply, mut begun) = (Reply::default(), clock.now());
     loop {
         match answer.poll() {
             Some(event) => {
@@ -388,7 +388,14 @@ pub(crate) fn read(
             None if clock.now().saturating_sub(begun) > ALONE => {
                 return Err(format!("no end came in {} s", ALONE.as_secs()));
             }
-            None => clock.wait(Duration::from_millis(100)),
+            None => {
+                let before = clock.now();
+                clock.wait(Duration::from_millis(100));
+                let waited = clock.now().saturating_sub(before);
+                if waited > LATE {
+                    begun += waited;
+                }
+            }
         }
     }
 }

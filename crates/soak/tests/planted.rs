@@ -24,6 +24,8 @@ enum Plant {
     SlowMachine,
     UnsteadyMachine,
     StuckStep,
+    Pause,
+    PauseInProbe,
     UnreleasedRange,
     LostDescriptor,
     Thread,
@@ -35,6 +37,9 @@ struct Virtual {
     /// Time of a calibration, and whether every other one takes a fifth longer.
     calibration: Cell<Duration>,
     unsteady: Cell<bool>,
+    /// Where the process is paused: before the wait in which it is, or after it while nothing has come yet. Nothing comes in either.
+    pause: Cell<Option<Duration>>,
+    silent: Cell<bool>,
 }
 
 impl Virtual {
@@ -53,11 +58,15 @@ impl Clock for Virtual {
     }
 
     fn wait(&self, _: Duration) {
+        if let Some(pause) = self.pause.take() {
+            return self.pass(pause);
+        }
+        self.silent.set(false);
         let (begun, real) = (Instant::now(), Duration::from_secs(1));
         std::thread::park_timeout(real);
         // Nothing has come for so long that nothing will.
         if begun.elapsed() >= real {
-            self.pass(Duration::from_secs(5));
+            self.pass(Duration::from_secs(4));
         }
     }
 
@@ -129,6 +138,13 @@ impl Subject for Planted {
             controls.last().unwrap().hang_submissions(QueueKind::Compute, Fault::next(1));
             self.done = true;
         }
+        let pauses = (self.is_due(Plant::Pause) && self.asked > 20 && request.salt == 0)
+            || (self.is_due(Plant::PauseInProbe) && request.salt != 0);
+        if pauses && !self.done {
+            self.clock.pause.set(Some(PAUSE));
+            self.clock.silent.set(true);
+            self.done = true;
+        }
         // Neither the first requests of an opening nor probes are compared.
         let compared = self.asked > 20 && request.salt == 0 && request.sampling.temperature == 0.0;
         let wrong = self.is_due(Plant::WrongToken) && !self.done && compared;
@@ -185,6 +201,9 @@ struct PlantedAnswer {
 
 impl Answer for PlantedAnswer {
     fn poll(&mut self) -> Option<Event> {
+        if self.clock.silent.get() {
+            return None;
+        }
         let mut event = self.answer.poll()?;
         if let Event::Token(token) = &mut event {
             self.clock.pass(self.cost);
@@ -198,6 +217,9 @@ impl Answer for PlantedAnswer {
 
 /// Time of a token of a probe.
 const PROBE_COST: Duration = Duration::from_millis(5);
+
+/// Length of a pause of the process, which is many times the time after which a step is stuck.
+const PAUSE: Duration = Duration::from_secs(120);
 
 /// Runs so many minutes of the virtual clock.
 fn run(plant: Plant, minutes: u64) -> Record {
@@ -223,6 +245,8 @@ fn run(plant: Plant, minutes: u64) -> Record {
         now: Cell::default(),
         calibration: Cell::new(Duration::from_millis(50)),
         unsteady: Cell::new(plant == Plant::UnsteadyMachine),
+        pause: Cell::default(),
+        silent: Cell::default(),
     });
     let (middle, clocked) = (duration / 2, clock.clone());
     // Where the speed is judged, probes have to come often, and few tokens are waited for before each.
@@ -309,6 +333,25 @@ fn a_stuck_step_is_found_and_ends_the_run() {
     assert!(said.contains("no token in 30 s") && said.contains("engine: ") && said.contains("question"), "{said}");
     assert_eq!(record.parts[0].ended.as_deref(), Some("broken off"));
     assert!(record.elapsed_s < 60.0 * SHORT as f64);
+}
+
+#[test]
+fn a_paused_process_is_not_stuck_and_goes_on() {
+    let record = run(Plant::Pause, SHORT);
+    assert_eq!(missed(&record), [], "{:#?}", record.verdicts);
+    assert_eq!(record.parts[0].ended.as_deref(), Some("complete"));
+    let pauses: Vec<_> = record.events.iter().filter(|event| event.what == "paused").collect();
+    assert_eq!(pauses.len(), 1, "{pauses:?}");
+    assert!(pauses[0].detail.starts_with("this process did not run for 120 s"), "{pauses:?}");
+}
+
+#[test]
+fn a_probe_in_which_the_process_was_paused_does_not_count() {
+    let record = run(Plant::PauseInProbe, SHORT);
+    assert_eq!(missed(&record), [], "{:#?}", record.verdicts);
+    assert_eq!(record.events.iter().filter(|event| event.what == "paused").count(), 1);
+    let speeds: Vec<f64> = record.windows.iter().flat_map(|window| &window.probes).map(|probe| probe.tok_s).collect();
+    assert!(speeds.len() > 10 && speeds.iter().all(|speed| *speed > 100.0), "{speeds:?}");
 }
 
 #[test]
