@@ -2,16 +2,23 @@
 
 use crate::error::SoakError;
 use crate::judge::{Verdict, judge};
-use crate::settings::Settings;
+use crate::settings::{MOST_CONCURRENCY, Settings, YEAR_S};
 use crate::subject::{Facts, Footprint};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::Path;
 
 /// Events that are kept; what comes after is only counted.
 const MAX_EVENTS: usize = 20_000;
+
+/// Largest time of a run, seconds: the longest run, each minute of which was lengthened by answers that take as long again.
+const MOST_S: f64 = 2.0 * YEAR_S as f64;
+/// Largest count of a window: a file of at most [`Record::MOST_BYTES`] has too few of them for their sum to overflow.
+const MOST_COUNT: u64 = 1 << 36;
+/// Largest size of a process, bytes; descriptors and threads are fewer.
+const MOST_HELD: u64 = 1 << 50;
 
 /// A whole run, or what there is of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -175,19 +182,61 @@ impl Probe {
 }
 
 impl Record {
+    /// Largest file of a record: a year's, at 1.7 KB a minute, is 0.9 GB.
+    const MOST_BYTES: u64 = 1 << 30;
+
     /// Reads a record.
     ///
     /// # Errors
-    /// There is no such file, or it is no record of a soak run.
+    /// There is no such file, or it is no record of a soak run, or one that was damaged.
     pub fn read(path: &Path) -> Result<Self, SoakError> {
         let fault = |reason: String| SoakError::File { path: path.to_owned(), reason };
-        let text = std::fs::read_to_string(path).map_err(|e| fault(e.to_string()))?;
+        // Opening a pipe would wait for whoever writes to it, and a device has no end.
+        let told = std::fs::metadata(path).map_err(|e| fault(e.to_string()))?;
+        if !told.is_file() {
+            return Err(fault("it is not a regular file, and no record of a soak run".into()));
+        }
+        let (most, mut text) = (Self::MOST_BYTES, String::new());
+        let file = std::fs::File::open(path).map_err(|e| fault(e.to_string()))?;
+        if told.len() > most
+            || file.take(most).read_to_string(&mut text).map_err(|e| fault(e.to_string()))? as u64 == most
+        {
+            return Err(fault(format!("it is no record of a soak run: it has {most} bytes or more")));
+        }
         let record: Self =
             serde_json::from_str(&text).map_err(|e| fault(format!("it is no record of a soak run: {e}")))?;
         if record.benchmark != "soak" {
             return Err(fault(format!("it is a record of {:?}, not of a soak run", record.benchmark)));
         }
+        record.check().map_err(|reason| fault(format!("it is damaged: {reason}")))?;
         Ok(record)
+    }
+
+    /// Refuses values that no run writes: sums or waits made of them would overflow or never end. A clause.
+    fn check(&self) -> Result<(), String> {
+        let settings = &self.settings;
+        within("settings.duration_s", settings.duration_s, 1.0, YEAR_S as f64)?;
+        within("settings.phase_s", settings.phase_s, 1e-3, YEAR_S as f64)?;
+        within("settings.window_s", settings.window_s, 1e-3, YEAR_S as f64)?;
+        within("settings.concurrency", settings.concurrency as f64, 1.0, MOST_CONCURRENCY as f64)?;
+        within("references.stuck_after_s", self.references.stuck_after_s, 1.0, YEAR_S as f64)?;
+        within("elapsed_s", self.elapsed_s, 0.0, MOST_S)?;
+        count("phases", self.phases as u64)?;
+        count("events_left_out", self.events_left_out)?;
+        for (i, part) in self.parts.iter().enumerate() {
+            within(&format!("parts[{i}].begins_s"), part.begins_s, 0.0, MOST_S)?;
+        }
+        for (i, event) in self.events.iter().enumerate() {
+            within(&format!("events[{i}].at_s"), event.at_s, 0.0, MOST_S)?;
+        }
+        for (i, window) in self.windows.iter().enumerate() {
+            if window.part >= self.parts.len() {
+                let (part, parts) = (window.part, self.parts.len());
+                return Err(format!("windows[{i}] is of part {part}, and there are {parts} parts"));
+            }
+            window.check().map_err(|reason| format!("windows[{i}].{reason}"))?;
+        }
+        Ok(())
     }
 
     /// Writes the record as JSON, and a page beside it: each whole or not at all.
@@ -244,6 +293,45 @@ impl Record {
     /// Judges anew.
     pub(crate) fn judge(&mut self) {
         self.verdicts = judge(self);
+    }
+}
+
+impl Window {
+    fn check(&self) -> Result<(), String> {
+        within("begins_s", self.begins_s, 0.0, MOST_S)?;
+        within("seconds", self.seconds, 0.0, MOST_S)?;
+        count("tokens", self.tokens)?;
+        for (name, value) in &self.counts {
+            count(&format!("counts.{name:?}"), *value)?;
+        }
+        for held in [Some(self.open), self.closed].into_iter().flatten() {
+            let Footprint { resident_bytes, descriptors, threads } = held;
+            for value in [resident_bytes, descriptors, threads].into_iter().flatten() {
+                if value > MOST_HELD {
+                    return Err(format!("open or closed is {value}, more than a process holds"));
+                }
+            }
+        }
+        for (i, probe) in self.probes.iter().enumerate() {
+            within(&format!("probes[{i}].at_s"), probe.at_s, 0.0, MOST_S)?;
+            for (name, value) in [("tok_s", probe.tok_s), ("before_ms", probe.before_ms), ("after_ms", probe.after_ms)]
+            {
+                within(&format!("probes[{i}].{name}"), value, 0.0, 1e12)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn count(name: &str, value: u64) -> Result<(), String> {
+    if value <= MOST_COUNT { Ok(()) } else { Err(format!("{name} is {value}, more than a run counts")) }
+}
+
+fn within(name: &str, value: f64, least: f64, most: f64) -> Result<(), String> {
+    if (least..=most).contains(&value) {
+        Ok(())
+    } else {
+        Err(format!("{name} is {value}, and has to be from {least} to {most}"))
     }
 }
 

@@ -17,6 +17,11 @@ const KV_EACH: usize = 48;
 /// Host memory for evicted blocks where the configuration has none, MiB.
 const SPILL_MB: u64 = 64;
 
+/// Most requests at a time: beyond it, the references of its conversations alone take longer than a run.
+pub(crate) const MOST_CONCURRENCY: usize = 10_000;
+/// Longest duration, seconds: no sum of times overflows.
+pub(crate) const YEAR_S: u64 = 366 * 86_400;
+
 /// Settings of a run. They are recorded, and equal in every part of a run that is resumed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
@@ -40,10 +45,15 @@ impl Settings {
     /// Settings of a run of that duration under a configuration, of which [`Self::config`] makes the one that is run.
     ///
     /// # Errors
-    /// The run is shorter than a second, or nothing would be asked.
+    /// The run is shorter than a second, or nothing or too much would be asked at a time.
     pub fn new(duration: Duration, concurrency: usize, config: &Config, seed: u64) -> Result<Self, SoakError> {
         if duration < Duration::from_secs(1) || concurrency == 0 {
             return Err(SoakError::Setting("a run takes at least 1 second and 1 request at a time".into()));
+        }
+        if concurrency > MOST_CONCURRENCY {
+            return Err(SoakError::Setting(format!(
+                "{concurrency} requests at a time are more than {MOST_CONCURRENCY}"
+            )));
         }
         let duration_s = duration.as_secs_f64();
         let optimizations: Vec<String> = config.metal_optimizations.active().into_iter().map(str::to_owned).collect();
@@ -111,8 +121,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(form()),
     };
     let number: u64 = text[..text.len() - 1].parse().map_err(|_| form())?;
-    // A year, so that no sum of times overflows.
-    let total = number.checked_mul(seconds).filter(|total| (1..=366 * 86_400).contains(total));
+    let total = number.checked_mul(seconds).filter(|total| (1..=YEAR_S).contains(total));
     total.map(Duration::from_secs).ok_or_else(|| format!("{text} is out of range: from 1s to 366d"))
 }
 
@@ -127,6 +136,14 @@ mod tests {
         }
         for bad in ["", "s", "90", "1.5h", "-1s", "+s", "0s", "367d", "99999999999999999999d", "5 m", "1é"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn requests_at_a_time_are_bounded() {
+        for (concurrency, fits) in [(0, false), (1, true), (10_000, true), (10_001, false), (usize::MAX, false)] {
+            let settings = Settings::new(Duration::from_secs(60), concurrency, &Config::default(), 1);
+            assert_eq!(settings.is_ok(), fits, "{concurrency}");
         }
     }
 

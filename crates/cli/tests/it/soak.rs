@@ -74,6 +74,7 @@ fn a_run_that_was_interrupted_is_gone_on_with() {
     // As if it had been stopped shortly before its end.
     first["elapsed_s"] = 58.0.into();
     std::fs::write(&file, first.to_string()).unwrap();
+    a_damaged_record_is_refused(&first, dir.path());
     let killed = dir.path().join("killed.json");
     first["parts"][0]["ended"] = Value::Null;
     std::fs::write(&killed, first.to_string()).unwrap();
@@ -98,6 +99,33 @@ fn a_run_that_was_interrupted_is_gone_on_with() {
     assert!(said.contains("CANNOT TELL: processes: 1 of 2 processes ended without saying why"), "{said}");
 }
 
+fn a_damaged_record_is_refused(record: &Value, dir: &Path) {
+    let file = dir.join("damaged.json");
+    for (pointer, value) in [
+        ("/settings/concurrency", Value::from(1_000_000_000_000_000_000_u64)),
+        ("/settings/duration_s", 1e300.into()),
+        ("/phases", u64::MAX.into()),
+        ("/elapsed_s", (-1e300).into()),
+        ("/references/stuck_after_s", (-1).into()),
+        ("/events_left_out", u64::MAX.into()),
+        ("/windows/0/part", 99.into()),
+        ("/windows/0/tokens", u64::MAX.into()),
+        ("/windows/0/seconds", (-1e300).into()),
+        ("/windows/0/counts/looks at balances", u64::MAX.into()),
+        ("/windows/0/open/threads", u64::MAX.into()),
+        ("/parts/0/begins_s", (-1e300).into()),
+    ] {
+        let mut damaged = record.clone();
+        let place = damaged.pointer_mut(pointer);
+        *place.unwrap_or_else(|| panic!("{pointer} is not in the record")) = value;
+        std::fs::write(&file, damaged.to_string()).unwrap();
+        let output = run(&["soak", "--resume", file.to_str().unwrap(), "--device", "cpu"]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{pointer}: {said}");
+        assert!(said.contains("it is damaged: "), "{pointer}: {said}");
+    }
+}
+
 #[test]
 fn what_cannot_be_run_is_wrong_usage() {
     let dir = tempfile::tempdir().unwrap();
@@ -108,12 +136,24 @@ fn what_cannot_be_run_is_wrong_usage() {
         (vec!["soak", "--duration", "1.5h", "-o", "x.json"], 2),
         (vec!["soak", "--duration", "0s", "-o", "x.json"], 2),
         (vec!["soak", "--concurrency", "0", "-o", "x.json"], 2),
+        (vec!["soak", "--concurrency", "1000000000000000000", "-o", "x.json"], 2),
         (vec!["soak", "-o", "x.html"], 2),
         (vec!["soak", "--resume", other.to_str().unwrap()], 1),
         (vec!["soak", "--resume", "/nowhere/x.json"], 1),
+        (vec!["soak", "--resume", dir.path().to_str().unwrap()], 1),
     ] {
         let output = run(&args);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(!output.stderr.is_empty());
+    }
+    #[cfg(unix)]
+    {
+        let pipe = dir.path().join("pipe.json");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for file in [pipe.to_str().unwrap(), "/dev/zero"] {
+            let output = run(&["soak", "--resume", file]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(1) && said.contains("not a regular file"), "{file}: {said}");
+        }
     }
 }
