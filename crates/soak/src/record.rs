@@ -360,5 +360,27 @@ fn replace(path: &Path, bytes: &[u8]) -> Result<(), SoakError> {
         file.sync_all()?;
         std::fs::rename(&name, path)
     };
-    write().map_err(|e| SoakError::File { path: path.to_owned(), reason: e.to_string() })
+    write().map_err(|e| {
+        // Where it cannot be removed, it could not be made either.
+        let _ = std::fs::remove_file(&name);
+        SoakError::File { path: path.to_owned(), reason: e.to_string() }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_behind_where_a_file_cannot_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let taken = dir.path().join("taken.json");
+        std::fs::create_dir(&taken).unwrap();
+        assert!(replace(&taken, b"record").is_err());
+        assert!(!dir.path().join("taken.json.part").exists());
+        let free = dir.path().join("free.json");
+        replace(&free, b"record").unwrap();
+        assert_eq!(std::fs::read(&free).unwrap(), b"record");
+        assert!(!dir.path().join("free.json.part").exists());
+    }
 }

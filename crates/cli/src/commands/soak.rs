@@ -22,7 +22,7 @@ pub(crate) fn run(context: &Context, args: &args::Soak, given: &crate::Given) ->
     let earlier = args.resume.as_deref().map(Record::read).transpose().map_err(unusable)?;
     let output = args.output.as_ref().or(args.resume.as_ref());
     let output = output.ok_or_else(|| Failure::usage("--output names no file"))?;
-    let page = page(output)?;
+    let (output, page) = files(output)?;
     let mut config = context.config.clone();
     if let Some(earlier) = earlier.as_ref().filter(|_| given.origin("metal_opts").is_none()) {
         let names = &earlier.settings.optimizations;
@@ -50,7 +50,7 @@ pub(crate) fn run(context: &Context, args: &args::Soak, given: &crate::Given) ->
     let stopped = Stopped::listen()?;
     let mut subject = Served::new(source, config, settings.clone(), Runtime::new)
         .map_err(|e| Failure::failed(format!("the run could not be started: {e}")))?;
-    let mut shown = Shown::new(&settings, output);
+    let mut shown = Shown::new(&settings, &output);
     let clock = SystemClock::start();
     let outcome = soak(&mut subject, &clock, (&settings, &origin), earlier, &|| stopped.asked(), &mut |progress| {
         shown.show(progress);
@@ -63,8 +63,8 @@ pub(crate) fn run(context: &Context, args: &args::Soak, given: &crate::Given) ->
         Err(SoakError::Stopped) => return Err(Failure::Interrupted),
         Err(error) => return Err(unusable(error)),
     };
-    let written = record.write(output).and_then(|()| record.write_page(&page));
-    let told = tell(&record, output, &page);
+    let written = record.write(&output).and_then(|()| record.write_page(&page));
+    let told = tell(&record, written.is_ok().then_some((&*output, &*page)));
     written.map_err(unusable)?;
     told.map_err(Failure::output)?;
     let failed: Vec<&Verdict> = record.verdicts.iter().filter(|verdict| !verdict.outcome.is_fine()).collect();
@@ -92,8 +92,8 @@ fn sentences(failed: &[&Verdict]) -> String {
     format!("{plural}:{}", lines.collect::<String>())
 }
 
-/// The page beside the record, if both can be written.
-fn page(output: &Path) -> Result<PathBuf, Failure> {
+/// Files of the record and of the page beside it, if both can be written.
+fn files(output: &Path) -> Result<(PathBuf, PathBuf), Failure> {
     if output.extension().is_some_and(|end| end.eq_ignore_ascii_case("html")) {
         return Err(Failure::usage(format!(
             "--output {} names the JSON, and the page is written beside it as HTML: name {}",
@@ -101,10 +101,23 @@ fn page(output: &Path) -> Result<PathBuf, Failure> {
             output.with_extension("json").display()
         )));
     }
-    check_file(output)?;
-    let page = output.with_extension("html");
-    check_file(&page)?;
-    Ok(page)
+    Ok((regular(output)?, regular(&output.with_extension("html"))?))
+}
+
+/// The regular file that a name leads to, through links, or that can be made there: another would be replaced by one.
+fn regular(path: &Path) -> Result<PathBuf, Failure> {
+    let there = std::fs::symlink_metadata(path).is_ok();
+    if there && !path.is_file() {
+        return Err(Failure::usage(format!(
+            "--output {}: it exists and is not a regular file; name another file",
+            path.display()
+        )));
+    }
+    check_file(path)?;
+    if !there {
+        return Ok(path.to_owned());
+    }
+    path.canonicalize().map_err(|e| Failure::usage(format!("--output {}: {e}; name another file", path.display())))
 }
 
 fn unusable(error: SoakError) -> Failure {
@@ -128,8 +141,8 @@ fn exit_after_timeout(limit: Duration) {
     });
 }
 
-/// The verdicts on standard output.
-fn tell(record: &Record, output: &Path, page: &Path) -> std::io::Result<()> {
+/// The verdicts on standard output, and the files that were written.
+fn tell(record: &Record, written: Option<(&Path, &Path)>) -> std::io::Result<()> {
     let mut out = anstream::stdout();
     let gaps = record.parts.len().saturating_sub(1);
     writeln!(
@@ -142,7 +155,7 @@ fn tell(record: &Record, output: &Path, page: &Path) -> std::io::Result<()> {
     for verdict in &record.verdicts {
         writeln!(out, "{:12} {:20} {}", verdict.outcome.as_str(), verdict.check, verdict.sentence)?;
     }
-    writeln!(out, "{} and {}", output.display(), page.display())
+    written.map_or(Ok(()), |(output, page)| writeln!(out, "{} and {}", output.display(), page.display()))
 }
 
 /// Signals to stop, heard on a thread of their own.

@@ -99,6 +99,24 @@ fn a_run_that_was_interrupted_is_gone_on_with() {
     assert!(said.contains("CANNOT TELL: processes: 1 of 2 processes ended without saying why"), "{said}");
 }
 
+#[cfg(unix)]
+#[test]
+fn a_run_writes_through_a_link_and_names_only_what_it_wrote() {
+    let dir = tempfile::tempdir().unwrap();
+    let (link, linked) = (dir.path().join("link.json"), dir.path().join("linked.json"));
+    std::fs::write(&linked, "").unwrap();
+    std::os::unix::fs::symlink(&linked, &link).unwrap();
+    // In the way of the page, when it is written.
+    std::fs::create_dir(dir.path().join("link.html.part")).unwrap();
+    let output =
+        run(&["soak", "--duration", "1s", "--concurrency", "2", "--device", "cpu", "-o", link.to_str().unwrap()]);
+    let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{said}{told}");
+    assert!(told.contains("link.html: ") && !said.contains("link.html"), "{said}{told}");
+    assert!(link.is_symlink() && !linked.is_symlink());
+    assert_eq!(record(&linked)["parts"][0]["ended"], "complete");
+}
+
 fn a_damaged_record_is_refused(record: &Value, dir: &Path) {
     let file = dir.join("damaged.json");
     for (pointer, value) in [
@@ -131,6 +149,8 @@ fn what_cannot_be_run_is_wrong_usage() {
     let dir = tempfile::tempdir().unwrap();
     let other = dir.path().join("other.json");
     std::fs::write(&other, "{\"benchmark\":\"throughput\"}").unwrap();
+    let beside = dir.path().join("beside.json");
+    std::fs::create_dir(beside.with_extension("html")).unwrap();
     for (args, code) in [
         (vec!["soak"], 2),
         (vec!["soak", "--duration", "1.5h", "-o", "x.json"], 2),
@@ -138,6 +158,7 @@ fn what_cannot_be_run_is_wrong_usage() {
         (vec!["soak", "--concurrency", "0", "-o", "x.json"], 2),
         (vec!["soak", "--concurrency", "1000000000000000000", "-o", "x.json"], 2),
         (vec!["soak", "-o", "x.html"], 2),
+        (vec!["soak", "-o", beside.to_str().unwrap()], 2),
         (vec!["soak", "--resume", other.to_str().unwrap()], 1),
         (vec!["soak", "--resume", "/nowhere/x.json"], 1),
         (vec!["soak", "--resume", dir.path().to_str().unwrap()], 1),
@@ -154,6 +175,13 @@ fn what_cannot_be_run_is_wrong_usage() {
             let output = run(&["soak", "--resume", file]);
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             assert!(output.status.code() == Some(1) && said.contains("not a regular file"), "{file}: {said}");
+        }
+        let dangling = dir.path().join("dangling.json");
+        std::os::unix::fs::symlink("/nowhere/x.json", &dangling).unwrap();
+        for file in [pipe.to_str().unwrap(), "/dev/null", dangling.to_str().unwrap()] {
+            let output = run(&["soak", "-o", file]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(output.status.code() == Some(2) && said.contains("not a regular file"), "{file}: {said}");
         }
     }
 }
