@@ -1,7 +1,10 @@
 //! Manual pages and completions, by the programs that read them; and `health`, which asks a server.
 
 use crate::common::{Server, run, stdout};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Standard error of a program that reads a file, if the program is there and refuses it.
 fn refused(program: &str, args: &[&str]) -> Option<String> {
@@ -75,4 +78,40 @@ fn health_says_whether_a_server_answers() {
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains(&format!("127.0.0.1:{port} does not answer")), "{said}");
+}
+
+#[test]
+fn health_takes_nothing_but_http_for_an_answer_and_waits_five_seconds_in_all() {
+    let ask = |talk: fn(TcpStream)| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port().to_string();
+        std::thread::spawn(move || talk(listener.accept().unwrap().0));
+        let begun = Instant::now();
+        let output = run(&["health", "--host", "127.0.0.1", "--port", &port]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned(), begun.elapsed())
+    };
+    let (code, said, _) = ask(|mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+        stream.write_all(b"SSH-2.0 200 x\r\n").unwrap();
+    });
+    assert!(code == Some(1) && said.contains("is no HTTP server"), "{code:?} {said}");
+    let (code, said, _) = ask(|mut stream| {
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request);
+        stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\n\r\nloading").unwrap();
+    });
+    assert!(code == Some(1) && said.contains("answers /health with 503: loading"), "{code:?} {said}");
+    // One that says nothing, and one that says a little now and then, for longer than a run of this test may take.
+    let silent: fn(TcpStream) =
+        |mut stream| drop(stream.read(&mut [0; 4096]).and_then(|_| stream.read(&mut [0; 4096])));
+    let dripping: fn(TcpStream) = |mut stream| {
+        while stream.write_all(b"H").is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    };
+    for talk in [silent, dripping] {
+        let (code, said, took) = ask(talk);
+        assert!(code == Some(1) && said.contains("does not answer: no answer within 5 s"), "{code:?} {said}");
+        assert!(took < Duration::from_secs(30), "{took:?}");
+    }
 }
