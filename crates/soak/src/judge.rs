@@ -93,18 +93,19 @@ pub fn judge(record: &Record) -> Vec<Verdict> {
     vec![
         counted("greedy answers", "wrong greedy", &["checked greedy"], "equal their references"),
         counted("sampled answers", "wrong sampled", &["checked sampled"], "equal their references"),
-        counted("requests", "failed", &["checked greedy", "checked sampled"], "were answered"),
+        // An answer that was dropped is checked, and did not end.
+        counted("requests", "failed", &["ended by stop", "ended by length", "failed"], "were answered"),
         counted(
             "refusals",
             "refused wrongly",
-            &["refused as too long", "refused while not loaded"],
-            "were refused as they have to be",
+            &["refused as too long", "refused while not loaded", "refused wrongly"],
+            "were refused for the right reason",
         ),
         grown(record, &RESIDENT),
         grown(record, &DESCRIPTORS),
         grown(record, &THREADS),
         balanced(record, "memory pool", |idle| idle.pool_live.is_some()),
-        balanced(record, "command buffer ring", |idle| idle.ring.is_some()),
+        balanced(record, "command-buffer ring", |idle| idle.ring.is_some()),
         balanced(record, "blit queue", |idle| idle.blit.is_some()),
         balanced(record, "KV blocks", |_| true),
         balanced(record, "open requests", |_| true),
@@ -133,7 +134,7 @@ pub(crate) fn unbalanced(idle: &Idle) -> Vec<Unbalanced> {
         );
     }
     if let Some((free, all)) = idle.ring.filter(|(free, all)| free != all) {
-        fault("command buffer ring", format!("{free} of {all} slots are free without requests"));
+        fault("command-buffer ring", format!("{free} of {all} slots are free without requests"));
     }
     match idle.blit {
         Some((pending, _)) if pending > 0 => {
@@ -228,7 +229,7 @@ fn grown(record: &Record, held: &Held) -> Verdict {
     let Some((set, base, end, growth, allowed, windows)) = worst else {
         let sentence = match record.windows.iter().any(|window| (held.of)(&window.open).is_some()) {
             true => {
-                format!("fewer than {LEAST_WINDOWS} windows after the first round of all sets; a longer run is judged")
+                format!("needs {LEAST_WINDOWS} windows after the first round; the run was too short")
             }
             false => "this system does not tell".into(),
         };
@@ -291,8 +292,9 @@ fn balanced(record: &Record, check: &str, is_on: fn(&Idle) -> bool) -> Verdict {
     match (faults.first(), looks) {
         (Some((window, fault)), _) => {
             let sentence = format!(
-                "in {} windows; first in that of {:.0} s, with {}: {}",
+                "in {} {}; first in that of {:.0} s, with {}: {}",
                 faults.len(),
+                if faults.len() == 1 { "window" } else { "windows" },
                 window.begins_s,
                 window.optimizations,
                 fault.detail
@@ -303,7 +305,9 @@ fn balanced(record: &Record, check: &str, is_on: fn(&Idle) -> bool) -> Verdict {
             Verdict::new(check, Outcome::NotJudged, "there was no time without requests at which it was on", figures)
         }
         (None, looks) => {
-            Verdict::new(check, Outcome::Pass, format!("came out at all {looks} times without requests"), figures)
+            let moments =
+                if looks == 1 { "the one idle moment".to_owned() } else { format!("each of {looks} idle moments") };
+            Verdict::new(check, Outcome::Pass, format!("in order at {moments}"), figures)
         }
     }
 }
@@ -312,8 +316,11 @@ fn stuck(record: &Record) -> Verdict {
     let figures = json!({ "limit_s": record.references.stuck_after_s });
     match record.events.iter().find(|event| event.what == "stuck") {
         Some(event) => {
-            let sentence = format!("after {:.0} s of traffic {}", event.at_s, event.detail);
+            let sentence = format!("after {:.0} s of run, {}", event.at_s, event.detail);
             Verdict::new("stuck steps", Outcome::Fail, sentence, figures)
+        }
+        None if record.windows.iter().all(|window| window.tokens == 0) => {
+            Verdict::new("stuck steps", Outcome::NotJudged, "no token came, and none was waited for too long", figures)
         }
         None => {
             let limit = record.references.stuck_after_s;

@@ -3,6 +3,7 @@
 use crate::judge::Outcome;
 use crate::plot::{Line, Plot, time};
 use crate::record::{Record, Window};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -40,7 +41,7 @@ fn head(record: &Record, page: &mut String) {
     let tokens: u64 = record.windows.iter().map(|window| window.tokens).sum();
     let _ = write!(
         page,
-        "<p>{summary} {} of traffic of {} asked for ({share:.0} %), {tokens} tokens, {} requests at a time.</p>",
+        "<p>{summary} {} of run, {share:.0} % of the {} asked for, {tokens} tokens, {} requests at a time.</p>",
         time(record.elapsed_s),
         time(record.settings.duration_s),
         record.settings.concurrency
@@ -54,8 +55,8 @@ fn head(record: &Record, page: &mut String) {
         .iter()
         .map(|part| {
             format!(
-                "{} from {}: {}",
-                part.started,
+                "{}, from {}: {}",
+                date(&part.started),
                 time(part.begins_s),
                 part.ended.as_deref().unwrap_or("ended without saying why")
             )
@@ -63,15 +64,19 @@ fn head(record: &Record, page: &mut String) {
         .collect();
     let machine = record.origin.machine.as_object().map(|fields| {
         fields
-            .values()
-            .map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
+            .iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| described(name, value))
             .collect::<Vec<_>>()
             .join(", ")
     });
     let facts = &record.facts;
     let device = format!(
-        "{} ({}, {} arithmetic, {} threads or units)",
-        facts.device, facts.backend, facts.arithmetic, facts.units
+        "{} ({}, {} arithmetic, {})",
+        facts.device,
+        facts.backend,
+        facts.arithmetic,
+        several(facts.units as u64, if facts.backend == "cpu" { "thread" } else { "compute unit" })
     );
     page.push_str("<dl>");
     for (name, value) in [
@@ -91,8 +96,32 @@ fn head(record: &Record, page: &mut String) {
     page.push_str("</dl>");
 }
 
+/// A number of things.
+fn several(number: u64, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+/// A date and time to the second.
+fn date(started: &str) -> String {
+    let time = started.parse::<jiff::Timestamp>();
+    time.map_or_else(|_| started.to_owned(), |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
+/// A field of the machine's description, with its unit.
+fn described(name: &str, value: &Value) -> String {
+    let text = || value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    match name {
+        "cores" => value.as_u64().map_or_else(text, |cores| several(cores, "core")),
+        "memory" => {
+            let kib = value.as_str().and_then(|text| text.strip_suffix(" kB")?.parse::<f64>().ok());
+            kib.map_or_else(text, |kib| format!("{:.1} GiB", kib / f64::from(1 << 20)))
+        }
+        _ => text(),
+    }
+}
+
 fn verdicts(record: &Record, page: &mut String) {
-    page.push_str("<h2>Checks</h2><div class=\"wide\"><table><tr><th>Outcome</th><th>Check</th><th>Figures</th></tr>");
+    page.push_str("<h2>Checks</h2><div class=\"wide\"><table><tr><th>Outcome</th><th>Check</th><th>Result</th></tr>");
     for verdict in &record.verdicts {
         let class = match verdict.outcome {
             Outcome::Pass => "pass",
@@ -271,4 +300,20 @@ fn counts(record: &Record, page: &mut String) {
 /// Text as it can stand in a page.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_have_units_and_dates_are_of_the_second() {
+        assert_eq!(described("cores", &2.into()), "2 cores");
+        assert_eq!(described("cores", &1.into()), "1 core");
+        assert_eq!(described("memory", &"24684096 kB".into()), "23.5 GiB");
+        assert_eq!(described("memory", &"much".into()), "much");
+        assert_eq!(described("arch", &"x86_64".into()), "x86_64");
+        assert_eq!(date("2026-12-01T06:27:06.123456Z"), "2026-12-01 06:27:06 UTC");
+        assert_eq!(date("yesterday"), "yesterday");
+    }
 }

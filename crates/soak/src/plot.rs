@@ -150,11 +150,11 @@ fn times(end_s: f64) -> f64 {
     steps.into_iter().find(|step| end_s / step <= 12.0).unwrap_or_else(|| (end_s / 86_400.0 / 12.0).ceil() * 86_400.0)
 }
 
-/// A time of a run: 45s, 12m, 3h20.
+/// A time of a run: 45 s, 12m, 3h20.
 pub(crate) fn time(s: f64) -> String {
     let whole = s.round().max(0.0) as u64;
     match whole {
-        0..60 => format!("{whole}s"),
+        0..60 => format!("{whole} s"),
         60..3600 if whole.is_multiple_of(60) => format!("{}m", whole / 60),
         60..3600 => format!("{}m{:02}", whole / 60, whole % 60),
         _ if (whole / 60).is_multiple_of(60) => format!("{}h", whole / 3600),
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn marks_are_round_and_the_line_is_broken_where_nothing_is() {
         assert_eq!([0.7, 1.3, 3.0, 6.0, 0.013].map(step), [1.0, 2.0, 5.0, 10.0, 0.02]);
-        assert_eq!([5.0, 60.0, 90.0, 3600.0, 12_000.0].map(time), ["5s", "1m", "1m30", "1h", "3h20"]);
+        assert_eq!([5.0, 60.0, 90.0, 3600.0, 12_000.0].map(time), ["5 s", "1m", "1m30", "1h", "3h20"]);
         let line = Line { name: "a".into(), points: vec![(0.0, 1.0), (10.0, f64::NAN), (20.0, 3.0)] };
         let plot = Plot { title: "t", unit: "u", lines: vec![line], end_s: 20.0, gaps: &[10.0], from_zero: true };
         let drawn = plot.draw();

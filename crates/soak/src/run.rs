@@ -38,6 +38,8 @@ pub enum Progress<'a> {
     References,
     /// A process begins its part. The record has to be written now: a part without an end is the only trace of a process that crashed.
     Begun(&'a Record),
+    /// The run takes longer than its duration, so that each set of optimizations has its turn.
+    Lengthened,
     /// Traffic goes on; called about once a second.
     Running(&'a Record),
     /// A window is over; the record is whole, and its verdicts are those of now.
@@ -260,7 +262,16 @@ impl Run<'_> {
         let sets = self.record.settings.sets();
         let (duration, phase) = (self.record.settings.duration_s, self.record.settings.phase_s);
         // However short the run is, every set comes once.
+        let mut lengthened = false;
         while self.now() < duration || self.record.phases < sets.len() {
+            if self.record.phases < sets.len() && self.now() + phase > duration && !lengthened {
+                lengthened = true;
+                self.note(
+                    "lengthened",
+                    format!("{duration:.0} s are too short for a turn of each set of optimizations"),
+                );
+                (self.told)(Progress::Lengthened);
+            }
             let duration = if self.record.phases < sets.len() { f64::INFINITY } else { duration };
             let set = &sets[self.record.phases % sets.len()];
             self.record.phases += 1;

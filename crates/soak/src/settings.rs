@@ -111,7 +111,7 @@ impl Settings {
 /// It is none; a clause that says what would do.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let form =
-        || format!("{text:?} is no duration; give a whole number with s, m, h or d, such as 90s, 60m, 24h or 1d");
+        || format!("{text:?} is not a duration; give a whole number with s, m, h or d, such as 90s, 60m, 24h or 1d");
     let unit = text.chars().next_back().ok_or_else(form)?;
     let seconds = match unit {
         's' => 1,

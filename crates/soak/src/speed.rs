@@ -51,7 +51,7 @@ pub(crate) fn judge(record: &Record) -> Verdict {
     let comparable =
         full.iter().any(|block| full.iter().any(|other| other.part == block.part && other.number > block.number));
     if !comparable {
-        return verdict(Outcome::NotJudged, "no process ran for two times ten minutes; a longer run is judged".into());
+        return verdict(Outcome::NotJudged, "needs 20 minutes in one process".into());
     }
     let unsteady = full.iter().find(|block| {
         block.scores.len() < LEAST_PROBES || (block.scores.len() as f64) < LEAST_SHARE * block.probes as f64

@@ -7,7 +7,8 @@ use mlx_serving_engine::{Event, Request};
 use mlx_serving_metal_layer::Switched;
 use mlx_serving_runtime::{Config, Runtime, Source};
 use mlx_serving_soak::{
-    Answer, Clock, Facts, Footprint, Gauges, Origin, Outcome, Record, Refusal, Served, Settings, Subject, Way, soak,
+    Answer, Clock, Facts, Footprint, Gauges, Origin, Outcome, Record, Refusal, Served, Settings, Subject, Way, judge,
+    soak,
 };
 use std::cell::Cell;
 use std::rc::Rc;
@@ -293,6 +294,29 @@ fn nothing_is_found_where_nothing_is_planted() {
     for check in ["memory pool", "KV blocks", "open requests", "device memory", "stuck steps", "speed"] {
         assert!(passed(check), "{check}: {}", sentence(&record, check));
     }
+
+    let count = |name: &str| record.windows.iter().filter_map(|window| window.counts.get(name)).sum::<u64>();
+    let ended = count("ended by stop") + count("ended by length");
+    assert!(count("dropped") > 0);
+    assert_eq!(sentence(&record, "requests"), format!("all {ended} were answered"));
+    let looks = count("looks at balances");
+    assert_eq!(sentence(&record, "KV blocks"), format!("in order at each of {looks} idle moments"));
+    assert!(record.events.iter().all(|event| event.what != "lengthened"));
+
+    let mut silent = record.clone();
+    silent.windows.clear();
+    let verdicts = judge(&silent);
+    let stuck = verdicts.iter().find(|verdict| verdict.check == "stuck steps").unwrap();
+    assert_eq!(stuck.outcome, Outcome::NotJudged, "{}", stuck.sentence);
+}
+
+#[test]
+fn a_run_that_is_too_short_for_all_sets_is_lengthened_and_says_so() {
+    let record = run(Plant::Nothing, 1);
+    assert_eq!(record.events.iter().filter(|event| event.what == "lengthened").count(), 1);
+    assert!(record.elapsed_s > 60.0 && record.windows.len() >= 2, "{} s", record.elapsed_s);
+    assert_eq!(sentence(&record, "speed"), "needs 20 minutes in one process");
+    assert_eq!(sentence(&record, "threads"), "needs 4 windows after the first round; the run was too short");
 }
 
 #[test]

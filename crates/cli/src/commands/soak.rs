@@ -144,12 +144,12 @@ fn exit_after_timeout(limit: Duration) {
 /// The verdicts on standard output, and the files that were written.
 fn tell(record: &Record, written: Option<(&Path, &Path)>) -> std::io::Result<()> {
     let mut out = anstream::stdout();
-    let gaps = record.parts.len().saturating_sub(1);
     writeln!(
         out,
-        "{:.0} s of traffic in {} windows, {gaps} gaps, seed {}",
+        "{:.0} s of run; windows: {}; processes: {}; seed: {}",
         record.elapsed_s,
         record.windows.len(),
+        record.parts.len(),
         record.settings.seed
     )?;
     for verdict in &record.verdicts {
@@ -217,6 +217,12 @@ impl<'a> Shown<'a> {
     fn show(&mut self, progress: Progress<'_>) {
         match progress {
             Progress::References => self.bar.doing("computing the references"),
+            Progress::Lengthened => {
+                tracing::info!(
+                    "{} s are too short for all sets of optimizations: the run goes on until each had its turn",
+                    self.duration_s
+                );
+            }
             Progress::Begun(record) => self.write(record),
             Progress::Running(record) => {
                 if !std::mem::replace(&mut self.begun, true) && self.bar.is_hidden() {
