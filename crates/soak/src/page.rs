@@ -1,14 +1,20 @@
 //! A record as a page: verdicts, lines over time, events, counts.
 
 use crate::judge::Outcome;
-use crate::plot::{Line, Plot, time};
+use crate::plot::{COLORS, Line, Plot, time};
 use crate::record::{Record, Window};
+use crate::speed::{self, DRIFT};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// Events of one kind that the page lists; the record has them all.
 const LISTED: usize = 40;
+
+/// Title of the plot whose medians are judged.
+const RELATIVE: &str = "Speed ÷ calibration";
+/// Name of the series of times without a model.
+const NO_MODEL: &str = "no model";
 
 /// The page, whole in one file.
 pub(crate) fn page(record: &Record) -> String {
@@ -144,10 +150,12 @@ fn plots(record: &Record, page: &mut String) {
     const MIB: f64 = (1 << 20) as f64;
     let gaps: Vec<f64> = record.parts.iter().skip(1).map(|part| part.begins_s).collect();
     let mut plot = |title: &str, unit: &str, from_zero: bool, lines: Vec<Line>| {
-        page.push_str(&Plot { title, unit, lines, end_s: record.elapsed_s, gaps: &gaps, from_zero }.draw());
+        let band = title.starts_with(RELATIVE).then_some((1.0 - DRIFT, 1.0 + DRIFT));
+        page.push_str(&Plot { title, unit, lines, end_s: record.elapsed_s, gaps: &gaps, from_zero, band }.draw());
     };
-    let windows = |name: &str, value: &dyn Fn(&Window) -> Option<f64>| Line {
+    let windows = |name: &str, color: usize, value: &dyn Fn(&Window) -> Option<f64>| Line {
         name: name.to_owned(),
+        color,
         points: record.windows.iter().filter_map(|w| Some((w.begins_s + w.seconds / 2.0, value(w)?))).collect(),
     };
     plot(
@@ -158,26 +166,20 @@ fn plots(record: &Record, page: &mut String) {
             w.closed?.resident_bytes.map(|b| b as f64 / MIB)
         }),
     );
-    let probes = |value: &dyn Fn(&crate::record::Probe) -> f64| -> Vec<Line> {
-        let mut lines: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
-        for window in &record.windows {
-            let steady = window.probes.iter().filter(|probe| probe.is_steady());
-            lines
-                .entry(short(&window.optimizations))
-                .or_default()
-                .extend(steady.map(|probe| (probe.at_s, value(probe))));
-        }
-        lines.into_iter().map(|(name, points)| Line { name, points }).collect()
-    };
-    plot(
-        "Speed ÷ calibration, steady probes",
-        "tokens in the time of one calibration",
-        false,
-        probes(&|probe| probe.score()),
+    let allowed = format!(
+        "{RELATIVE} of the steady probes; medians of ten minutes may leave the first by ±{:.0} %",
+        100.0 * DRIFT
     );
-    plot("Speed of the probes", "tokens/s", false, probes(&|probe| probe.tok_s));
-    let calibrations = |name: &str, value: fn(&crate::record::Probe) -> f64| Line {
+    plot(&allowed, "first ten minutes = 1", false, colored(record, speed::relative(record)));
+    let mut speeds: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    for window in &record.windows {
+        let steady = window.probes.iter().filter(|probe| probe.is_steady());
+        speeds.entry(window.optimizations.clone()).or_default().extend(steady.map(|probe| (probe.at_s, probe.tok_s)));
+    }
+    plot("Speed of the probes", "tokens/s", false, colored(record, speeds));
+    let calibrations = |name: &str, color: usize, value: fn(&crate::record::Probe) -> f64| Line {
         name: name.to_owned(),
+        color,
         points: record.windows.iter().flat_map(|w| &w.probes).map(|probe| (probe.at_s, value(probe))).collect(),
     };
     plot(
@@ -185,21 +187,21 @@ fn plots(record: &Record, page: &mut String) {
         "ms",
         true,
         vec![
-            calibrations("before the probe", |probe| probe.before_ms),
-            calibrations("after it", |probe| probe.after_ms),
+            calibrations("before the probe", 0, |probe| probe.before_ms),
+            calibrations("after it", 1, |probe| probe.after_ms),
         ],
     );
     plot(
         "Tokens of all traffic",
         "tokens/s",
         true,
-        vec![windows("tokens", &|w| (w.seconds > 0.0).then(|| w.tokens as f64 / w.seconds))],
+        vec![windows("tokens", 0, &|w| (w.seconds > 0.0).then(|| w.tokens as f64 / w.seconds))],
     );
     plot(
         "Memory pool without requests",
         "MiB in use",
         true,
-        vec![windows("in use", &|w| Some(w.idle.as_ref()?.pool_bytes?.0 as f64 / MIB))],
+        vec![windows("in use", 0, &|w| Some(w.idle.as_ref()?.pool_bytes?.0 as f64 / MIB))],
     );
     plot(
         "Descriptors, least of each window",
@@ -213,13 +215,14 @@ fn plots(record: &Record, page: &mut String) {
         false,
         by_set(record, &|w| w.open.threads.map(|n| n as f64), &|w| w.closed?.threads.map(|n| n as f64)),
     );
-    let rate =
-        |name: &'static str| windows(name.trim_end_matches("_blocks"), &move |w| Some(*w.counts.get(name)? as f64));
+    let rate = |name: &'static str, color: usize| {
+        windows(name.trim_end_matches("_blocks"), color, &move |w| Some(*w.counts.get(name)? as f64))
+    };
     plot(
         "KV blocks spilled and restored in each window",
         "blocks",
         true,
-        vec![rate("spilled_blocks"), rate("restored_blocks")],
+        vec![rate("spilled_blocks", 0), rate("restored_blocks", 1)],
     );
 }
 
@@ -233,18 +236,32 @@ fn by_set(
     for window in &record.windows {
         let at = window.begins_s + window.seconds / 2.0;
         if let Some(value) = open(window) {
-            lines.entry(short(&window.optimizations)).or_default().push((at, value));
+            lines.entry(window.optimizations.clone()).or_default().push((at, value));
         }
         if let Some(value) = closed(window) {
-            lines.entry("no model".into()).or_default().push((at, value));
+            lines.entry(NO_MODEL.into()).or_default().push((at, value));
         }
     }
-    lines.into_iter().map(|(name, points)| Line { name, points }).collect()
+    colored(record, lines)
+}
+
+/// Lines of sets of optimizations, in the order of their phases: each has its color in every plot.
+fn colored(record: &Record, lines: BTreeMap<String, Vec<(f64, f64)>>) -> Vec<Line> {
+    let sets = record.settings.sets();
+    let color = |set: &str| sets.iter().position(|other| other == set).unwrap_or(COLORS - 1);
+    let line = |(set, points): (String, _)| Line { color: color(&set), name: short(&set), points };
+    let mut lines: Vec<Line> = lines.into_iter().map(line).collect();
+    lines.sort_by_key(|line| line.color);
+    lines
 }
 
 /// A set of optimizations in a legend.
 fn short(set: &str) -> String {
-    if set.contains(',') { "all together".to_owned() } else { escape(set) }
+    match set {
+        "none" => "plain".to_owned(),
+        set if set.contains(',') => "all together".to_owned(),
+        set => escape(set),
+    }
 }
 
 fn events(record: &Record, page: &mut String) {
@@ -253,8 +270,9 @@ fn events(record: &Record, page: &mut String) {
         kinds.entry(&event.what).or_default().push(event);
     }
     page.push_str("<h2>Events</h2>");
-    let lines = kinds.iter().map(|(what, events)| Line {
+    let lines = kinds.iter().enumerate().map(|(color, (what, events))| Line {
         name: escape(what),
+        color,
         points: events
             .iter()
             .scan(0.0, |n, event| {
@@ -270,6 +288,7 @@ fn events(record: &Record, page: &mut String) {
         end_s: record.elapsed_s,
         gaps: &[],
         from_zero: true,
+        band: None,
     };
     page.push_str(&plot.draw());
     let usual = ["opened", "unloaded"];

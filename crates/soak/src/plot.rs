@@ -7,14 +7,20 @@ const HEIGHT: f64 = 170.0;
 const LEFT: f64 = 64.0;
 const BOTTOM: f64 = 24.0;
 const TOP: f64 = 10.0;
+const RIGHT: f64 = 24.0;
 /// Most points that are drawn of a line: more are thinner than a pixel.
 const MOST: usize = 1500;
+
+/// Colors of the page.
+pub(crate) const COLORS: usize = 6;
 
 /// One line of a plot.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     /// Name in the legend.
     pub name: String,
+    /// Number of its color: the same for the same thing in every plot.
+    pub color: usize,
     /// Time in seconds and value; a line is broken where the value is not a number.
     pub points: Vec<(f64, f64)>,
 }
@@ -31,6 +37,8 @@ pub(crate) struct Plot<'a> {
     pub gaps: &'a [f64],
     /// The value axis begins at zero.
     pub from_zero: bool,
+    /// Values between which a line should stay.
+    pub band: Option<(f64, f64)>,
 }
 
 impl Plot<'_> {
@@ -47,23 +55,33 @@ impl Plot<'_> {
         if self.from_zero {
             low = 0.0;
         }
+        if let Some((least, most)) = self.band {
+            (low, high) = (low.min(least), high.max(most));
+        }
         if high - low < 1e-9_f64.max(0.01 * high.abs()) {
             (low, high) = (low - 0.5 * (1.0 + 0.01 * low.abs()), high + 0.5 * (1.0 + 0.01 * high.abs()));
         }
         let step = step((high - low) / 4.0);
         low = (low / step).floor() * step;
         high = (high / step).ceil() * step;
-        let x = |s: f64| LEFT + (WIDTH - LEFT - 8.0) * (s / self.end_s.max(1e-9)).clamp(0.0, 1.0);
+        let x = |s: f64| LEFT + (WIDTH - LEFT - RIGHT) * (s / self.end_s.max(1e-9)).clamp(0.0, 1.0);
         let y = |v: f64| TOP + (HEIGHT - TOP - BOTTOM) * (high - v) / (high - low);
         let mut svg = String::new();
         // Writing to a string does not fail.
+        if let Some((least, most)) = self.band {
+            let (top, height, width) = (y(most), y(least) - y(most), WIDTH - LEFT - RIGHT);
+            let _ = write!(
+                svg,
+                "<rect class=\"band\" x=\"{LEFT}\" y=\"{top:.1}\" width=\"{width}\" height=\"{height:.1}\"/>"
+            );
+        }
         let mut tick = low;
         while tick <= high + step / 2.0 {
             let at = y(tick);
             let _ = write!(
                 svg,
                 "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.0}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/><text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-                WIDTH - 8.0,
+                WIDTH - RIGHT,
                 LEFT - 6.0,
                 at + 4.0,
                 number(tick, step)
@@ -90,7 +108,7 @@ impl Plot<'_> {
                 HEIGHT - BOTTOM
             );
         }
-        for (i, line) in self.lines.iter().enumerate() {
+        for line in &self.lines {
             let every = line.points.len().div_ceil(MOST).max(1);
             let (mut path, mut pen) = (String::new(), 'M');
             for (s, value) in line.points.iter().step_by(every) {
@@ -101,13 +119,13 @@ impl Plot<'_> {
                     pen = 'M';
                 }
             }
-            let _ = write!(svg, "<path class=\"c{}\" d=\"{path}\"/>", i % 6);
+            let color = line.color % COLORS;
+            let _ = write!(svg, "<path class=\"c{color}\" d=\"{path}\"/>");
             if line.points.len() <= 150 {
                 for (s, value) in line.points.iter().filter(|(_, value)| value.is_finite()) {
                     let _ = write!(
                         svg,
-                        "<circle class=\"c{}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.2\"><title>{}: {} {} at {}</title></circle>",
-                        i % 6,
+                        "<circle class=\"c{color}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.2\"><title>{}: {} {} at {}</title></circle>",
                         x(*s),
                         y(*value),
                         line.name,
@@ -118,13 +136,14 @@ impl Plot<'_> {
                 }
             }
         }
-        let key = |(i, line): (usize, &Line)| format!("<span class=\"key c{}\"></span>{}", i % 6, line.name);
-        let legend: Vec<String> =
-            if self.lines.len() > 1 { self.lines.iter().enumerate().map(key).collect() } else { Vec::new() };
+        let key = |line: &Line| {
+            format!("<span class=\"item\"><span class=\"key c{}\"></span>{}</span>", line.color % COLORS, line.name)
+        };
+        let legend: Vec<String> = if self.lines.len() > 1 { self.lines.iter().map(key).collect() } else { Vec::new() };
         let unit = if self.unit.is_empty() { String::new() } else { format!(", {}", self.unit) };
         format!(
-            "<figure><figcaption><b>{}</b>{unit} <span class=\"legend\">{}</span></figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
-             aria-label=\"{}\">{svg}</svg></figure>",
+            "<figure><figcaption><b>{}</b>{unit} <span class=\"legend\">{}</span></figcaption><div class=\"wide\"><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" \
+             aria-label=\"{}\">{svg}</svg></div></figure>",
             self.title,
             legend.join(" "),
             self.title
@@ -170,21 +189,26 @@ mod tests {
     fn marks_are_round_and_the_line_is_broken_where_nothing_is() {
         assert_eq!([0.7, 1.3, 3.0, 6.0, 0.013].map(step), [1.0, 2.0, 5.0, 10.0, 0.02]);
         assert_eq!([5.0, 60.0, 90.0, 3600.0, 12_000.0].map(time), ["5 s", "1m", "1m30", "1h", "3h20"]);
-        let line = Line { name: "a".into(), points: vec![(0.0, 1.0), (10.0, f64::NAN), (20.0, 3.0)] };
-        let plot = Plot { title: "t", unit: "u", lines: vec![line], end_s: 20.0, gaps: &[10.0], from_zero: true };
+        let line = Line { name: "a".into(), color: 7, points: vec![(0.0, 1.0), (10.0, f64::NAN), (20.0, 3.0)] };
+        let plot =
+            Plot { title: "t", unit: "u", lines: vec![line], end_s: 20.0, gaps: &[10.0], from_zero: true, band: None };
         let drawn = plot.draw();
         assert_eq!(drawn.matches("<circle").count(), 2);
         let path = drawn.split("d=\"").nth(1).unwrap().split('"').next().unwrap();
         assert_eq!((path.matches('M').count(), path.matches('L').count()), (2, 0));
         assert!(!drawn.contains("NaN") && drawn.contains("class=\"gap\""));
+        assert!(drawn.contains("<path class=\"c1\"") && !drawn.contains("class=\"band\""));
+        let drawn = Plot { band: Some((0.9, 1.1)), from_zero: false, ..plot }.draw();
+        assert!(drawn.contains("<rect class=\"band\""), "{drawn}");
     }
 
     #[test]
     fn a_plot_of_nothing_or_of_one_value_is_drawn() {
         for points in [vec![], vec![(0.0, f64::NAN)], vec![(0.0, 0.0)], vec![(0.0, 7.0), (1.0, 7.0)], vec![(0.0, 1e12)]]
         {
-            let lines = vec![Line { name: "a".into(), points }];
-            let drawn = Plot { title: "t", unit: "", lines, end_s: 0.0, gaps: &[], from_zero: false }.draw();
+            let lines = vec![Line { name: "a".into(), color: 0, points }];
+            let drawn =
+                Plot { title: "t", unit: "", lines, end_s: 0.0, gaps: &[], from_zero: false, band: None }.draw();
             assert!(!drawn.contains("NaN") && !drawn.contains("inf") && drawn.len() < 20_000, "{drawn}");
         }
     }

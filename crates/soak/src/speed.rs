@@ -5,14 +5,14 @@
 //! be put together. Each ten minutes have the median of what they have. It is judged within a process.
 
 use crate::judge::{Outcome, Verdict};
-use crate::record::Record;
+use crate::record::{Probe, Record, Window};
 use serde_json::json;
 use std::collections::BTreeMap;
 
 /// Length of what a median is taken over, seconds.
 const BLOCK_S: f64 = 600.0;
 /// Largest drift of a median.
-const DRIFT: f64 = 0.05;
+pub(crate) const DRIFT: f64 = 0.05;
 /// Fewest steady probes of a block, and share of all its probes that they have to be.
 const LEAST_PROBES: usize = 8;
 const LEAST_SHARE: f64 = 0.5;
@@ -109,6 +109,26 @@ pub(crate) fn judge(record: &Record) -> Verdict {
     }
 }
 
+/// Scores of the steady probes over those of the first ten minutes of their set and process, or of all of them where that is too short:
+/// by set, with the time of each.
+pub(crate) fn relative(record: &Record) -> BTreeMap<String, Vec<(f64, f64)>> {
+    let steady = |window: &Window| window.probes.iter().copied().filter(Probe::is_steady).collect::<Vec<_>>();
+    let bases = normalize(&mut blocks(record));
+    let mut scores: BTreeMap<(usize, &str), Vec<f64>> = BTreeMap::new();
+    for window in &record.windows {
+        let of_set = scores.entry((window.part, &window.optimizations)).or_default();
+        of_set.extend(steady(window).iter().map(Probe::score));
+    }
+    let mut found: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    for window in &record.windows {
+        let key = (window.part, window.optimizations.clone());
+        let base = bases.get(&key).copied().or_else(|| median(scores.get(&(key.0, &*key.1))?));
+        let points = steady(window).into_iter().filter_map(|probe| Some((probe.at_s, probe.score() / base?)));
+        found.entry(key.1).or_default().extend(points);
+    }
+    found
+}
+
 fn blocks(record: &Record) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     for window in &record.windows {
@@ -129,8 +149,8 @@ fn blocks(record: &Record) -> Vec<Block> {
     blocks
 }
 
-/// Divides each score by the median of its set in the first block that has enough of them.
-fn normalize(blocks: &mut [Block]) {
+/// Divides each score by the median of its set in the first block that has enough of them; these medians, by process and set.
+fn normalize(blocks: &mut [Block]) -> BTreeMap<(usize, String), f64> {
     let mut bases: BTreeMap<(usize, String), f64> = BTreeMap::new();
     for block in blocks {
         let mut sets: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
@@ -146,6 +166,7 @@ fn normalize(blocks: &mut [Block]) {
             block.scores.iter().filter_map(|(set, score)| Some(score / bases.get(&(block.part, set.clone()))?));
         block.normal = normal.filter(|score| score.is_finite()).collect();
     }
+    bases
 }
 
 /// The median; `None` of nothing.
