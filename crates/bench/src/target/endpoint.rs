@@ -4,7 +4,7 @@ use super::sse::SseEvents;
 use super::words::words;
 use super::{Answer, Failure, Fault, PREFIX, Target, stream};
 use crate::error::BenchError;
-use crate::load::{Load, Shape};
+use crate::load::{Length, Load, Shape};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::io::{self, ErrorKind, Read};
@@ -308,9 +308,16 @@ impl Heard {
         if kind == "error" || chunk.get("error").is_some_and(|error| !error.is_null()) {
             return Err(Failure::new("error in the stream", cut));
         }
-        let count = |name: &str| chunk.pointer(&format!("/usage/{name}")).and_then(Value::as_u64).map(|n| n as usize);
-        self.prompt_tokens = count("prompt_tokens").or(self.prompt_tokens);
-        self.tokens = count("completion_tokens").or(self.tokens);
+        // What no request can have is refused: sums of it would have no meaning, or none that a number holds.
+        let count = |name: &str| match chunk.pointer(&format!("/usage/{name}")).and_then(Value::as_u64) {
+            Some(n) if n > Length::MAX as u64 => {
+                let detail = format!("usage out of range: {name} is {n}, and no more than {} can be", Length::MAX);
+                Err(Failure::new("unreadable stream", detail))
+            }
+            told => Ok(told.map(|n| n as usize)),
+        };
+        self.prompt_tokens = count("prompt_tokens")?.or(self.prompt_tokens);
+        self.tokens = count("completion_tokens")?.or(self.tokens);
         let Some(choice) = chunk.pointer("/choices/0") else { return Ok(()) };
         let spoken = ["/text", "/delta/content"].iter().find_map(|at| choice.pointer(at)?.as_str());
         // Thoughts are tokens of the answer, and no part of the conversation.
@@ -485,6 +492,16 @@ mod tests {
         let mut heard = Heard::default();
         assert_eq!(heard.take("", "<html>", Instant::now()).unwrap_err().cause, "unreadable stream");
         assert_eq!(heard.take("error", "gone", Instant::now()).unwrap_err().cause, "error in the stream");
+        for name in ["prompt_tokens", "completion_tokens"] {
+            for (tokens, fits) in [(u64::MAX, false), (Length::MAX as u64 + 1, false), (Length::MAX as u64, true)] {
+                let usage = json!({ "choices": [], "usage": { name: tokens } }).to_string();
+                let taken = heard.take("", &usage, Instant::now());
+                let refused = taken.as_ref().is_err_and(|failure| {
+                    failure.cause == "unreadable stream" && failure.detail.contains("usage out of range")
+                });
+                assert_eq!((taken.is_ok(), refused), (fits, !fits), "{usage}: {taken:?}");
+            }
+        }
         for odd in ["3", "[]", "{\"choices\":{}}", "{\"choices\":[3],\"usage\":[]}", "{\"choices\":[{\"text\":5}]}"] {
             heard.take("", odd, Instant::now()).unwrap();
         }
