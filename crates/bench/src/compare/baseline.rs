@@ -4,7 +4,12 @@ use super::setup::{Missing, Setup, missing, number, text};
 use super::statistics::{COVERAGE, Median};
 use crate::error::BenchError;
 use serde_json::Value;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
+
+/// Bytes of a result, at most: one of many runs has a few MiB.
+const MAX_BYTES: u64 = 64 << 20;
 
 /// An earlier result.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,7 +30,18 @@ impl Baseline {
     pub(super) fn read(path: &Path) -> Result<Self, BenchError> {
         let file = path.display().to_string();
         let failed = |why: String| BenchError::setting("baseline", format!("{file}: {why}"));
-        let text = std::fs::read(path).map_err(|e| failed(e.to_string()))?;
+        let about = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?;
+        // A pipe would be waited for, and a device may have no end.
+        if !about.is_file() {
+            return Err(failed("it is no regular file; name one that bench throughput or bench compare wrote".into()));
+        }
+        let mut text = Vec::new();
+        // Some files are longer than they say.
+        let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut text));
+        read.map_err(|e| failed(e.to_string()))?;
+        if text.len() as u64 > MAX_BYTES {
+            return Err(failed(format!("it has more than {} MiB, as no result has", MAX_BYTES >> 20)));
+        }
         let value: Value = serde_json::from_slice(&text).map_err(|e| failed(format!("not JSON: {e}")))?;
         Self::parse(&file, &value).map_err(|missing| {
             failed(format!("{missing}; measure it again with this version of bench throughput or bench compare"))
@@ -272,6 +288,24 @@ mod tests {
             assert!(matches!(Baseline::read(&file), Err(BenchError::Setting { name: "baseline", .. })), "{bad}");
         }
         assert!(Baseline::read(&dir.path().join("none.json")).is_err());
+    }
+
+    #[test]
+    fn what_is_no_file_of_a_result_s_size_is_refused_before_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let refused = |path: &Path| Baseline::read(path).unwrap_err().to_string();
+        assert!(refused(dir.path()).contains("no regular file"));
+        #[cfg(unix)]
+        {
+            // A socket cannot be opened; a pipe would hang this test, and /dev/zero fill its memory.
+            let _listener = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
+            for path in [dir.path().join("socket"), "/dev/zero".into()] {
+                assert!(refused(&path).contains("no regular file"), "{path:?}");
+            }
+        }
+        let long = dir.path().join("long.json");
+        File::create(&long).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        assert!(refused(&long).contains("more than 64 MiB"));
     }
 
     #[test]
