@@ -15,7 +15,8 @@ def main() -> None:
     asked = {name: getattr(args, name) for name in ("model", "questions", "prompt_tokens", "max_tokens", "concurrency")}
     result = _native.bench_throughput(asked, config(args), args.metal_opts, show)
     for name in ("throughput_tok_s", "prefill_tok_s", "decode_tok_s"):
-        print(f"{name}: {result[name]:.2f}")
+        value = result[name]
+        print(f"{name}: {'n/a' if value is None else format(value, '.2f')}")
     print(f"ttft_ms: p50 {result['ttft_ms']['p50']:.1f}, p99 {result['ttft_ms']['p99']:.1f}")
     save(result, args.output)
 

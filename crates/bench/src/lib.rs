@@ -9,7 +9,7 @@
 //! | `load` | a load, and its plan: every request with its size and its arrival, from the seed alone |
 //! | `target` | where it is asked: `engine` in this process, `endpoint` over HTTP, whose streams `sse` reads |
 //! | `run` | a plan asked of a target, in a closed or an open loop |
-//! | `measured`, `goodput` | the figures |
+//! | `measured`, `speed`, `goodput` | the figures |
 //! | `workload` | a load asked of an open model, with the device's figures |
 //! | `throughput` | the speed of one model |
 //! | `compare` | the arms and their runs; `asked` is the load, `arm` one run, `finding` what came out beside its aim |
@@ -25,6 +25,7 @@ mod load;
 mod measured;
 mod progress;
 mod run;
+mod speed;
 mod target;
 mod throughput;
 mod workload;

@@ -3,6 +3,7 @@
 use crate::goodput::{Goodput, Limits};
 use crate::load::Plan;
 use crate::run::{Outcome, Ran};
+use crate::speed::Speed;
 use serde::Serialize;
 
 /// Requests that are listed one by one.
@@ -38,17 +39,18 @@ impl Percentiles {
 pub struct Measured {
     /// Generated tokens of all requests over the wall time of the run.
     pub throughput_tok_s: f64,
-    /// Prompt tokens over the time from a request's first step to its first token, summed over the requests, times the
-    /// requests at a time.
+    /// Prompt tokens that were computed, not found in the prefix cache, over the time in which at least one request was between the first step
+    /// of its prompt and its first token.
     pub prefill_tok_s: Option<f64>,
-    /// Generated tokens over the time between first and last token, likewise.
-    pub decode_tok_s: f64,
+    /// Generated tokens after the first ones over the time in which at least one answer was between its first token and its last; `None` if no
+    /// answer has two tokens, or if too few pieces of one came to tell.
+    pub decode_tok_s: Option<f64>,
     /// Answered requests over the wall time of the run.
     pub requests_s: f64,
     /// Arrival to first token.
     pub ttft_ms: Percentiles,
-    /// Between one token and the next of an answer; of a server, between the pieces that it sends.
-    pub itl_ms: Percentiles,
+    /// Between one token and the next of an answer; of a server, between the pieces that it sends. `None` if no answer came in two.
+    pub itl_ms: Option<Percentiles>,
     /// Arrival to last token.
     pub e2e_ms: Percentiles,
     /// Requests that kept the limits; `None` without limits.
@@ -125,8 +127,8 @@ impl Measured {
     pub(crate) fn of(plan: &Plan, ran: &Ran, limits: Option<&Limits>) -> Self {
         let wall_s = ran.wall.as_secs_f64();
         let (mut ttft, mut itl, mut e2e) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut total_tokens, mut decode_tokens, mut decode_s, mut kept, mut early) = (0, 0, 0.0, 0, 0);
-        let mut prompts = (Some(0), Some(0.0));
+        let (mut total_tokens, mut prompts, mut kept, mut early) = (0, Some(0), 0, 0);
+        let (mut prefill, mut decode) = (Some(Speed::default()), Some(Speed::default()));
         let (mut counted, mut hash, mut failures) = (Counted::Usage, Fnv::default(), Vec::<Failures>::new());
         for outcome in &ran.outcomes {
             let answer = match &outcome.answer {
@@ -144,16 +146,18 @@ impl Measured {
                 }
             };
             let (first, last) = outcome.latencies().unwrap_or_default();
+            let decoded = answer.decode();
             ttft.push(first);
             e2e.push(last);
             itl.extend(answer.times.windows(2).map(|w| (w[1] - w[0]).as_secs_f64() * 1e3));
-            let between = (answer.tokens > 1).then(|| (last - first) / (answer.tokens - 1) as f64);
+            // What was not measured keeps no limit.
+            let between =
+                (answer.tokens > 1).then(|| decoded.map_or(f64::INFINITY, |part| (last - first) / part.tokens));
             kept += usize::from(limits.is_some_and(|limits| limits.are_kept(first, between, last)));
             total_tokens += answer.tokens;
-            decode_tokens += answer.tokens.saturating_sub(1);
-            decode_s += answer.decode_s;
-            prompts.0 = prompts.0.zip(answer.prompt_tokens).map(|(sum, n)| sum + n);
-            prompts.1 = prompts.1.zip(answer.prefill_s).map(|(sum, s)| sum + s);
+            prompts = prompts.zip(answer.prompt_tokens).map(|(sum, n)| sum + n);
+            prefill = prefill.zip(answer.prefill()).map(|(speed, part)| speed.with(part));
+            decode = decode.zip(answer.decode()).map(|(speed, part)| speed.with(part));
             early += usize::from(answer.tokens < outcome.max_tokens);
             if !answer.is_told {
                 counted = Counted::Pieces;
@@ -162,20 +166,13 @@ impl Measured {
         }
         failures.sort_by_key(|failures| std::cmp::Reverse(failures.count));
         let answered = ttft.len();
-        let places = plan.load.concurrency.min(plan.conversations.len()) as f64;
-        // An open loop seldom fills its places; those that it filled on average are its streams.
-        let streams = match plan.load.rate {
-            None => places,
-            Some(_) => places.min(ratio(e2e.iter().sum::<f64>() / 1e3, wall_s)),
-        };
-        let (total_prompt_tokens, prefill_s) = if answered == 0 { (None, None) } else { prompts };
         Self {
             throughput_tok_s: ratio(total_tokens as f64, wall_s),
-            prefill_tok_s: prefill_s.zip(total_prompt_tokens).map(|(s, tokens)| streams * ratio(tokens as f64, s)),
-            decode_tok_s: streams * ratio(decode_tokens as f64, decode_s),
+            prefill_tok_s: prefill.and_then(Speed::tok_s),
+            decode_tok_s: decode.and_then(Speed::tok_s),
             requests_s: ratio(answered as f64, wall_s),
             ttft_ms: Percentiles::of(ttft),
-            itl_ms: Percentiles::of(itl),
+            itl_ms: (!itl.is_empty()).then(|| Percentiles::of(itl)),
             e2e_ms: Percentiles::of(e2e),
             goodput: limits.map(|_| Goodput {
                 share: ratio(kept as f64, ran.outcomes.len() as f64),
@@ -187,7 +184,7 @@ impl Measured {
             peak_memory_bytes: None,
             wall_s,
             total_tokens,
-            total_prompt_tokens,
+            total_prompt_tokens: prompts.filter(|_| answered > 0),
             tokens_counted_by: counted,
             answered,
             failed: ran.outcomes.len() - answered,

@@ -203,8 +203,7 @@ mod tests {
                 tokens,
                 is_told: true,
                 times: vec![Instant::now()],
-                prefill_s: None,
-                decode_s: 0.0,
+                computed: None,
                 content: Vec::new(),
             };
             (self.fails)(talk.0, talk.1).map_or(Ok(answer), Err)
@@ -257,6 +256,53 @@ mod tests {
         assert_eq!(measured.goodput.unwrap().share, 0.0, "none in a microsecond");
         let wide = Measured::of(&planned, &ran, Some(&Limits { e2e: Some(1e9), ..Limits::default() }));
         assert_eq!(wide.goodput.unwrap().share, 1.0);
+    }
+
+    /// Has one place, in which an answer of three tokens takes at least 4 ms from the first to the last.
+    struct Slot(Mutex<()>);
+
+    impl Target for Slot {
+        type Talk = ();
+
+        fn begin(&self, _: usize) {}
+
+        fn say(&self, (): &mut (), _: usize, _: usize) {}
+
+        fn ask(&self, (): &mut (), tokens: usize) -> Result<Answer, Fault> {
+            let _place = self.0.lock().unwrap();
+            let mut times = vec![Instant::now()];
+            for _ in 1..tokens {
+                std::thread::sleep(Duration::from_millis(2));
+                times.push(Instant::now());
+            }
+            let took = times[tokens - 1] - times[0];
+            let computed = Some((5, took));
+            Ok(Answer { prompt_tokens: Some(9), tokens, is_told: true, times, computed, content: Vec::new() })
+        }
+    }
+
+    #[test]
+    fn answers_that_wait_for_each_other_are_not_decoded_together() {
+        let load = Load::fixed(8, 1, 3, 8);
+        let ran = run(&Slot(Mutex::new(())), &plan(&load), &mut |_, _| {}).unwrap();
+        let measured = Measured::of(&plan(&load), &ran, None);
+        let decode = measured.decode_tok_s.unwrap();
+        assert!(decode > 0.0 && decode <= 2.0 / 0.004, "one place has no more: {decode}");
+        assert!(measured.prefill_tok_s.unwrap() <= 5.0 / 0.004, "the tokens that were computed, and not all 9");
+        assert!(measured.itl_ms.unwrap().p50 >= 2.0);
+    }
+
+    #[test]
+    fn the_time_between_tokens_of_an_answer_in_one_piece_is_not_known_and_keeps_no_limit() {
+        let fake = Fake::new(Duration::ZERO, |_, _| None);
+        let (of_many, of_one) = (Load::fixed(3, 1, 64, 1), Load::fixed(3, 1, 1, 1));
+        let limits: Limits = "itl=1000".parse().unwrap();
+        for (load, share) in [(of_many, 0.0), (of_one, 1.0)] {
+            let ran = run(&fake, &plan(&load), &mut |_, _| {}).unwrap();
+            let measured = Measured::of(&plan(&load), &ran, Some(&limits));
+            assert_eq!((measured.decode_tok_s, measured.itl_ms), (None, None));
+            assert_eq!(measured.goodput.unwrap().share, share, "{load:?}");
+        }
     }
 
     #[test]

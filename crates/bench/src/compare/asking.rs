@@ -3,7 +3,8 @@
 use super::asked::{Conversations, Questions};
 use crate::error::BenchError;
 use crate::measured::{Percentiles, hash, ratio};
-use crate::target::{Sample, ask, prompt};
+use crate::speed::{Part, Speed};
+use crate::target::{Answer, Sample, ask, prompt};
 use mlx_serving_engine::Pace;
 use mlx_serving_runtime::{Model, machine};
 use serde::Serialize;
@@ -21,11 +22,12 @@ const TALK: usize = 4 << 20;
 pub(crate) struct Measurements {
     /// Generated tokens of all requests over the wall time of the run.
     pub throughput_tok_s: f64,
-    /// Prompt tokens over the time from a request's first step to its first token, summed over the requests, times the
-    /// requests at a time.
-    pub prefill_tok_s: f64,
-    /// Generated tokens over the time between first and last token, likewise.
-    pub decode_tok_s: f64,
+    /// Prompt tokens that were computed, neither found in the KV cache nor restored to it, over the time in which at least one request was
+    /// between the first step of its prompt and its first token; null without any.
+    pub prefill_tok_s: Option<f64>,
+    /// Generated tokens after the first ones over the time in which at least one answer was between its first token and its last; null if
+    /// answers have one token.
+    pub decode_tok_s: Option<f64>,
     /// Submission to first token.
     pub ttft_ms: Percentiles,
     /// Between one token and the next of an answer.
@@ -59,7 +61,7 @@ pub(super) fn answers(model: &Model, q: &Questions) -> Result<Measurements, Benc
     let meter = Meter::begin(model);
     let prompts = |i| prompt(model, i, q.prompt_tokens);
     let answers = ask_all(model, q.questions, q.concurrency, &prompts, q.max_tokens)?;
-    Ok(meter.end(&answers, q.concurrency.min(q.questions)))
+    Ok(meter.end(answers))
 }
 
 /// Holds all conversations, and measures their turns from the second on. The first turns' tokens come with the figures.
@@ -80,7 +82,7 @@ pub(super) fn talk(model: &Model, c: &Conversations) -> Result<(Measurements, Ve
     for number in 1..c.turns {
         later.extend(turn(number)?);
     }
-    Ok((meter.end(&later, c.concurrency.min(c.conversations)), first))
+    Ok((meter.end(later), first))
 }
 
 /// Asks `count` requests: as many threads as requests at a time, each taking the next one. The answers are in order.
@@ -127,23 +129,29 @@ impl<'a> Meter<'a> {
         Self { model, busy: counters.busy, allocations: counters.allocations, pace, start: Instant::now() }
     }
 
-    /// The figures of the answers since, which were given to so many streams at a time.
-    fn end(self, answers: &[Sample], streams: usize) -> Measurements {
+    /// The figures of the answers since.
+    fn end(self, answers: Vec<Sample>) -> Measurements {
         let wall = self.start.elapsed();
         let (after, paced) = (self.model.engine().device().counters(), self.model.engine().pace());
         let busy = after.busy.saturating_sub(self.busy);
         let encoding = paced.encoding.saturating_sub(self.pace.encoding);
         let sum = |f: &dyn Fn(&Sample) -> f64| answers.iter().map(f).sum::<f64>();
-        let (streams, total_tokens) = (streams as f64, answers.iter().map(|a| a.tokens.len()).sum::<usize>());
+        let total_tokens = answers.iter().map(|a| a.tokens.len()).sum::<usize>();
         let prompts = sum(&|a| a.usage.prompt_tokens as f64);
         let (every_ttft_ms, every_itl_ms) = (
             answers.iter().map(|a| a.ttft_ms).collect::<Vec<_>>(),
             answers.iter().flat_map(Sample::itl_ms).collect::<Vec<_>>(),
         );
+        let reused_share = ratio(sum(&|a| a.usage.cached_tokens as f64), prompts);
+        let output_hash = hash(answers.iter().flat_map(|a| &a.tokens));
+        let answers: Vec<Answer> = answers.into_iter().map(Answer::from).collect();
+        let speed = |part: fn(&Answer) -> Option<Part>| {
+            answers.iter().filter_map(part).fold(Speed::default(), Speed::with).tok_s()
+        };
         Measurements {
             throughput_tok_s: ratio(total_tokens as f64, wall.as_secs_f64()),
-            prefill_tok_s: streams * ratio(prompts, sum(&|a| a.usage.prefill_s)),
-            decode_tok_s: streams * ratio(sum(&|a| a.tokens.len() as f64 - 1.0), sum(&|a| a.usage.decode_s)),
+            prefill_tok_s: speed(Answer::prefill),
+            decode_tok_s: speed(Answer::decode),
             ttft_ms: Percentiles::of(every_ttft_ms.clone()),
             itl_ms: Percentiles::of(every_itl_ms.clone()),
             device_utilization: ratio(busy.as_secs_f64(), wall.as_secs_f64()),
@@ -152,8 +160,8 @@ impl<'a> Meter<'a> {
             peak_memory_bytes: machine::peak_memory(),
             wall_s: wall.as_secs_f64(),
             total_tokens,
-            reused_share: ratio(sum(&|a| a.usage.cached_tokens as f64), prompts),
-            output_hash: hash(answers.iter().flat_map(|a| &a.tokens)),
+            reused_share,
+            output_hash,
             every_ttft_ms: thinned(every_ttft_ms),
             every_itl_ms: thinned(every_itl_ms),
         }

@@ -149,8 +149,8 @@ fn run(arm: &Arm, [throughput, cold, restore, busy]: [f64; 4], overlap_ratio: Op
         restore_ttft_ms: Some(restore),
         measured: Measurements {
             throughput_tok_s: throughput,
-            prefill_tok_s: throughput,
-            decode_tok_s: throughput,
+            prefill_tok_s: Some(throughput),
+            decode_tok_s: Some(throughput),
             ttft_ms: Percentiles { mean: 3.9, p50: 3.8, p95: 4.0, p99: 4.1 },
             itl_ms: Percentiles { mean: 0.17, p50: 0.16, p95: 0.2, p99: 0.3 },
             device_utilization: busy,

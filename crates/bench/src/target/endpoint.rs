@@ -348,14 +348,12 @@ impl Heard {
             }
             self.times.push(end);
         }
-        let decode = self.times[self.times.len() - 1] - self.times[0];
         let answer = Answer {
             prompt_tokens: self.prompt_tokens,
             tokens: self.tokens.unwrap_or(self.times.len()),
             is_told: self.tokens.is_some(),
             times: self.times,
-            prefill_s: None,
-            decode_s: decode.as_secs_f64(),
+            computed: None,
             content: self.text.clone().into_bytes(),
         };
         Ok((answer, self.text))

@@ -5,7 +5,7 @@ use crate::error::BenchError;
 use crate::load::Load;
 use mlx_serving_engine::{Event, Request, Usage};
 use mlx_serving_runtime::Model;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// An open model. Prompts are random tokens without a chat template, so that their lengths are exact.
 pub(crate) struct InProcess<'a> {
@@ -35,15 +35,7 @@ impl Target for InProcess<'_> {
     fn ask(&self, (_, said): &mut Self::Talk, max_tokens: usize) -> Result<Answer, Fault> {
         let sample = ask(self.model, said.clone(), max_tokens).map_err(Fault::Ends)?;
         said.extend(&sample.tokens);
-        Ok(Answer {
-            prompt_tokens: Some(sample.usage.prompt_tokens),
-            tokens: sample.tokens.len(),
-            is_told: true,
-            times: sample.times,
-            prefill_s: Some(sample.usage.prefill_s),
-            decode_s: sample.usage.decode_s,
-            content: sample.tokens.iter().flat_map(|token| token.to_le_bytes()).collect(),
-        })
+        Ok(sample.into())
     }
 }
 
@@ -55,6 +47,21 @@ pub(crate) struct Sample {
     times: Vec<Instant>,
     /// The answer's token ids.
     pub tokens: Vec<u32>,
+}
+
+impl From<Sample> for Answer {
+    fn from(sample: Sample) -> Self {
+        let usage = &sample.usage;
+        let prefill = Duration::try_from_secs_f64(usage.prefill_s).unwrap_or_default();
+        Self {
+            prompt_tokens: Some(usage.prompt_tokens),
+            tokens: sample.tokens.len(),
+            is_told: true,
+            times: sample.times,
+            computed: Some((usage.prompt_tokens.saturating_sub(usage.cached_tokens), prefill)),
+            content: sample.tokens.iter().flat_map(|token| token.to_le_bytes()).collect(),
+        }
+    }
 }
 
 impl Sample {

@@ -10,7 +10,8 @@ pub use endpoint::{Api, ApiKey, Endpoint, EndpointOptions};
 pub(crate) use engine::{InProcess, Sample, ask, prompt};
 
 use crate::error::BenchError;
-use std::time::Instant;
+use crate::speed::Part;
+use std::time::{Duration, Instant};
 
 /// Something that answers prompts. Calls block.
 pub(crate) trait Target: Sync {
@@ -38,12 +39,34 @@ pub(crate) struct Answer {
     pub is_told: bool,
     /// Arrival of each piece, which is a token or a few; at least one.
     pub times: Vec<Instant>,
-    /// Time from the first step of the prompt to the first token, s; `None` where nobody tells.
-    pub prefill_s: Option<f64>,
-    /// Time from the first to the last token, s.
-    pub decode_s: f64,
+    /// Tokens of the prompt that were computed, and the time from the first step that did to the first token; `None` where nobody tells.
+    pub computed: Option<(usize, Duration)>,
     /// Token ids or text, by which answers are compared.
     pub content: Vec<u8>,
+}
+
+/// Pieces from which on the size of the first one matters little.
+const MANY_PIECES: usize = 8;
+
+impl Answer {
+    /// The work up to the first token; `None` where nobody tells.
+    pub(crate) fn prefill(&self) -> Option<Part> {
+        let ((tokens, took), to) = (self.computed?, *self.times.first()?);
+        // A clock begins somewhere.
+        let from = to.checked_sub(took).unwrap_or(to);
+        Some(Part { tokens: tokens as f64, from, to })
+    }
+
+    /// The work from the first token to the last. The tokens of the first piece came before it: if it has more than one, they are taken to be as
+    /// many as those of the others. `None` where the pieces are too few for that.
+    pub(crate) fn decode(&self) -> Option<Part> {
+        let (tokens, pieces) = (self.tokens, self.times.len());
+        if tokens > 1 && pieces < tokens.min(MANY_PIECES) {
+            return None;
+        }
+        let tokens = if tokens > 1 { tokens as f64 * (pieces - 1) as f64 / pieces as f64 } else { 0.0 };
+        Some(Part { tokens, from: *self.times.first()?, to: *self.times.last()? })
+    }
 }
 
 /// Failure of a request.
@@ -75,3 +98,39 @@ fn stream(conversation: usize, turn: usize) -> u64 {
 
 /// The stream for the first part that all prompts share.
 const PREFIX: u64 = u64::MAX - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decode_is_known_of_an_answer_in_many_pieces_or_in_one_a_token() {
+        let start = Instant::now();
+        for (tokens, pieces, decoded) in [
+            (1, 1, Some(0.0)),
+            (5, 5, Some(4.0)),
+            (64, 16, Some(60.0)),
+            (2, 3, Some(4.0 / 3.0)),
+            (64, 1, None),
+            (64, 7, None),
+            (5, 4, None),
+        ] {
+            let times = (0..pieces).map(|i| start + Duration::from_secs(i)).collect();
+            let answer =
+                Answer { prompt_tokens: None, tokens, is_told: true, times, computed: None, content: Vec::new() };
+            let decode = answer.decode();
+            assert_eq!(decode.map(|part| part.tokens), decoded, "{tokens} tokens in {pieces} pieces");
+            assert!(decode.is_none_or(|part| part.to - part.from == Duration::from_secs(pieces - 1)));
+            assert_eq!(answer.prefill(), None);
+        }
+    }
+
+    #[test]
+    fn prefill_has_the_tokens_that_were_computed_and_ends_with_the_first_token() {
+        let (start, took) = (Instant::now() + Duration::from_secs(9), Duration::from_secs(2));
+        let times = vec![start, start + took];
+        let computed = Some((3, took));
+        let answer = Answer { prompt_tokens: Some(40), tokens: 2, is_told: true, times, computed, content: Vec::new() };
+        assert_eq!(answer.prefill(), Some(Part { tokens: 3.0, from: start - took, to: start }));
+    }
+}

@@ -139,10 +139,23 @@ fn speeds(m: &Measured, out: &mut impl Write) -> std::io::Result<()> {
     if let Some(prefill) = m.prefill_tok_s {
         writeln!(out, "prefill         {prefill:10.2} tok/s")?;
     }
-    writeln!(out, "decode          {:10.2} tok/s", m.decode_tok_s)?;
+    match m.decode_tok_s {
+        Some(decode) => writeln!(out, "decode          {decode:10.2} tok/s")?,
+        None => writeln!(out, "decode          {:>10}", "n/a")?,
+    }
     writeln!(out, "answered        {:10.2} requests/s", m.requests_s)?;
-    for (name, p) in [("first token", m.ttft_ms), ("between tokens", m.itl_ms), ("whole answer", m.e2e_ms)] {
-        writeln!(out, "{name:15} {:10.2} ms   (p95 {:.2}, p99 {:.2}, mean {:.2})", p.p50, p.p95, p.p99, p.mean)?;
+    let times = [("first token", Some(m.ttft_ms)), ("between tokens", m.itl_ms), ("whole answer", Some(m.e2e_ms))];
+    for (name, times) in times {
+        match times {
+            Some(p) => {
+                writeln!(
+                    out,
+                    "{name:15} {:10.2} ms   (p95 {:.2}, p99 {:.2}, mean {:.2})",
+                    p.p50, p.p95, p.p99, p.mean
+                )?;
+            }
+            None => writeln!(out, "{name:15} {:>10}", "n/a")?,
+        }
     }
     if let Some(Goodput { share, requests_s }) = m.goodput {
         writeln!(out, "goodput         {:10.1} %    ({requests_s:.2} requests/s)", 100.0 * share)?;
