@@ -82,7 +82,7 @@ pub fn throughput(
         observe(&model, &planned, limits, &mut |done, failed| progress(Progress::Answered { done, failed }))?;
     let device = model.engine().device().info();
     let subject = json!({
-        "model": model.card().id, "device": device.name, "backend": device.backend,
+        "model": model.card().id, "device": device.name, "backend": device.backend, "instructions": device.instructions,
         "arithmetic": format!("{:?}", device.arithmetic).to_lowercase(), "threads": device.units,
         "metal_optimizations": config.metal_optimizations, "url": null, "server": null, "api": null,
     });
@@ -111,7 +111,7 @@ pub fn throughput_of_server(
     let ran = run(&target, &planned, &mut |done, failed| progress(Progress::Answered { done, failed }))?;
     let measured = Measured::of(&planned, &ran, settings.limits.as_ref());
     let subject = json!({
-        "model": endpoint.model(), "device": null, "backend": null, "arithmetic": null, "threads": null,
+        "model": endpoint.model(), "device": null, "backend": null, "instructions": null, "arithmetic": null, "threads": null,
         "metal_optimizations": null, "url": endpoint.host(), "server": endpoint.software(), "api": endpoint.api(&settings.load),
     });
     Ok(Throughput::new(settings, subject, None, measured, &ran))

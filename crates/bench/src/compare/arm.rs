@@ -144,7 +144,7 @@ impl Run {
             measured,
             overlap_ratio: stats.blit_queue.counters().map(|s| s.overlap_ratio),
             device: json!({
-                "name": info.name, "backend": info.backend, "utilization": stats.device.utilization,
+                "name": info.name, "backend": info.backend, "instructions": info.instructions, "utilization": stats.device.utilization,
                 "arithmetic": format!("{:?}", info.arithmetic).to_lowercase(), "threads": info.units,
             }),
             stats,

@@ -143,8 +143,8 @@ mod tests {
         json!({
             "benchmark": "throughput", "throughput_tok_s": 4000.0, "version": "0.9.0", "machine": machine(),
             "settings": {
-                "model": "m", "device": "a CPU with AVX2", "backend": "cpu", "arithmetic": "fast", "threads": 2, "questions": 8,
-                "prompt_tokens": 128, "max_tokens": 64, "concurrency": 1, "seed": 0, "load": "questions", "url": null,
+                "model": "m", "device": "a CPU with AVX2", "backend": "cpu", "instructions": "avx2", "arithmetic": "fast", "threads": 2,
+                "questions": 8, "prompt_tokens": 128, "max_tokens": 64, "concurrency": 1, "seed": 0, "load": "questions", "url": null,
                 "metal_optimizations": { "enabled": true, "memory_pool": { "enabled": true }, "blit_queue": { "enabled": false } },
             },
         })
@@ -153,7 +153,7 @@ mod tests {
     fn compared() -> Value {
         json!({
             "benchmark": "compare", "throughput_tok_s": 9000.0, "version": "0.9.0", "commit": "abc", "machine": machine(),
-            "device": { "name": "a CPU with AVX2", "backend": "cpu", "arithmetic": "fast", "threads": 2 },
+            "device": { "name": "a CPU with AVX2", "backend": "cpu", "instructions": "avx2", "arithmetic": "fast", "threads": 2 },
             "settings": {
                 "model": "m", "load": "questions",
                 "questions": { "questions": 8, "prompt_tokens": 128, "max_tokens": 64, "concurrency": 1, "prefix_tokens": 512 },
@@ -167,6 +167,7 @@ mod tests {
             ("model", "m"),
             ("device", "a CPU with AVX2"),
             ("backend", "cpu"),
+            ("instructions", "avx2"),
             ("arithmetic", "fast"),
             ("threads", "2"),
         ];
@@ -209,6 +210,8 @@ mod tests {
             ("/settings/model", json!("n"), "model n there, m here"),
             ("/settings/device", json!("a GPU"), "device a GPU there, a CPU with AVX2 here"),
             ("/settings/backend", json!("vulkan"), "backend vulkan there, cpu here"),
+            ("/settings/instructions", json!("baseline"), "instructions baseline there, avx2 here"),
+            ("/settings/instructions", json!(null), "instructions none there, avx2 here"),
             ("/settings/arithmetic", json!("exact"), "arithmetic exact there, fast here"),
             ("/settings/threads", json!(1), "threads 1 there, 2 here"),
             ("/settings/questions", json!(16), "questions 16 there, 8 here"),
@@ -235,10 +238,16 @@ mod tests {
             assert!(refusal(&value, &talk).contains("load questions there, conversations here"));
         }
         let mut other = compared();
+        other["device"]["instructions"] = "baseline".into();
         other["device"]["threads"] = 1.into();
         other["settings"]["questions"]["prefix_tokens"] = 64.into();
         let said = refusal(&other, &questions());
-        assert!(said.contains("threads 1 there, 2 here; prefix_tokens 64 there, 512 here"), "{said}");
+        assert!(
+            said.contains(
+                "instructions baseline there, avx2 here; threads 1 there, 2 here; prefix_tokens 64 there, 512 here"
+            ),
+            "{said}"
+        );
     }
 
     #[test]
@@ -247,7 +256,7 @@ mod tests {
             (
                 throughput(),
                 [
-                    "/settings/threads",
+                    "/settings/instructions",
                     "/machine/cores",
                     "/machine/memory",
                     "/version",
@@ -259,7 +268,7 @@ mod tests {
                 compared(),
                 [
                     "/settings/load",
-                    "/device/threads",
+                    "/device/instructions",
                     "/device/arithmetic",
                     "/settings/questions/prompt_tokens",
                     "/arms",

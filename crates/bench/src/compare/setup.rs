@@ -8,6 +8,9 @@ use serde_json::Value;
 /// Share by which the memory of one machine may differ: kernels keep more or less of it for themselves.
 const MEMORY: f64 = 0.05;
 
+/// Text of a value that a device or a load does not have, null in JSON.
+const NONE: &str = "none";
+
 /// A field that is missing or wrong, by its path.
 pub(super) type Missing = String;
 
@@ -29,6 +32,7 @@ impl Setup {
             ("model", model.id()),
             ("device", info.name.clone()),
             ("backend", info.backend.to_owned()),
+            ("instructions", info.instructions.unwrap_or(NONE).to_owned()),
             ("arithmetic", format!("{:?}", info.arithmetic).to_lowercase()),
             ("threads", info.units.to_string()),
         ];
@@ -59,7 +63,7 @@ impl Setup {
     pub(super) fn of_throughput(value: &Value) -> Result<Self, Missing> {
         let setting =
             |key: &'static str| -> Result<_, Missing> { Ok((key, known(value, &format!("/settings/{key}"))?)) };
-        let values = ["model", "device", "backend", "arithmetic", "threads"].into_iter().map(setting);
+        let values = ["model", "device", "backend", "instructions", "arithmetic", "threads"].into_iter().map(setting);
         let subject = values.collect::<Result<Vec<_>, Missing>>()?;
         // The seed chooses tokens, not their number. What other loads have is absent or null in this one.
         let other = |key: &str| -> Result<Option<String>, Missing> {
@@ -89,9 +93,13 @@ impl Setup {
         };
         let from = |key: &'static str, path: String| -> Result<_, Missing> { Ok((key, known(value, &path)?)) };
         let mut values = vec![from("model", "/settings/model".into())?];
-        for (key, field) in
-            [("device", "name"), ("backend", "backend"), ("arithmetic", "arithmetic"), ("threads", "threads")]
-        {
+        for (key, field) in [
+            ("device", "name"),
+            ("backend", "backend"),
+            ("instructions", "instructions"),
+            ("arithmetic", "arithmetic"),
+            ("threads", "threads"),
+        ] {
             values.push(from(key, format!("/device/{field}"))?);
         }
         values.push(("load", kind.clone()));
@@ -129,7 +137,7 @@ impl Setup {
             }
         }
         for (name, there) in self.values.iter().filter(|(name, _)| matches!(*name, "rate" | "url")) {
-            unlike.push(differs(name, there, "none"));
+            unlike.push(differs(name, there, NONE));
         }
         unlike
     }
@@ -175,7 +183,7 @@ fn told(value: &Value, path: &str) -> Result<Option<String>, Missing> {
 }
 
 fn known(value: &Value, path: &str) -> Result<String, Missing> {
-    told(value, path).map(|value| value.unwrap_or_else(|| "none".into()))
+    told(value, path).map(|value| value.unwrap_or_else(|| NONE.into()))
 }
 
 pub(super) fn text(value: &Value, path: &str) -> Result<String, Missing> {
