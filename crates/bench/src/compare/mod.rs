@@ -96,7 +96,7 @@ pub fn compare(
         Standing { change: baseline.change(plain), baseline }
     });
     let against = standing.as_ref().map(|s| (s.baseline.file.as_str(), s.change));
-    let regression = settings.max_regression.map(|max| Regression::of(max, against, &arms, &sandwiches));
+    let regression = settings.max_regression.map(|max| Regression::of(max, against, others, &arms, &sandwiches));
     Ok(Comparison {
         model: name,
         asked,

@@ -39,6 +39,12 @@ pub(super) fn signed(change: f64) -> String {
     })
 }
 
+/// A sentence that begins like one.
+pub(super) fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
 /// A number with a hyphen for its minus, as the standard library writes it, with the sign instead.
 pub(super) fn minus(number: String) -> String {
     number.replace('-', "−")

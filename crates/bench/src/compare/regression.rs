@@ -3,7 +3,8 @@
 use super::arm::Arm;
 use super::figure::Figure;
 use super::finding::Sandwich;
-use super::number::{brief, signed};
+use super::number::{brief, sentence, signed};
+use super::quiet::Others;
 use super::statistics::{COVERAGE, Median};
 use serde::Serialize;
 
@@ -41,6 +42,8 @@ pub(super) struct Check {
     /// Change of throughput, percent.
     change_percent: Median,
     verdict: Verdict,
+    /// Reason for which a change past the limit shows nothing; null where it shows something.
+    doubt: Option<String>,
 }
 
 /// All comparisons with the limit.
@@ -54,10 +57,12 @@ pub(super) struct Regression {
 
 impl Regression {
     /// Judges plain's change against a baseline, if there is one, and every optimization's against plain. Arms that are there for comparison
-    /// only are not judged.
+    /// only are not judged. A baseline was measured at another time: where `others` took so much of the machine that plain may be slower for
+    /// that alone, nothing is shown against it. An optimization and plain shared what was left.
     pub(super) fn of(
         max_percent: f64,
         baseline: Option<(&str, Median)>,
+        others: Others,
         arms: &[Arm],
         sandwiches: &[Sandwich<'_>],
     ) -> Self {
@@ -65,9 +70,15 @@ impl Regression {
             subject,
             change_percent,
             verdict: Verdict::of(&change_percent, max_percent),
+            doubt: None,
         };
         let mut checks: Vec<Check> =
             baseline.into_iter().map(|(file, change)| check(format!("plain against {file}"), change)).collect();
+        if others.quiet() == Some(false) {
+            for check in checks.iter_mut().filter(|check| check.verdict == Verdict::PastLimit) {
+                (check.verdict, check.doubt) = (Verdict::CannotTell, Some(others.sentence()));
+            }
+        }
         for arm in arms.iter().filter(|arm| arm.is_optimized()) {
             checks.push(check(format!("{} against plain", arm.name()), throughput_change(arm, sandwiches)));
         }
@@ -78,7 +89,7 @@ impl Regression {
 
     /// A sentence about what is past the limit; `None` if nothing is shown to be.
     pub(super) fn past(&self) -> Option<String> {
-        self.list(Verdict::PastLimit).map(|list| {
+        self.list(|check| check.verdict == Verdict::PastLimit).map(|list| {
             format!(
                 "throughput is more than {} % lower, which is the most that may be lost: {list}",
                 brief(self.max_percent)
@@ -88,16 +99,19 @@ impl Regression {
 
     /// All that was found, without a period.
     pub(super) fn sentence(&self) -> String {
-        let unclear = self.list(Verdict::CannotTell).map(|list| {
-            format!(
-                "whether more than {} % was lost cannot be told of {list}; give more --repetitions",
-                brief(self.max_percent)
-            )
+        let unclear = |list: String, advice: &str| {
+            format!("whether more than {} % was lost cannot be told of {list}{advice}", brief(self.max_percent))
+        };
+        let few = self.list(|check| check.verdict == Verdict::CannotTell && check.doubt.is_none());
+        let few = few.map(|list| unclear(list, "; give more --repetitions"));
+        let doubted = self.checks.iter().filter_map(|check| {
+            let doubt = check.doubt.as_deref()?;
+            Some(unclear(check.text(), &format!(", because {doubt}; close them and measure again")))
         });
-        let found: Vec<String> = self.past().into_iter().chain(unclear).collect();
-        match found.is_empty() {
-            true => format!("no throughput is more than {} % lower", brief(self.max_percent)),
-            false => found.join(". "),
+        let found: Vec<String> = self.past().into_iter().chain(doubted).chain(few).collect();
+        match found.split_first() {
+            None => format!("no throughput is more than {} % lower", brief(self.max_percent)),
+            Some((first, rest)) => rest.iter().fold(first.clone(), |all, next| all + ". " + &sentence(next)),
         }
     }
 
@@ -105,10 +119,15 @@ impl Regression {
         self.verdict == Verdict::WithinLimit
     }
 
-    fn list(&self, verdict: Verdict) -> Option<String> {
-        let checks = self.checks.iter().filter(|check| check.verdict == verdict);
-        let list: Vec<String> = checks.map(|c| format!("{} ({})", c.subject, interval(&c.change_percent))).collect();
+    fn list(&self, belongs: impl Fn(&Check) -> bool) -> Option<String> {
+        let list: Vec<String> = self.checks.iter().filter(|check| belongs(check)).map(Check::text).collect();
         (!list.is_empty()).then(|| list.join(", "))
+    }
+}
+
+impl Check {
+    fn text(&self) -> String {
+        format!("{} ({})", self.subject, interval(&self.change_percent))
     }
 }
 
@@ -156,7 +175,7 @@ mod tests {
         let judged = |slower: f64, noise: f64| {
             let (arms, runs) =
                 samples::runs(|arm| if matches!(arm, Arm::One("memory_pool")) { 1.0 - slower } else { 1.0 }, noise);
-            Regression::of(5.0, None, &arms, &samples::sandwiches(&arms, &runs))
+            Regression::of(5.0, None, Others(Some(0.01)), &arms, &samples::sandwiches(&arms, &runs))
         };
         let caught = judged(0.10, 0.004);
         assert_eq!(caught.verdict, Verdict::PastLimit);
@@ -173,10 +192,32 @@ mod tests {
     fn a_baseline_that_was_faster_is_past_the_limit_and_arms_for_comparison_are_not_judged() {
         let (arms, runs) = samples::runs(|arm| if *arm == Arm::Direct { 0.5 } else { 1.0 }, 0.001);
         let around = samples::sandwiches(&arms, &runs);
-        let judged = |change: &[f64]| Regression::of(5.0, Some(("b.json", Median::of(change))), &arms, &around);
+        let quiet = Others(Some(0.05));
+        let judged = |change: &[f64]| Regression::of(5.0, Some(("b.json", Median::of(change))), quiet, &arms, &around);
         assert_eq!(judged(&[-3.0, -2.0, -1.0, 0.0, 1.0]).verdict, Verdict::WithinLimit);
         let past = judged(&[-12.0, -11.0, -10.0, -9.0, -8.0]);
         assert!(past.past().is_some_and(|said| said.contains("plain against b.json")), "{past:?}");
         assert_eq!(judged(&[-12.0, -11.0, -10.0, -9.0, 1.0]).verdict, Verdict::CannotTell);
+    }
+
+    #[test]
+    fn a_machine_that_was_not_quiet_shows_no_loss_against_a_baseline_but_one_against_plain() {
+        let slow = |arm: &Arm| if matches!(arm, Arm::One("memory_pool")) { 0.5 } else { 1.0 };
+        let change = Median::of(&[-12.0, -11.0, -10.0, -9.0, -8.0]);
+        let judged = |others, speed: &dyn Fn(&Arm) -> f64| {
+            let (arms, runs) = samples::runs(speed, 0.001);
+            Regression::of(5.0, Some(("b.json", change)), Others(others), &arms, &samples::sandwiches(&arms, &runs))
+        };
+        let noisy = judged(Some(0.37), &|_| 1.0);
+        assert_eq!((noisy.verdict, noisy.past()), (Verdict::CannotTell, None));
+        let said = noisy.sentence();
+        assert!(said.starts_with("whether more than 5 % was lost cannot be told of plain against b.json"), "{said}");
+        assert!(said.contains("because the machine was not quiet: other programs took 37 %"), "{said}");
+        for unknown in [Some(0.05), None] {
+            assert_eq!(judged(unknown, &|_| 1.0).verdict, Verdict::PastLimit, "{unknown:?}");
+        }
+        let both = judged(Some(0.37), &slow);
+        assert!(both.past().is_some_and(|past| !past.contains("b.json") && past.contains("memory_pool")));
+        assert!(both.sentence().contains("). Whether more than 5 %"), "{}", both.sentence());
     }
 }

@@ -6,7 +6,7 @@ use super::distribution::{Time, strips};
 use super::figure::Figure;
 use super::finding::{Finding, READING, noise};
 use super::headline::headline;
-use super::number::value;
+use super::number::{sentence, value};
 use super::outcome::Outcome;
 use super::plot::{Axis, Row, plot};
 use super::statistics::Median;
@@ -252,12 +252,6 @@ fn method(c: &Comparison, page: &mut String) -> Result<(), Error> {
         100.0 * c.findings.first().map_or(0.0, |f| f.interval.coverage),
         escape(&optimizations)
     )
-}
-
-/// A sentence that begins like one.
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// Text whose options of the command line stand out, and break nowhere.

@@ -119,6 +119,7 @@ fn build(run: &mut dyn FnMut(&Arm) -> Run) -> Comparison {
     let (arms, runs) = all_arms(run);
     let around = sandwiches(&arms, &runs);
     let asked = Compare { questions: Some(8), ..Compare::default() }.asked().unwrap();
+    let others = Others(Some(0.37));
     let change = Median { median: -3.25, low: -6.0, high: -1.0, coverage: 0.9375 };
     Comparison {
         model: "rustbook-5m-4bit".into(),
@@ -134,9 +135,9 @@ fn build(run: &mut dyn FnMut(&Arm) -> Run) -> Comparison {
             command: "mlx-serving bench compare".into(),
             commit: "0123456789ab".into(),
         },
-        regression: Some(Regression::of(5.0, Some(("before.json", change)), &arms, &around)),
+        regression: Some(Regression::of(5.0, Some(("before.json", change)), others, &arms, &around)),
         standing: Some(Standing { baseline: Baseline::sample(), change }),
-        others: Others(Some(0.37)),
+        others,
         runs,
     }
 }

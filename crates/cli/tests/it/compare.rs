@@ -87,12 +87,21 @@ fn a_baseline_must_be_like_the_comparison_and_may_show_what_was_lost() {
     let fast = with(&result, &figure, fast, at("fast.json"));
     let (code, past, said) =
         compare(&at("past.json"), &[&load[..], &["--baseline", &fast, "--max-regression", "5"]].concat());
-    assert_eq!(code, Some(3), "{said}");
-    assert_eq!(past.unwrap()["regression"]["verdict"], "past_limit");
-    assert!(
-        said.contains("throughput is more than 5 % lower") && said.contains(&format!("plain against {fast}")),
-        "{said}"
-    );
+    let past = past.unwrap();
+    let (verdict, doubt) = (&past["regression"]["verdict"], &past["regression"]["checks"][0]["doubt"]);
+    // Other tests run beside this one, and may take so much of the machine that nothing is shown.
+    match past["quiet"] == false {
+        true => {
+            assert_eq!((code, verdict), (Some(0), &"cannot_tell".into()), "{said}");
+            assert!(doubt.as_str().is_some_and(|doubt| doubt.contains("not quiet")), "{past}");
+        }
+        false => {
+            assert_eq!((code, verdict), (Some(3), &"past_limit".into()), "{said}");
+            assert!(doubt.is_null() && said.contains("throughput is more than 5 % lower"), "{said}");
+        }
+    }
+    let unbroken = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(unbroken.contains(&format!("plain against {fast}")), "{said}");
 
     let other = with(&result, "/machine/cores", 4096.into(), at("other.json"));
     let (code, none, said) = compare(&at("none.json"), &[&load[..], &["--baseline", &other]].concat());
