@@ -50,9 +50,9 @@ impl Standing {
     /// The comparison in words, with the baseline's name as `file` has it.
     pub(super) fn sentence(&self, file: &str) -> String {
         let (b, change) = (&self.baseline, &self.change);
-        let interval = if change.low < change.high { format!(" ({})", interval(change)) } else { String::new() };
+        let interval = if change.has_interval() { interval(change) } else { "no interval".into() };
         format!(
-            "plain against {file}, of version {} with {} on: {}\u{a0}%{interval} of {} tok/s",
+            "plain against {file}, of version {} with {} on: {}\u{a0}% ({interval}) of {} tok/s",
             b.build,
             if b.optimizations == "none" { "no optimization" } else { &b.optimizations },
             signed(change.median),

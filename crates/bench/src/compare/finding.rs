@@ -118,9 +118,10 @@ impl Finding {
         signed(self.pair.change) + unit
     }
 
-    /// The ends of the interval, in at most sixteen characters.
+    /// The ends of the interval, in at most sixteen characters; "none" of too few repetitions.
     pub(super) fn interval_text(&self) -> String {
         match (self.interval.low, self.interval.high) {
+            _ if self.interval.coverage < COVERAGE => "none".into(),
             (low, high) if low.is_finite() && high.is_finite() => format!("{} to {}", signed(low), signed(high)),
             _ => "n/a".into(),
         }

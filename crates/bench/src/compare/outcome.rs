@@ -57,7 +57,7 @@ pub(crate) enum Direction {
 
 impl Direction {
     pub(super) fn of(change: &Median) -> Self {
-        if change.coverage < COVERAGE || !(change.low.is_finite() && change.high.is_finite()) {
+        if !change.has_interval() {
             Direction::Unknown
         } else if change.low > 0.0 {
             Direction::Up

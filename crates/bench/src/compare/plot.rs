@@ -133,11 +133,13 @@ pub(super) fn plot(axis: Axis, rows: &[Row<'_>]) -> Result<String, std::fmt::Err
 
 fn strip(axis: Axis, row: &Row<'_>, ticks: &[(f64, String)]) -> Result<String, std::fmt::Error> {
     let median = Median::of(row.values);
+    let interval = match median.has_interval() {
+        true => format!("interval {} to {}", value(median.low), value(median.high)),
+        false => "no interval".into(),
+    };
     let mut svg = format!(
-        "<svg class=\"strip\" width=\"100%\" height=\"36\" role=\"img\" aria-label=\"median {}, interval {} to {}\">",
+        "<svg class=\"strip\" width=\"100%\" height=\"36\" role=\"img\" aria-label=\"median {}, {interval}\">",
         value(median.median),
-        value(median.low),
-        value(median.high),
     );
     if let Some(aim) = row.aim {
         let at = axis.place(aim);
@@ -150,7 +152,7 @@ fn strip(axis: Axis, row: &Row<'_>, ticks: &[(f64, String)]) -> Result<String, s
     if let Some(aim) = row.aim {
         upright(&mut svg, "aim", axis.place(aim), 0, 36)?;
     }
-    if row.values.len() > 1 && median.low.is_finite() && median.high.is_finite() {
+    if median.has_interval() {
         let (low, high) = (axis.place(median.low), axis.place(median.high));
         write!(svg, "<line class=\"interval\" x1=\"{low:.2}%\" x2=\"{high:.2}%\" y1=\"18\" y2=\"18\"/>")?;
         for end in [median.low, median.high].into_iter().filter(|end| axis.has(*end)) {

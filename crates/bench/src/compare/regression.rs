@@ -5,7 +5,7 @@ use super::figure::Figure;
 use super::finding::Sandwich;
 use super::number::{brief, sentence, signed};
 use super::quiet::Others;
-use super::statistics::{COVERAGE, Median};
+use super::statistics::Median;
 use serde::Serialize;
 
 /// Judgment of a change by its whole interval.
@@ -22,7 +22,7 @@ pub(super) enum Verdict {
 
 impl Verdict {
     fn of(change: &Median, max_percent: f64) -> Self {
-        if change.coverage < COVERAGE || !(change.low.is_finite() && change.high.is_finite()) {
+        if !change.has_interval() {
             Verdict::CannotTell
         } else if change.high < -max_percent {
             Verdict::PastLimit
@@ -127,7 +127,9 @@ impl Regression {
 
 impl Check {
     fn text(&self) -> String {
-        format!("{} ({})", self.subject, interval(&self.change_percent))
+        let change = &self.change_percent;
+        let interval = if change.has_interval() { interval(change) } else { "no interval".into() };
+        format!("{} ({interval})", self.subject)
     }
 }
 

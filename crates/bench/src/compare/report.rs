@@ -9,7 +9,7 @@ use super::headline::headline;
 use super::number::{sentence, value};
 use super::outcome::Outcome;
 use super::plot::{Axis, Row, plot};
-use super::statistics::Median;
+use super::statistics::{COVERAGE, Median};
 use mlx_serving_runtime::machine::{describe, host_memory};
 use serde_json::Value;
 use std::fmt::{Error, Write};
@@ -196,9 +196,13 @@ fn medians(c: &Comparison, page: &mut String) -> Result<(), Error> {
         write!(page, "<tr><td>{}</td>", figure.name())?;
         for arm in &c.arms {
             match arm.figures[i].1 {
-                Some(Median { median, low, high, .. }) => {
-                    let (median, low, high) = (value(median), value(low), value(high));
-                    write!(page, "<td class=\"n\">{median}<br><span class=\"quiet\">{low} to {high}</span></td>")?;
+                Some(m @ Median { median, low, high, .. }) => {
+                    let interval = match m.has_interval() {
+                        true => format!("{} to {}", value(low), value(high)),
+                        false => "no interval".into(),
+                    };
+                    let median = value(median);
+                    write!(page, "<td class=\"n\">{median}<br><span class=\"quiet\">{interval}</span></td>")?;
                 }
                 None => page.push_str("<td class=\"n quiet\">n/a</td>"),
             }
@@ -246,12 +250,21 @@ fn method(c: &Comparison, page: &mut String) -> Result<(), Error> {
     writeln!(
         page,
         "</dl>\n<p class=\"note\">Every run of an arm lies between two plain ones and is compared with their mean. Arms with the blit queue, or \
-         that spill synchronously, restore evicted blocks from host memory; the others compute them again. Intervals hold the true median \
-         with a probability of at least {:.0} %.</p>\n<details><summary>Settings of the optimizations, where an arm has them on</summary>\
+         that spill synchronously, restore evicted blocks from host memory; the others compute them again. {}.</p>\n<details><summary>Settings of the optimizations, where an arm has them on</summary>\
          <pre>{}</pre></details>",
-        100.0 * c.findings.first().map_or(0.0, |f| f.interval.coverage),
+        intervals(c),
         escape(&optimizations)
     )
+}
+
+/// A sentence about the intervals, without a period.
+fn intervals(c: &Comparison) -> String {
+    match c.findings.first().map(|f| f.interval.coverage) {
+        Some(coverage) if coverage >= COVERAGE => {
+            format!("Intervals hold the true median with a probability of {:.1}\u{a0}%", 100.0 * coverage)
+        }
+        _ => "Changes have no intervals: those need 5 repetitions".into(),
+    }
 }
 
 /// Text whose options of the command line stand out, and break nowhere.
@@ -270,7 +283,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compare::samples::{comparison, extremes};
+    use crate::compare::samples::{comparison, extremes, few};
 
     /// The text that a reader sees: the page without its style and its tags.
     fn text(page: &str) -> String {
@@ -356,6 +369,25 @@ mod tests {
         let plots = page.matches("<svg class=\"strip\" width=\"100%\"").count();
         assert!(plots > 20 && page.matches("class=\"interval\"").count() == plots, "{plots}");
         assert!(!page.contains("viewBox") && !page[page.find("<body>").unwrap()..].contains("fill=\"#"));
+    }
+
+    #[test]
+    fn so_few_repetitions_have_no_interval_anywhere() {
+        let c = few();
+        let (page, table) = (c.html().unwrap(), anstream::adapter::strip_str(&c.table(80).unwrap()).to_string());
+        // Plain has a run more around every other one, and intervals of its own.
+        let changes = page.split("<h2>Changes</h2>").nth(1).unwrap().split("<h2>").next().unwrap();
+        assert!(!changes.contains("class=\"interval\"") && changes.contains(", no interval\""), "{changes}");
+        let words = text(&page);
+        assert!(words.contains("Changes have no intervals") && !words.contains("a probability of"), "{words}");
+        assert!(words.contains("before.json (no interval)"), "{words}");
+        for f in &c.findings {
+            assert_eq!(f.interval_text(), "none");
+            assert!(f.interval.coverage < COVERAGE && f.interval.low.is_finite());
+        }
+        assert!(table.lines().any(|line| line.ends_with("  none")), "{table}");
+        assert!(!table.contains("(−3.2 to −3.2"), "{table}");
+        assert!(text(&comparison().html().unwrap()).contains("with a probability of 93.8\u{a0}%."));
     }
 
     #[test]

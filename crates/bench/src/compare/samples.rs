@@ -40,6 +40,15 @@ pub(super) fn comparison() -> Comparison {
     })
 }
 
+/// All arms, once.
+pub(super) fn few() -> Comparison {
+    let all = comparison();
+    let runs: Vec<Run> = all.runs.into_iter().take(2 * all.arms.len() - 1).collect();
+    let arms = arms();
+    let change = Median { median: -3.25, low: -3.25, high: -3.25, coverage: 0.0 };
+    made(arms, runs, 1, change)
+}
+
 /// Outliers, changes down, large and small values, figures of zero, and nothing that copies.
 pub(super) fn extremes() -> Comparison {
     let mut n = 0;
@@ -101,12 +110,17 @@ fn wave() -> impl FnMut() -> f64 {
     }
 }
 
-/// A plain run, then every arm five times with a plain run after each.
-fn all_arms(run: &mut dyn FnMut(&Arm) -> Run) -> (Vec<Arm>, Vec<Run>) {
+fn arms() -> Vec<Arm> {
     let all = vec!["memory_pool", "blit_queue", "command_buffer_ring"];
     let mut arms = vec![Arm::Direct, Arm::SynchronousSpill];
     arms.extend(all.iter().map(|name| Arm::One(name)));
     arms.push(Arm::All(all));
+    arms
+}
+
+/// A plain run, then every arm five times with a plain run after each.
+fn all_arms(run: &mut dyn FnMut(&Arm) -> Run) -> (Vec<Arm>, Vec<Run>) {
+    let arms = arms();
     let mut runs = vec![run(&Arm::Plain)];
     for arm in (0..5).flat_map(|_| &arms) {
         runs.push(run(arm));
@@ -117,14 +131,18 @@ fn all_arms(run: &mut dyn FnMut(&Arm) -> Run) -> (Vec<Arm>, Vec<Run>) {
 
 fn build(run: &mut dyn FnMut(&Arm) -> Run) -> Comparison {
     let (arms, runs) = all_arms(run);
+    made(arms, runs, 5, Median { median: -3.25, low: -6.0, high: -1.0, coverage: 0.9375 })
+}
+
+/// The result of these runs, with this change against a baseline.
+fn made(arms: Vec<Arm>, runs: Vec<Run>, repetitions: usize, change: Median) -> Comparison {
     let around = sandwiches(&arms, &runs);
     let asked = Compare { questions: Some(8), ..Compare::default() }.asked().unwrap();
     let others = Others(Some(0.37));
-    let change = Median { median: -3.25, low: -6.0, high: -1.0, coverage: 0.9375 };
     Comparison {
         model: "rustbook-5m-4bit".into(),
         asked,
-        repetitions: 5,
+        repetitions,
         threads: 0,
         settings: json!({ "arithmetic": "fast", "metal_optimizations": { "memory_pool": { "num_heaps": 2 } } }),
         device: json!({ "name": "a CPU", "backend": "cpu" }),

@@ -16,6 +16,11 @@ pub(crate) struct Median {
 pub(crate) const COVERAGE: f64 = 0.9;
 
 impl Median {
+    /// Whether its ends are finite and those of an interval. Of fewer than 5 values they are only the least and the largest.
+    pub(crate) fn has_interval(&self) -> bool {
+        self.coverage >= COVERAGE && self.low.is_finite() && self.high.is_finite()
+    }
+
     /// Median of some values; the interval is one of order statistics (David and Nagaraja, Order Statistics, section 7.1). All zero
     /// for no values.
     pub(crate) fn of(values: &[f64]) -> Self {

@@ -84,6 +84,7 @@ fn line(text: &mut String, f: &Finding, width: usize) -> std::fmt::Result {
     if width >= Comparison::COLUMNS {
         writeln!(text, "  {:33} {plain:>7} {with:>7} {change:>9}  {interval}", f.figure)?;
     } else {
+        let interval = if interval == "none" { "no interval" } else { &interval };
         writeln!(text, "  {}\n    plain {plain}, with it {with}\n    change {change} ({interval})", f.figure)?;
     }
     let color = match f.outcome {
