@@ -77,7 +77,7 @@ pub struct Measured {
     pub failed: usize,
     /// Those by cause, the most frequent first.
     pub failures: Vec<Failures>,
-    /// Answers that ended before the tokens that were asked for.
+    /// Answers that ended before the tokens that were asked for; by their `finish_reason` where their tokens were not told.
     pub ended_early: usize,
     /// Requests of an open loop that were sent later than they arrived, because as many as may be were in flight.
     pub held_back: usize,
@@ -158,7 +158,7 @@ impl Measured {
             prompts = prompts.zip(answer.prompt_tokens).map(|(sum, n)| sum + n);
             prefill = prefill.zip(answer.prefill()).map(|(speed, part)| speed.with(part));
             decode = decode.zip(answer.decode()).map(|(speed, part)| speed.with(part));
-            early += usize::from(answer.tokens < outcome.max_tokens);
+            early += usize::from(answer.ended_before(outcome.max_tokens));
             if !answer.is_told {
                 counted = Counted::Pieces;
             }

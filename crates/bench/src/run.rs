@@ -202,6 +202,7 @@ mod tests {
                 prompt_tokens: Some(5),
                 tokens,
                 is_told: true,
+                ended_by_length: None,
                 times: vec![Instant::now()],
                 computed: None,
                 content: Vec::new(),
@@ -277,7 +278,15 @@ mod tests {
             }
             let took = times[tokens - 1] - times[0];
             let computed = Some((5, took));
-            Ok(Answer { prompt_tokens: Some(9), tokens, is_told: true, times, computed, content: Vec::new() })
+            Ok(Answer {
+                prompt_tokens: Some(9),
+                tokens,
+                is_told: true,
+                ended_by_length: None,
+                times,
+                computed,
+                content: Vec::new(),
+            })
         }
     }
 

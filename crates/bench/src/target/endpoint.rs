@@ -286,6 +286,8 @@ struct Heard {
     times: Vec<Instant>,
     /// The server said why the answer ended.
     finished: Option<Instant>,
+    /// That it has the tokens that were asked for, if it said why at all.
+    ended_by_length: Option<bool>,
     /// The server said that nothing more comes.
     is_done: bool,
     prompt_tokens: Option<usize>,
@@ -327,8 +329,9 @@ impl Heard {
             self.times.push(now);
         }
         self.text.push_str(spoken.unwrap_or_default());
-        if choice.get("finish_reason").is_some_and(|reason| !reason.is_null()) {
+        if let Some(reason) = choice.get("finish_reason").filter(|reason| !reason.is_null()) {
             self.finished = Some(now);
+            self.ended_by_length = Some(reason == "length");
         }
         Ok(())
     }
@@ -352,6 +355,7 @@ impl Heard {
             prompt_tokens: self.prompt_tokens,
             tokens: self.tokens.unwrap_or(self.times.len()),
             is_told: self.tokens.is_some(),
+            ended_by_length: self.ended_by_length,
             times: self.times,
             computed: None,
             content: self.text.clone().into_bytes(),
@@ -465,6 +469,9 @@ mod tests {
         }
         let (answer, _) = hear(&vllm[..2], false).unwrap();
         assert_eq!((answer.tokens, answer.is_told, answer.prompt_tokens), (2, false, None), "no usage, and no [DONE]");
+        assert!(!answer.ended_before(3), "its finish_reason is length");
+        let (answer, _) = hear(&ollama[..3], false).unwrap();
+        assert!(answer.ended_before(2), "its finish_reason is stop");
         let thinks = json!({ "choices": [{ "delta": { "reasoning_content": "hm" }, "finish_reason": null }] });
         let (answer, text) = hear(&[&[thinks], &llama[..]].concat(), true).unwrap();
         assert_eq!((answer.times.len(), text.as_str()), (3, "a b"));

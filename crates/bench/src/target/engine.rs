@@ -57,6 +57,7 @@ impl From<Sample> for Answer {
             prompt_tokens: Some(usage.prompt_tokens),
             tokens: sample.tokens.len(),
             is_told: true,
+            ended_by_length: None,
             times: sample.times,
             computed: Some((usage.prompt_tokens.saturating_sub(usage.cached_tokens), prefill)),
             content: sample.tokens.iter().flat_map(|token| token.to_le_bytes()).collect(),

@@ -37,6 +37,8 @@ pub(crate) struct Answer {
     pub tokens: usize,
     /// Whether the tokens were told; they are the pieces that came otherwise.
     pub is_told: bool,
+    /// Whether it ended because it had the tokens that were asked for, as its `finish_reason` says; `None` where none was told.
+    pub ended_by_length: Option<bool>,
     /// Arrival of each piece, which is a token or a few; at least one.
     pub times: Vec<Instant>,
     /// Tokens of the prompt that were computed, and the time from the first step that did to the first token; `None` where nobody tells.
@@ -49,6 +51,15 @@ pub(crate) struct Answer {
 const MANY_PIECES: usize = 8;
 
 impl Answer {
+    /// Whether it ended before the tokens that were asked for. Pieces are fewer than tokens, so that where nobody told the tokens, the reason
+    /// for its end counts.
+    pub(crate) fn ended_before(&self, max_tokens: usize) -> bool {
+        match self.ended_by_length {
+            Some(by_length) if !self.is_told => !by_length,
+            _ => self.tokens < max_tokens,
+        }
+    }
+
     /// The work up to the first token; `None` where nobody tells.
     pub(crate) fn prefill(&self) -> Option<Part> {
         let ((tokens, took), to) = (self.computed?, *self.times.first()?);
@@ -116,8 +127,15 @@ mod tests {
             (5, 4, None),
         ] {
             let times = (0..pieces).map(|i| start + Duration::from_secs(i)).collect();
-            let answer =
-                Answer { prompt_tokens: None, tokens, is_told: true, times, computed: None, content: Vec::new() };
+            let answer = Answer {
+                prompt_tokens: None,
+                tokens,
+                is_told: true,
+                ended_by_length: None,
+                times,
+                computed: None,
+                content: Vec::new(),
+            };
             let decode = answer.decode();
             assert_eq!(decode.map(|part| part.tokens), decoded, "{tokens} tokens in {pieces} pieces");
             assert!(decode.is_none_or(|part| part.to - part.from == Duration::from_secs(pieces - 1)));
@@ -126,11 +144,39 @@ mod tests {
     }
 
     #[test]
+    fn the_reason_for_its_end_says_whether_an_answer_in_pieces_ended_early() {
+        for (is_told, ended_by_length, tokens, early) in [
+            (true, Some(true), 4, true),
+            (true, Some(false), 5, false),
+            (true, None, 4, true),
+            (false, Some(true), 2, false),
+            (false, Some(false), 2, true),
+            (false, Some(false), 5, true),
+            (false, None, 4, true),
+            (false, None, 5, false),
+        ] {
+            let times = vec![Instant::now()];
+            let content = Vec::new();
+            let answer =
+                Answer { prompt_tokens: None, tokens, is_told, ended_by_length, times, computed: None, content };
+            assert_eq!(answer.ended_before(5), early, "{answer:?}");
+        }
+    }
+
+    #[test]
     fn prefill_has_the_tokens_that_were_computed_and_ends_with_the_first_token() {
         let (start, took) = (Instant::now() + Duration::from_secs(9), Duration::from_secs(2));
         let times = vec![start, start + took];
         let computed = Some((3, took));
-        let answer = Answer { prompt_tokens: Some(40), tokens: 2, is_told: true, times, computed, content: Vec::new() };
+        let answer = Answer {
+            prompt_tokens: Some(40),
+            tokens: 2,
+            is_told: true,
+            ended_by_length: None,
+            times,
+            computed,
+            content: Vec::new(),
+        };
         assert_eq!(answer.prefill(), Some(Part { tokens: 3.0, from: start - took, to: start }));
     }
 }

@@ -251,6 +251,7 @@ fn a_server_is_asked_for_its_model_with_the_key_and_nothing_tells_the_key() {
     assert_eq!((&r["tokens_counted_by"], &r["total_tokens"]), (&json!("pieces"), &json!(4)), "{r}");
     assert_eq!((&r["settings"]["model"], &r["settings"]["server"]), (&json!("first"), &json!("stand-in")), "{r}");
     assert!(r["total_prompt_tokens"].is_null(), "{r}");
+    assert_eq!(r["ended_early"], 0, "the server says that the answers have the length that was asked for: {r}");
     let requests = server.requests.lock().unwrap();
     assert_eq!(requests.len(), 3);
     assert!(requests.iter().all(|(head, _)| head.to_ascii_lowercase().contains("authorization: bearer sk-secret")));
