@@ -83,8 +83,7 @@ impl Finding {
             outcome,
             reason: outcome.and_then(|outcome| match outcome {
                 Outcome::Reached => None,
-                Outcome::NotReached => Some(why()),
-                Outcome::NoDifference => Some(format!("the interval spans zero; {}", why())),
+                Outcome::NotReached | Outcome::NoDifference => Some(why()),
                 Outcome::CannotTell if change.coverage < COVERAGE => {
                     Some("so few repetitions have no interval; give --repetitions at least 5".into())
                 }
@@ -240,7 +239,7 @@ pub(crate) fn noise(findings: &[Finding]) -> Option<String> {
     }
     (!told.is_empty()).then(|| {
         format!(
-            "plain runs lie further apart than what is aimed at ({}): close other programs, or give more --repetitions and --questions",
+            "plain runs differ by more than the aim ({}): close other programs, or give more --repetitions and --questions",
             told.join(", ")
         )
     })
@@ -262,9 +261,8 @@ fn reason(arm: &Arm, load: LoadKind, figure: Figure, runs: &[&Sandwich<'_>]) -> 
             brief(plain(Figure::BetweenTokens)),
         ),
         (Arm::One("memory_pool"), _) => format!(
-            "the plain arm's cache already holds device allocations at {} a token (here {}), and all of the host's work on a step takes {} ms of {} ms between tokens",
-            brief(plain(Figure::AllocationsPerToken)),
-            brief(with(Figure::AllocationsPerToken)),
+            "{}, and all of the host's work on a step takes {} ms of {} ms between tokens",
+            allocations(plain(Figure::AllocationsPerToken), with(Figure::AllocationsPerToken)),
             brief(plain(Figure::EncodeMs)),
             brief(plain(Figure::BetweenTokens)),
         ),
@@ -288,9 +286,27 @@ fn reason(arm: &Arm, load: LoadKind, figure: Figure, runs: &[&Sandwich<'_>]) -> 
     }
 }
 
+/// Device allocations a token, without the pool and with it, in words.
+fn allocations(plain: f64, with: f64) -> String {
+    match plain == 0.0 {
+        true => "the plain arm already needs no device allocations (0 a token)".into(),
+        false => {
+            format!("the plain arm needs {} device allocations a token, and {} with it", brief(plain), brief(with))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_says_what_the_verdict_does_not() {
+        assert_eq!(allocations(0.0, 0.0), "the plain arm already needs no device allocations (0 a token)");
+        assert_eq!(allocations(0.5, 0.0), "the plain arm needs 0.5 device allocations a token, and 0 with it");
+        let seen = crate::compare::samples::finding("memory_pool", 10.0, &[-1.0, 0.0, 1.0, 2.0, 3.0]);
+        assert_eq!(seen.reason.as_deref(), Some("so it is"), "that the interval spans zero is the verdict");
+    }
 
     #[test]
     fn a_line_is_a_pair_of_runs_and_adds_up() {

@@ -42,6 +42,8 @@ impl Axis {
         let least = if size > 0.0 { (0.005 * size).max(f64::MIN_POSITIVE) } else { 1.0 };
         match (low <= high, high - low < least) {
             (false, _) => Self { low: 0.0, high: 1.0 },
+            // What is never below 0 has no axis that is.
+            (_, true) if low >= 0.0 => Self { low: (low - least).max(0.0), high: high + least },
             (_, true) => Self { low: low - least, high: high + least },
             _ => Self { low, high },
         }
@@ -216,6 +218,7 @@ mod tests {
     fn a_value_that_squeezes_nothing_is_no_outlier() {
         let axis = Axis::of(&[&[1.0, 1.0, 1.0, 1.0, 1.5]], &[0.0, 1.0]);
         assert_eq!(axis, Axis { low: 0.0, high: 1.5 });
+        assert_eq!(Axis::of(&[&[0.0; 5]], &[0.0]), Axis { low: 0.0, high: 1.0 });
     }
 
     #[test]

@@ -142,7 +142,9 @@ fn runs(c: &Comparison, page: &mut String) -> Result<(), Error> {
     {
         let of = |arm: &str| c.runs.iter().filter(|r| r.arm == arm).filter_map(|r| figure.of(r)).collect::<Vec<f64>>();
         let groups: Vec<(&str, Vec<f64>)> = c.arms.iter().map(|a| (a.arm, of(a.arm))).collect();
-        let axis = Axis::of(&groups.iter().map(|(_, values)| values.as_slice()).collect::<Vec<_>>(), &[]);
+        // How far a number of allocations is from none is what it says.
+        let always: &[f64] = if figure == Figure::AllocationsPerToken { &[0.0] } else { &[] };
+        let axis = Axis::of(&groups.iter().map(|(_, values)| values.as_slice()).collect::<Vec<_>>(), always);
         let unit = figure.name().split_once(", ").map_or("", |(_, unit)| unit);
         let rows: Vec<Row<'_>> = groups.iter().map(|(label, values)| Row { label, values, aim: None, unit }).collect();
         writeln!(page, "<h3>{}</h3>\n{}", figure.name(), plot(axis, &rows)?)?;
@@ -192,7 +194,9 @@ fn medians(c: &Comparison, page: &mut String) -> Result<(), Error> {
         write!(page, "<th class=\"n\">{}</th>", arm.arm)?;
     }
     page.push_str("</tr>\n");
-    for (i, figure) in Figure::ALL.iter().enumerate() {
+    // Questions have nothing in common that could be found again.
+    let is_told = |figure: Figure| figure != Figure::Reused || c.asked.kind() == LoadKind::Conversations;
+    for (i, figure) in Figure::ALL.iter().enumerate().filter(|(_, figure)| is_told(**figure)) {
         write!(page, "<tr><td>{}</td>", figure.name())?;
         for arm in &c.arms {
             match arm.figures[i].1 {
@@ -283,6 +287,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::Compare;
     use crate::compare::samples::{comparison, extremes, few};
 
     /// The text that a reader sees: the page without its style and its tags.
@@ -338,6 +343,11 @@ mod tests {
         assert!(copies.contains("the first run with blit_queue"), "{copies}");
         let allocations = part("<h3>device allocations a token</h3>", "<h3>");
         assert_eq!(allocations.matches("class=\"strip\"").count(), c.arms.len(), "{allocations}");
+        assert!(allocations.contains(">0.0<") && !allocations.contains('−'), "its axis begins at 0: {allocations}");
+        let mut talk = comparison();
+        talk.asked = Compare { load: LoadKind::Conversations, ..Compare::default() }.asked().unwrap();
+        let reused = "<td>prompt tokens not computed again, %</td>";
+        assert!(talk.html().unwrap().contains(reused) && !page.contains(reused));
         assert!(extremes().html().unwrap().contains("No run had the blit queue copy anything"));
     }
 
