@@ -18,6 +18,12 @@ use ureq::{Agent, Body};
 const MAX_LISTING: u64 = 4 << 20;
 /// Bytes that are kept of what a server says of a failure.
 const MAX_DETAIL: u64 = 300;
+/// Pieces of an answer, a token that was asked for, from which on it is not the answer to what was asked.
+const MAX_PIECES_A_TOKEN: usize = 16;
+/// Bytes of the events of an answer, at most.
+const MAX_STREAM: usize = 64 << 20;
+/// Events after the one that says that nothing more comes, at most.
+const MAX_AFTER_END: usize = 16;
 /// Idle connections are given up before servers do: llama.cpp's and uvicorn's wait 5 s.
 const IDLE: Duration = Duration::from_secs(3);
 
@@ -165,7 +171,11 @@ impl Endpoint {
         let text = text.map_err(|error| failed(error.to_string()))?;
         let value: Value = serde_json::from_str(&text).map_err(|error| failed(format!("not JSON: {error}")))?;
         let first = value.pointer("/data/0/id").and_then(Value::as_str);
-        first.map(str::to_owned).ok_or_else(|| failed("it lists no model".into()))
+        first.map(str::to_owned).ok_or_else(|| {
+            BenchError::Server(format!(
+                "{url}: it lists no model: if it is still loading one, try again when /ready answers 200; otherwise name one with --model"
+            ))
+        })
     }
 
     fn authorization(&self) -> Option<String> {
@@ -263,7 +273,7 @@ impl Target for Served<'_> {
         let response = self.endpoint.post(self.api, &body).map_err(Fault::Counts)?;
         let ends = ["transfer-encoding", "content-length"].iter().any(|name| response.headers().contains_key(*name));
         let mut events = SseEvents::new(response.into_body().into_reader());
-        let mut heard = Heard::default();
+        let mut heard = Heard::of(max_tokens);
         while !heard.is_done {
             match events.next() {
                 Ok(Some(event)) => heard.take(&event.kind, &event.data, Instant::now()).map_err(Fault::Counts)?,
@@ -272,7 +282,10 @@ impl Target for Served<'_> {
             }
         }
         // The rest of a body that ends by itself is nothing, and read so that the connection can be used again.
-        while ends && heard.is_done && matches!(events.next(), Ok(Some(_))) {}
+        let mut after_end = 0;
+        while ends && heard.is_done && after_end < MAX_AFTER_END && matches!(events.next(), Ok(Some(_))) {
+            after_end += 1;
+        }
         let (answer, text) = heard.answer().map_err(Fault::Counts)?;
         talk.turns.push(text);
         Ok(answer)
@@ -282,6 +295,10 @@ impl Target for Served<'_> {
 /// What has come of an answer.
 #[derive(Debug, Default)]
 struct Heard {
+    /// Tokens that were asked for.
+    asked: usize,
+    /// Bytes of all events.
+    bytes: usize,
     text: String,
     times: Vec<Instant>,
     /// The server said why the answer ended.
@@ -295,8 +312,21 @@ struct Heard {
 }
 
 impl Heard {
+    /// Nothing yet of an answer for which so many tokens were asked.
+    fn of(asked: usize) -> Self {
+        Self { asked, ..Self::default() }
+    }
+
     /// Takes an event, which came at this time.
     fn take(&mut self, kind: &str, data: &str, now: Instant) -> Result<(), Failure> {
+        self.bytes += data.len();
+        if self.bytes > MAX_STREAM || self.times.len() > self.asked.saturating_mul(MAX_PIECES_A_TOKEN) {
+            let (pieces, asked) = (self.times.len(), self.asked);
+            return Err(Failure::new(
+                "longer than asked",
+                format!("{asked} tokens were asked for, and {pieces} pieces came"),
+            ));
+        }
         if data.trim() == "[DONE]" {
             self.is_done = true;
             return Ok(());
@@ -429,7 +459,7 @@ mod tests {
     use super::*;
 
     fn hear(chunks: &[Value], done: bool) -> Result<(Answer, String), Failure> {
-        let mut heard = Heard::default();
+        let mut heard = Heard::of(3);
         for chunk in chunks {
             heard.take("", &chunk.to_string(), Instant::now())?;
         }
@@ -494,7 +524,7 @@ mod tests {
         ] {
             assert_eq!(hear(&chunks, done).unwrap_err().cause, cause, "{chunks:?}");
         }
-        let mut heard = Heard::default();
+        let mut heard = Heard::of(3);
         assert_eq!(heard.take("", "<html>", Instant::now()).unwrap_err().cause, "unreadable stream");
         assert_eq!(heard.take("error", "gone", Instant::now()).unwrap_err().cause, "error in the stream");
         for name in ["prompt_tokens", "completion_tokens"] {
@@ -510,6 +540,67 @@ mod tests {
         for odd in ["3", "[]", "{\"choices\":{}}", "{\"choices\":[3],\"usage\":[]}", "{\"choices\":[{\"text\":5}]}"] {
             heard.take("", odd, Instant::now()).unwrap();
         }
+    }
+
+    #[test]
+    fn an_answer_that_goes_on_far_beyond_what_was_asked_is_a_failure() {
+        let piece = json!({ "choices": [{ "text": "a" }] }).to_string();
+        let mut heard = Heard::of(2);
+        let mut take = |data: &str| heard.take("", data, Instant::now());
+        for _ in 0..=2 * MAX_PIECES_A_TOKEN {
+            take(&piece).unwrap();
+        }
+        assert_eq!(take(&piece).unwrap_err().cause, "longer than asked");
+        let long = json!({ "choices": [], "padding": "x".repeat(MAX_STREAM / 16) }).to_string();
+        let mut heard = Heard::of(Length::MAX);
+        let taken = (0..17).map(|_| heard.take("", &long, Instant::now())).find_map(Result::err);
+        assert_eq!(taken.unwrap().cause, "longer than asked");
+    }
+
+    /// Serves one connection in a thread of its own, and gives an endpoint for it.
+    fn endpoint(serve: impl FnOnce(std::net::TcpStream) + Send + 'static) -> Result<Endpoint, BenchError> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || serve(listener.accept().unwrap().0));
+        let silence = EndpointOptions::SILENCE;
+        Endpoint::open(&EndpointOptions { url, api: None, model: None, api_key: None, silence }, &Load::default())
+    }
+
+    #[test]
+    fn a_server_without_a_model_may_be_loading_one() {
+        let listing = |mut socket: std::net::TcpStream| {
+            let body = "{\"data\":[]}";
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+            io::Write::write_all(&mut socket, (head + body).as_bytes()).unwrap();
+            // Until the client has gone.
+            io::copy(&mut socket, &mut io::sink()).ok();
+        };
+        let said = endpoint(listing).unwrap_err().to_string();
+        let advice = "it lists no model: if it is still loading one, try again when /ready answers 200; otherwise name one with --model";
+        assert!(said.ends_with(advice), "{said}");
+    }
+
+    #[test]
+    fn what_follows_the_end_of_a_stream_does_not_hold_the_place() {
+        let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
+        let piece = "data: {\"choices\":[{\"text\":\"a\",\"finish_reason\":\"length\"}]}\n\ndata: [DONE]\n\n";
+        let body = chunk("{\"data\":[{\"id\":\"m\"}]}") + &chunk("");
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n";
+        let (listing, start) = (format!("{head}\r\n{body}"), format!("{head}\r\n{}", chunk(piece)));
+        let more = chunk("data: {}\n\n");
+        let endless = move |mut socket: std::net::TcpStream| {
+            // The request for the list has no body, and its head comes at once.
+            let _ = socket.read(&mut [0; 4096]);
+            let _ = io::Write::write_all(&mut socket, listing.as_bytes());
+            let _ = socket.read(&mut [0; 4096]);
+            let _ = io::Write::write_all(&mut socket, start.as_bytes());
+            while io::Write::write_all(&mut socket, more.as_bytes()).is_ok() {}
+        };
+        let (endpoint, load) = (endpoint(endless).unwrap(), Load::default());
+        let served = Served::new(&endpoint, &load);
+        let mut talk = served.begin(0);
+        served.say(&mut talk, 0, 3);
+        assert_eq!(served.ask(&mut talk, 1).unwrap().content, b"a");
     }
 
     #[test]

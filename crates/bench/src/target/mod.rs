@@ -97,9 +97,20 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
+    /// Both as one line that is fit for a terminal: much of it is what a server said.
     pub(crate) fn new(cause: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { cause: cause.into(), detail: detail.into() }
+        Self { cause: printable(cause.into()), detail: printable(detail.into()) }
     }
+}
+
+/// Text without control characters: spaces are where white space was.
+fn printable(text: String) -> String {
+    let shown = |c: char| match c {
+        c if !c.is_control() => c,
+        c if c.is_whitespace() => ' ',
+        _ => char::REPLACEMENT_CHARACTER,
+    };
+    text.chars().map(shown).collect()
 }
 
 /// Stream of a seed's random numbers for the new tokens of a turn. The first turns have the numbers of their conversations.
@@ -113,6 +124,13 @@ const PREFIX: u64 = u64::MAX - 1;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_is_told_without_control_characters() {
+        let failure = Failure::new("HTTP 500", "\u{1b}[2Jgone\r\n\u{7}é\u{9b}1m");
+        assert_eq!(failure.detail, "\u{fffd}[2Jgone  \u{fffd}é\u{fffd}1m");
+        assert!(!Failure::new("\u{1b}c", "").cause.contains('\u{1b}'));
+    }
 
     #[test]
     fn decode_is_known_of_an_answer_in_many_pieces_or_in_one_a_token() {
