@@ -43,7 +43,11 @@ pub(crate) fn run(context: &Context, args: &args::Soak, given: &crate::Given) ->
     let origin = Origin {
         version: env!("CARGO_PKG_VERSION").into(),
         commit: mlx_serving_bench::COMMIT.into(),
-        command: std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" "),
+        // Where the binary lies says nothing, and may say whose it is.
+        command: std::iter::once("mlx-serving".into())
+            .chain(std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()))
+            .collect::<Vec<_>>()
+            .join(" "),
         model,
         machine: machine::describe(),
     };
