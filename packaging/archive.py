@@ -5,7 +5,6 @@ import hashlib
 import io
 import os
 import re
-import subprocess
 import tarfile
 import tempfile
 import tomllib
@@ -45,21 +44,11 @@ def url(target: Target) -> str:
 
 
 def pages(program: Path) -> dict[str, bytes]:
-    """Manual pages and completions that a program of this machine writes, by their names in the archive. What it cannot write is said."""
-    def can(command: str) -> bool:
-        known = subprocess.run([program, "help", command], capture_output=True, check=False).returncode == 0
-        if not known:
-            print(f"this program has no command {command}: the archive goes without its pages", flush=True)
-        return known
-
-    written: dict[str, bytes] = {}
-    if can("man"):
-        with tempfile.TemporaryDirectory() as folder:
-            output(program, "man", "--out", folder)
-            written |= {f"share/man/man1/{page.name}": page.read_bytes() for page in Path(folder).iterdir()}
-    if can("completions"):
-        written |= {place: output(program, "completions", shell).encode() + b"\n" for shell, place in COMPLETIONS.items()}
-    return written
+    """Manual pages and completions, which a program of this machine writes, by their names in the archive."""
+    with tempfile.TemporaryDirectory() as folder:
+        output(program, "man", "--out", folder)
+        written = {f"share/man/man1/{page.name}": page.read_bytes() for page in Path(folder).iterdir()}
+    return written | {place: output(program, "completions", shell).encode() + b"\n" for shell, place in COMPLETIONS.items()}
 
 
 def contents(target: Target, program: Path, written: dict[str, bytes], linked: dict[str, list[Path]]) -> dict[str, bytes]:
@@ -71,7 +60,7 @@ def contents(target: Target, program: Path, written: dict[str, bytes], linked: d
         "target": {"linux": "Linux with glibc 2.28 or newer", "macos": "macOS 11 or newer"}[target.system]
             + {"x86_64": " on x86-64", "arm64": " on arm64"}[target.architecture],
         "curl": curl_line(),
-        "pages": "its manual pages and completions" if written else "the bundled model",
+        "pages": "its manual pages and completions",
         "service": service.name,
         "repository": REPOSITORY,
     })

@@ -10,8 +10,9 @@ use std::fs;
 use std::io::{self, Write};
 
 const NAME: &str = "mlx-serving";
-const EXIT_STATUS: &str = "0 when the command is done, 1 when it failed, 2 for wrong usage or a wrong configuration. \
-    serve ends with 0 when it was asked to stop, chat with 130 when it was left with Ctrl-C.";
+const EXIT_STATUS: &str = "0 when the command is done, 1 when it failed, 2 for wrong usage or a wrong configuration, 3 \
+    when bench compare lost more throughput than --max-regression allows. serve ends with 0 when it was asked to stop, \
+    chat that was left with Ctrl-C and soak that was stopped by a signal with 130.";
 const ENVIRONMENT: &str = "Each option can be set by a variable: --log-format by MLX_SERVING_LOG_FORMAT. The option \
     comes before the variable, the variable before the configuration file.";
 
