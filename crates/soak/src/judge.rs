@@ -219,7 +219,8 @@ fn grown(record: &Record, held: &Held) -> Verdict {
     let judged = keys.into_iter().filter_map(|(part, set)| {
         let of = |window: &Window| (held.of)(&footprint(window, set)?);
         let series: Vec<u64> = warm(record, part).filter_map(of).collect();
-        let quarter = (series.len() / 4).max(1);
+        // In one window a thread may be about to end that is gone in the next.
+        let quarter = (series.len() / 4).max(2);
         let (first, last) = (series.get(..quarter)?, series.get(series.len() - quarter..)?);
         let (base, end) = (*first.iter().max()?, *last.iter().min()?);
         let growth = end as i64 - base as i64;
