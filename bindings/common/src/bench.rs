@@ -104,7 +104,7 @@ fn subject(args: &mut Args<'_>) -> Result<(Source, Config), Error> {
     Ok((model, config))
 }
 
-/// What the flags of `bench throughput` say.
+/// Settings that the flags of `bench throughput` name.
 fn settings(args: &mut Args<'_>) -> Result<Settings, Error> {
     let default = Settings::from(Load::default());
     let fields = LoadFields {

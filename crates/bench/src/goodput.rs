@@ -27,7 +27,7 @@ pub struct Goodput {
 }
 
 impl Limits {
-    /// Whether a request keeps them. `itl` is `None` for an answer of one token.
+    /// True if a request keeps them. `itl` is `None` for an answer of one token.
     pub(crate) fn are_kept(&self, ttft: f64, itl: Option<f64>, e2e: f64) -> bool {
         let within = |limit: Option<f64>, value: f64| limit.is_none_or(|limit| value <= limit);
         within(self.ttft, ttft) && itl.is_none_or(|itl| within(self.itl, itl)) && within(self.e2e, e2e)

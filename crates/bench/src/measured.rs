@@ -106,7 +106,7 @@ pub struct Failures {
     pub cause: String,
     /// Their number.
     pub count: usize,
-    /// What is known of the first of them.
+    /// Details of the first of them.
     pub example: String,
 }
 

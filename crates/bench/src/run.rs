@@ -19,7 +19,7 @@ const NAP: Duration = Duration::from_millis(100);
 /// Time before the beginning of an open loop in which all threads come to wait for their first arrivals.
 const LEAD: Duration = Duration::from_millis(10);
 
-/// What came of a load.
+/// Result of a load.
 #[derive(Debug)]
 pub(crate) struct Ran {
     /// In the order of the plan.
@@ -27,7 +27,7 @@ pub(crate) struct Ran {
     pub wall: Duration,
 }
 
-/// What came of a request.
+/// Result of a request.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     /// Its conversation and turn.

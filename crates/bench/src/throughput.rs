@@ -12,7 +12,7 @@ use mlx_serving_runtime::{self as runtime, Config, Generate as _, OnProgress, Op
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// What is measured, and by which standard.
+/// Load that is measured, and the limits that it is held to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Settings {
     /// The load.

@@ -1,4 +1,4 @@
-//! What a run has measured so far: written as it goes, and taken up where another process ended.
+//! Record of what a run has measured so far: written as it goes, and taken up where another process ended.
 
 use crate::error::SoakError;
 use crate::judge::{Verdict, judge};

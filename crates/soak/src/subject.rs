@@ -51,7 +51,7 @@ pub trait Subject {
     /// State of the engine that is open or was unloaded; `None` after [`Self::close`].
     fn gauges(&self) -> Option<Gauges>;
 
-    /// What this process holds now.
+    /// Resources that this process holds now.
     fn footprint(&self) -> Footprint;
 }
 
@@ -144,7 +144,7 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// What this process holds now.
+    /// Resources that this process holds now.
     pub(crate) fn now() -> Self {
         let count = |folder: &str| std::fs::read_dir(folder).ok().map(|entries| entries.count() as u64);
         Self {

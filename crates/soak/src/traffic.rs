@@ -132,7 +132,7 @@ pub(crate) struct Question {
     pub reference: Reply,
 }
 
-/// What came of a request. All of it is the same every time, bit for bit.
+/// Answer to a request. All of it is the same every time, bit for bit.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Reply {
     pub tokens: Vec<u32>,

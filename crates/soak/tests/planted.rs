@@ -38,7 +38,7 @@ struct Virtual {
     /// Time of a calibration, and whether every other one takes a fifth longer.
     calibration: Cell<Duration>,
     unsteady: Cell<bool>,
-    /// Where the process is paused: before the wait in which it is, or after it while nothing has come yet. Nothing comes in either.
+    /// Place at which the process is paused: before the wait in which it is, or after it while nothing has come yet. Nothing comes in either.
     pause: Cell<Option<Duration>>,
     silent: Cell<bool>,
 }

@@ -34,7 +34,7 @@ impl LoadKind {
     }
 }
 
-/// What each engine is asked.
+/// Load that each engine is put under.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
     Questions(Questions),

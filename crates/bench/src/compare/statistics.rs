@@ -16,7 +16,7 @@ pub(crate) struct Median {
 pub(crate) const COVERAGE: f64 = 0.9;
 
 impl Median {
-    /// Whether its ends are finite and those of an interval. Of fewer than 5 values they are only the least and the largest.
+    /// True if its ends are finite and those of an interval. Of fewer than 5 values they are only the least and the largest.
     pub(crate) fn has_interval(&self) -> bool {
         self.coverage >= COVERAGE && self.low.is_finite() && self.high.is_finite()
     }

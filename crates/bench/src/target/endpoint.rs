@@ -148,7 +148,7 @@ impl Endpoint {
         &self.host
     }
 
-    /// What the server says it is.
+    /// Software of the server, as its `Server` header names it.
     pub(crate) fn software(&self) -> Option<&str> {
         self.software.get()?.as_deref()
     }
@@ -229,7 +229,7 @@ impl<'a> Served<'a> {
     }
 }
 
-/// What was said so far, by turns: the user begins.
+/// Messages so far, by turns: the user begins.
 pub(crate) struct Said {
     conversation: usize,
     turns: Vec<String>,
@@ -292,7 +292,7 @@ impl Target for Served<'_> {
     }
 }
 
-/// What has come of an answer.
+/// Part of an answer that has come.
 #[derive(Debug, Default)]
 struct Heard {
     /// Tokens that were asked for.

@@ -1,4 +1,4 @@
-//! Where a load is asked.
+//! Targets of a load.
 
 mod endpoint;
 mod engine;
@@ -35,9 +35,9 @@ pub(crate) struct Answer {
     pub prompt_tokens: Option<usize>,
     /// Tokens of the answer.
     pub tokens: usize,
-    /// Whether the tokens were told; they are the pieces that came otherwise.
+    /// True if the tokens were told; they are the pieces that came otherwise.
     pub is_told: bool,
-    /// Whether it ended because it had the tokens that were asked for, as its `finish_reason` says; `None` where none was told.
+    /// True if it ended because it had the tokens that were asked for, as its `finish_reason` says; `None` where none was told.
     pub ended_by_length: Option<bool>,
     /// Arrival of each piece, which is a token or a few; at least one.
     pub times: Vec<Instant>,
@@ -51,7 +51,7 @@ pub(crate) struct Answer {
 const MANY_PIECES: usize = 8;
 
 impl Answer {
-    /// Whether it ended before the tokens that were asked for. Pieces are fewer than tokens, so that where nobody told the tokens, the reason
+    /// True if it ended before the tokens that were asked for. Pieces are fewer than tokens, so that where nobody told the tokens, the reason
     /// for its end counts.
     pub(crate) fn ended_before(&self, max_tokens: usize) -> bool {
         match self.ended_by_length {
