@@ -23,7 +23,7 @@ A figure is a number with a unit, outside of code. `figures.toml` says of each w
     why = "limits and defaults; the configuration's tests hold them"
     texts = ["64 KiB", "8 MiB"]
 
-A value is a path into the record's JSON (`a.b`, `list[3]`, `list[key=value]`, `list[]` for every element), alone or in `median(…)`, `least(…)`,
+A value is a path into the record's JSON (`a.b`, `a[key.with.dots]`, `list[3]`, `list[key=value]`, `list[]` for every element), alone or in `median(…)`, `least(…)`,
 `most(…)`, `count(…)`, with a factor after it (`path * 100`); `1 / path` is its reciprocal.
 """
 
@@ -107,7 +107,8 @@ def select(document: object, path: str) -> list[object]:
             if equals:
                 found = [element for value in found for element in value if str(element.get(key)) == wanted]
             else:
-                found = [value[int(key)] for value in found]
+                # An index of a list, or a key that has dots in it.
+                found = [value[key] if isinstance(value, dict) else value[int(key)] for value in found]
         else:
             found = [value[step] for value in found]
     return found

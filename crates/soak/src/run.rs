@@ -3,29 +3,28 @@
 use crate::client::{Clients, Outcome};
 use crate::clock::{Clock, LATE};
 use crate::error::SoakError;
-use crate::judge::unbalanced;
-use crate::record::{Idle, Origin, Part, Probe, Record, References, Unbalanced, Window};
+use crate::record::{Origin, Part, Record, References, Unbalanced, Window};
 use crate::settings::Settings;
-use crate::subject::{Answer, Footprint, Gauges, Refusal, Subject, Way};
-use crate::traffic::{Kind, LONGEST, Questions, Random, read};
-use mlx_serving_engine::{Event as Token, Request};
-use mlx_serving_metal_layer::Switched;
+use crate::subject::{Refusal, Subject, Way};
+use crate::traffic::{LONGEST, Questions, Random, read};
+use mlx_serving_engine::Request;
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+mod balances;
+mod notes;
+mod probe;
+
+use balances::settle;
 
 /// Seconds between two probes of the speed: forty of them are in ten minutes, and the traffic has nearly all of the time.
 const PROBE_S: f64 = 15.0;
 /// Traffic between two probes takes at least so many times as long as the last probe did, the wait for an idle engine included.
 const PROBE_SHARE: f64 = 10.0;
-/// Requests of a probe, and tokens of each answer: a few hundred steps of a batch as small models have it.
-const PROBE_REQUESTS: usize = 4;
-const PROBE_TOKENS: usize = 96;
 /// Seconds between two looks at what the process holds, and at whether the engine lives.
 const LOOK_S: f64 = 1.0;
 /// Longest wait for something to come before the run looks up.
 const NAP: Duration = Duration::from_millis(100);
-/// Moments in which an engine without requests has to have given everything back.
-const SETTLE: u32 = 5000;
 /// Moments in which a model has to be open.
 const OPEN: u32 = 1_800_000;
 /// Moments between two requests to a model that is being loaded.
@@ -176,52 +175,6 @@ fn references(
     settle(subject, clock);
     subject.close().map_err(SoakError::Subject)?;
     Ok((questions, facts))
-}
-
-/// Waits until an engine without requests has nothing to do; its state then, or after the longest time that it may take.
-fn settle(subject: &dyn Subject, clock: &dyn Clock) -> Option<Gauges> {
-    for _ in 0..SETTLE {
-        let gauges = subject.gauges()?;
-        let idle = idle(&gauges, None);
-        let ring = idle.ring.is_none_or(|(free, all)| free == all);
-        if idle.requests == [0; 3] && idle.kv_usage == 0.0 && ring && idle.blit.is_none_or(|(pending, _)| pending == 0)
-        {
-            return Some(gauges);
-        }
-        clock.moment();
-    }
-    subject.gauges()
-}
-
-/// Balances, beside those of the pool when the model was opened.
-fn idle(gauges: &Gauges, base: Option<(u64, u64)>) -> Idle {
-    let stats = &gauges.stats;
-    let pool = stats.memory_pool.counters();
-    let live = pool.map(|pool| (pool.total_acquired.saturating_sub(pool.total_released), pool.bytes_in_use));
-    let (then_live, then_bytes) = base.or(live).unwrap_or_default();
-    let mut fallen_back = Vec::new();
-    let mut fell = |name: &str, reason: Option<&String>| {
-        fallen_back.extend(reason.map(|reason| format!("{name}: {reason}")));
-    };
-    fell("memory_pool", reason(&stats.memory_pool));
-    fell("blit_queue", reason(&stats.blit_queue));
-    fell("command_buffer_ring", reason(&stats.command_buffer_ring));
-    Idle {
-        pool_live: live.map(|(now, _)| (now, then_live)),
-        pool_bytes: live.map(|(_, now)| (now, then_bytes)),
-        ring: stats.command_buffer_ring.counters().map(|ring| (ring.available_count, ring.ring_size)),
-        blit: stats.blit_queue.counters().map(|blit| (blit.pending_operations, blit.checksum_failures)),
-        kv_usage: gauges.kv_usage,
-        requests: [gauges.running, gauges.waiting, gauges.live],
-        fallen_back,
-    }
-}
-
-fn reason<T>(switched: &Switched<T>) -> Option<&String> {
-    match switched {
-        Switched::Off { reason, .. } => reason.as_ref(),
-        Switched::On { .. } => None,
-    }
 }
 
 /// A run that goes on.
@@ -448,87 +401,6 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Balances of an engine without requests.
-    fn balance(&mut self) {
-        let Some(gauges) = settle(self.subject, self.clock) else { return };
-        let idle = idle(&gauges, self.base);
-        for fault in unbalanced(&idle) {
-            self.unbalanced(fault);
-        }
-        self.window.idle = Some(idle);
-        *self.window.counts.entry("looks at balances".into()).or_default() += 1;
-        self.look();
-        // To settle may take as long as a pause.
-        self.ran = self.clock.now();
-    }
-
-    /// Notes a balance that did not come out, once a window.
-    fn unbalanced(&mut self, fault: Unbalanced) {
-        if self.window.unbalanced.iter().all(|known| known.check != fault.check) {
-            self.fault("unbalanced", format!("{}: {}", fault.check, fault.detail));
-            self.window.unbalanced.push(fault);
-        }
-    }
-
-    /// Measures the speed of the idle engine between two calibrations.
-    fn probe(&mut self) -> Result<(), Halt> {
-        let threads = self.record.facts.threads();
-        let at_s = self.now();
-        let before = self.clock.calibrate(threads);
-        let mut paused = !self.pause().is_zero();
-        self.salt += 1;
-        let short = self.questions.all.iter().filter(|question| question.kind == Kind::Short);
-        let requests: Vec<Request> = short
-            .take(PROBE_REQUESTS.min(self.record.settings.concurrency))
-            .map(|question| Request { max_tokens: Some(PROBE_TOKENS), salt: self.salt, ..question.request.clone() })
-            .collect();
-        let begun = self.clock.now();
-        let mut answers = Vec::new();
-        for request in requests {
-            match self.subject.ask(request) {
-                Ok(answer) => answers.push(answer),
-                Err(refusal) => self.fault("failed", format!("a probe was refused: {refusal:?}")),
-            }
-        }
-        let (mut tokens, mut moved) = (0_u64, self.clock.now());
-        while !answers.is_empty() {
-            let pause = self.pause();
-            paused |= !pause.is_zero();
-            moved += pause;
-            let before = tokens;
-            let mut failed = None;
-            answers.retain_mut(|answer| goes_on(answer, &mut tokens, &mut failed));
-            if let Some(error) = failed {
-                self.fault("failed", format!("a probe failed: {error}"));
-            }
-            if tokens > before {
-                moved = self.clock.now();
-                self.ran = moved;
-            } else if !answers.is_empty() {
-                let silence = self.clock.now().saturating_sub(moved).as_secs_f64();
-                if silence > self.record.references.stuck_after_s {
-                    return self.stuck(format!("a probe of the speed, after {tokens} tokens"));
-                }
-                self.clock.wait(NAP);
-            }
-            if (self.stop)() {
-                return Err(Halt::Stopped);
-            }
-        }
-        let took = self.clock.now().saturating_sub(begun);
-        paused |= !self.pause().is_zero();
-        let after = self.clock.calibrate(threads);
-        paused |= !self.pause().is_zero();
-        self.window.tokens += tokens;
-        let ms = |time: Duration| time.as_secs_f64() * 1e3;
-        // What was measured over a pause says nothing of the speed.
-        if !took.is_zero() && !paused {
-            let tok_s = tokens as f64 / took.as_secs_f64();
-            self.window.probes.push(Probe { at_s, tok_s, before_ms: ms(before), after_ms: ms(after) });
-        }
-        Ok(())
-    }
-
     /// Sends one request and reads its answer, which is not checked.
     fn answer(&mut self, request: Request) -> Result<(), Halt> {
         let reply = match self.subject.ask(request) {
@@ -537,81 +409,6 @@ impl Run<'_> {
             Err(refusal) => Err(format!("it was refused: {refusal:?}")),
         };
         reply.map(drop).or_else(|reason| self.broken("failed", format!("a request to a new model failed: {reason}")))
-    }
-
-    /// Looks at what the process holds.
-    fn look(&mut self) {
-        self.looked_s = self.now();
-        self.window.open = self.window.open.least(self.subject.footprint());
-    }
-
-    /// Takes over what came of a turn.
-    fn absorb(&mut self, outcome: Outcome) {
-        self.window.tokens += outcome.tokens;
-        for (name, count) in outcome.counts {
-            *self.window.counts.entry(name).or_default() += count;
-        }
-        for (what, detail) in outcome.faults {
-            let detail = format!("with {}: {detail}", self.window.optimizations);
-            self.note(what, detail.clone());
-            (self.told)(Progress::Fault(&format!("{what}: {detail}")));
-        }
-    }
-
-    /// Counts what the engine itself has counted since the last time.
-    fn count_engine(&mut self) {
-        let Some(gauges) = self.subject.gauges() else { return };
-        for (name, now) in gauges.counters.into_iter().chain([("steps", gauges.steps)]) {
-            let before = self.counters.insert(name, now).unwrap_or(0);
-            *self.window.counts.entry(name.to_owned()).or_default() += now.saturating_sub(before);
-        }
-    }
-
-    fn begin_window(&mut self, set: &str) {
-        let part = self.record.parts.len() - 1;
-        self.window = Window { part, begins_s: self.now(), optimizations: set.to_owned(), ..Window::default() };
-    }
-
-    fn end_window(&mut self) {
-        self.count_engine();
-        let now = self.now();
-        self.record.elapsed_s = now;
-        let mut window = std::mem::take(&mut self.window);
-        window.seconds = now - window.begins_s;
-        // One that ended before anything happened says nothing.
-        if window.open != Footprint::default() || window.tokens > 0 {
-            self.record.windows.push(window);
-        }
-        self.record.judge();
-        (self.told)(Progress::Window(&self.record));
-    }
-
-    fn note(&mut self, what: &str, detail: String) {
-        let now = self.now();
-        self.record.event(now, what, detail);
-    }
-
-    /// Counts a fault, notes it and tells of it.
-    fn fault(&mut self, what: &str, detail: String) {
-        *self.window.counts.entry(what.to_owned()).or_default() += 1;
-        let detail = format!("with {}: {detail}", self.window.optimizations);
-        (self.told)(Progress::Fault(&format!("{what}: {detail}")));
-        self.note(what, detail);
-    }
-
-    fn broken<T>(&mut self, what: &str, detail: String) -> Result<T, Halt> {
-        self.fault(what, detail);
-        Err(Halt::Broken)
-    }
-
-    /// Nothing has come for too long.
-    fn stuck<T>(&mut self, clients: String) -> Result<T, Halt> {
-        let state = self.subject.gauges().map_or("no engine".into(), |g| {
-            let step = g.step_s.map_or("no step is in flight".into(), |s| format!("a step takes {s:.1} s so far"));
-            format!("{} run, {} wait, {} steps, {step}", g.running, g.waiting, g.steps)
-        });
-        let limit = self.record.references.stuck_after_s;
-        self.broken("stuck", format!("no token in {limit:.0} s; engine: {state}; requests: {clients}"))
     }
 
     /// Ends the part, and the run with it.
@@ -638,20 +435,4 @@ impl Run<'_> {
         self.record.judge();
         self.record
     }
-}
-
-/// Reads what has come of an answer; false once it is over.
-fn goes_on(answer: &mut Box<dyn Answer>, tokens: &mut u64, failed: &mut Option<String>) -> bool {
-    while let Some(event) = answer.poll() {
-        match event {
-            Token::Token(_) => *tokens += 1,
-            Token::Prompt(_) => {}
-            Token::Finished(_) => return false,
-            Token::Failed(error) => {
-                *failed = Some(error.to_string());
-                return false;
-            }
-        }
-    }
-    true
 }
