@@ -230,6 +230,32 @@ CACHE = [
     ),
 ]
 
+GRAMMARS = [
+    lines(
+        "Time for a mask",
+        "Time to work out which tokens a grammar allows next. It passes while the device computes the step; far above the time of a step, it"
+        " holds up all answers of the step. No data: no request has had a schema, a grammar or a forced tool call.",
+        spread("mlx_serving_grammar_mask_seconds"),
+        "s",
+    ),
+    lines(
+        "Masks and forced tokens",
+        "Masks of allowed tokens, and tokens that were not sampled because the grammar left no choice. The more are forced, the fewer steps.",
+        [
+            Query(rate("mlx_serving_grammar_masks_total", ""), "masks"),
+            Query(rate("mlx_serving_grammar_forced_tokens_total", ""), "forced tokens"),
+        ],
+        "suffix: /s",
+    ),
+    lines(
+        "Late masks",
+        "Masks that took longer than a step may wait. Each failed one request with status 500. Simplify the schemas, or use less of the"
+        " processors for other work.",
+        [events("mlx_serving_grammar_late_masks_total")],
+        bars=True,
+    ),
+]
+
 LENGTHS = [
     heat_map(
         "Prompt lengths",
@@ -305,13 +331,14 @@ PROCESS = [
 DASHBOARD = dashboard(
     "mlx-serving-serving",
     "mlx-serving: serving",
-    "What clients of mlx-serving see, and why: traffic, latency, throughput, KV cache, lengths, process.",
+    "What clients of mlx-serving see, and why: traffic, latency, throughput, KV cache, grammars, lengths, process.",
     [
         ("Overview", OVERVIEW),
         ("Traffic", TRAFFIC),
         ("Latency", LATENCY),
         ("Throughput", THROUGHPUT),
         ("KV cache", CACHE),
+        ("Grammars", GRAMMARS),
         ("Lengths", LENGTHS),
         ("Process", PROCESS),
     ],

@@ -107,7 +107,8 @@ def provisioned(folder, prometheus):
 
 
 class Load:
-    """Requests to two models from several threads: whole answers, ones that are hung up on, wrong ones; some are refused."""
+    """Requests to two models from several threads: whole answers, ones that keep to a grammar, ones that are hung up on, wrong ones; some are
+    refused."""
 
     def __init__(self, url, models):
         self.url, self.models, self.over = url, models, threading.Event()
@@ -133,6 +134,8 @@ class Load:
                 body["model"] = "another"
             elif kind == 1:
                 body["max_tokens"] = -1
+            elif kind == 3:
+                body["guided_regex"] = "(ownership|borrowing)( [a-z]{2,9}){3,30}"
             if not self._ask(body, hang_up=kind == 2):
                 self.over.wait(0.2)
 

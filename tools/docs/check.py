@@ -26,7 +26,7 @@ OURS = "https://github.com/mlx-serving/mlx-serving/blob/main/"
 SECTIONS = {"server", "engine", "models", "metal_optimizations", "telemetry"}
 # Output, and languages of programs that their own checks or no checks here read.
 UNREAD = {"text", "nginx"}
-METRIC = re.compile(r"\b(?:vllm:|metal_pool_|metal_device_|blit_|command_ring_|kv_spill_|process_|http_requests|request_failure|mlx_serving_b)\w+")
+METRIC = re.compile(r"\b(?:vllm:|metal_pool_|metal_device_|blit_|command_ring_|kv_spill_|process_|http_requests|request_failure|mlx_serving_b|mlx_serving_g)\w+")
 # Text that reads like a sentence of the log or of an answer, and programs whose command lines read like one too.
 SENTENCE = re.compile(r"^[a-z][\w',;:… -]* [\w',;:… -]+ [\w',;:… -]+$")
 PROGRAMS = {"mlx-serving", "systemctl", "cargo", "git", "pip", "npm"}

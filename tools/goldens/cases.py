@@ -18,6 +18,7 @@ class Case:
     prefill: int | None = None  # tokens given in one call, the rest one at a time; None: all in one call
     window_everywhere: bool = False  # every layer slides, as Mistral 7B v0.1 does
     shards: int = 1
+    embeds: bool = False  # as embedding models are published: no head, no `model.` before names, the files of sentence-transformers
     legacy_quantization_config: bool = False  # write the settings under both names, as mlx-lm's converter does
 
 
@@ -123,7 +124,11 @@ def later_architectures():
     )
 
 
+def embedding_models():
+    yield Case("qwen3-embedding", config("qwen3", tie_word_embeddings=False), tokens=40, embeds=True)
+
+
 def every_case():
-    cases = [*architectures(), *quantizations(), *later_architectures()]
+    cases = [*architectures(), *quantizations(), *later_architectures(), *embedding_models()]
     assert len({case.name for case in cases}) == len(cases)
     return cases

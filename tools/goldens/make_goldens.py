@@ -11,11 +11,13 @@ quantized weights stay packed, their scales and biases widen exactly.
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import re
 import shutil
 import sys
+import tempfile
 from importlib import import_module, metadata
 from pathlib import Path
 
@@ -121,16 +123,48 @@ def make_checkpoints(names):
         folder = CHECKPOINTS / case.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        write_checkpoint(case, random_model(case, seed), folder)
         rng = np.random.default_rng(seed)
         tokens = rng.integers(0, case.config["vocab_size"], case.tokens).tolist()
         prefill = case.prefill or case.tokens
+        if case.embeds:
+            make_embeddings(case, seed, tokens, folder)
+            continue
+        write_checkpoint(case, random_model(case, seed), folder)
         logits = logits_of(load_oracle(case, folder), tokens, prefill)
         assert logits.shape == (case.tokens, case.config["vocab_size"]) and np.isfinite(logits).all()
         (folder / "tokens.json").write_text(json.dumps({"tokens": tokens, "prefill": prefill}) + "\n")
         np.save(folder / "logits.npy", logits)
         size = sum(f.stat().st_size for f in folder.iterdir())
         print(f"{case.name:28} {size / 1024:7.1f} KiB  logits rms {np.sqrt((logits**2).mean()):.3f}")
+
+
+def make_embeddings(case, seed, tokens, folder):
+    """An embedding model's checkpoint, and mlx-lm's hidden states of `tokens`, pooled in two ways and scaled to length 1.
+
+    mlx-lm loads no checkpoint like that: it reads the same tensors under their usual names, with the head tied, which it does not apply.
+    """
+    with tempfile.TemporaryDirectory() as usual:
+        tied = dataclasses.replace(case, config={**case.config, "tie_word_embeddings": True})
+        write_checkpoint(tied, random_model(tied, seed), Path(usual))
+        states = np.array(load_oracle(tied, Path(usual)).model(mx.array([tokens]))[0]).astype(np.float64)
+        tensors = mx.load(str(Path(usual) / "model.safetensors"))
+        config = {**json.loads((Path(usual) / "config.json").read_text()), **case.config}
+    tensors = {name.removeprefix("model."): tensor for name, tensor in sorted(tensors.items())}
+    mx.save_safetensors(str(folder / "model.safetensors"), tensors, metadata={"format": "mlx"})
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    package = "sentence_transformers.models."
+    modules = [{"idx": i, "name": str(i), "path": path, "type": package + name} for i, (path, name) in enumerate(modules)]
+    (folder / "1_Pooling").mkdir()
+    for name, value in {
+        "config.json": config,
+        "modules.json": modules,
+        "1_Pooling/config.json": {"word_embedding_dimension": case.config["hidden_size"], "pooling_mode_lasttoken": True},
+    }.items():
+        (folder / name).write_text(json.dumps(value, indent=2) + "\n")
+    pooled = {"last": states[-1], "mean": states.mean(axis=0)}
+    vectors = {name: (vector / np.linalg.norm(vector)).tolist() for name, vector in pooled.items()}
+    (folder / "embeddings.json").write_text(json.dumps({"tokens": tokens, **vectors}) + "\n")
+    print(f"{case.name:28} {states.shape}")
 
 
 def greedy(model, prompt_ids, stops, limit):

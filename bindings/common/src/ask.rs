@@ -78,7 +78,7 @@ impl Ask {
             (Some(Prompt::Text(text)), None) => Input::Text { text, special: special.unwrap_or(true) },
             (Some(Prompt::Ids(ids)), None) => Input::Ids(ids),
             (None, Some(messages)) => {
-                let conversation = Conversation { messages, variables };
+                let conversation = Conversation { variables, ..Conversation::new(messages) };
                 Input::Conversation { conversation, special: special.unwrap_or(false) }
             }
             (None, None) => return Err(Error::value("prompt", "give a `prompt`, or `messages`")),
@@ -195,7 +195,7 @@ fn message(index: usize, value: &Value) -> Result<Message, Error> {
             None if role == Role::Assistant => String::new(),
             None => return Err(Error::value("content", "`content` is missing; it is the message's text")),
         };
-        Ok(Message { role, content, name })
+        Ok(Message { name, ..Message::new(role, content) })
     };
     read().map_err(named)
 }

@@ -93,7 +93,9 @@ impl From<EngineError> for Error {
                 let message = format!("the answer ended with its engine, as when its model is unloaded: {reason}");
                 Self::new(Code::GenerationError, message)
             }
-            EngineError::Device(_) | EngineError::Slow(_) => Self::new(Code::GenerationError, message),
+            EngineError::Device(_) | EngineError::Grammar(_) | EngineError::Slow(_) => {
+                Self::new(Code::GenerationError, message)
+            }
         }
     }
 }
@@ -105,6 +107,9 @@ impl From<PromptError> for Error {
             PromptError::NoTemplate { .. } => Self::value("messages", format!("{message}; give a prompt instead")),
             PromptError::Template(template) if template.is_client_error() => Self::value("messages", message),
             PromptError::Template(_) => Self::new(Code::GenerationError, message),
+            PromptError::NoTools | PromptError::NoCalls | PromptError::Both => Self::value("tools", message),
+            PromptError::Continuation { .. } => Self::value("continue_final_message", message),
+            PromptError::Structure(_) => Self::value("structure", message),
             PromptError::TooLong { .. } | PromptError::UnknownToken { .. } | PromptError::Text(_) => {
                 Self::value("prompt", message)
             }

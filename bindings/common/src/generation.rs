@@ -244,16 +244,18 @@ impl Answer {
                 },
                 Stage::Open(events) => match events.poll_next_unpin(context) {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Some(Event::Prompt(_))) => {}
+                    Poll::Ready(Some(Event::Prompt(_) | Event::Embedding(_))) => {}
                     Poll::Ready(Some(Event::Token(event))) => {
+                        let text = event.text();
                         let (logprob, top) = event.logprobs.map_or((None, Vec::new()), |l| (Some(l.chosen), l.top));
-                        return Poll::Ready(Some(Ok(Token { text: event.text, id: Some(event.id), logprob, top })));
+                        return Poll::Ready(Some(Ok(Token { text, id: Some(event.id), logprob, top })));
                     }
                     Poll::Ready(Some(Event::Finished(finish))) => {
                         self.stage = Stage::Ended;
                         self.summary = Some(Summary::from(&finish));
-                        if !finish.text.is_empty() {
-                            let held = Token { text: finish.text, id: None, logprob: None, top: Vec::new() };
+                        let text = finish.text();
+                        if !text.is_empty() {
+                            let held = Token { text, id: None, logprob: None, top: Vec::new() };
                             return Poll::Ready(Some(Ok(held)));
                         }
                     }

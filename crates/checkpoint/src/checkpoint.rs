@@ -1,7 +1,7 @@
 use crate::quantization::Quantization;
 use crate::shard::Shard;
 use crate::weights::WeightFiles;
-use crate::{CheckpointError, Config, GenerationDefaults, file};
+use crate::{CheckpointError, Config, Embedding, GenerationDefaults, file};
 use safetensors::Dtype;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,6 +13,8 @@ pub struct Checkpoint {
     pub config: Config,
     /// `generation_config.json`.
     pub generation: GenerationDefaults,
+    /// `modules.json` and the pooling that it names: only embedding models have them.
+    pub embedding: Option<Embedding>,
     dir: PathBuf,
     shards: Vec<Shard>,
     /// Tensor → its shard.
@@ -58,6 +60,7 @@ impl Checkpoint {
         let config = Config::read(&dir.join("config.json"))?;
         let mut warnings = Vec::new();
         let generation = GenerationDefaults::read(&dir.join("generation_config.json"), &mut warnings)?;
+        let embedding = Embedding::read(dir, &mut warnings)?;
         let (shards, tensors) = shards(dir, &mut warnings)?;
         if config.quantization.is_empty() && tensors.keys().any(|name| name.ends_with(".scales")) {
             let path = dir.join("config.json");
@@ -66,13 +69,13 @@ impl Checkpoint {
                 path.display()
             ));
         }
-        Ok(Self { config, generation, dir: dir.to_owned(), shards, tensors, warnings })
+        Ok(Self { config, generation, embedding, dir: dir.to_owned(), shards, tensors, warnings })
     }
 
     /// A checkpoint without files.
     pub(crate) fn generated(config: Config, generation: GenerationDefaults, shard: Shard) -> Self {
         let (shards, tensors) = only(shard);
-        Self { config, generation, dir: PathBuf::new(), shards, tensors, warnings: Vec::new() }
+        Self { config, generation, embedding: None, dir: PathBuf::new(), shards, tensors, warnings: Vec::new() }
     }
 
     /// Files that are not read, or not as they were meant: sentences for people, each with its file.

@@ -41,7 +41,7 @@ pub enum CheckpointError {
         /// The fault, with its place.
         message: String,
     },
-    /// A key of `config.json` or `generation_config.json` has a value that is not accepted.
+    /// A key of a configuration file has a value that is not accepted.
     #[error("{path}: {key} is {found}, expected {expected}")]
     Config {
         /// The file.

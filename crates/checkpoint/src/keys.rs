@@ -28,6 +28,11 @@ impl<'a> Keys<'a> {
         Self { map, prefix: String::new(), path }
     }
 
+    /// An object that is entry `i` of a file's list.
+    pub(crate) fn entry(i: usize, map: &'a Map<String, Value>, path: &'a Path) -> Self {
+        Self { map, prefix: format!("[{i}]."), path }
+    }
+
     fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|v| !v.is_null())
     }

@@ -7,6 +7,7 @@
 
 mod checkpoint;
 mod config;
+mod embedding;
 mod error;
 mod file;
 #[doc(hidden)]
@@ -15,12 +16,14 @@ mod generation;
 mod json;
 mod keys;
 mod quantization;
+pub mod script;
 mod shard;
 pub mod synth;
 mod weights;
 
 pub use checkpoint::{Checkpoint, LinearFormat, TensorInfo};
 pub use config::Config;
+pub use embedding::{Embedding, Pooling};
 pub use error::{CheckpointError, Result};
 pub use generation::GenerationDefaults;
 pub use json::parse_json;

@@ -90,8 +90,8 @@ fn indexed(dir: &Path) -> Option<Result<BTreeSet<String>, String>> {
     Some(files.ok_or_else(|| "has no weight_map from tensors to files".to_owned()))
 }
 
-/// True for the name of a file in the folder itself: an index must not lead elsewhere.
-fn is_plain(name: &str) -> bool {
+/// True for a name in the folder itself: what a file names must not lead elsewhere.
+pub(crate) fn is_plain(name: &str) -> bool {
     Path::new(name).components().eq([Component::Normal(name.as_ref())])
 }
 

@@ -293,6 +293,16 @@ mod tests {
     }
 
     #[test]
+    fn a_models_sampling_defaults_are_shown_with_their_file() {
+        let text = "models: { Qwen2.5-0.5B: { sampling_defaults: { temperature: 0.7 } } }";
+        let mut loaded = Loaded::from_file(File::parse(text, Path::new("r.yaml")).unwrap(), Path::new("r.yaml"));
+        loaded.override_with(&flags(&[])).unwrap();
+        let line = "models.\"Qwen2.5-0.5B\".sampling_defaults.temperature: 0.7  # r.yaml";
+        let show = plain(&loaded);
+        assert_eq!(show.lines().nth(1), Some(line), "{show}");
+    }
+
+    #[test]
     fn an_unknown_optimization_is_refused_with_the_known_ones() {
         let error = Loaded::default().override_with(&flags(&["--metal-opts", "turbo"])).unwrap_err().to_string();
         assert!(error.contains("turbo") && error.contains("command_buffer_ring"), "{error}");

@@ -19,7 +19,10 @@
 //!    before its first op and signals its own after its last.
 //! 4. A command buffer that fails still signals its point, so that nobody waits for ever; the error is in its [`Submission`].
 //! 5. Host access to a range ([`Buffer::read`], [`Buffer::write`]) is the caller's to order: not before the submission that
-//!    writes the range has completed, not while one that uses it is in flight.
+//!    writes the range has completed, not while one that uses it is in flight. One exception: a range that only ops behind an
+//!    [`Encoder::wait`] read may be written until the host signals that wait's point ([`Timeline::signal`]), by any thread whose writes
+//!    happen before the signal. Those ops see what was written, on memory of [`Storage::Shared`]. Such a wait holds up its own queue from
+//!    there on, and nothing before it.
 //!
 //! # Batch invariance
 //!

@@ -307,6 +307,7 @@ fn a_device_that_computes_nothing_still_copies_and_samples() {
         params: buffer(&device, bytemuck::cast_slice(&[params, later])),
         biases: buffer(&device, &[]),
         history: None,
+        masks: None,
         out: buffer(&device, &[0; 8]),
     };
     let out = op.out.clone();

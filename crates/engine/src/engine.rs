@@ -1,5 +1,6 @@
 use crate::error::EngineError;
 use crate::events::{Backlog, UnreadLimits};
+use crate::masks::rules::Rules;
 use crate::metrics::Metrics;
 use crate::options::{Info, Options, Parts};
 use crate::request::Request;
@@ -98,9 +99,20 @@ impl Engine {
     }
 
     /// Sends a checked request to the engine's thread.
-    fn queue(&self, request: Request, stops: StopMatcher, live: Live) -> Result<Stream, EngineError> {
+    fn queue(&self, mut request: Request, stops: StopMatcher, live: Live) -> Result<Stream, EngineError> {
+        let rules = request.grammar.take().map(|grammar| Arc::new(grammar) as Arc<dyn Rules>);
+        self.queue_under(rules, request, stops, live)
+    }
+
+    fn queue_under(
+        &self,
+        rules: Option<Arc<dyn Rules>>,
+        request: Request,
+        stops: StopMatcher,
+        live: Live,
+    ) -> Result<Stream, EngineError> {
         let (events, receiver) = self.status.backlog.open();
-        let arrival = Arrival { request, stops, events, live, at: Instant::now() };
+        let arrival = Arrival { request, rules, stops, events, live, at: Instant::now() };
         self.commands
             .send(Command::Submit(Box::new(arrival)))
             .map_err(|_| EngineError::Stopped(self.status.reason().unwrap_or_else(|| "its thread has ended".into())))?;
@@ -112,12 +124,20 @@ impl Engine {
         if n == 0 {
             return Err(EngineError::invalid("prompt", "the prompt has no tokens; send at least one"));
         }
+        let embeds = request.embed.is_some();
+        if !embeds && !self.info.generates {
+            return Err(EngineError::invalid("model", "this model makes embeddings and generates nothing"));
+        }
+        if embeds && request.prompt_logprobs.is_some() {
+            let message = "log-probabilities of a prompt and its embedding cannot be asked for together";
+            return Err(EngineError::invalid("prompt_logprobs", message));
+        }
         let only_scored = request.max_tokens == Some(0) && request.prompt_logprobs.is_some();
-        if n + usize::from(!only_scored) > context {
+        if n + usize::from(!only_scored && !embeds) > context {
             let message = format!("the prompt has {n} tokens; {}", self.info.context());
             return Err(EngineError::ContextLength { param: "prompt", message });
         }
-        if let Some(max) = request.max_tokens {
+        if let Some(max) = request.max_tokens.filter(|_| !embeds) {
             if max == 0 && !only_scored {
                 let message =
                     "max_tokens is 0; it must be at least 1, unless only the prompt's log-probabilities are asked for";
@@ -152,6 +172,13 @@ impl Engine {
             return Err(EngineError::invalid("logit_bias", format!("at most {MAX_BIASES} biases can be given")));
         }
         StopMatcher::new(&request.stop).map_err(|e| EngineError::invalid("stop", e.to_string()))
+    }
+
+    /// Queues a request under rules that no grammar has.
+    #[cfg(test)]
+    pub(crate) fn submit_under(&self, rules: Arc<dyn Rules>, request: Request) -> Result<Stream, EngineError> {
+        let (stops, live) = (self.check(&request)?, self.reserve(1)?.swap_remove(0));
+        self.queue_under(Some(rules), request, stops, live)
     }
 
     /// Bounds of what requests may ask.

@@ -39,6 +39,9 @@ pub enum EngineError {
     /// The device failed while this request was computed.
     #[error("computing the answer failed: {0}")]
     Device(String),
+    /// The request's grammar could not be followed.
+    #[error("following the request's grammar failed: {0}")]
+    Grammar(String),
     /// The client read too slowly, and the answer was abandoned.
     #[error("the client reads too slowly: {0}")]
     Slow(String),

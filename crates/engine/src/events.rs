@@ -2,6 +2,7 @@
 
 use crate::error::EngineError;
 use crate::request::Event;
+use mlx_serving_text::Segment;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -199,11 +200,18 @@ fn bytes(event: &Event) -> usize {
             .iter()
             .map(|token| size_of_val(token) + token.logprobs.as_ref().map_or(0, |l| ALTERNATIVE * l.top.len()))
             .sum(),
-        Event::Token(token) => token.text.len() + token.logprobs.as_ref().map_or(0, |l| ALTERNATIVE * l.top.len()),
-        Event::Finished(finish) => finish.text.len(),
+        Event::Token(token) => {
+            segments(&token.segments) + token.logprobs.as_ref().map_or(0, |l| ALTERNATIVE * l.top.len())
+        }
+        Event::Embedding(values) => size_of_val(&values[..]),
+        Event::Finished(finish) => segments(&finish.segments),
         Event::Failed(error) => error.to_string().len(),
     };
     size_of::<Event>() + held
+}
+
+fn segments(segments: &[Segment]) -> usize {
+    segments.iter().map(|segment| size_of::<Segment>() + segment.as_str().len()).sum()
 }
 
 /// The engine's end.

@@ -11,6 +11,7 @@ mod engine;
 mod error;
 mod events;
 mod kv;
+mod masks;
 mod metrics;
 mod options;
 mod recovery;
@@ -26,6 +27,7 @@ pub use engine::Engine;
 pub use error::EngineError;
 pub use kv::spill::SpillOptions;
 pub use metrics::Metrics;
+pub use mlx_serving_model::Pooling;
 pub use options::{Info, Options, Parts};
 pub use request::{
     Event, Finish, FinishReason, Logprobs, MAX_ALTERNATIVES, MAX_BIASES, PromptToken, Request, Sampling, TokenEvent,

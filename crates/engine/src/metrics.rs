@@ -32,6 +32,8 @@ pub struct Metrics {
     pub(crate) step_tokens: Histogram,
     /// Spilled KV blocks.
     pub(crate) spill: SpillMetrics,
+    /// Masks of allowed tokens.
+    pub(crate) grammar: GrammarMetrics,
     ends: Ends,
     answers: Answers,
     /// Tokens of a KV block, and blocks.
@@ -72,6 +74,28 @@ pub(crate) struct SpillMetrics {
     pub damaged: Counter,
 }
 
+/// Masks of the tokens that grammars allow. Clones share their counts.
+#[derive(Debug, Clone)]
+pub(crate) struct GrammarMetrics {
+    /// Masks that were made.
+    pub masks: Counter,
+    /// Seconds for one of them.
+    pub mask_seconds: Histogram,
+    /// Masks that came too late.
+    pub late: Counter,
+    /// Tokens that were not sampled because no other could come.
+    pub forced: Counter,
+}
+
+impl Default for GrammarMetrics {
+    fn default() -> Self {
+        let (masks, late, forced) = Default::default();
+        Self { masks, mask_seconds: Histogram::new(MASK_S), late, forced }
+    }
+}
+
+const MASK_S: [f64; 14] =
+    [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.25, 1.0];
 const FIRST_TOKEN_S: [f64; 18] =
     [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0];
 const BETWEEN_TOKENS_S: [f64; 17] =
@@ -99,6 +123,7 @@ impl Metrics {
             inter_token: Histogram::new(BETWEEN_TOKENS_S),
             step_tokens: Histogram::new(STEP_TOKENS),
             spill: SpillMetrics::default(),
+            grammar: GrammarMetrics::default(),
             ends: Ends::default(),
             answers: Answers {
                 end_to_end: seconds(),
@@ -119,7 +144,7 @@ impl Metrics {
         let _ = self.cache.set((block_tokens, blocks));
     }
 
-    /// Notes the end of an answer.
+    /// Notes the end of an answer, or of an embedding.
     pub(crate) fn finish(&self, reason: FinishReason, request: &Request, usage: &Usage) {
         match reason {
             FinishReason::Stop => self.ends.stop.inc(),
@@ -134,8 +159,12 @@ impl Metrics {
         answers.end_to_end.observe(usage.queue_s + usage.prefill_s + usage.decode_s);
         answers.queue.observe(usage.queue_s);
         answers.prefill.observe(usage.prefill_s);
-        answers.decode.observe(usage.decode_s);
         answers.prompt_tokens.observe(usage.prompt_tokens as f64);
+        // Nothing was generated, and none was asked for.
+        if request.embed.is_some() {
+            return;
+        }
+        answers.decode.observe(usage.decode_s);
         answers.generation_tokens.observe(usage.completion_tokens as f64);
         if let Some(max) = request.max_tokens {
             answers.max_tokens.observe(max as f64);
@@ -169,6 +198,7 @@ impl Metrics {
         to.histogram("vllm:inter_token_latency_seconds", "Token to token.", &self.inter_token);
         self.answers.tell(to);
         self.spill.tell(to);
+        self.grammar.tell(to);
     }
 
     fn tell_ends(&self, to: &mut Labeled<'_>) {
@@ -206,6 +236,21 @@ impl SpillMetrics {
         to.counter("kv_spill_restored_blocks", "KV blocks copied back.", self.restored.get());
         to.counter("kv_spill_dropped_blocks", "Spilled KV blocks dropped.", self.dropped.get());
         to.counter("kv_spill_damaged_blocks", "Spilled KV blocks that were damaged.", self.damaged.get());
+    }
+}
+
+impl GrammarMetrics {
+    fn tell(&self, to: &mut Labeled<'_>) {
+        let Self { masks, mask_seconds, late, forced } = self;
+        to.counter("mlx_serving_grammar_masks", "Masks of allowed tokens made.", masks.get());
+        to.histogram("mlx_serving_grammar_mask_seconds", "Time to make a mask of allowed tokens.", mask_seconds);
+        to.counter(
+            "mlx_serving_grammar_late_masks",
+            "Masks that came too late, each of which failed a request.",
+            late.get(),
+        );
+        let help = "Tokens that were not sampled because no other could come.";
+        to.counter("mlx_serving_grammar_forced_tokens", help, forced.get());
     }
 }
 

@@ -21,6 +21,9 @@ pub struct Parts {
     pub eos: Vec<u32>,
 }
 
+/// Most threads that make masks by default. Not measured.
+const MASK_THREADS: usize = 4;
+
 /// Bounds of an engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
@@ -38,6 +41,11 @@ pub struct Options {
     pub unread_bytes: usize,
     /// A step that takes longer is a failure of the device.
     pub step_limit: Duration,
+    /// A mask of allowed tokens that a step has waited for so long fails its request. Far below the time after which drivers give a step
+    /// up.
+    pub mask_limit: Duration,
+    /// Threads that make masks, started with the first request that needs one.
+    pub mask_threads: usize,
     /// Storage for blocks of the prefix cache when the KV cache is full.
     pub spill: SpillOptions,
 }
@@ -52,6 +60,9 @@ impl Default for Options {
             unread_stream_bytes: 4 << 20,
             unread_bytes: 64 << 20,
             step_limit: Duration::from_secs(120),
+            mask_limit: Duration::from_secs(1),
+            mask_threads: std::thread::available_parallelism()
+                .map_or(1, |cores| cores.get().div_ceil(2).min(MASK_THREADS)),
             spill: SpillOptions::default(),
         }
     }
@@ -70,6 +81,10 @@ pub struct Info {
     pub kv_bytes: u64,
     /// Requests that run or wait, at most.
     pub max_live: usize,
+    /// False for a model without a head: it makes embeddings and nothing else.
+    pub generates: bool,
+    /// Width of an embedding.
+    pub width: usize,
 }
 
 impl Info {

@@ -45,6 +45,8 @@ pub(crate) fn recover(
     if fault != Fault::Spill {
         tracing::warn!(%error, "a step failed; its requests are computed again");
     }
+    // Their masks depend on tokens that never come.
+    in_flight.iter().for_each(|flight| flight.step.abandon_masks());
     for flight in in_flight {
         // Its input came from the failed step, so how it ends tells only whether the device works still.
         if let Err(failure) = stepper.complete(&flight.step, limit) {

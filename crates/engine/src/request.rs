@@ -1,4 +1,7 @@
 use crate::error::EngineError;
+use mlx_serving_grammar::Grammar;
+use mlx_serving_model::Pooling;
+use mlx_serving_text::{OutputFormat, Segment, content};
 
 /// Most alternatives that are reported beside a token.
 pub const MAX_ALTERNATIVES: usize = 20;
@@ -95,6 +98,8 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Report the same for the prompt's tokens. Only then may `max_tokens` be 0.
     pub prompt_logprobs: Option<usize>,
+    /// Compute the prompt alone, and make its embedding of these hidden states: nothing is generated, whatever else is said of an answer.
+    pub embed: Option<Pooling>,
     /// Requests share what is computed of a common beginning of their prompts only where their salts are equal: whatever else
     /// it depends on, or whoever must not learn of it, has a salt of its own.
     pub salt: u64,
@@ -104,12 +109,18 @@ pub struct Request {
     /// The answer begins a text of its own instead of going on where the prompt ends: the space that sentencepiece models put
     /// before a text's first word is left out.
     pub begins_text: bool,
+    /// Markup by which the answer is divided into segments.
+    pub format: OutputFormat,
+    /// What the answer's content may say, once reasoning has ended.
+    pub grammar: Option<Grammar>,
+    /// Tokens of reasoning at most; then its end is written for the model.
+    pub reasoning_budget: Option<usize>,
 }
 
 /// Reason for the end of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FinishReason {
-    /// The model ended it, or a stop string did.
+    /// The model ended it, a stop string did, or all that was asked for is there.
     Stop,
     /// `max_tokens` or the context's end was reached.
     Length,
@@ -143,12 +154,19 @@ pub struct Logprobs {
 pub struct TokenEvent {
     /// Its id.
     pub id: u32,
-    /// Text that became final with it: empty while a character or a possible stop string is incomplete.
-    pub text: String,
+    /// Text that became final with it, by its kind: none while a character or a possible stop string is incomplete.
+    pub segments: Vec<Segment>,
     /// Start of its own text in the answer, characters. Text that is held back counts.
     pub offset: usize,
     /// Log-probabilities, if the request asked for them.
     pub logprobs: Option<Logprobs>,
+}
+
+impl TokenEvent {
+    /// Text for the reader.
+    pub fn text(&self) -> String {
+        content(&self.segments)
+    }
 }
 
 /// One token of the prompt.
@@ -182,17 +200,29 @@ pub struct Usage {
 pub struct Finish {
     /// Reason for its end.
     pub reason: FinishReason,
-    /// Text held back until the end.
-    pub text: String,
+    /// Stop string that ended it, if one did.
+    pub stop: Option<String>,
+    /// Text held back until the end, by its kind.
+    pub segments: Vec<Segment>,
     /// Its cost.
     pub usage: Usage,
 }
 
-/// An item of a [`crate::Stream`]: the prompt where it was asked for, tokens, then exactly one end.
+impl Finish {
+    /// Text for the reader.
+    pub fn text(&self) -> String {
+        content(&self.segments)
+    }
+}
+
+/// An item of a [`crate::Stream`]: the prompt or its embedding where these were asked for, tokens, then exactly one end.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A run of the prompt's tokens, in order; before any token of the answer, and only with [`Request::prompt_logprobs`].
     Prompt(Vec<PromptToken>),
+    /// The embedding of the prompt, as wide as the model and not normalized; only with [`Request::embed`], and then all that comes before
+    /// the end.
+    Embedding(Vec<f32>),
     /// A token.
     Token(TokenEvent),
     /// The end.

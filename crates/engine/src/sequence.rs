@@ -1,25 +1,36 @@
 use crate::events::Sender;
 use crate::kv::block_pool::{BlockPool, BlockTable};
 use crate::kv::prefix::Chain;
+use crate::masks::board::Order;
+use crate::masks::makers::Makers;
 use crate::request::{Request, Sampling};
 use crate::schedule::history::{HistoryRow, HistoryRows};
 use crate::schedule::plan::{Observed, Part, Plan, StepLimits};
+use crate::sequence::constraint::Constraint;
 use crate::shared::{Arrival, Live};
 use mlx_serving_device::ops::{LogitBias, NO_HISTORY_ROW, SAMPLED, SampleParams};
 use mlx_serving_model::BLOCK_TOKENS;
 use mlx_serving_text::{AnswerText, Tokenizer};
+use pooler::Pooler;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 mod answer;
+mod constraint;
+mod pooler;
 
 /// Facts that all sequences of an engine share.
 pub(crate) struct Terms {
     pub tokenizer: Tokenizer,
     /// Tokens that end an answer.
-    pub eos: Rc<[u32]>,
+    pub eos: Arc<[u32]>,
     pub max_context: usize,
+    /// Width of a hidden state.
+    pub width: usize,
+    /// Threads that make masks.
+    pub makers: Rc<Makers>,
 }
 
 /// A request that runs or waits: its tokens, how far they are computed, and the answer as far as it is sent.
@@ -27,7 +38,7 @@ pub(crate) struct Sequence {
     id: u64,
     /// Without its prompt, which is the head of `tokens`.
     request: Request,
-    eos: Rc<[u32]>,
+    eos: Arc<[u32]>,
     seed: u64,
     /// Prompt and answer as far as known.
     tokens: Vec<u32>,
@@ -41,6 +52,10 @@ pub(crate) struct Sequence {
     pending: usize,
     /// Tokens of the prompt whose log-probabilities are to be told still; those of each are had from the position before it.
     untold: Range<usize>,
+    /// What makes the embedding of the prompt, if it is all that is asked for.
+    pooler: Option<Pooler>,
+    /// Hidden states of a step in flight are to be read for it.
+    reading: bool,
     /// Its row in the previous step's sampled tokens.
     last_sample: Option<(u64, u32)>,
     /// KV blocks, while it runs.
@@ -56,6 +71,8 @@ pub(crate) struct Sequence {
     /// Times that it was computed again after a failed step.
     retries: u32,
     text: AnswerText,
+    /// Its grammar and its reasoning budget, if it has one of them.
+    constraint: Option<Constraint>,
     events: Sender,
     live: Live,
     /// Its reader is behind, so that it has no rows. Looked at once a plan, because the reader may go on at any time.
@@ -80,18 +97,26 @@ pub(crate) struct Admitted {
 impl Sequence {
     /// A request that has arrived.
     pub(crate) fn new(id: u64, arrival: Arrival, terms: &Terms) -> Self {
-        let Arrival { mut request, stops, events, live, at } = arrival;
+        let Arrival { mut request, rules, stops, events, live, at } = arrival;
         let tokens = std::mem::take(&mut request.prompt);
         let prompt = tokens.len();
+        let continues = (!request.begins_text).then_some(&*tokens);
+        let text = AnswerText::new(&terms.tokenizer, continues, stops, &request.format);
+        let constraint = Constraint::new(rules, &request, prompt, &text, terms);
         Self {
             id,
             eos: terms.eos.clone(),
             seed: request.sampling.seed.unwrap_or_else(random_seed),
             prompt,
-            end: (prompt + request.max_tokens.unwrap_or(usize::MAX / 2)).min(terms.max_context),
+            end: match request.embed {
+                Some(_) => prompt,
+                None => (prompt + request.max_tokens.unwrap_or(usize::MAX / 2)).min(terms.max_context),
+            },
             computed: 0,
             pending: 0,
             untold: 0..if request.prompt_logprobs.is_some() { prompt } else { 0 },
+            pooler: request.embed.map(|pooling| Pooler::new(pooling, prompt, terms.width)),
+            reading: false,
             last_sample: None,
             blocks: None,
             published: Chain::new(request.salt),
@@ -99,7 +124,8 @@ impl Sequence {
             cached: None,
             history: None,
             retries: 0,
-            text: AnswerText::new(&terms.tokenizer, (!request.begins_text).then_some(&*tokens), stops),
+            text,
+            constraint,
             events,
             live,
             paused: false,
@@ -137,15 +163,17 @@ impl Sequence {
         self.paused && self.pending == 0
     }
 
-    /// Steps that may be in flight beyond the one that it waits for. None where log-probabilities are read from a step's logits,
-    /// which the next step overwrites. One where any token may be its last, so that no more than one row is discarded. One that is paused
-    /// joins no step.
+    /// Steps that may be in flight beyond the one that it waits for. None where log-probabilities are read from a step's logits, or
+    /// hidden states from its rows, which the next step overwrites. One where any token may be its last, so that no more than one row
+    /// is discarded. One that is paused joins no step.
     pub(crate) fn lookahead(&self) -> usize {
         if self.paused {
             usize::MAX
+        } else if self.pooler.is_some() {
+            if self.reading { 0 } else { usize::MAX }
         } else if self.request.logprobs.is_some() || !self.untold.is_empty() {
             0
-        } else if !self.request.ignore_eos || !self.request.stop.is_empty() {
+        } else if !self.request.ignore_eos || !self.request.stop.is_empty() || self.constraint.is_some() {
             1
         } else {
             usize::MAX
@@ -162,20 +190,27 @@ impl Sequence {
         self.has_rows() && !self.decodes()
     }
 
-    /// Its next row needs one more block than it has.
-    pub(crate) fn needs_block(&self) -> bool {
-        self.has_rows() && self.blocks.as_ref().is_some_and(|blocks| self.computed >= blocks.room())
-    }
-
-    /// Takes one more block. False when there is none.
-    pub(crate) fn grow(&mut self) -> bool {
-        self.blocks.as_mut().is_some_and(BlockTable::grow)
+    /// Takes the blocks that its next rows need beyond those that it has: one for a row, several where tokens were forced. False when there
+    /// are too few.
+    pub(crate) fn make_room(&mut self) -> bool {
+        let (has_rows, last) = (self.has_rows(), self.computed.max(self.tokens.len() - 1));
+        let Some(blocks) = self.blocks.as_mut().filter(|_| has_rows) else { return true };
+        while last >= blocks.room() {
+            if !blocks.grow() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Takes blocks for all known tokens, cached ones as far as there are any. `None` if there are not enough.
     pub(crate) fn admit(&mut self, pool: &BlockPool) -> Option<Admitted> {
-        // What is found cached has no logits: only positions whose logits have served are taken from there.
-        let served = if self.untold.is_empty() { self.tokens.len() } else { self.untold.start };
+        // What is found cached has no logits and no hidden states: only positions for which these have served are taken from there.
+        let served = match &self.pooler {
+            Some(pooler) => pooler.served(),
+            None if self.untold.is_empty() => self.tokens.len(),
+            None => self.untold.start,
+        };
         let mut published = Chain::new(self.request.salt);
         let mut blocks = pool.take_prefix(&mut published, &self.tokens[..served], self.restore);
         while blocks.room() < self.tokens.len() {
@@ -195,6 +230,7 @@ impl Sequence {
         self.blocks = None;
         self.computed = 0;
         self.last_sample = None;
+        self.reading = false;
         // Others may need it meanwhile; and after a failure it may count a token that was never sent.
         self.history = None;
     }
@@ -203,6 +239,7 @@ impl Sequence {
     pub(crate) fn reset(&mut self, counts: bool) -> u32 {
         self.release();
         self.pending = 0;
+        self.constraint.iter_mut().for_each(Constraint::reset);
         // A restored block may be what failed it.
         self.restore = false;
         self.retries += u32::from(counts);
@@ -214,19 +251,18 @@ impl Sequence {
         let Some(blocks) = &self.blocks else { return };
         let (first_row, start) = (plan.batch.tokens.len(), self.computed);
         let first_logits = plan.batch.logit_rows.len();
+        let (most, masked) = (limits.sequences, self.constraint.as_ref().is_some_and(Constraint::masks));
         let (mut rows, mut scored, mut newest) = (0, Vec::new(), None);
         if start < self.tokens.len() {
             for position in start..self.tokens.len() {
                 let scores = self.scores_at(position);
                 let logits = scores || self.samples_at(position);
                 let row = first_row + rows;
-                if row == limits.rows || logits && plan.batch.logit_rows.len() == limits.sequences {
+                if row == limits.rows || logits && plan.logit_count() == most {
                     break;
                 }
-                if logits {
-                    plan.batch.logit_rows.push(row as u32);
-                }
                 if scores {
+                    plan.batch.logit_rows.push(row as u32);
                     scored.push(self.tokens[position + 1]);
                 }
                 rows += 1;
@@ -236,7 +272,6 @@ impl Sequence {
             && first_row < limits.rows
         {
             // Its newest token is on the device still: usable if the very last step sampled it.
-            plan.batch.logit_rows.push(first_row as u32);
             (rows, newest, plan.continues) = (1, Some([SAMPLED | sample]), true);
         }
         if rows == 0 {
@@ -249,40 +284,61 @@ impl Sequence {
         self.computed = start + rows;
         self.started.get_or_insert_with(Instant::now);
         let scores = first_logits as u32..(first_logits + scored.len()) as u32;
-        let sample = self.samples_at(self.computed - 1).then_some(scores.end);
-        let observe = sample.and_then(|row| self.sample(plan, row, history));
-        plan.parts.push(Part {
+        let hidden = self.pooler.as_ref().map_or(0..0, |pooler| pooler.wanted(start..start + rows));
+        self.reading = !hidden.is_empty();
+        let mut part = Part {
             id: self.id,
             scores,
             scored,
             scored_top: self.request.prompt_logprobs.unwrap_or(0),
-            sample,
+            sample: None,
+            mask: None,
             sampled_top: self.request.logprobs,
-            observe,
-        });
+            observe: None,
+            hidden: self.reading.then(|| first_row + hidden.start - start..first_row + hidden.end - start),
+        };
+        if self.samples_at(self.computed - 1) {
+            part.observe = self.observe(history);
+            let params = self.params(plan);
+            let (place, mask) = plan.sample((first_row + rows - 1) as u32, masked, params, most);
+            (part.sample, part.mask) = (Some(place), mask);
+            self.last_sample = Some((plan.step, place));
+            self.pending += 1;
+        }
+        plan.parts.push(part);
     }
 
-    /// Samples its next token from a row of a step's logits. The first time that it penalizes it gets a row of the history; its
-    /// tokens are all known then: they come from a prompt, or it is computed again.
-    fn sample(&mut self, plan: &mut Plan, row: u32, history: &HistoryRows) -> Option<Observed> {
-        let begins = self.request.sampling.penalizes() && self.history.is_none();
-        if begins {
-            self.history = history.take();
+    /// The first time that it samples and penalizes it gets a row of the history, for which its tokens are to be counted. They are all known
+    /// then: they come from a prompt, or some were forced, or it is computed again.
+    fn observe(&mut self, history: &HistoryRows) -> Option<Observed> {
+        if !self.request.sampling.penalizes() || self.history.is_some() {
+            return None;
         }
-        let counts = self.history.as_ref().map(HistoryRow::number);
+        self.history = history.take();
+        let row = self.history.as_ref()?.number();
+        Some(Observed { row, tokens: self.tokens.clone(), prompt: self.prompt })
+    }
+
+    /// Parameters of its next token, whose biases are added to the plan's.
+    fn params(&self, plan: &mut Plan) -> SampleParams {
         let biases = &self.request.sampling.logit_bias;
-        plan.params.push(SampleParams {
+        let bias_first = plan.biases.len() as u32;
+        plan.biases.extend(biases.iter().map(|&(token, bias)| LogitBias { token, bias }));
+        SampleParams {
             position: self.computed as u32,
-            history_row: counts.unwrap_or(NO_HISTORY_ROW),
-            bias_first: plan.biases.len() as u32,
+            history_row: self.history.as_ref().map_or(NO_HISTORY_ROW, HistoryRow::number),
+            bias_first,
             bias_count: biases.len() as u32,
             ..params(&self.request.sampling, self.seed)
-        });
-        plan.biases.extend(biases.iter().map(|&(token, bias)| LogitBias { token, bias }));
-        self.last_sample = Some((plan.step, row));
-        self.pending += 1;
-        let row = counts.filter(|_| begins)?;
-        Some(Observed { row, tokens: self.tokens.clone(), prompt: self.prompt })
+        }
+    }
+
+    /// Takes the order for the mask of the token that it samples in the newest step.
+    pub(crate) fn accept(&mut self, order: Order) {
+        let place = self.known() - 1;
+        if let Some(constraint) = &mut self.constraint {
+            constraint.accept(order, place, &self.tokens);
+        }
     }
 
     /// Tokens that are known or in flight.
@@ -292,7 +348,9 @@ impl Sequence {
 
     /// True while it has rows to compute: of the prompt, or for a token of the answer, if that may be read soon.
     fn has_rows(&self) -> bool {
-        !self.paused && (self.computed < self.prompt || self.known() < self.end)
+        let holds =
+            self.constraint.as_ref().is_some_and(|constraint| constraint.holds(self.tokens.len(), self.pending));
+        !self.paused && !holds && (self.computed < self.prompt || self.known() < self.end)
     }
 
     /// The next token is sampled from the row at this position.

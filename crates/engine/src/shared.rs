@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::error::EngineError;
 use crate::events::{Backlog, Sender};
+use crate::masks::rules::Rules;
 use crate::metrics::Metrics;
 use crate::request::Request;
 use mlx_serving_metal_layer::{Intervals, LayerMetrics, LayerStats, MetalLayer};
@@ -70,7 +71,10 @@ pub(crate) enum Command {
 /// A checked request for the engine's thread.
 #[derive(Debug)]
 pub(crate) struct Arrival {
+    /// Without its grammar.
     pub request: Request,
+    /// Its grammar.
+    pub rules: Option<Arc<dyn Rules>>,
     pub stops: StopMatcher,
     pub events: Sender,
     pub live: Live,

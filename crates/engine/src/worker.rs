@@ -2,15 +2,17 @@ use crate::error::EngineError;
 use crate::kv::block_pool::BlockPool;
 use crate::kv::mover::Mover;
 use crate::kv::spill::SpillStore;
+use crate::masks::makers::Makers;
 use crate::options::{Info, Options, Parts};
 use crate::recovery::{FailedStep, Fault, recover};
 use crate::schedule::plan::{Next, Plan, StepLimits};
 use crate::schedule::scheduler::{Counts, Scheduler};
 use crate::sequence::{Sequence, Terms};
 use crate::shared::{Command, EngineStatus};
-use crate::step::stepper::{Flight, Stepper};
+use crate::step::stepper::{Flight, Sizes, Stepper};
 use mlx_serving_model::BLOCK_TOKENS;
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant};
@@ -50,13 +52,18 @@ impl Worker {
         let limits =
             StepLimits { rows: options.max_batch_rows.max(options.max_sequences), sequences: options.max_sequences };
         let (vocab, share) = (parts.model.vocab(), parts.model.prefixes_are_shareable());
-        let mut stepper = Stepper::new(&parts.device, parts.layer, parts.model, limits, max_context, blocks)?;
+        let (generates, width) = (parts.model.generates(), parts.model.blueprint().hidden);
+        let sizes = Sizes { limits, max_context, blocks };
+        let grammar = status.metrics.grammar.clone();
+        let makers = Rc::new(Makers::new(options.mask_threads, grammar.clone()));
+        let mut stepper = Stepper::new(&parts.device, parts.layer, parts.model, sizes, (options.mask_limit, grammar))?;
         let block_bytes = stepper.kv_bytes() / blocks as u64;
         let store = SpillStore::open(&options.spill, block_bytes, status.metrics.spill.clone())?;
         let pool = BlockPool::new(blocks, store.clone());
         stepper.move_blocks(store.map(|store| Mover::new(store, stepper.transfer(), pool.clone(), block_bytes)));
         status.metrics.configure(BLOCK_TOKENS, blocks);
-        let info = Info { vocab, max_context, model_context, kv_bytes: stepper.kv_bytes(), max_live: status.max_live };
+        let (kv_bytes, max_live) = (stepper.kv_bytes(), status.max_live);
+        let info = Info { vocab, max_context, model_context, kv_bytes, max_live, generates, width };
         let resident = stepper.resident().unwrap_or(false);
         status.note_resident(resident);
         let worker = Worker {
@@ -65,7 +72,7 @@ impl Worker {
             scheduler: Scheduler::new(limits, pool, share),
             stepper,
             flights: VecDeque::new(),
-            terms: Terms { tokenizer: parts.tokenizer, eos: parts.eos.into(), max_context },
+            terms: Terms { tokenizer: parts.tokenizer, eos: parts.eos.into(), max_context, width, makers },
             next_id: 0,
             step_limit: options.step_limit,
             idle: true,
@@ -89,6 +96,7 @@ impl Worker {
         };
         self.status.stop(reason.clone());
         for flight in std::mem::take(&mut self.flights) {
+            flight.step.abandon_masks();
             // The answers are lost already; what counts is that the device is done with the buffers.
             let _ = self.stepper.complete(&flight.step, self.step_limit);
         }
@@ -183,8 +191,9 @@ impl Worker {
         let previous = self.flights.back().map(|flight| &flight.step);
         let start = Instant::now();
         match self.stepper.submit(&plan, previous) {
-            Ok(step) => {
+            Ok((step, orders)) => {
                 self.status.note_submitted(start.elapsed());
+                self.scheduler.give_orders(&plan, orders);
                 self.flights.push_back(Flight { plan, step });
                 Ok(())
             }
@@ -223,7 +232,7 @@ impl Worker {
         let metrics = &self.status.metrics;
         metrics.step_tokens.observe(plan.batch.tokens.len() as f64);
         for (part, completed) in plan.outcomes() {
-            let results = self.stepper.results(part, tokens);
+            let results = self.stepper.results(plan, part, tokens);
             if !self.scheduler.complete(part, completed, results, metrics) {
                 self.stepper.note_discarded(u64::from(part.sample.is_some()));
             }

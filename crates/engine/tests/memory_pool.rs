@@ -123,7 +123,7 @@ fn endless() -> Request {
 fn finish(mut stream: Stream) {
     while let Some(event) = stream.next_blocking() {
         match event {
-            Event::Prompt(_) | Event::Token(_) => {}
+            Event::Prompt(_) | Event::Embedding(_) | Event::Token(_) => {}
             Event::Finished(_) => return,
             Event::Failed(error) => panic!("{error}"),
         }

@@ -49,6 +49,7 @@ fn read_scored(mut stream: Stream) -> Result<Scored, EngineError> {
                 assert!(answer.is_empty() && !run.is_empty(), "the prompt comes first");
                 prompt.extend(run);
             }
+            Event::Embedding(_) => panic!("nobody asked for one"),
             Event::Token(token) => answer.push((token.id, token.logprobs)),
             Event::Finished(finish) => return Ok(Scored { prompt, answer, finish }),
             Event::Failed(error) => return Err(error),

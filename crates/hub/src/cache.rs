@@ -156,15 +156,18 @@ impl Cache {
 
     /// Puts a blob into a snapshot under its file's name. The blob's lock must be held.
     pub(crate) fn link(&self, id: &ModelId, commit: &str, name: &str, hash: &str) -> Result<(), HubError> {
-        let folder = self.snapshot_dir(id, commit);
-        std::fs::create_dir_all(&folder).map_err(HubError::io(&folder))?;
-        let link = folder.join(name);
+        let link = self.snapshot_dir(id, commit).join(name);
+        let folder = link.parent().unwrap_or(&link);
+        std::fs::create_dir_all(folder).map_err(HubError::io(folder))?;
         match std::fs::remove_file(&link) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(HubError::io(&link)(error)),
             _ => {}
         }
         #[cfg(unix)]
-        let linked = std::os::unix::fs::symlink(Path::new("../../blobs").join(hash), &link);
+        let linked = {
+            let up = "../".repeat(name.matches('/').count());
+            std::os::unix::fs::symlink(Path::new(&up).join("../../blobs").join(hash), &link)
+        };
         // Elsewhere symbolic links take privileges.
         #[cfg(not(unix))]
         let linked = std::fs::copy(self.blob(id, hash), &link).map(drop);
@@ -238,6 +241,18 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, HubError> {
     read.map(|entry| Ok(entry.map_err(HubError::io(folder))?.path())).collect()
 }
 
+/// Files of a snapshot, those in its folders too: other programs pull whole repositories.
+fn files(snapshot: &Path) -> Result<Vec<PathBuf>, HubError> {
+    let (mut folders, mut files) = (vec![snapshot.to_owned()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        let (below, here): (Vec<_>, Vec<_>) =
+            entries(&folder)?.into_iter().partition(|path| path.is_dir() && !path.is_symlink());
+        folders.extend(below);
+        files.extend(here);
+    }
+    Ok(files)
+}
+
 /// True for text that may be a commit, and is safe as the name of a folder.
 fn is_commit(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
@@ -245,7 +260,7 @@ fn is_commit(text: &str) -> bool {
 
 /// Names of the blobs that a snapshot's files link to; empty where links are not available.
 fn blobs(snapshot: &Path) -> Result<BTreeSet<OsString>, HubError> {
-    let links = entries(snapshot)?.into_iter().filter_map(|file| std::fs::read_link(file).ok());
+    let links = files(snapshot)?.into_iter().filter_map(|file| std::fs::read_link(file).ok());
     Ok(links.filter_map(|link| link.file_name().map(ToOwned::to_owned)).collect())
 }
 
@@ -259,7 +274,7 @@ fn describe(id: ModelId, path: PathBuf, refs: &[(String, String)]) -> Result<Cac
     let revision = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let refs = refs.iter().filter(|(_, commit)| *commit == revision).map(|(name, _)| name.clone()).collect();
     let (mut size, mut last_used) = (0, None);
-    for file in entries(&path)? {
+    for file in files(&path)? {
         // A link that dangles takes no space.
         let Ok(meta) = file.metadata() else { continue };
         if meta.is_file() {

@@ -11,6 +11,8 @@ use ureq::{Agent, Body};
 const MAX_LISTING: u64 = 16 << 20;
 /// Time limit of a body, after which the rest of it is requested again: a connection may have died in silence.
 const BODY_LIMIT: Duration = Duration::from_secs(600);
+/// The one file of a model that lies in a folder of its own: an embedding model's.
+pub(crate) const POOLING: &str = "1_Pooling/config.json";
 
 /// A connection to the hub.
 #[derive(Debug)]
@@ -87,7 +89,7 @@ impl Client {
         Self { agent, endpoint, token: options.token.clone() }
     }
 
-    /// The commit that the id's revision stands for, and its files in the repository's root.
+    /// The commit that the id's revision stands for, and its files in the repository's root, and [`POOLING`].
     pub(crate) fn repository(&self, id: &ModelId) -> Result<Repository, HubError> {
         // All that a revision has of what an address must not: a slash is no part of a path there.
         let revision = id.revision().replace('/', "%2F");
@@ -100,8 +102,9 @@ impl Client {
         if !is_hex(&listing.sha) {
             return Err(bad(format!("{:?} is no commit", listing.sha)));
         }
-        let root = listing.siblings.into_iter().filter(|file| is_plain(&file.rfilename));
-        let files = root.map(|file| file.checked().map_err(bad)).collect::<Result<_, _>>()?;
+        let plain = |file: &Sibling| is_plain(&file.rfilename) || file.rfilename == POOLING;
+        let files = listing.siblings.into_iter().filter(plain);
+        let files = files.map(|file| file.checked().map_err(bad)).collect::<Result<_, _>>()?;
         Ok(Repository { commit: listing.sha, files })
     }
 

@@ -1,6 +1,6 @@
 //! Downloads: from a commit's list of files to a snapshot in the cache.
 
-use crate::client::{Client, Hash, RemoteFile, Repository};
+use crate::client::{Client, Hash, POOLING, RemoteFile, Repository};
 use crate::{Cache, HubError, ModelId};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
@@ -27,7 +27,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// True for files that a model is run from.
 fn is_needed(name: &str) -> bool {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 10] = [
         "config.json",
         "generation_config.json",
         "special_tokens_map.json",
@@ -35,8 +35,11 @@ fn is_needed(name: &str) -> bool {
         "model.safetensors.index.json",
         "chat_template.jinja",
         "chat_template.json",
+        "modules.json",
+        "sentence_bert_config.json",
+        "config_sentence_transformers.json",
     ];
-    NAMES.contains(&name) || name.starts_with("tokenizer") || is_weights(name)
+    NAMES.contains(&name) || name == POOLING || name.starts_with("tokenizer") || is_weights(name)
 }
 
 /// True for a file of weights. Some repositories hold them a second time under another name, such as `consolidated.safetensors`.

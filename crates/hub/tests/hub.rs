@@ -18,6 +18,9 @@ fn stand_in() -> StandIn {
         ("tokenizer.json", b"{\"version\": \"1.0\"}"),
         ("added_tokens.json", b"{\"<t>\": 9}"),
         ("model.safetensors", &weights()),
+        ("modules.json", b"[]"),
+        ("1_Pooling/config.json", b"{  }"),
+        ("2_Normalize/config.json", b"{}"),
         ("README.md", b"# nobody runs this"),
         ("pytorch_model.bin", b"\x80"),
         ("consolidated.safetensors", b"the same again"),
@@ -52,7 +55,9 @@ fn a_pulled_model_has_the_files_that_it_needs_in_the_shared_layout() {
     let mut seen = Vec::new();
     let path = Hub::new(options.clone()).pull(&id(), &mut |p: Progress| seen.push((p.done, p.total))).unwrap();
     assert_eq!(path, dir.path().join("models--someone--tiny-4bit/snapshots").join(COMMIT));
-    assert_eq!(names(&path), ["added_tokens.json", "config.json", "model.safetensors", "tokenizer.json"]);
+    let own = ["1_Pooling", "added_tokens.json", "config.json", "model.safetensors", "modules.json", "tokenizer.json"];
+    assert_eq!(names(&path), own);
+    assert_eq!(std::fs::read(path.join("1_Pooling/config.json")).unwrap(), b"{  }");
     assert_eq!(std::fs::read(path.join("model.safetensors")).unwrap(), weights());
     #[cfg(unix)]
     {
@@ -242,7 +247,7 @@ fn models_are_listed_with_their_sizes_and_removed_with_their_blobs() {
     let path = pull(&options(&hub, dir.path())).unwrap();
     std::fs::create_dir_all(dir.path().join("datasets--a--b/snapshots/x")).unwrap();
     let models = cache.list().unwrap();
-    let size = weights().len() as u64 + 10 + 2 + 18;
+    let size = weights().len() as u64 + 10 + 2 + 18 + 2 + 4;
     assert_eq!(models.len(), 1);
     assert_eq!((&models[0].id, models[0].size, &models[0].path), (&id(), size, &path));
     assert!(models[0].complete && models[0].revision == COMMIT && models[0].last_used.is_some());

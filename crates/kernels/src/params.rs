@@ -108,6 +108,7 @@ pub(crate) struct SampleAdjustParams {
     pub(crate) tiles: u32,
     pub(crate) history_rows: u32,
     pub(crate) biases: u32,
+    pub(crate) mask_rows: u32,
     pub(crate) zero: u32,
 }
 

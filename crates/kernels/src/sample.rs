@@ -26,6 +26,8 @@ pub(crate) fn lower(op: &Sample, scratch: &mut dyn FnMut(u64) -> Result<Buffer>)
     let bests = scratch((8 * op.rows * tiles) as u64)?;
     let (vocab, tiles, rows) = (op.vocab as u32, tiles as u32, op.rows as u32);
     let history_rows = op.history.as_ref().map_or(0, |history| history.len() / 4).min(u32::MAX.into()) as u32 / vocab;
+    let mask_bytes = 4 * Sample::mask_words(op.vocab) as u64;
+    let mask_rows = op.masks.as_ref().map_or(0, |masks| masks.len() / mask_bytes).min(u32::MAX.into()) as u32;
     let biases = (op.biases.len() / size_of::<LogitBias>() as u64).min(u32::MAX.into()) as u32;
     // Without a history no row may have a row there, and the binding is not touched.
     let (read, written) = op.history.as_ref().map_or((&op.params, &op.out), |history| (history, history));
@@ -39,12 +41,13 @@ pub(crate) fn lower(op: &Sample, scratch: &mut dyn FnMut(u64) -> Result<Buffer>)
                 // Nobody reads what is bound where there are none.
                 if biases == 0 { op.params.clone() } else { op.biases.clone() },
                 read.clone(),
+                op.masks.as_ref().unwrap_or(&op.params).clone(),
                 keys.clone(),
                 bests.clone(),
             ],
             groups: [tiles, rows, 1],
             work,
-            params: bytes_of(&SampleAdjustParams { vocab, tiles, history_rows, biases, zero: 0 }).into(),
+            params: bytes_of(&SampleAdjustParams { vocab, tiles, history_rows, biases, mask_rows, zero: 0 }).into(),
         },
         Launch {
             kernel: Variant::SampleChoose.kernel(),

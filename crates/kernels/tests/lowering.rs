@@ -117,6 +117,7 @@ fn sample(rig: &Rig, rows: usize, vocab: usize, history_rows: Option<usize>) -> 
         params: rig.room(rows * size_of::<SampleParams>() / 4),
         biases: rig.room(2 * 3 + 1),
         history: history_rows.map(|history_rows| rig.room(history_rows * vocab + 2)),
+        masks: history_rows.map(|mask_rows| rig.room(mask_rows * Sample::mask_words(vocab))),
         out: rig.room(rows),
     })
 }
@@ -241,19 +242,19 @@ fn long_contexts_are_split_for_few_rows_only() {
     assert_eq!(rig.check(op).len(), 2);
 }
 
-/// Checks that two launches read the logits once, and know how many history rows and biases there are.
+/// Checks that two launches read the logits once, and know how many history rows, masks and biases there are.
 #[test]
 fn sampling_is_two_launches_whose_tiles_cover_the_vocabulary() {
     let mut rig = Rig::new(Arithmetic::Fast, None);
     let immediates = |launch: &Launch| {
         let bytes = launch.immediates(64, 0);
-        bytes[32..52].chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect::<Vec<_>>()
+        bytes[32..56].chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect::<Vec<_>>()
     };
     for (history_rows, known) in [(Some(4), 4), (None, 0)] {
         let op = sample(&rig, 3, 151_936, history_rows);
         let launches = rig.check(op);
         assert_eq!(launches.iter().map(|launch| launch.groups).collect::<Vec<_>>(), [[75, 3, 1], [3, 1, 1]]);
-        assert_eq!(immediates(&launches[0]), [151_936, 75, known, 3, 0]);
+        assert_eq!(immediates(&launches[0]), [151_936, 75, known, 3, known, 0]);
     }
 }
 

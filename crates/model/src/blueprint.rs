@@ -17,8 +17,19 @@ pub struct Blueprint {
     pub layers: Vec<LayerSpec>,
     /// Rotary embeddings, which layers name by their index.
     pub ropes: Vec<Rope>,
-    /// The head's weights are the embedding's.
-    pub tied: bool,
+    /// Module that holds all but the head: `model`, or none in the checkpoints of embedding models that have nothing else.
+    pub root: &'static str,
+    /// Weights of the head; `None` in a model that makes embeddings and generates nothing.
+    pub head: Option<HeadWeights>,
+}
+
+/// Weights of a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadWeights {
+    /// The embedding's.
+    Tied,
+    /// Its own.
+    Own,
 }
 
 /// One layer: residual += mixer(norm(residual)), then residual += mlp(norm(residual)).
@@ -82,4 +93,19 @@ pub struct NormSpec {
     pub path: &'static str,
     /// Width.
     pub len: usize,
+}
+
+impl Blueprint {
+    /// Path of the layers, which are numbered under it.
+    pub(crate) fn layers_path(&self) -> String {
+        under(self.root, "layers")
+    }
+}
+
+/// Path of a module under `layer`; without a layer, its own.
+pub(crate) fn under(layer: &str, path: &str) -> String {
+    match layer {
+        "" => path.to_owned(),
+        layer => format!("{layer}.{path}"),
+    }
 }

@@ -55,6 +55,9 @@ pub enum ModelError {
         /// The device's limit.
         limit: u64,
     },
+    /// A model without a head, asked for logits.
+    #[error("this model makes embeddings: it has no head, and so no logits")]
+    NoHead,
     /// A token outside the vocabulary.
     #[error("token {token} is outside the vocabulary, which ends at {last}")]
     Token {

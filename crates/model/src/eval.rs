@@ -22,6 +22,9 @@ pub struct Evaluator<'a> {
 
 impl<'a> Evaluator<'a> {
     /// Room for `context` tokens, taken `chunk` at a time.
+    ///
+    /// # Errors
+    /// There is not so much memory, or the model has no head.
     pub fn new(
         model: &'a Model,
         device: &Arc<dyn Device>,
@@ -29,6 +32,9 @@ impl<'a> Evaluator<'a> {
         context: usize,
         chunk: usize,
     ) -> Result<Self, ModelError> {
+        if !model.generates() {
+            return Err(ModelError::NoHead);
+        }
         let allocate: &dyn Allocate = layer.allocate.as_ref();
         let cache = KvCache::new(model.blueprint(), device.as_ref(), allocate, context.div_ceil(BLOCK_TOKENS))?;
         let scratch = Scratch::new(model.blueprint(), device.as_ref(), allocate, chunk, chunk)?;

@@ -19,10 +19,11 @@ mod rope;
 mod state;
 pub mod synth;
 
-pub use blueprint::{AttentionSpec, Blueprint, LayerSpec, LinearSpec, MlpSpec, NormSpec};
+pub use blueprint::{AttentionSpec, Blueprint, HeadWeights, LayerSpec, LinearSpec, MlpSpec, NormSpec};
 pub use error::ModelError;
 pub use inputs::Step;
 pub use load::{LoadInputs, LoadProgress, row_parts};
+pub use mlx_serving_checkpoint::Pooling;
 pub use model::Model;
 pub use rope::{Rope, Scaling};
 pub use state::{BLOCK_TOKENS, KvCache, Scratch, working_set};

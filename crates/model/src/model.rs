@@ -1,7 +1,7 @@
 use crate::ModelError;
 use crate::architectures::TIED;
 use crate::blocks::{Embedding, Head, Layer, Pass, Rotary};
-use crate::blueprint::Blueprint;
+use crate::blueprint::{Blueprint, HeadWeights};
 use crate::inputs::Step;
 use crate::load::{LoadInputs, Loader, Residency};
 use crate::state::{KvCache, Scratch};
@@ -40,7 +40,7 @@ impl Model {
             .map(|i| Layer::load(&mut loader, &blueprint, i))
             .collect::<Result<_, ModelError>>()?;
         let head = Head::load(&mut loader, &blueprint, &embedding)?;
-        let loaded = loader.finish(blueprint.layers.len())?;
+        let loaded = loader.finish(&blueprint)?;
         if !loaded.unused.is_empty() {
             tracing::warn!(tensors = ?loaded.unused, "the checkpoint has tensors that this model does not use");
         }
@@ -70,6 +70,17 @@ impl Model {
     pub fn max_context(&self) -> usize {
         let positions = self.blueprint.max_positions;
         self.blueprint.ropes.iter().map(|rope| rope.stretched(positions)).min().unwrap_or(positions)
+    }
+
+    /// False if it has no head: it makes embeddings, and no logits.
+    pub fn generates(&self) -> bool {
+        self.blueprint.head.is_some()
+    }
+
+    /// Makes hidden states of rows of the residual stream behind the last layer, f32 `[rows][hidden]`, in place: the norm in front of the
+    /// head, on the host.
+    pub fn finish_hidden(&self, rows: &mut [f32]) {
+        rows.chunks_exact_mut(self.blueprint.hidden).for_each(|row| self.head.host_norm.apply(row));
     }
 
     /// Tensors of the checkpoint that the model does not use.
@@ -112,8 +123,8 @@ impl Model {
         [&self.embedding.ready].into_iter().chain(layers).chain([&self.head.ready])
     }
 
-    /// Records a step: logits of the wanted rows end in [`Scratch::logits`], keys and values in `cache`. What it returns is to be
-    /// kept until the step has been submitted.
+    /// Records a step: logits of the wanted rows end in [`Scratch::logits`], what the layers made of all rows where
+    /// [`Scratch::hidden`] finds it, keys and values in `cache`. What it returns is to be kept until the step has been submitted.
     pub fn forward(
         &self,
         encoder: &mut dyn Encoder,
@@ -142,10 +153,19 @@ fn tell(checkpoint: &Checkpoint, model: &Blueprint) {
         tracing::warn!("{warning}");
     }
     let config = checkpoint.dir().join("config.json");
-    match (checkpoint.config.keys().has(TIED), model.tied) {
+    match (checkpoint.config.keys().has(TIED), model.head) {
+        (_, None) if checkpoint.embedding.is_some() => tracing::info!("an embedding model: it generates nothing"),
+        (_, None) => {
+            tracing::warn!(
+                "{} says that the head has weights of its own, and the checkpoint has none: an embedding model, which generates nothing",
+                config.display()
+            );
+        }
         (true, _) => {}
-        (false, true) => tracing::info!("{} has no {TIED}, nor are there weights of a head: tied", config.display()),
-        (false, false) => {
+        (false, Some(HeadWeights::Tied)) => {
+            tracing::info!("{} has no {TIED}, nor are there weights of a head: tied", config.display());
+        }
+        (false, Some(HeadWeights::Own)) => {
             tracing::warn!("{} has no {TIED}: untied, because the checkpoint has weights of a head", config.display());
         }
     }

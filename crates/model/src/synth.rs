@@ -2,7 +2,7 @@
 
 use crate::architectures::{ALL, Architecture};
 use crate::blocks::{Embedding, Head, Layer};
-use crate::load::under;
+use crate::blueprint::under;
 use crate::{Blueprint, LinearSpec, NormSpec};
 use mlx_serving_checkpoint::synth::{self, Module, Weights};
 use mlx_serving_checkpoint::{Checkpoint, CheckpointError, Result};
@@ -74,15 +74,15 @@ fn modules(model: &Blueprint) -> Vec<Module> {
         bias: spec.bias,
     };
     let norm = |layer: &str, spec: NormSpec| Module::Norm { name: under(layer, spec.path), len: spec.len };
-    let layers = || model.layers.iter().enumerate().map(|(i, layer)| (Layer::path(i), layer));
-    let outer = [Some(Embedding::spec(model)), Head::spec(model)].into_iter().flatten();
-    let mut all: Vec<Module> = outer.map(|spec| linear("", spec)).collect();
+    let layers = || model.layers.iter().enumerate().map(|(i, layer)| (Layer::path(model, i), layer));
+    let mut all = vec![linear(model.root, Embedding::spec(model))];
+    all.extend(Head::spec(model).map(|spec| linear("", spec)));
     for (path, layer) in layers() {
         all.extend(layer.linears(model.hidden).into_iter().map(|spec| linear(&path, spec)));
     }
     for (path, layer) in layers() {
         all.extend(layer.norms(model.hidden).into_iter().map(|spec| norm(&path, spec)));
     }
-    all.push(norm("", Head::norm(model)));
+    all.push(norm(model.root, Head::norm(model)));
     all
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use mlx_serving_checkpoint::Config;
-use mlx_serving_model::{Blueprint, Rope, Scaling};
+use mlx_serving_model::{Blueprint, HeadWeights, Rope, Scaling};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -262,7 +262,7 @@ fn heads_that_do_not_divide() {
 #[test]
 fn the_bundled_model_is_what_its_card_says() {
     let model = config(json!({})).unwrap();
-    assert_eq!((model.layers.len(), model.hidden, model.vocab, model.tied), (6, 256, 4096, true));
+    assert_eq!((model.layers.len(), model.hidden, model.vocab, model.head), (6, 256, 4096, Some(HeadWeights::Tied)));
     for layer in &model.layers {
         let mixer = &layer.mixer;
         assert_eq!((mixer.heads, mixer.kv_heads, mixer.head_dim, mixer.window), (4, 2, 64, None));
@@ -284,7 +284,14 @@ fn architectures_differ_in_their_defaults_and_quirks() {
     };
     let told = |model: Blueprint| {
         let mixer = &model.layers[0].mixer;
-        (model.tied, model.max_positions, mixer.window, mixer.qkv_bias, mixer.o_bias, mixer.head_norms)
+        (
+            model.head == Some(HeadWeights::Tied),
+            model.max_positions,
+            mixer.window,
+            mixer.qkv_bias,
+            mixer.o_bias,
+            mixer.head_norms,
+        )
     };
     assert_eq!(told(of("qwen2", json!({}))), (true, 32_768, None, true, false, false));
     assert_eq!(told(of("qwen3", json!({}))), (true, 32_768, None, false, false, true));

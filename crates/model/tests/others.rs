@@ -5,6 +5,8 @@ mod common;
 
 use common::{Loaded, Narrow, cpu, goldens, load, try_load};
 use mlx_serving_device::Arithmetic;
+use mlx_serving_model::eval::Evaluator;
+use mlx_serving_model::{HeadWeights, ModelError};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -262,12 +264,43 @@ fn a_head_is_tied_where_neither_the_configuration_nor_the_tensors_have_one() {
         case.is_the_same();
         case.with(&json!({ "tie_word_embeddings": null })).is_the_same();
         let model = load(&goldens().join(name), cpu(Arithmetic::Exact)).model;
-        assert_eq!((model.blueprint().tied, model.unused().len()), (tied, 0), "{name}");
+        let head = if tied { HeadWeights::Tied } else { HeadWeights::Own };
+        assert_eq!((model.blueprint().head, model.unused().len()), (Some(head), 0), "{name}");
     }
     // A llama says mistral, too: mlx-lm's are one.
     Case::of("llama-tied").without("tie_word_embeddings").with(&json!({ "model_type": "mistral" })).is_the_same();
-    let message = Case::of("llama-tied").with(&json!({ "tie_word_embeddings": false })).refusal();
-    assert!(message.contains("lm_head.weight"), "{message}");
+}
+
+/// A case whose tensors lie at the root, as in the checkpoints of embedding models.
+fn flat(mut case: Case) -> Case {
+    let bare = |name: String| name.strip_prefix("model.").map_or(name.clone(), str::to_owned);
+    case.header = case.header.into_iter().map(|(name, entry)| (bare(name), entry)).collect();
+    case
+}
+
+#[test]
+fn names_without_the_prefix_are_the_same_model() {
+    for name in ["qwen2", "qwen3", "qwen3-untied-f16-head-128", "llama-mlp-bias", "mistral"] {
+        let case = flat(Case::of(name));
+        case.is_the_same();
+        assert!(load(case.write().path(), cpu(Arithmetic::Exact)).model.unused().is_empty(), "{name}");
+    }
+    let message = flat(Case::of("qwen2")).with(&json!({ "num_hidden_layers": 1 })).refusal();
+    assert!(message.contains("layers.1.") && message.contains("has 1 layers"), "{message}");
+}
+
+#[test]
+fn a_model_without_weights_of_a_head_makes_embeddings_alone() {
+    let untied = Case::of("llama-tied").with(&json!({ "tie_word_embeddings": false }));
+    let named = Case::of("llama-tied").write();
+    std::fs::create_dir(named.path().join("1_Pooling")).unwrap();
+    std::fs::write(named.path().join("1_Pooling/config.json"), r#"{ "pooling_mode": "mean" }"#).unwrap();
+    for dir in [untied.write(), flat(untied).write(), named] {
+        let mut loaded = load(dir.path(), cpu(Arithmetic::Exact));
+        assert!(!loaded.model.generates() && loaded.model.unused().is_empty());
+        let refused = Evaluator::new(&loaded.model, &loaded.device, &mut loaded.layer, 16, 16).err();
+        assert!(matches!(refused, Some(ModelError::NoHead)));
+    }
 }
 
 #[test]

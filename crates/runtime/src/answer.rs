@@ -1,5 +1,6 @@
 use crate::error::RuntimeError;
 use mlx_serving_engine::{Event, Finish, Sampling, Stream};
+use mlx_serving_text::{Segment, content, reasoning};
 use std::time::Duration;
 
 /// Choice of an answer's tokens, and its end.
@@ -31,6 +32,14 @@ pub struct Piece {
     pub token: Option<u32>,
     /// Its text; empty while a character is incomplete, or while a stop string may have begun.
     pub text: String,
+    /// Reasoning that came before the text.
+    pub reasoning: String,
+}
+
+impl Piece {
+    fn new(token: Option<u32>, segments: &[Segment]) -> Self {
+        Self { token, text: content(segments), reasoning: reasoning(segments) }
+    }
 }
 
 /// Outcome of a wait for the next piece.
@@ -90,15 +99,15 @@ impl Answer {
     fn follow(&mut self, event: Option<Event>) -> Result<Option<Next>, RuntimeError> {
         let piece = match event {
             None => return Ok(Some(Next::End)),
-            Some(Event::Prompt(_)) => return Ok(None),
+            Some(Event::Prompt(_) | Event::Embedding(_)) => return Ok(None),
             Some(Event::Failed(error)) => return Err(error.into()),
-            Some(Event::Token(token)) => Piece { token: Some(token.id), text: token.text },
+            Some(Event::Token(token)) => Piece::new(Some(token.id), &token.segments),
             Some(Event::Finished(finish)) => {
-                let text = self.finish.insert(finish).text.clone();
-                if text.is_empty() {
+                let piece = Piece::new(None, &self.finish.insert(finish).segments);
+                if piece.text.is_empty() && piece.reasoning.is_empty() {
                     return Ok(Some(Next::End));
                 }
-                Piece { token: None, text }
+                piece
             }
         };
         Ok(Some(Next::Piece(piece)))

@@ -1,10 +1,12 @@
 //! `runtime.yaml`: what can be set, and within which ranges.
 
 mod file;
+mod models;
 mod schema;
 mod value;
 
 pub use file::{ConfigError, File};
+pub use models::{ModelSettings, Models, SamplingDefaults};
 pub use schema::{leaves, nearest};
 pub use value::ValueError;
 
@@ -69,6 +71,10 @@ pub struct Server {
     /// Origins of web pages that may use the server, such as `https://app.example`; * for all.
     #[garde(inner(custom(origin)))]
     pub cors_origins: Vec<String>,
+    /// Leave out of prompts the line that one popular agent puts before its instructions and changes in every request: with it no two
+    /// of its prompts begin alike.
+    #[garde(skip)]
+    pub strip_billing_header: bool,
     /// Bounds of connections, of what they send, and of what waits for them.
     #[garde(dive)]
     #[serde(deserialize_with = "section")]
@@ -85,6 +91,7 @@ impl Default for Server {
             wedged_after_s: 60,
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
+            strip_billing_header: true,
             limits: Limits::default(),
         }
     }
@@ -152,6 +159,12 @@ pub struct Limits {
     /// of a model's streams have as much room beside them.
     #[garde(range(min = 1, max = 1_048_576))]
     pub unread_mb: usize,
+    /// Answers of /v1/responses that are kept for `previous_response_id`, at most; beyond them the oldest is forgotten. 0 keeps none.
+    #[garde(range(min = 0, max = 1_000_000))]
+    pub stored_responses: usize,
+    /// All these answers with their conversations, MiB; beyond it the oldest is forgotten.
+    #[garde(range(min = 1, max = 1_048_576))]
+    pub stored_responses_mb: usize,
 }
 
 impl Default for Limits {
@@ -166,6 +179,8 @@ impl Default for Limits {
             bodies_mb: 64,
             answer_mb: 16,
             unread_mb: 256,
+            stored_responses: 1024,
+            stored_responses_mb: 64,
         }
     }
 }
@@ -301,18 +316,6 @@ pub enum InstructionSet {
     Neon,
     /// Plain Rust.
     Portable,
-}
-
-/// `models`
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Validate, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Models {
-    /// Folders or hub ids that `serve` loads when the command line names none; the bundled model if this is empty.
-    #[garde(skip)]
-    pub serve: Vec<String>,
-    /// Jinja file in the place of the chat template of the model that `serve` loads, which must be one model only.
-    #[garde(skip)]
-    pub chat_template: Option<PathBuf>,
 }
 
 /// `telemetry`

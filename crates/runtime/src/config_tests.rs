@@ -268,3 +268,57 @@ fn rows_of_a_step_are_the_devices_unless_they_are_given() {
 fn cpu() -> DeviceInfo {
     CpuDevice::new(&CpuOptions { threads: Some(1), ..CpuOptions::default() }).unwrap().info().clone()
 }
+
+#[test]
+fn a_model_has_sampling_defaults_under_its_name() {
+    let text = "models:\n  serve: [a]\n  org/Qwen2.5-0.5B:\n    sampling_defaults: {temperature: 0.7, top_k: 20}\n";
+    let file = parse(text, Path::new("runtime.yaml")).unwrap();
+    let key = |name: &str| format!("models.\"org/Qwen2.5-0.5B\".sampling_defaults.{name}");
+    assert_eq!(file.keys, ["models.serve".to_owned(), key("temperature"), key("top_k")]);
+    let own = mlx_serving_engine::Sampling { temperature: 0.1, top_p: 0.9, ..Default::default() };
+    let set = file.config.models.sampling("org/Qwen2.5-0.5B", own.clone());
+    assert_eq!((set.temperature, set.top_k, set.top_p), (0.7, 20, 0.9));
+    assert_eq!(file.config.models.sampling("other", own.clone()), own);
+    let mut shown = Vec::new();
+    leaves(&serde_json::to_value(&file.config.models).unwrap(), &mut |key, _| shown.push(key.to_owned()));
+    let below = |name: &str| key(name).replace("models.", "");
+    let own = ["serve", "chat_template", "tool_call_format", "reasoning_format"].map(str::to_owned);
+    assert_eq!(shown, [&own[..], &[below("temperature"), below("top_k")]].concat());
+    let value = serde_json::json!({ "models": { "Qwen2.5": { "sampling_defaults": { "top_p": 0.5 } } } });
+    assert_eq!(Config::from_value(&value).unwrap().models.named["Qwen2.5"].sampling_defaults.top_p, Some(0.5));
+}
+
+#[test]
+fn what_is_wrong_with_a_models_settings_is_told_with_its_place() {
+    for (text, told) in [
+        (
+            "models: {m: {sampling_defaults: {temperature: 3}}}",
+            vec!["`models.m.sampling_defaults.temperature`", "greater than 2"],
+        ),
+        ("models: {m: {sampling_defaults: {temprature: 1}}}", vec!["did you mean `temperature`?"]),
+        ("models: {m: {sampling_default: {}}}", vec!["did you mean `sampling_defaults`?"]),
+        ("models: {m: {sampling_defaults: {top_p: many}}}", vec!["takes a number from 0 to 1"]),
+        ("models: {Qwen2.5: {sampling_defaults: {top_k: -1}}}", vec!["`models.\"Qwen2.5\".sampling_defaults.top_k`"]),
+        ("models: {serv: [a]}", vec!["models has no key `serv`; did you mean `serve`?"]),
+    ] {
+        let message = refused(text);
+        for part in told {
+            assert!(message.contains(part), "{part} is not in: {message}");
+        }
+    }
+    for (value, key) in [
+        (
+            serde_json::json!({ "Qwen2.5": { "sampling_defaults": { "top_p": 2 } } }),
+            "models.Qwen2.5.sampling_defaults.top_p",
+        ),
+        (
+            serde_json::json!({ "Qwen2.5": { "sampling_defaults": { "top_p": "x" } } }),
+            "models.\"Qwen2.5\".sampling_defaults.top_p",
+        ),
+        (serde_json::json!({ "Qwen2.5": { "color": 1 } }), "models.\"Qwen2.5\".color"),
+        (serde_json::json!({ "serv": [] }), "models.serv"),
+    ] {
+        let error = Config::from_value(&serde_json::json!({ "models": value })).unwrap_err();
+        assert_eq!(error.key, key, "{error}");
+    }
+}

@@ -1,8 +1,10 @@
 //! The part of a model that servers see.
 
-use crate::prompt::{Input, PromptError};
+use crate::embed::Embedder;
+use crate::prompt::{Input, Prepared, PromptError};
 use futures::stream::BoxStream;
 use mlx_serving_engine::{EngineError, Event, Health, Info, Request, Sampling};
+use mlx_serving_grammar::Structure;
 use mlx_serving_metal_layer::LayerStats;
 use mlx_serving_metrics::Labeled;
 use mlx_serving_text::Tokenizer;
@@ -22,6 +24,8 @@ pub struct Card {
     pub info: Info,
     /// Its own sampling parameters, for requests that name none.
     pub defaults: Sampling,
+    /// The way in which it makes embeddings.
+    pub embedder: Embedder,
 }
 
 /// A model that answers.
@@ -32,12 +36,25 @@ pub trait Generate: fmt::Debug + Send + Sync + 'static {
     /// Its tokenizer.
     fn tokenizer(&self) -> &Tokenizer;
 
-    /// The token ids of an input, if its context can hold them. May take long on long texts: blocks the thread, at most for as long as
-    /// `goes_on` returns true.
+    /// An input made ready for answers of this structure, if the context can hold it. May take long on long texts: blocks the thread, at
+    /// most for as long as `goes_on` returns true.
+    ///
+    /// # Errors
+    /// The input cannot be a prompt of this model, or the structure no grammar.
+    fn prepare(
+        &self,
+        input: Input,
+        structure: Option<&Structure>,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Prepared, PromptError>;
+
+    /// The token ids of an input, as [`Self::prepare`] makes them.
     ///
     /// # Errors
     /// The input cannot be a prompt of this model.
-    fn prompt(&self, input: Input, goes_on: &mut dyn FnMut() -> bool) -> Result<Vec<u32>, PromptError>;
+    fn prompt(&self, input: Input, goes_on: &mut dyn FnMut() -> bool) -> Result<Vec<u32>, PromptError> {
+        self.prepare(input, None, goes_on).map(|prepared| prepared.ids)
+    }
 
     /// Takes all requests, or none.
     ///

@@ -3,15 +3,19 @@
 use crate::answer::{Answer, Parameters};
 use crate::conversation::Conversation;
 use crate::device::Lease;
+use crate::embed::Embedder;
 use crate::error::RuntimeError;
 use crate::generate::{Card, Events, Generate};
 use crate::memory::Reservation;
-use crate::prompt::{Input, PromptError, Prompter};
+use crate::prompt::{Input, Prepared, PromptError, Prompter};
 use futures::stream::{self, StreamExt};
-use mlx_serving_engine::{Engine, EngineError, Health, Request, Sampling, Stream};
+use mlx_serving_checkpoint::Embedding;
+use mlx_serving_engine::{Engine, EngineError, Event, Health, Request, Sampling, Stream};
+use mlx_serving_grammar::{Compiler, Grammar, GrammarError, Structure};
 use mlx_serving_metal_layer::LayerStats;
 use mlx_serving_metrics::Labeled;
-use mlx_serving_text::{ChatTemplate, Tokenizer};
+use mlx_serving_text::{ChatTemplate, Formats, Tokenizer};
+use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A running engine with its tokenizer and chat template.
@@ -21,6 +25,11 @@ pub struct Model {
     engine: Engine,
     tokenizer: Tokenizer,
     template: Option<ChatTemplate>,
+    formats: Formats,
+    /// Tokens that end its answers.
+    ends: Vec<u32>,
+    /// Made for the first structure: that takes long.
+    compiler: OnceLock<Result<Compiler, GrammarError>>,
     /// Memory and device, released after the engine, which uses them.
     held: Option<(Reservation, Lease)>,
 }
@@ -35,13 +44,53 @@ impl Model {
         defaults: Sampling,
     ) -> Self {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let card = Card { id, created, info: engine.info().clone(), defaults };
-        Self { card, engine, tokenizer, template, held: None }
+        let card = Card { id, created, info: engine.info().clone(), defaults, embedder: Embedder::default() };
+        let formats = template.as_ref().map(|template| template.formats(&tokenizer)).unwrap_or_default();
+        Self { card, engine, tokenizer, template, formats, ends: Vec::new(), compiler: OnceLock::new(), held: None }
+    }
+
+    /// Reads its answers in these formats, whatever its template says.
+    pub(crate) fn with_formats(self, formats: Formats) -> Self {
+        Self { formats, ..self }
+    }
+
+    /// Formats in which it writes reasoning and calls.
+    pub fn formats(&self) -> Formats {
+        self.formats
+    }
+
+    /// Ends its answers with these tokens: structures need to know them.
+    pub(crate) fn ending_with(self, ends: Vec<u32>) -> Self {
+        Self { ends, ..self }
+    }
+
+    /// The grammar of the first structure that is one.
+    fn grammar(
+        &self,
+        structures: &[Structure],
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Grammar>, GrammarError> {
+        let Some((best, others)) = structures.split_first() else { return Ok(None) };
+        let compiler = self.compiler.get_or_init(|| Compiler::new(&self.tokenizer, self.card.info.vocab, &self.ends));
+        let compiler = compiler.as_ref().map_err(Clone::clone)?;
+        let mut compile = |structure: &Structure| compiler.compile(structure, goes_on);
+        match compile(best) {
+            Err(error @ GrammarError::Structure { .. }) => {
+                others.iter().find_map(|other| compile(other).ok()).map(Some).ok_or(error)
+            }
+            outcome => outcome.map(Some),
+        }
     }
 
     /// Keeps a part of the memory and of a device for as long as the model is open.
     pub(crate) fn holding(self, reservation: Reservation, lease: Lease) -> Self {
         Self { held: Some((reservation, lease)), ..self }
+    }
+
+    /// Has it make embeddings as its files say, if they do.
+    pub(crate) fn embedding(mut self, embedding: Option<Embedding>) -> Self {
+        self.card.embedder = embedding.map(Embedder::from).unwrap_or_default();
+        self
     }
 
     /// Answers a conversation.
@@ -57,17 +106,39 @@ impl Model {
     /// # Errors
     /// The input cannot be a prompt, a parameter is out of bounds, or there is no room.
     pub fn complete(&self, input: Input, parameters: &Parameters) -> Result<Answer, RuntimeError> {
-        let begins_text = matches!(input, Input::Conversation { .. });
-        let prompt = self.prompt(input, &mut || true)?;
+        let begins_text = match &input {
+            Input::Conversation { conversation, .. } => !conversation.continue_final_message,
+            Input::Text { .. } | Input::Ids(_) => false,
+        };
+        let Prepared { ids: prompt, format, grammar } = self.prepare(input, None, &mut || true)?;
         let request = Request {
             sampling: parameters.sampling.clone(),
             max_tokens: Some(parameters.max_tokens(prompt.len(), self.card.info.max_context)),
             stop: parameters.stop.clone(),
             begins_text,
+            format,
+            grammar,
             prompt,
             ..Request::default()
         };
         Ok(Answer::new(self.engine.submit(request)?))
+    }
+
+    /// The embedding of an input, as wide as the model. Blocks the thread until it is there.
+    ///
+    /// # Errors
+    /// The input cannot be a prompt, there is no room, or computing it fails.
+    pub fn embed(&self, input: Input) -> Result<Vec<f32>, RuntimeError> {
+        let prompt = self.prompt(input, &mut || true)?;
+        let mut events = self.engine.submit(self.card.embedder.request(prompt))?;
+        loop {
+            match events.next_blocking() {
+                Some(Event::Embedding(pooled)) => return Ok(self.card.embedder.vector(pooled, self.card.info.width)),
+                Some(Event::Failed(error)) => return Err(error.into()),
+                Some(_) => {}
+                None => return Err(EngineError::Stopped("it ended without an embedding".into()).into()),
+            }
+        }
     }
 
     /// The token ids of a text, the model's begin and end tokens around it.
@@ -115,9 +186,18 @@ impl Generate for Model {
         &self.tokenizer
     }
 
-    fn prompt(&self, input: Input, goes_on: &mut dyn FnMut() -> bool) -> Result<Vec<u32>, PromptError> {
+    fn prepare(
+        &self,
+        input: Input,
+        structure: Option<&Structure>,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Prepared, PromptError> {
         let (model, info) = (self.card.id.as_str(), &self.card.info);
-        Prompter { model, tokenizer: &self.tokenizer, template: self.template.as_ref(), info }.ids(input, goes_on)
+        let (tokenizer, template, formats) = (&self.tokenizer, self.template.as_ref(), self.formats);
+        let prompter = Prompter { model, tokenizer, template, formats, info };
+        let (mut prepared, structures) = prompter.prepare(input, structure, goes_on)?;
+        prepared.grammar = self.grammar(&structures, goes_on)?;
+        Ok(prepared)
     }
 
     fn submit(&self, requests: Vec<Request>) -> Result<Vec<Events>, EngineError> {

@@ -83,7 +83,8 @@ impl Runtime {
         let vocabulary = Blueprint::of(&checkpoint).map_err(RuntimeError::Checkpoint)?.vocab;
         let tokenizer = Tokenizer::from_dir(&dir)?;
         let template = template(&id, &dir, options.chat_template.as_deref())?;
-        let (defaults, eos) = (sampling(&checkpoint.generation), eos(&id, &checkpoint, vocabulary, &tokenizer));
+        let own = sampling(&checkpoint.generation);
+        let (defaults, eos) = (self.config.models.sampling(&id, own), eos(&id, &checkpoint, vocabulary, &tokenizer));
         let (engine, held) = self.with_device(|lease| {
             let device = &lease.device;
             let (reservation, warnings) = fit::reserve(&self.ledger, &self.config, &id, &checkpoint, device)?;
@@ -124,7 +125,9 @@ impl Runtime {
             );
         }
         let (reservation, lease) = held;
-        Ok(Model::new(id, engine, tokenizer, template, defaults).holding(reservation, lease))
+        let model = Model::new(id, engine, tokenizer, template, defaults).embedding(checkpoint.embedding);
+        let formats = self.config.models.formats(model.formats());
+        Ok(model.with_formats(formats).ending_with(eos).holding(reservation, lease))
     }
 }
 
@@ -161,6 +164,7 @@ fn engine_options(config: &Config, id: &str, device: &DeviceInfo) -> Options {
         unread_stream_bytes: limits.answer_mb << 20,
         unread_bytes: limits.unread_mb << 20,
         spill: spill(e, id),
+        ..Options::default()
     }
 }
 

@@ -1,8 +1,10 @@
 use super::*;
+use crate::embed::Embedder;
 use crate::generate::{Card, Events};
-use crate::prompt::{Input, PromptError};
+use crate::prompt::{Input, Prepared, PromptError};
 use crate::source::Source;
 use mlx_serving_engine::{EngineError, Info, Request, Sampling};
+use mlx_serving_grammar::Structure;
 use mlx_serving_metal_layer::LayerStats;
 use mlx_serving_metrics::Labeled;
 use mlx_serving_text::Tokenizer;
@@ -17,8 +19,8 @@ struct Mute {
 }
 
 fn mute(id: &str) -> Arc<Mute> {
-    let info = Info { vocab: 1, max_context: 1, model_context: 1, kv_bytes: 0, max_live: 1 };
-    let card = Card { id: id.into(), created: 0, info, defaults: Sampling::default() };
+    let info = Info { vocab: 1, max_context: 1, model_context: 1, kv_bytes: 0, max_live: 1, generates: true, width: 1 };
+    let card = Card { id: id.into(), created: 0, info, defaults: Sampling::default(), embedder: Embedder::default() };
     let tokenizer = Tokenizer::from_dir(&Source::Bundled.here().unwrap().unwrap()).unwrap();
     Arc::new(Mute { card, tokenizer, dead: AtomicBool::default(), draining: AtomicBool::default() })
 }
@@ -30,8 +32,8 @@ impl Generate for Mute {
     fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
-    fn prompt(&self, _: Input, _: &mut dyn FnMut() -> bool) -> Result<Vec<u32>, PromptError> {
-        Ok(Vec::new())
+    fn prepare(&self, _: Input, _: Option<&Structure>, _: &mut dyn FnMut() -> bool) -> Result<Prepared, PromptError> {
+        Ok(Prepared::default())
     }
     fn submit(&self, _: Vec<Request>) -> Result<Vec<Events>, EngineError> {
         Err(EngineError::Stopped("it is mute".into()))

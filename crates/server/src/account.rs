@@ -1,10 +1,10 @@
 //! A request's entries in the log: its id, its client, and what it cost.
 
+use crate::ids::unique;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// The header that carries a request's id, both ways.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -28,10 +28,7 @@ impl RequestId {
 
     /// An id that no other request of this process has.
     pub(crate) fn new() -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-        let id = format!("req-{since:x}{:04x}", COUNT.fetch_add(1, Ordering::Relaxed));
-        Self(HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("req")))
+        Self(HeaderValue::try_from(unique("req-")).unwrap_or(HeaderValue::from_static("req")))
     }
 
     pub(crate) fn as_str(&self) -> &str {

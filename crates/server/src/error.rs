@@ -42,6 +42,21 @@ impl ApiError {
         Self { status, body: ErrorBody { message: message.into(), kind, param: None, code: None } }
     }
 
+    /// Its HTTP status.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// One sentence about what happened.
+    pub(crate) fn message(&self) -> &str {
+        &self.body.message
+    }
+
+    /// The code by which clients tell it from others.
+    pub(crate) fn code(&self) -> Option<&'static str> {
+        self.body.code
+    }
+
     pub(crate) fn coded(mut self, code: &'static str) -> Self {
         self.body.code = Some(code);
         self
@@ -52,6 +67,31 @@ impl ApiError {
         let mut error = Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message);
         error.body.param = Some(param.into()).filter(|p| !p.is_empty());
         error.coded("invalid_value")
+    }
+
+    /// The same error, if it is about the parameter `from`, about the one that the client calls `to`.
+    pub(crate) fn renamed(mut self, from: &str, to: &str) -> Self {
+        if self.body.param.as_deref() == Some(from) {
+            self.body.param = Some(to.to_owned());
+            if let Some(rest) = self.body.message.strip_prefix(from) {
+                self.body.message = format!("{to}{rest}");
+            }
+        }
+        self
+    }
+
+    /// 400 for a model that generates nothing; `param` is the client's name for it.
+    pub(crate) fn embeds_only(model: &str, param: &str) -> Self {
+        Self::invalid(param, format!("{model} is an embedding model, which generates nothing; use /v1/embeddings"))
+    }
+
+    /// The same fault in an entry of a list: `entry` is its name.
+    pub(crate) fn of_entry(mut self, entry: &str) -> Self {
+        if let Some(param) = &mut self.body.param {
+            entry.clone_into(param);
+            self.body.message = format!("{entry}: {}", self.body.message);
+        }
+        self
     }
 
     /// 400 for more tokens than the context holds, with the code for which clients look.
@@ -78,6 +118,25 @@ impl ApiError {
         let mut error = Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message);
         error.body.param = Some("model".into());
         error.coded("model_not_found")
+    }
+
+    /// 404 for a response that is not kept, maybe because none are.
+    pub(crate) fn unknown_response(id: &str, kept: bool) -> Self {
+        let reason = match kept {
+            true => {
+                "it was forgotten, or never was (server.limits.stored_responses and stored_responses_mb bound what is kept)"
+            }
+            false => "this server keeps none (server.limits.stored_responses is 0)",
+        };
+        let message = format!("response {:?} is not here: {reason}", shorten(id));
+        Self::new(StatusCode::NOT_FOUND, "invalid_request_error", message).coded("response_not_found")
+    }
+
+    /// The same error, about the response with which a conversation shall go on: OpenAI's status and code.
+    pub(crate) fn about_previous(mut self) -> Self {
+        self.status = StatusCode::BAD_REQUEST;
+        self.body.param = Some("previous_response_id".into());
+        self.coded("previous_response_not_found")
     }
 
     /// 404 for a path; `routes` lists those that there are.
@@ -206,6 +265,7 @@ impl From<EngineError> for ApiError {
             }
             EngineError::Stopped(_) | EngineError::Unstarted(_) => Self::unavailable(message),
             EngineError::Device(_) => Self::internal(message).coded("device_error"),
+            EngineError::Grammar(_) => Self::internal(message).coded("grammar_error"),
             EngineError::Slow(_) => {
                 Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message).coded("slow_reader")
             }
@@ -214,9 +274,11 @@ impl From<EngineError> for ApiError {
 }
 
 impl IntoResponse for ApiError {
+    /// The answer in OpenAI's shape. It carries the error, from which a dialect with another shape makes its own.
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.to_json())).into_response();
         retry_later(&mut response);
+        response.extensions_mut().insert(self);
         response
     }
 }
@@ -241,6 +303,7 @@ mod tests {
             (EngineError::Stopped("x".into()), 503),
             (EngineError::Unstarted("x".into()), 503),
             (EngineError::Device("x".into()), 500),
+            (EngineError::Grammar("x".into()), 500),
             (EngineError::Slow("x".into()), 408),
         ] {
             assert_eq!(ApiError::from(error).into_response().status(), status);

@@ -14,17 +14,24 @@
 mod account;
 mod admin;
 mod admission;
+mod anthropic;
 mod connection;
 mod error;
 #[doc(hidden)]
+pub mod fields;
+#[doc(hidden)]
 pub mod fuzz;
 mod generation;
+mod ids;
 mod limits;
 mod middleware;
 mod openai;
+mod openapi;
 mod request;
+mod responses;
 mod routes;
 mod state;
+mod stored;
 
 pub use limits::Limits;
 pub use state::{AppState, Settings};
@@ -32,9 +39,9 @@ pub use state::{AppState, Settings};
 use axum::Router;
 use axum::extract::OriginalUri;
 use axum::http::{Method, Uri};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use error::ApiError;
-use middleware::{observe::observe, origin::guard};
+use middleware::{cut_off::cut_off, observe::observe, origin::guard};
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -55,9 +62,11 @@ pub async fn serve(
     connection::serve(listener, router(state.clone()), state, shutdown).await
 }
 
-/// All routes, behind the layers that every request passes: observation, the guard, and the answers to browsers.
+/// All routes, behind the layers that every request passes: observation, errors in the client's shape, the end of
+/// the server, the guard, and the answers to browsers.
 pub fn router(state: Arc<AppState>) -> Router {
-    let (routes, table) = openai::routes().merge(admin::routes()).into_parts();
+    let (routes, table) =
+        openai::routes().merge(responses::routes()).merge(anthropic::routes()).merge(admin::routes()).into_parts();
     let (unknown, known) = (table.clone(), table.clone());
     let routes = routes
         .fallback(|method: Method, OriginalUri(uri): OriginalUri| async move {
@@ -72,6 +81,8 @@ pub fn router(state: Arc<AppState>) -> Router {
     };
     let routes = routes
         .layer(from_fn_with_state(state.origins.clone(), guard))
+        .layer(from_fn_with_state(state.cut_off.subscribe(), cut_off))
+        .layer(from_fn(anthropic::own_errors))
         .layer(from_fn_with_state(state.observed.clone(), observe))
         .with_state(state);
     // Layers of a router come after its choice of a route, this before it.

@@ -21,6 +21,10 @@ pub struct Limits {
     pub answer: usize,
     /// Bytes of all whole answers that are not yet with their clients.
     pub unread: usize,
+    /// Responses that are kept to be continued; 0 keeps none.
+    pub stored_responses: usize,
+    /// Bytes of all of them, with their conversations.
+    pub stored_bytes: usize,
 }
 
 impl Default for Limits {
@@ -35,6 +39,8 @@ impl Default for Limits {
             bodies: 64 << 20,
             answer: 16 << 20,
             unread: 256 << 20,
+            stored_responses: 1024,
+            stored_bytes: 64 << 20,
         }
     }
 }

@@ -6,7 +6,7 @@ use axum::extract::Request;
 use axum::handler::Handler;
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use std::sync::Arc;
 
 /// The beginning of most paths, which clients leave out who know it for a part of the address.
@@ -39,6 +39,13 @@ impl Routes {
         let Self { router, mut table } = self;
         table.push(Route { method: "POST", path });
         Self { router: router.route(path, post(handler)), table }
+    }
+
+    /// Adds a route that answers DELETE.
+    pub(crate) fn delete<T: 'static>(self, path: &'static str, handler: impl Handler<T, Arc<AppState>>) -> Self {
+        let Self { router, mut table } = self;
+        table.push(Route { method: "DELETE", path });
+        Self { router: router.route(path, delete(handler)), table }
     }
 
     /// Adds another's routes.

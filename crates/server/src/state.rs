@@ -3,6 +3,7 @@ use crate::error::ApiError;
 use crate::limits::Limits;
 use crate::middleware::observe::Observed;
 use crate::middleware::origin::Origins;
+use crate::stored::Store;
 use mlx_serving_engine::EngineError;
 use mlx_serving_runtime::{Generate, Registry, State, Unavailable, death};
 use std::sync::Arc;
@@ -39,6 +40,8 @@ pub struct AppState {
     pub(crate) limits: Limits,
     pub(crate) admission: Admission,
     pub(crate) unread: Unread,
+    /// Responses that are kept to be continued.
+    pub(crate) responses: Arc<Store>,
     pub(crate) origins: Arc<Origins>,
     /// The answers so far.
     pub(crate) observed: Arc<Observed>,
@@ -46,6 +49,8 @@ pub struct AppState {
     wedged_after: Duration,
     /// Longest body taken, bytes.
     pub(crate) body_limit: usize,
+    /// The line that an agent changes in every request is left out of prompts.
+    pub(crate) strip_billing_header: bool,
 }
 
 /// Settings of the server itself.
@@ -63,6 +68,8 @@ pub struct Settings {
     pub allowed_hosts: Vec<String>,
     /// Origins of web pages that may use the server; `*` for any.
     pub cors_origins: Vec<String>,
+    /// The line that an agent puts before its instructions, and changes in every request, is left out of prompts.
+    pub strip_billing_header: bool,
 }
 
 impl Default for Settings {
@@ -74,6 +81,7 @@ impl Default for Settings {
             limits: Limits::default(),
             allowed_hosts: Vec::new(),
             cors_origins: Vec::new(),
+            strip_billing_header: true,
         }
     }
 }
@@ -101,11 +109,13 @@ impl AppState {
             cut_off: watch::Sender::new(false),
             admission: Admission::new(&settings.limits),
             unread: Unread::new(settings.limits.answer, settings.limits.unread),
+            responses: Arc::new(Store::new(settings.limits.stored_responses, settings.limits.stored_bytes)),
             origins: Arc::new(Origins::new(&settings.allowed_hosts, &settings.cors_origins)),
             observed: Arc::default(),
             limits: settings.limits,
             wedged_after: settings.wedged_after,
             body_limit: settings.body_limit,
+            strip_billing_header: settings.strip_billing_header,
         })
     }
 
@@ -156,12 +166,17 @@ impl AppState {
         self.model(self.registry.ids().first().map(String::as_str))
     }
 
-    /// Refuses requests before they are read, where no model could serve them.
-    pub(crate) fn admits(&self) -> Result<(), ApiError> {
+    /// Refuses requests before they are read, where none are taken any more, or too much waits for clients.
+    pub(crate) fn takes_bodies(&self) -> Result<(), ApiError> {
         if self.draining() {
             return Err(ApiError::draining());
         }
-        self.unread.check()?;
+        self.unread.check()
+    }
+
+    /// The same, and where no model could serve them.
+    pub(crate) fn admits(&self) -> Result<(), ApiError> {
+        self.takes_bodies()?;
         let mut refusal = Ok(());
         for (_, state) in self.registry.states() {
             // One that is loaded, or loaded again, may be meant.

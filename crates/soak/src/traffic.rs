@@ -149,10 +149,10 @@ impl Reply {
     /// The request failed; a clause.
     pub(crate) fn take(&mut self, event: Event) -> Result<bool, String> {
         match event {
-            Event::Prompt(_) => Ok(false),
+            Event::Prompt(_) | Event::Embedding(_) => Ok(false),
             Event::Token(token) => {
                 self.tokens.push(token.id);
-                self.text += &token.text;
+                self.text += &token.text();
                 if let Some(logprobs) = token.logprobs {
                     self.logprobs.push(logprobs.chosen.to_bits());
                     self.logprobs.extend(logprobs.top.iter().flat_map(|(id, value)| [*id, value.to_bits()]));
@@ -160,7 +160,7 @@ impl Reply {
                 Ok(false)
             }
             Event::Finished(finish) => {
-                self.text += &finish.text;
+                self.text += &finish.text();
                 self.reason = Some(finish.reason);
                 Ok(true)
             }

@@ -59,6 +59,11 @@ impl Config {
         self.root.get("chat_template").filter(|value| !value.is_null())
     }
 
+    /// `tool_parser_type`: mlx-lm's name of the format in which the model writes calls.
+    pub(crate) fn tool_parser(&self) -> Option<&str> {
+        self.root.get("tool_parser_type").and_then(Value::as_str)
+    }
+
     /// `added_tokens_decoder`, then `added_tokens.json`, which older models have instead; each by rising id.
     pub(crate) fn added_tokens(&self) -> Result<Vec<AddedEntry<'_>>, TextError> {
         let none = Value::Object(Map::new());

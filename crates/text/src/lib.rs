@@ -24,17 +24,17 @@
 //! let ids = tokenizer.encode(&prompt, false)?;
 //!
 //! // No prompt is given: the answer to a chat begins a text of its own.
-//! let mut answer = AnswerText::new(&tokenizer, None, StopMatcher::new(&["\n\n"])?);
+//! let mut answer = AnswerText::new(&tokenizer, None, StopMatcher::new(&["\n\n"])?, &OutputFormat::default());
 //! # let _ = ids;
 //! loop {
 //!     let step = answer.push(next_id())?;
-//!     print!("{}", step.text);
+//!     print!("{}", content(&step.segments));
 //!     if step.stopped {
 //!         break;
 //!     }
 //! }
 //! // When generation ends without a stop string, text may still be held back.
-//! print!("{}", answer.finish());
+//! print!("{}", content(&answer.finish()));
 //! # Ok(()) }
 //! ```
 #![forbid(unsafe_code)]
@@ -56,6 +56,9 @@ mod within;
 
 pub use detokenizer::{Detokenizer, Piece};
 pub use error::{TemplateError, TextError};
-pub use output::{AnswerStep, AnswerText, StopMatcher, StopStep};
+pub use output::{
+    AnswerStep, AnswerText, CallFormat, Formats, OutputFormat, ReasoningFormat, Segment, StopMatcher, StopStep,
+    ToolSchema, content, reasoning,
+};
 pub use template::{ChatInput, ChatTemplate};
 pub use tokenizer::Tokenizer;

@@ -4,8 +4,10 @@ use crate::bounds::{self, FUEL};
 use crate::config::{Config, bad_value, read_object, read_text};
 use crate::depth;
 use crate::error::{TemplateError, TextError};
+use crate::output::Formats;
 use crate::python;
-use minijinja::machinery::{CompiledTemplate, TemplateConfig, eval, make_string_output};
+use crate::tokenizer::Tokenizer;
+use minijinja::machinery::{CompiledTemplate, TemplateConfig, Token, Tokenizer as Tokens, eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::merge_maps;
 use minijinja::{AutoEscape, Environment, ErrorKind, Value, context};
@@ -24,6 +26,9 @@ const RESERVED: [&str; 4] = ["messages", "tools", "documents", "add_generation_p
 const TOOL_USE: &str = "tool_use";
 /// The template for all others.
 const DEFAULT: &str = "default";
+
+/// Keys of a message that templates read reasoning from: most models', Gemma's, gpt-oss's.
+const REASONING_KEYS: [&str; 3] = ["reasoning_content", "reasoning", "thinking"];
 
 /// Variables that a template is rendered with.
 #[derive(Debug, Clone, Copy)]
@@ -58,6 +63,8 @@ pub struct ChatTemplate {
     templates: BTreeMap<String, Result<Template, TemplateError>>,
     /// The file or folder that they come from.
     origin: String,
+    /// `tool_parser_type` of the checkpoint: mlx-lm's name of its format of calls.
+    parser: Option<String>,
     special_tokens: Vec<(&'static str, String)>,
 }
 
@@ -78,6 +85,7 @@ impl ChatTemplate {
     pub fn from_dir(dir: &Path, file: Option<&Path>) -> Result<Option<Self>, TextError> {
         let config = Config::from_dir(dir)?;
         let mut this = Self::empty(config.special_tokens());
+        this.parser = config.tool_parser().map(str::to_owned);
         if let Some(file) = file {
             this.read(DEFAULT, file, Some("there is no such file"));
             return Ok(Some(this));
@@ -111,6 +119,26 @@ impl ChatTemplate {
     /// [`TemplateError::Broken`] and [`TemplateError::Unusable`], naming the file.
     pub fn check(&self, tools: bool) -> Result<(), TemplateError> {
         self.choose(tools).map(drop)
+    }
+
+    /// The formats in which a model with these templates writes reasoning and calls.
+    #[must_use]
+    pub fn formats(&self, tokenizer: &Tokenizer) -> Formats {
+        let sources: Vec<&str> = self.templates.values().flatten().map(|template| template.source.as_str()).collect();
+        Formats::detect(&sources, self.parser.as_deref(), tokenizer)
+    }
+
+    /// True if the template for conversations with tools says anything of them.
+    #[must_use]
+    pub fn knows_tools(&self) -> bool {
+        self.choose(true).is_ok_and(|template| names(&template.source, "tools"))
+    }
+
+    /// The key of a message in which the template for conversations with or without tools looks for reasoning.
+    #[must_use]
+    pub fn reasoning_key(&self, tools: bool) -> Option<&'static str> {
+        let source = &self.choose(tools).ok()?.source;
+        REASONING_KEYS.into_iter().find(|key| names(source, key))
     }
 
     /// The prompt for a conversation. A model with a template named `tool_use` uses it when there are tools.
@@ -160,6 +188,7 @@ impl ChatTemplate {
             environment: environment(),
             templates: BTreeMap::new(),
             origin: String::new(),
+            parser: None,
             special_tokens: special_tokens.to_vec(),
         }
     }
@@ -303,6 +332,16 @@ fn without_generation_tags(source: &str) -> String {
         rest = &tag[end..];
     }
     out + rest
+}
+
+/// True if a template has this name in its code, as a variable, an attribute or the key of one.
+fn names(source: &str, name: &str) -> bool {
+    let mut tokens = Tokens::new(source, "", false, SyntaxConfig::default());
+    std::iter::from_fn(|| tokens.next_token().ok().flatten()).any(|(token, _)| match token {
+        Token::Ident(found) | Token::Str(found) => found == name,
+        Token::String(found) => &*found == name,
+        _ => false,
+    })
 }
 
 fn broken(origin: &str, line: usize, reason: String) -> TemplateError {

@@ -4,10 +4,10 @@
 mod common;
 
 use common::{bundled, metaspace};
-use mlx_serving_text::{AnswerText, StopMatcher, Tokenizer};
+use mlx_serving_text::{AnswerText, OutputFormat, StopMatcher, Tokenizer, content};
 
 fn answer(tokenizer: &Tokenizer, stops: &[&str]) -> AnswerText {
-    AnswerText::new(tokenizer, None, StopMatcher::new(stops).unwrap())
+    AnswerText::new(tokenizer, None, StopMatcher::new(stops).unwrap(), &OutputFormat::default())
 }
 
 /// The text, the tokens' places, and whether a stop string ended it. `eos` is taken as the end's token.
@@ -16,14 +16,14 @@ fn read(tokenizer: &Tokenizer, stops: &[&str], ids: &[u32], eos: Option<u32>) ->
     let (mut text, mut offsets, mut stopped) = (String::new(), Vec::new(), false);
     for &id in ids {
         let step = if Some(id) == eos { answer.push_hidden(id) } else { answer.push(id).unwrap() };
-        text += &step.text;
+        text += &content(&step.segments);
         offsets.push(step.offset);
         stopped = step.stopped;
         if stopped || Some(id) == eos {
             break;
         }
     }
-    (text + &answer.finish(), offsets, stopped)
+    (text + &content(&answer.finish()), offsets, stopped)
 }
 
 #[test]
@@ -84,8 +84,10 @@ fn a_character_that_is_never_finished_has_a_place_of_its_own() {
 fn an_answer_begins_a_text_or_goes_on_after_its_prompt() {
     let tokenizer = metaspace();
     let ids = tokenizer.encode("the cat", false).unwrap();
-    let first =
-        |prompt| AnswerText::new(&tokenizer, prompt, StopMatcher::new::<&str>(&[]).unwrap()).push(ids[0]).unwrap().text;
+    let first = |prompt| {
+        let stops = StopMatcher::new::<&str>(&[]).unwrap();
+        content(&AnswerText::new(&tokenizer, prompt, stops, &OutputFormat::default()).push(ids[0]).unwrap().segments)
+    };
     assert_eq!(first(None), "the");
     assert_eq!(first(Some(&ids[..])), " the");
 }

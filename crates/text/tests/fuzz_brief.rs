@@ -58,3 +58,20 @@ fn mutated_templates_and_messages_are_rendered_or_refused() {
         (0..ROUNDS).for_each(|seed| fuzz::chat_template(&mutate(&valid, seed)));
     }
 }
+
+#[test]
+fn mutated_markup_is_divided_alike_however_it_is_cut() {
+    let valid: [&[u8]; 8] = [
+        b"\0<think>a</think>b <tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"x\\u00e9\"}}</tool_call> c",
+        b"\x01<tool_call><function=f>\n<parameter=a>\nx\n</parameter><parameter=c>{\"k\": [1]}</parameter></function></tool_call>",
+        b"\x02{\"name\": \"f\", \"parameters\": {\"a\": -1.5e3}}; {\"name\": \"g\"}",
+        b"\x03[f(a='x\\'', c={'k': (1, None)}), g()]",
+        b"\x04\x01[TOOL_CALLS]\x02f\x01[ARGS]\x02{\"a\": 1}\x01[TOOL_CALLS]\x02 [{\"name\": \"f\"}]",
+        b"\x1d\x01<|channel>\x02thought\nx\x01<channel|>\x02\x01<|tool_call>\x02call:f{a:\x01<|\"|>\x02x\x01<|\"|>\x02,b:[1]}\x01<tool_call|>\x02",
+        b"\x06<tool_call>f\n<arg_key>b</arg_key>\n<arg_value>null</arg_value></tool_call>",
+        b"\x27\x01<|channel|>\x02analysis\x01<|message|>\x02x\x01<|end|>\x02\x01<|start|>\x02assistant\x01<|channel|>\x02commentary to=functions.f\x01<|message|>\x02{}",
+    ];
+    for valid in valid {
+        (0..ROUNDS).for_each(|seed| fuzz::answer_markup(&mutate(valid, seed)));
+    }
+}

@@ -5,7 +5,9 @@ mod common;
 use common::Watched;
 use mlx_serving_device::{Arithmetic, Device};
 use mlx_serving_vulkan::VulkanOptions;
-use mlx_serving_whole_model::{SELECTIONS, company_changes_no_answer, engines_share_a_device, greedy_answers, logits};
+use mlx_serving_whole_model::{
+    SELECTIONS, company_changes_no_answer, embeddings, engines_share_a_device, greedy_answers, logits,
+};
 use std::sync::Arc;
 
 /// True if there is a device at all; each case opens its own.
@@ -29,6 +31,13 @@ fn exact_logits_are_mlx_lms() {
 fn fast_logits_are_near_mlx_lms() {
     if there_is_vulkan() {
         logits(|| device(Arithmetic::Fast), 5e-2, |_| true);
+    }
+}
+
+#[test]
+fn embeddings_are_mlx_lms() {
+    if there_is_vulkan() {
+        embeddings(|| device(Arithmetic::Exact), 1e-5);
     }
 }
 

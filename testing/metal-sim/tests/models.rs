@@ -6,7 +6,7 @@ extern crate metal_sim;
 use metal_sim::faults;
 use mlx_serving_device::{Arithmetic, Device};
 use mlx_serving_metal::{MetalDevice, MetalOptions};
-use mlx_serving_whole_model::{company_changes_no_answer, engines_share_a_device, greedy_answers, logits};
+use mlx_serving_whole_model::{company_changes_no_answer, embeddings, engines_share_a_device, greedy_answers, logits};
 use std::sync::Arc;
 
 fn metal(arithmetic: Arithmetic) -> Arc<dyn Device> {
@@ -24,6 +24,12 @@ fn exact_logits_are_mlx_lms() {
 fn fast_logits_are_near_mlx_lms() {
     faults::reset();
     logits(|| metal(Arithmetic::Fast), 5e-2, |name| ["llama", "mistral", "qwen2", "qwen3"].contains(&name));
+}
+
+#[test]
+fn embeddings_are_mlx_lms() {
+    faults::reset();
+    embeddings(|| metal(Arithmetic::Exact), 1e-5);
 }
 
 /// Runs with matrix units, for which a prompt's rows alone are too few.

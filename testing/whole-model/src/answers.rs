@@ -5,7 +5,10 @@ use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_text::Tokenizer;
 use serde_json::Value;
+use std::path::Path;
 use std::sync::Arc;
+
+const BUNDLED: &str = "models/rustbook-5m-4bit";
 
 /// Optimizations to be on: none, each alone, all together.
 pub const SELECTIONS: [&str; 5] = ["none", "memory_pool", "blit_queue", "command_buffer_ring", "all"];
@@ -140,7 +143,7 @@ fn collect(mut stream: Stream) -> Vec<TokenEvent> {
     let mut found = Vec::new();
     loop {
         match stream.next_blocking().expect("a stream ends with its last event") {
-            Event::Prompt(_) => {}
+            Event::Prompt(_) | Event::Embedding(_) => {}
             Event::Token(token) => found.push(token),
             Event::Finished(_) => return found,
             Event::Failed(error) => panic!("{error}"),
@@ -148,11 +151,16 @@ fn collect(mut stream: Stream) -> Vec<TokenEvent> {
     }
 }
 
-fn ids(json: &Value) -> Vec<u32> {
+pub(crate) fn ids(json: &Value) -> Vec<u32> {
     json.as_array().unwrap().iter().map(|id| id.as_u64().unwrap() as u32).collect()
 }
 
 fn start(device: Arc<dyn Device>, selection: &str) -> Engine {
+    start_with(&repository(BUNDLED), device, selection)
+}
+
+/// An engine of the model in `folder`, with the bundled tokenizer.
+pub(crate) fn start_with(folder: &Path, device: Arc<dyn Device>, selection: &str) -> Engine {
     let mut config = MetalOptimizations::default();
     config.select(selection).unwrap();
     // Enough for this model, and a simulated device fills all of it with rubbish first.
@@ -161,10 +169,9 @@ fn start(device: Arc<dyn Device>, selection: &str) -> Engine {
     config.memory_pool.warmup_buffer_sizes_mb = Vec::new();
     // Software devices are slow, and the ring must not fall back for that.
     config.command_buffer_ring.max_wait_ms = 10_000;
-    let folder = repository("models/rustbook-5m-4bit");
     let layer = MetalLayer::new(device.clone(), &config).unwrap();
-    let model = load(&folder, &device, &layer);
-    let tokenizer = Tokenizer::from_dir(&folder).unwrap();
+    let model = load(folder, &device, &layer);
+    let tokenizer = Tokenizer::from_dir(&repository(BUNDLED)).unwrap();
     let options = Options { kv_tokens: 4096, ..Options::default() };
     Engine::start(Parts { device, layer, model, tokenizer, eos: vec![0, 2] }, &options).unwrap()
 }

@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod answers;
+mod embeddings;
 mod logits;
 
 pub use answers::{SELECTIONS, company_changes_no_answer, engines_share_a_device, greedy_answers, sampled_answers};
+pub use embeddings::embeddings;
 pub use logits::logits;
 
 use mlx_serving_checkpoint::Checkpoint;

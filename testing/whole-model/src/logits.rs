@@ -54,7 +54,7 @@ fn read_npy(path: &Path) -> Vec<f32> {
 }
 
 /// ‖a − b‖ / ‖b‖
-fn relative_l2(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn relative_l2(a: &[f32], b: &[f32]) -> f64 {
     assert_eq!(a.len(), b.len());
     let sum = |f: &dyn Fn(f64, f64) -> f64| a.iter().zip(b).map(|(x, y)| f(f64::from(*x), f64::from(*y))).sum::<f64>();
     (sum(&|x, y| (x - y) * (x - y)) / sum(&|_, y| y * y)).sqrt()

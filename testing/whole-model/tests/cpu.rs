@@ -4,7 +4,9 @@
 use mlx_serving_cpu::{CpuDevice, CpuOptions, Isa};
 use mlx_serving_device::fake::{FakeDevice, FakeOptions};
 use mlx_serving_device::{Arithmetic, Device};
-use mlx_serving_whole_model::{SELECTIONS, company_changes_no_answer, greedy_answers, logits, sampled_answers};
+use mlx_serving_whole_model::{
+    SELECTIONS, company_changes_no_answer, embeddings, greedy_answers, logits, sampled_answers,
+};
 use std::sync::Arc;
 
 fn cpu(arithmetic: Arithmetic) -> Arc<dyn Device> {
@@ -44,6 +46,14 @@ fn greedy_answers_are_mlx_lms_whatever_is_on() {
 #[test]
 fn company_changes_no_fast_answer() {
     company_changes_no_answer(|| cpu(Arithmetic::Fast), 20, 32);
+}
+
+#[test]
+fn embeddings_are_mlx_lms() {
+    embeddings(|| cpu(Arithmetic::Exact), 1e-5);
+    embeddings(|| cpu(Arithmetic::Fast), 5e-2);
+    let discrete = FakeOptions { unified_memory: false, ..FakeOptions::default() };
+    embeddings(|| FakeDevice::new(discrete).unwrap(), 1e-5);
 }
 
 /// Runs on kernels that every processor has, so that the bits are those of any machine.

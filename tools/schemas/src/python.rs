@@ -18,6 +18,12 @@ pub(crate) fn file(sections: &[Section]) -> String {
             let or_none = if key.nullable { " | None" } else { "" };
             let _ = writeln!(out, "    # {}\n    {}: {}{or_none}", comment(key), key.name, kind(&key.kind));
         }
+        if let Some(named) = &section.named {
+            let _ = writeln!(
+                out,
+                "    # Every further key is a name, and holds a {named}: typed dictionaries cannot say so."
+            );
+        }
     }
     out
 }
@@ -26,6 +32,7 @@ pub(crate) fn file(sections: &[Section]) -> String {
 fn comment(key: &Key) -> String {
     let range = match &key.kind {
         Kind::Whole(min, Some(max)) => format!(" {min} to {max};"),
+        Kind::Number(min, max) => format!(" {min} to {max};"),
         Kind::List(item) => match &**item {
             Kind::Whole(min, Some(max)) => format!(" Each {min} to {max};"),
             _ => String::new(),
@@ -47,6 +54,7 @@ fn kind(kind: &Kind) -> String {
     match kind {
         Kind::Boolean => "bool".to_owned(),
         Kind::Whole(..) => "int".to_owned(),
+        Kind::Number(..) => "float".to_owned(),
         Kind::Text(_) => "str".to_owned(),
         Kind::Choice(words) => format!("Literal[\"{}\"]", words.join("\", \"")),
         Kind::List(item) => format!("list[{}]", self::kind(item)),

@@ -10,6 +10,8 @@ pub(crate) struct Section {
     pub(crate) text: String,
     /// Its keys, in the order of `runtime.yaml`.
     pub(crate) keys: Vec<Key>,
+    /// Type of what stands below every further key, which is a name of the user's.
+    pub(crate) named: Option<String>,
 }
 
 /// A key of a section.
@@ -27,6 +29,8 @@ pub(crate) enum Kind {
     Boolean,
     /// A whole number from the first to the second.
     Whole(u64, Option<u64>),
+    /// A number from the first to the second.
+    Number(f64, f64),
     Text(Text),
     /// One of these words.
     Choice(Vec<String>),
@@ -55,9 +59,19 @@ impl Section {
 
 /// Adds the section that `node` describes and, before it, those within.
 fn collect(root: &Value, node: &Value, name: &str, text: &str, found: &mut Vec<Section>) -> Result<(), String> {
-    if node["additionalProperties"] != Value::Bool(false) {
-        return Err(format!("{name} takes unknown keys; deny_unknown_fields belongs on its type"));
-    }
+    let named = match &node["additionalProperties"] {
+        Value::Bool(false) => None,
+        further @ Value::Object(_) => match kind(root, further, &format!("{name}.NAME"))? {
+            Kind::Section(section) => {
+                let further = resolve(root, further);
+                let text = further["description"].as_str().unwrap_or_default().replace('`', "");
+                collect(root, further, section.trim_end_matches("Config"), &text, found)?;
+                Some(section)
+            }
+            _ => return Err(format!("{name}.NAME is no section")),
+        },
+        _ => return Err(format!("{name} takes unknown keys; deny_unknown_fields belongs on its type")),
+    };
     let mut keys = Vec::new();
     for (key, node) in node["properties"].as_object().into_iter().flatten() {
         let here = format!("{name}.{key}");
@@ -70,7 +84,7 @@ fn collect(root: &Value, node: &Value, name: &str, text: &str, found: &mut Vec<S
         let nullable = node["type"].as_array().is_some_and(|types| types.contains(&"null".into()));
         keys.push(Key { name: key.clone(), text, kind, nullable, default: node["default"].clone() });
     }
-    found.push(Section { name: format!("{name}Config"), text: text.to_owned(), keys });
+    found.push(Section { name: format!("{name}Config"), text: text.to_owned(), keys, named });
     Ok(())
 }
 
@@ -83,6 +97,10 @@ fn kind(root: &Value, node: &Value, here: &str) -> Result<Kind, String> {
     match word {
         Some("boolean") => Ok(Kind::Boolean),
         Some("integer") => Ok(Kind::Whole(target["minimum"].as_u64().unwrap_or(0), target["maximum"].as_u64())),
+        Some("number") => match (target["minimum"].as_f64(), target["maximum"].as_f64()) {
+            (Some(min), Some(max)) => Ok(Kind::Number(min, max)),
+            _ => Err(format!("{here} is a number without a range")),
+        },
         Some("string") => Ok(Kind::Text(Text {
             min_length: target["minLength"].as_u64().unwrap_or(0),
             pattern: target["pattern"].as_str().map(str::to_owned),

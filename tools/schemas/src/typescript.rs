@@ -9,12 +9,16 @@ pub(crate) fn file(sections: &[Section]) -> String {
         "// Written by `cargo run -p schemas -- --write` from the type that reads runtime.yaml. Do not edit.\n\nimport { z } from 'zod';\n",
     );
     for section in sections {
-        let Section { name, text, keys } = section;
-        let _ = writeln!(out, "\n/** {text}. */\nexport const {name}Schema = z.strictObject({{");
+        let Section { name, text, keys, named } = section;
+        let object = if named.is_some() { "object" } else { "strictObject" };
+        let _ = writeln!(out, "\n/** {text}. */\nexport const {name}Schema = z.{object}({{");
         for key in keys {
             let _ = writeln!(out, "  {}: {},", key.name, schema(key));
         }
-        let _ = writeln!(out, "}});");
+        let _ = match named {
+            None => writeln!(out, "}});"),
+            Some(named) => writeln!(out, "}}).catchall({named}Schema);"),
+        };
         let _ = writeln!(
             out,
             "/** {text}: every key, with what is in force. */\nexport type {name} = z.output<typeof {name}Schema>;"
@@ -22,6 +26,12 @@ pub(crate) fn file(sections: &[Section]) -> String {
         let _ = writeln!(out, "/** {text}: the keys to set. */\nexport interface {name}Input {{");
         for key in keys {
             let _ = writeln!(out, "  /** {} */\n  {}?: {} | undefined;", comment(key), key.name, input(key));
+        }
+        if let Some(named) = named {
+            // A type of all keys has to hold those with a name of their own too.
+            let own: Vec<String> = keys.iter().map(input).collect();
+            let all = [vec![format!("{named}Input")], own, vec!["undefined".to_owned()]].concat().join(" | ");
+            let _ = writeln!(out, "  /** Every further key is a name. */\n  [name: string]: {all};");
         }
         let _ = writeln!(out, "}}");
     }
@@ -41,6 +51,7 @@ fn schema(key: &Key) -> String {
 fn comment(key: &Key) -> String {
     let range = match &key.kind {
         Kind::Whole(min, Some(max)) => format!(" {min} to {max};"),
+        Kind::Number(min, max) => format!(" {min} to {max};"),
         Kind::Section(_) => return format!("{}.", key.text),
         _ => String::new(),
     };
@@ -57,7 +68,7 @@ fn input(key: &Key) -> String {
 fn input_kind(kind: &Kind) -> String {
     match kind {
         Kind::Boolean => "boolean".to_owned(),
-        Kind::Whole(..) => "number".to_owned(),
+        Kind::Whole(..) | Kind::Number(..) => "number".to_owned(),
         Kind::Text(_) => "string".to_owned(),
         Kind::Choice(words) => format!("'{}'", words.join("' | '")),
         Kind::List(item) => format!("{}[]", input_kind(item)),
@@ -72,6 +83,7 @@ fn kind(kind: &Kind) -> String {
             let max = max.map(|max| format!(".max({max})")).unwrap_or_default();
             format!("z.number().int().min({min}){max}")
         }
+        Kind::Number(min, max) => format!("z.number().min({min}).max({max})"),
         Kind::Text(text) => {
             let min = if text.min_length > 0 { format!(".min({})", text.min_length) } else { String::new() };
             let pattern = text.pattern.as_ref().map(|pattern| format!(".regex(/{pattern}/)")).unwrap_or_default();

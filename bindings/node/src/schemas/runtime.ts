@@ -22,6 +22,10 @@ export const LimitsConfigSchema = z.strictObject({
     .describe('One answer that is not streamed, or the unread part of one that is, MiB; what would be longer is refused or ended'),
   unread_mb: z.number().int().min(1).max(1048576).default(256)
     .describe('All such answers that their clients have not read yet, MiB; from half of it on, new requests are refused with 503. The unread parts of a model\'s streams have as much room beside them'),
+  stored_responses: z.number().int().min(0).max(1000000).default(1024)
+    .describe('Answers of /v1/responses that are kept for `previous_response_id`, at most; beyond them the oldest is forgotten. 0 keeps none'),
+  stored_responses_mb: z.number().int().min(1).max(1048576).default(64)
+    .describe('All these answers with their conversations, MiB; beyond it the oldest is forgotten'),
 });
 /** Bounds of connections, of what they send, and of what waits for them: every key, with what is in force. */
 export type LimitsConfig = z.output<typeof LimitsConfigSchema>;
@@ -45,6 +49,10 @@ export interface LimitsConfigInput {
   answer_mb?: number | undefined;
   /** All such answers that their clients have not read yet, MiB; from half of it on, new requests are refused with 503. The unread parts of a model's streams have as much room beside them. 1 to 1048576; default `256`. */
   unread_mb?: number | undefined;
+  /** Answers of /v1/responses that are kept for `previous_response_id`, at most; beyond them the oldest is forgotten. 0 keeps none. 0 to 1000000; default `1024`. */
+  stored_responses?: number | undefined;
+  /** All these answers with their conversations, MiB; beyond it the oldest is forgotten. 1 to 1048576; default `64`. */
+  stored_responses_mb?: number | undefined;
 }
 
 /** The HTTP server. */
@@ -63,6 +71,8 @@ export const ServerConfigSchema = z.strictObject({
     .describe('Names that a request\'s `Host` may have while the server listens on a loopback address, beside loopback\'s own: with a port, or without for every port; * turns the check off'),
   cors_origins: z.array(z.string()).default([])
     .describe('Origins of web pages that may use the server, such as `https://app.example`; * for all'),
+  strip_billing_header: z.boolean().default(true)
+    .describe('Leave out of prompts the line that one popular agent puts before its instructions and changes in every request: with it no two of its prompts begin alike'),
   limits: LimitsConfigSchema.prefault({})
     .describe('Bounds of connections, of what they send, and of what waits for them'),
 });
@@ -84,6 +94,8 @@ export interface ServerConfigInput {
   allowed_hosts?: string[] | undefined;
   /** Origins of web pages that may use the server, such as `https://app.example`; * for all. Default `[]`. */
   cors_origins?: string[] | undefined;
+  /** Leave out of prompts the line that one popular agent puts before its instructions and changes in every request: with it no two of its prompts begin alike. Default `true`. */
+  strip_billing_header?: boolean | undefined;
   /** Bounds of connections, of what they send, and of what waits for them. */
   limits?: LimitsConfigInput | undefined;
 }
@@ -145,13 +157,67 @@ export interface EngineConfigInput {
   kv_spill_file_mb?: number | undefined;
 }
 
+/** Sampling parameters of requests that name none, in the place of those of the model's own files. */
+export const SamplingDefaultsConfigSchema = z.strictObject({
+  temperature: z.number().min(0).max(2).nullable().default(null)
+    .describe('0 takes the most likely token'),
+  top_p: z.number().min(0).max(1).nullable().default(null)
+    .describe('Keep the smallest set of most likely tokens that reaches this probability; 1 keeps all'),
+  top_k: z.number().int().min(0).nullable().default(null)
+    .describe('Keep the k most likely tokens; 0 keeps all'),
+  min_p: z.number().min(0).max(1).nullable().default(null)
+    .describe('Keep tokens of at least this share of the largest probability; 0 keeps all'),
+  repetition_penalty: z.number().min(0.01).max(10).nullable().default(null)
+    .describe('Weakens tokens of prompt and answer; 1 for none'),
+  presence_penalty: z.number().min(-2).max(2).nullable().default(null)
+    .describe('Weakens tokens of the answer, once each; 0 for none'),
+  frequency_penalty: z.number().min(-2).max(2).nullable().default(null)
+    .describe('Weakens tokens of the answer by their count; 0 for none'),
+});
+/** Sampling parameters of requests that name none, in the place of those of the model's own files: every key, with what is in force. */
+export type SamplingDefaultsConfig = z.output<typeof SamplingDefaultsConfigSchema>;
+/** Sampling parameters of requests that name none, in the place of those of the model's own files: the keys to set. */
+export interface SamplingDefaultsConfigInput {
+  /** 0 takes the most likely token. 0 to 2; default `null`. */
+  temperature?: number | null | undefined;
+  /** Keep the smallest set of most likely tokens that reaches this probability; 1 keeps all. 0 to 1; default `null`. */
+  top_p?: number | null | undefined;
+  /** Keep the k most likely tokens; 0 keeps all. Default `null`. */
+  top_k?: number | null | undefined;
+  /** Keep tokens of at least this share of the largest probability; 0 keeps all. 0 to 1; default `null`. */
+  min_p?: number | null | undefined;
+  /** Weakens tokens of prompt and answer; 1 for none. 0.01 to 10; default `null`. */
+  repetition_penalty?: number | null | undefined;
+  /** Weakens tokens of the answer, once each; 0 for none. -2 to 2; default `null`. */
+  presence_penalty?: number | null | undefined;
+  /** Weakens tokens of the answer by their count; 0 for none. -2 to 2; default `null`. */
+  frequency_penalty?: number | null | undefined;
+}
+
+/** models.NAME. */
+export const ModelSettingsConfigSchema = z.strictObject({
+  sampling_defaults: SamplingDefaultsConfigSchema.prefault({})
+    .describe('Sampling parameters of requests that name none, in the place of those of the model\'s own files'),
+});
+/** models.NAME: every key, with what is in force. */
+export type ModelSettingsConfig = z.output<typeof ModelSettingsConfigSchema>;
+/** models.NAME: the keys to set. */
+export interface ModelSettingsConfigInput {
+  /** Sampling parameters of requests that name none, in the place of those of the model's own files. */
+  sampling_defaults?: SamplingDefaultsConfigInput | undefined;
+}
+
 /** The models. */
-export const ModelsConfigSchema = z.strictObject({
+export const ModelsConfigSchema = z.object({
   serve: z.array(z.string()).default([])
     .describe('Folders or hub ids that `serve` loads when the command line names none; the bundled model if this is empty'),
   chat_template: z.string().nullable().default(null)
     .describe('Jinja file in the place of the chat template of the model that `serve` loads, which must be one model only'),
-});
+  tool_call_format: z.string().regex(/^(hermes|qwen3_coder|llama3_json|pythonic|mistral|gemma4|glm|harmony|none)$/).nullable().default(null)
+    .describe('Format of tool calls in the answers of all models: hermes, qwen3_coder, llama3_json, pythonic, mistral, gemma4, glm or harmony; none to look for no calls; null goes by each model\'s chat template'),
+  reasoning_format: z.string().regex(/^(think|mistral|seed|gemma4|harmony|none)$/).nullable().default(null)
+    .describe('Format of reasoning in the answers of all models: think, mistral, seed, gemma4 or harmony; none to leave it in the content; null goes by each model\'s chat template'),
+}).catchall(ModelSettingsConfigSchema);
 /** The models: every key, with what is in force. */
 export type ModelsConfig = z.output<typeof ModelsConfigSchema>;
 /** The models: the keys to set. */
@@ -160,6 +226,12 @@ export interface ModelsConfigInput {
   serve?: string[] | undefined;
   /** Jinja file in the place of the chat template of the model that `serve` loads, which must be one model only. Default `null`. */
   chat_template?: string | null | undefined;
+  /** Format of tool calls in the answers of all models: hermes, qwen3_coder, llama3_json, pythonic, mistral, gemma4, glm or harmony; none to look for no calls; null goes by each model's chat template. Default `null`. */
+  tool_call_format?: string | null | undefined;
+  /** Format of reasoning in the answers of all models: think, mistral, seed, gemma4 or harmony; none to leave it in the content; null goes by each model's chat template. Default `null`. */
+  reasoning_format?: string | null | undefined;
+  /** Every further key is a name. */
+  [name: string]: ModelSettingsConfigInput | string[] | string | null | string | null | string | null | undefined;
 }
 
 /** Memory pool: heaps and sub-allocation. */

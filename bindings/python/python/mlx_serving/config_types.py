@@ -27,6 +27,10 @@ class LimitsConfig(TypedDict, total=False):
     answer_mb: int
     # All such answers that their clients have not read yet, MiB; from half of it on, new requests are refused with 503. The unread parts of a model's streams have as much room beside them. 1 to 1048576; default 256.
     unread_mb: int
+    # Answers of /v1/responses that are kept for `previous_response_id`, at most; beyond them the oldest is forgotten. 0 keeps none. 0 to 1000000; default 1024.
+    stored_responses: int
+    # All these answers with their conversations, MiB; beyond it the oldest is forgotten. 1 to 1048576; default 64.
+    stored_responses_mb: int
 
 
 class ServerConfig(TypedDict, total=False):
@@ -46,6 +50,8 @@ class ServerConfig(TypedDict, total=False):
     allowed_hosts: list[str]
     # Origins of web pages that may use the server, such as `https://app.example`; * for all. Default [].
     cors_origins: list[str]
+    # Leave out of prompts the line that one popular agent puts before its instructions and changes in every request: with it no two of its prompts begin alike. Default True.
+    strip_billing_header: bool
     # Bounds of connections, of what they send, and of what waits for them.
     limits: LimitsConfig
 
@@ -79,6 +85,32 @@ class EngineConfig(TypedDict, total=False):
     kv_spill_file_mb: int
 
 
+class SamplingDefaultsConfig(TypedDict, total=False):
+    """Sampling parameters of requests that name none, in the place of those of the model's own files."""
+
+    # 0 takes the most likely token. 0 to 2; default None.
+    temperature: float | None
+    # Keep the smallest set of most likely tokens that reaches this probability; 1 keeps all. 0 to 1; default None.
+    top_p: float | None
+    # Keep the k most likely tokens; 0 keeps all. Default None.
+    top_k: int | None
+    # Keep tokens of at least this share of the largest probability; 0 keeps all. 0 to 1; default None.
+    min_p: float | None
+    # Weakens tokens of prompt and answer; 1 for none. 0.01 to 10; default None.
+    repetition_penalty: float | None
+    # Weakens tokens of the answer, once each; 0 for none. -2 to 2; default None.
+    presence_penalty: float | None
+    # Weakens tokens of the answer by their count; 0 for none. -2 to 2; default None.
+    frequency_penalty: float | None
+
+
+class ModelSettingsConfig(TypedDict, total=False):
+    """models.NAME."""
+
+    # Sampling parameters of requests that name none, in the place of those of the model's own files.
+    sampling_defaults: SamplingDefaultsConfig
+
+
 class ModelsConfig(TypedDict, total=False):
     """The models."""
 
@@ -86,6 +118,11 @@ class ModelsConfig(TypedDict, total=False):
     serve: list[str]
     # Jinja file in the place of the chat template of the model that `serve` loads, which must be one model only. Default None.
     chat_template: str | None
+    # Format of tool calls in the answers of all models: hermes, qwen3_coder, llama3_json, pythonic, mistral, gemma4, glm or harmony; none to look for no calls; null goes by each model's chat template. Default None.
+    tool_call_format: str | None
+    # Format of reasoning in the answers of all models: think, mistral, seed, gemma4 or harmony; none to leave it in the content; null goes by each model's chat template. Default None.
+    reasoning_format: str | None
+    # Every further key is a name, and holds a ModelSettingsConfig: typed dictionaries cannot say so.
 
 
 class MetalMemoryPoolConfig(TypedDict, total=False):

@@ -80,7 +80,7 @@ pub(crate) fn ask(model: &Model, prompt: Vec<u32>, max_tokens: usize) -> Result<
     let (mut times, mut tokens) = (Vec::new(), Vec::new());
     loop {
         match stream.next_blocking() {
-            Some(Event::Prompt(_)) => {}
+            Some(Event::Prompt(_) | Event::Embedding(_)) => {}
             Some(Event::Token(token)) => {
                 times.push(Instant::now());
                 tokens.push(token.id);

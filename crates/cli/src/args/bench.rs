@@ -219,8 +219,11 @@ pub struct Kernels {
 #[derive(Debug, Args)]
 pub struct Synth {
     /// qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b or tiny-…
-    #[arg(long, env = "MLX_SERVING_SHAPE", help_heading = "Model")]
-    pub shape: String,
+    #[arg(long, env = "MLX_SERVING_SHAPE", required_unless_present = "script", help_heading = "Model")]
+    pub shape: Option<String>,
+    /// Instead of random weights, a model that gives the answers of this JSON file, for tests of programs that talk to models
+    #[arg(long, env = "MLX_SERVING_SCRIPT", value_name = "FILE", conflicts_with = "shape", help_heading = "Model")]
+    pub script: Option<PathBuf>,
     /// Bits of a weight: 2, 3, 4, 5, 6 or 8
     #[arg(long, env = "MLX_SERVING_BITS", default_value_t = 4, help_heading = "Model")]
     pub bits: u8,

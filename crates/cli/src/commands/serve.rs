@@ -26,6 +26,7 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<(), Failure> {
     let server = &context.config.server;
     let (models, aliases) = renamed(named(sources(context))?, names)?;
     let template = template(context, &models)?;
+    warn_of_strangers(&context.config, &models);
     let names = models.iter().map(|(name, _)| name.clone()).collect();
     let state = AppState::new(settings(server.clone(), names));
     if let [(name, _)] = &models[..] {
@@ -82,9 +83,12 @@ fn settings(server: Server, names: Vec<String>) -> Settings {
             bodies: limits.bodies_mb << 20,
             answer: limits.answer_mb << 20,
             unread: limits.unread_mb << 20,
+            stored_responses: limits.stored_responses,
+            stored_bytes: limits.stored_responses_mb << 20,
         },
         allowed_hosts: server.allowed_hosts,
         cors_origins: server.cors_origins,
+        strip_billing_header: server.strip_billing_header,
     }
 }
 
@@ -235,6 +239,15 @@ fn renamed(mut models: Vec<Named>, names: &[String]) -> Result<(Vec<Named>, Vec<
     Ok((models, aliases))
 }
 
+/// Warns of settings in the configuration that are no served model's.
+fn warn_of_strangers(config: &mlx_serving_runtime::Config, models: &[Named]) {
+    let served = || models.iter().map(|(name, _)| name.as_str());
+    for name in config.models.named.keys().filter(|name| served().all(|served| served != *name)) {
+        let served = served().collect::<Vec<_>>().join(", ");
+        tracing::warn!("models.{name} of the configuration is no model that is served; these are: {served}");
+    }
+}
+
 /// The chat template that the configuration names. One template fits one model.
 fn template(context: &Context, models: &[Named]) -> Result<Option<PathBuf>, Failure> {
     match &context.config.models.chat_template {
@@ -308,8 +321,9 @@ mod tests {
     #[test]
     fn the_configurations_defaults_are_the_servers() {
         let settings = settings(Server::default(), Vec::new());
-        let Settings { wedged_after, body_limit, limits, .. } = Settings::default();
+        let Settings { wedged_after, body_limit, limits, strip_billing_header, .. } = Settings::default();
         assert_eq!((settings.wedged_after, settings.body_limit), (wedged_after, body_limit));
+        assert_eq!(settings.strip_billing_header, strip_billing_header);
         // The system may allow fewer.
         assert_eq!(Server::default().limits.connections, limits.connections);
         assert_eq!(settings.limits, Limits { connections: settings.limits.connections, ..limits });

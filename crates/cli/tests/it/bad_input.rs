@@ -84,9 +84,9 @@ fn impossible_chats_are_refused_and_name_the_parameter() {
         (json!({ "top_logprobs": 2 }), "top_logprobs"),
         (json!({ "logprobs": true, "top_logprobs": 21 }), "top_logprobs"),
         (json!({ "logprobs": true, "top_logprobs": -2 }), "top_logprobs"),
-        (json!({ "response_format": { "type": "json_object" } }), "response_format.type"),
+        (json!({ "response_format": { "type": "xml" } }), "response_format.type"),
         (json!({ "chat_template_kwargs": { "messages": [] } }), "chat_template_kwargs"),
-        (json!({ "tools": [{ "type": "function" }] }), "tools"),
+        (json!({ "tools": [{ "type": "function" }] }), "tools[0].function"),
         (json!({ "max_tokens": 0 }), "max_tokens"),
     ]);
     refused(&server, "/v1/chat/completions", chat, &cases);

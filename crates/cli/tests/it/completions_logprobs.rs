@@ -40,7 +40,7 @@ fn streamed(server: &Server, extra: &Value) -> Value {
             column.as_array_mut().unwrap().extend_from_slice(entries.as_array().unwrap());
         }
     }
-    json!({ "index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish })
+    json!({ "index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish, "stop_reason": null })
 }
 
 /// Token ids out of the names that `return_tokens_as_token_ids` gives.

@@ -21,6 +21,7 @@ mod completions_logprobs;
 #[cfg(unix)]
 mod connections;
 mod device_lost;
+mod embeddings;
 mod goldens;
 mod http;
 mod instructions;
@@ -36,6 +37,7 @@ mod pages;
 #[cfg(target_os = "linux")]
 mod progress;
 mod requests;
+mod scripted;
 #[cfg(unix)]
 mod shutdown;
 #[cfg(unix)]

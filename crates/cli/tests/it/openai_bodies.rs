@@ -113,6 +113,24 @@ fn reading_a_body_takes_at_most_ten_times_its_bytes() {
             "template variables",
             chat("chat_template_kwargs", &format!("{{\"a\":[{}]}}", list("[]"))),
         ),
+        ("/v1/chat/completions", "tools", chat("tools", &format!("[{}]", list(r#"{"function":{"name":"f"}}"#)))),
+        ("/v1/chat/completions", "a schema", chat("guided_json", &format!("{{\"a\":[{}]}}", list("[]")))),
+        (
+            "/v1/chat/completions",
+            "arguments of a call",
+            format!(
+                r#"{{"messages":[{{"role":"assistant","tool_calls":[{{"id":"c","function":{{"name":"f","arguments":"{{\"a\":[{}]}}"}}}}]}}]}}"#,
+                list("[]")
+            ),
+        ),
+        (
+            "/v1/chat/completions",
+            "calls",
+            format!(
+                r#"{{"messages":[{{"role":"assistant","tool_calls":[{}]}}]}}"#,
+                list(r#"{"id":"c","function":{"name":"f","arguments":""}}"#)
+            ),
+        ),
         ("/v1/chat/completions", "an unknown list", chat("foo", &format!("[{}]", list("[]")))),
         ("/v1/chat/completions", "an unknown name", chat(&"a".repeat(BYTES), "1")),
         ("/v1/chat/completions", "unknown fields", format!("{{{}}}", list(r#""a":[]"#))),

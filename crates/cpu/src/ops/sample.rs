@@ -6,11 +6,11 @@ use crate::pool::Worker;
 use crate::share::part;
 use crate::simd::{Isa, vectorize};
 use crate::view::View;
-use mlx_serving_device::ops::{LogitBias, NO_HISTORY_ROW, Sample, SampleParams};
+use mlx_serving_device::ops::{LogitBias, NO_HISTORY_ROW, NO_MASK_ROW, Sample, SampleParams};
 use mlx_serving_device::{DeviceError, Result};
 use std::ops::Range;
 
-/// Tokens of a chunk: 32 KiB of logits, as much as the nearest cache holds. Not measured.
+/// Tokens of a chunk, whole words of a mask: 32 KiB of logits, as much as the nearest cache holds. Not measured.
 const CHUNK: usize = 8192;
 
 /// A [`Sample`] ready to run.
@@ -22,6 +22,7 @@ pub(crate) struct SampleStep {
     params: View<SampleParams>,
     biases: View<LogitBias>,
     history: Option<View<u32>>,
+    masks: Option<View<u32>>,
     out: View<u32>,
 }
 
@@ -48,6 +49,7 @@ impl SampleStep {
             params: View::new(&op.params, op.rows)?,
             biases: View::whole(&op.biases)?,
             history: op.history.as_ref().map(View::whole).transpose()?,
+            masks: op.masks.as_ref().map(View::whole).transpose()?,
             out: View::new(&op.out, op.rows)?,
         })
     }
@@ -146,8 +148,8 @@ impl SampleStep {
             let history = history.map(|(history, row)| history.get(row.start + tokens.start..row.start + tokens.end));
             (self.logits.get(at.clone()), history, notes.values.get_mut(at), notes.bests.get_mut(chunk..chunk + 1))
         };
-        let biases = self.bias_list(params)?;
-        best[0] = vectorize(self.isa, Adjust { tokens, logits, history, params, biases, to });
+        let (biases, mask) = (self.bias_list(params)?, self.mask(params, &tokens)?);
+        best[0] = vectorize(self.isa, Adjust { tokens, logits, history, mask, params, biases, to });
         Ok(())
     }
 
@@ -226,6 +228,20 @@ impl SampleStep {
         let history = history
             .ok_or_else(|| DeviceError::Contract(format!("sample: history row {} is not there", params.history_row)))?;
         Ok(Some((history, at..at + self.vocab)))
+    }
+
+    /// Words of a row's mask for the tokens of a chunk, if it has one.
+    fn mask(&self, params: &SampleParams, tokens: &Range<usize>) -> Result<Option<&[u32]>> {
+        if params.mask_row == NO_MASK_ROW {
+            return Ok(None);
+        }
+        let words = Sample::mask_words(self.vocab);
+        let at = params.mask_row as usize * words;
+        let masks = self.masks.as_ref().filter(|masks| at + words <= masks.len());
+        let masks =
+            masks.ok_or_else(|| DeviceError::Contract(format!("sample: mask row {} is not there", params.mask_row)))?;
+        // SAFETY: whoever wrote the masks did so before this op could run.
+        Ok(Some(unsafe { masks.get(at + tokens.start / 32..at + Sample::mask_words(tokens.end)) }))
     }
 
     fn bias_list(&self, params: &SampleParams) -> Result<&[LogitBias]> {

@@ -44,6 +44,7 @@ macro_rules! conformance {
             order::ops_and_command_buffers_run_in_order,
             order::queues_wait_for_each_other,
             order::a_wait_between_ops_holds_what_follows,
+            order::ops_behind_a_wait_read_what_the_host_wrote_before_its_signal,
             order::a_failure_signals_and_the_next_one_runs,
             order::a_reached_point_means_that_the_submission_has_ended,
             order::waits_have_limits,
@@ -76,8 +77,11 @@ macro_rules! conformance {
             sample::penalties_and_biases_change_the_choice_alike,
             sample::temperatures_below_the_floor_draw_nothing,
             sample::company_changes_no_choice,
+            sample::masks_leave_the_same_choice_as_the_oracles,
+            sample::masked_rows_change_no_other_choice,
+            sample::full_masks_are_none_and_empty_ones_choose_nothing,
             sample::rows_without_a_finite_value_have_no_token,
-            sample::history_rows_and_biases_outside_are_refused,
+            sample::history_rows_masks_and_biases_outside_are_refused,
         }
     };
     ($devices:path; $($room:ident::$case:ident),* $(,)?) => {

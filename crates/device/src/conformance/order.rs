@@ -83,6 +83,42 @@ pub fn a_wait_between_ops_holds_what_follows(device: &Arc<dyn Device>) {
     assert_eq!((other.status(), bytes(&c)), (Status::Completed, vec![1; 4]));
 }
 
+/// Rule 5's exception: after submission, another thread writes what ops behind a wait read, and signals. Neither what comes before
+/// the wait nor the other queue is held up meanwhile, and many such command buffers may be in flight.
+pub fn ops_behind_a_wait_read_what_the_host_wrote_before_its_signal(device: &Arc<dyn Device>) {
+    const LEN: usize = 5000;
+    let (queue, masks, done) = (device.compute_queue(), point(device, 0), point(device, 0));
+    let [early, whole] = [1u8, 0].map(|byte| upload(device, &[byte; LEN]));
+    let at = |point: &Point, value| Point { value, ..point.clone() };
+    let steps: Vec<_> = (1..=3u64)
+        .map(|value| {
+            let [before, late, after] = [0u8; 3].map(|byte| upload(device, &[byte; LEN]));
+            let mut encoder = queue.encoder().expect("an encoder is granted");
+            encoder.record(copy(&early, &before)).expect("valid");
+            encoder.wait(at(&masks, value)).expect("valid");
+            encoder.record(copy(&late, &after)).expect("valid");
+            let commands = encoder.finish().expect("valid");
+            let submission = good(queue.submit(commands, &[], Some(at(&done, value))));
+            (value, before, late, after, submission)
+        })
+        .collect();
+    let beside = good(submit(&device.transfer_queue(), [copy(&early, &whole)], &[], None));
+    beside.wait(LIMIT).expect("the other queue goes on");
+    for (value, before, late, after, submission) in steps {
+        assert_eq!(submission.status(), Status::Pending, "step {value} waits for the host");
+        std::thread::scope(|scope| {
+            let masks = masks.timeline.clone();
+            scope.spawn(move || {
+                late.write(0, &[10 + value as u8; LEN]).expect("shared memory is written by the host");
+                masks.signal(value);
+            });
+        });
+        at(&done, value).wait(LIMIT).expect("the host has signaled");
+        assert_eq!((bytes(&before), bytes(&after)), (vec![1; LEN], vec![10 + value as u8; LEN]));
+        assert_eq!(submission.status(), Status::Completed);
+    }
+}
+
 /// Rule 4: a failure ends its command buffer only, and its point is signaled.
 pub fn a_failure_signals_and_the_next_one_runs(device: &Arc<dyn Device>) {
     let (a, b) = (upload(device, &[1u8; 4]), upload(device, &[2u8; 4]));

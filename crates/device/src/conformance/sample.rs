@@ -2,7 +2,7 @@
 
 use super::data::{Noise, for_all};
 use super::rig::{download, room, try_run, upload};
-use crate::ops::{LogitBias, MIN_TEMPERATURE, NO_HISTORY_ROW, Sample, SampleParams};
+use crate::ops::{LogitBias, MIN_TEMPERATURE, NO_HISTORY_ROW, NO_MASK_ROW, Sample, SampleParams};
 use crate::oracle::{self, PROMPT};
 use crate::{Device, DeviceError, Op, Result};
 use proptest::prelude::*;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 const GREEDY: SampleParams = SampleParams { seed_low: 1, seed_high: 2, position: 3, ..SampleParams::GREEDY };
 
 /// Inputs of sampling.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Rows {
     vocab: usize,
     logits: Vec<f32>,
@@ -19,6 +19,8 @@ struct Rows {
     biases: Vec<LogitBias>,
     /// Empty for none.
     history: Vec<u32>,
+    /// Empty for none.
+    masks: Vec<u32>,
 }
 
 impl Rows {
@@ -33,6 +35,7 @@ impl Rows {
             params: upload(device, &self.params),
             biases: upload(device, &self.biases),
             history: (!self.history.is_empty()).then(|| history.clone()),
+            masks: (!self.masks.is_empty()).then(|| upload(device, &self.masks)),
             out: room(device, 4 * rows),
         };
         let out = op.out.clone();
@@ -42,8 +45,8 @@ impl Rows {
 
     fn expected(&self) -> (Vec<u32>, Vec<u32>) {
         let mut history = self.history.clone();
-        let tokens = oracle::sample(&self.logits, &self.params, &self.biases, &mut history).expect("valid rows");
-        (tokens, history)
+        let tokens = oracle::sample(&self.logits, &self.params, &self.biases, &self.masks, &mut history);
+        (tokens.expect("valid rows"), history)
     }
 
     fn compare(&self, device: &Arc<dyn Device>) {
@@ -57,7 +60,40 @@ impl Rows {
 
     /// The first of the rows alone.
     fn first(&self) -> Self {
-        Self { logits: self.logits[..self.vocab].to_vec(), params: self.params[..1].to_vec(), ..self.clone() }
+        self.alone(0)
+    }
+
+    /// One of the rows alone.
+    fn alone(&self, row: usize) -> Self {
+        let logits = self.logits[row * self.vocab..(row + 1) * self.vocab].to_vec();
+        Self { logits, params: vec![self.params[row]], ..self.clone() }
+    }
+
+    /// Gives some rows a mask, of many, few, one or no tokens, with anything in the bits beyond the vocabulary.
+    fn mask_some(&mut self, noise: &mut Noise) {
+        let words = Sample::mask_words(self.vocab);
+        let mask_rows = noise.shuffled(self.params.len() + 1);
+        self.masks = vec![0; mask_rows.len() * words];
+        for (params, mask_row) in self.params.iter_mut().zip(mask_rows) {
+            if noise.below(4) == 0 {
+                continue;
+            }
+            params.mask_row = mask_row;
+            let mask = &mut self.masks[mask_row as usize * words..(mask_row as usize + 1) * words];
+            match noise.below(5) {
+                0 => mask.fill_with(|| noise.word()),
+                1 => mask.fill_with(|| noise.word() & noise.word() & noise.word() & noise.word()),
+                2 => mask.fill_with(|| if noise.below(8) == 0 { 1 << noise.below(32) } else { 0 }),
+                3 => mask.fill(u32::MAX),
+                _ => {
+                    let token = noise.below(self.vocab);
+                    mask[token / 32] = 1 << (token % 32);
+                }
+            }
+            if !self.vocab.is_multiple_of(32) {
+                mask[words - 1] ^= noise.word() << (self.vocab % 32);
+            }
+        }
     }
 }
 
@@ -88,7 +124,7 @@ fn rows() -> impl Strategy<Value = Rows> {
         let mut noise = Noise::new(seed);
         let mut logits = noise.units(vocab * params.len());
         logits.iter_mut().for_each(|z| *z = (*z * steps).round() / steps * spread);
-        Rows { vocab, logits, params, biases: Vec::new(), history: Vec::new() }
+        Rows { vocab, logits, params, ..Rows::default() }
     })
 }
 
@@ -113,7 +149,7 @@ pub fn extreme_values_rank_as_the_oracle_ranks(device: &Arc<dyn Device>) {
             let kind = KINDS[noise.below(KINDS.len())];
             logits.extend((0..vocab).map(|_| kind[noise.below(kind.len())]));
         }
-        Rows { vocab, logits, params, biases: Vec::new(), history: Vec::new() }.compare(device);
+        Rows { vocab, logits, params, ..Rows::default() }.compare(device);
     });
 }
 
@@ -136,7 +172,7 @@ pub fn temperatures_below_the_floor_draw_nothing(device: &Arc<dyn Device>) {
             })
             .collect();
         let logits = Noise::new(5).units(VOCAB).into_iter().map(|z| 1e-5 * z).collect::<Vec<_>>().repeat(params.len());
-        Rows { vocab: VOCAB, logits, params, biases: Vec::new(), history: Vec::new() }
+        Rows { vocab: VOCAB, logits, params, ..Rows::default() }
     };
     let below = rows(&[1e-45, f32::MIN_POSITIVE, 1e-37, 1e-7, MIN_TEMPERATURE.next_down()]);
     below.compare(device);
@@ -156,7 +192,7 @@ pub fn filters_cut_where_the_oracle_cuts(device: &Arc<dyn Device>) {
         let logits = Noise::new(seed).units(VOCAB);
         let params: Vec<_> = (0..DRAWS).map(|position| SampleParams { position, ..params }).collect();
         let logits = logits.repeat(params.len());
-        Rows { vocab: VOCAB, logits, params, biases: Vec::new(), history: Vec::new() }.compare(device);
+        Rows { vocab: VOCAB, logits, params, ..Rows::default() }.compare(device);
     }
 }
 
@@ -185,6 +221,58 @@ pub fn penalties_and_biases_change_the_choice_alike(device: &Arc<dyn Device>) {
     });
 }
 
+/// Masks of many, few and no tokens, beside rows without one, over vocabularies that end within a word.
+pub fn masks_leave_the_same_choice_as_the_oracles(device: &Arc<dyn Device>) {
+    for_all(40, (rows(), any::<u32>()), |(mut rows, seed)| {
+        let mut noise = Noise::new(seed);
+        rows.mask_some(&mut noise);
+        // Penalties and biases do not bring a forbidden token back.
+        rows.history = (0..rows.vocab).map(|_| noise.below(3) as u32).collect();
+        for token in 0..noise.below(4) {
+            rows.biases.push(LogitBias { token: token as u32, bias: 50.0 });
+        }
+        rows.params[0].history_row = 0;
+        rows.params.iter_mut().for_each(|params| {
+            (params.presence, params.repetition, params.bias_count) = (0.5, 1.2, rows.biases.len() as u32);
+        });
+        rows.compare(device);
+    });
+}
+
+/// Rows with and without a mask in one op, and each of them alone: the same tokens.
+pub fn masked_rows_change_no_other_choice(device: &Arc<dyn Device>) {
+    for_all(12, (rows(), any::<u32>()), |(mut rows, seed)| {
+        rows.mask_some(&mut Noise::new(seed));
+        let together = rows.run(device).expect("valid rows").0;
+        for (row, token) in together.into_iter().enumerate() {
+            assert_eq!(token, rows.alone(row).run(device).expect("valid rows").0[0], "{:?}", rows.params[row]);
+        }
+    });
+}
+
+/// A mask of all tokens is no mask, and beside one of no tokens nothing is chosen or noted, whatever the filters.
+pub fn full_masks_are_none_and_empty_ones_choose_nothing(device: &Arc<dyn Device>) {
+    for_all(16, (rows(), any::<bool>()), |(mut rows, beyond)| {
+        let free = rows.run(device).expect("valid rows").0;
+        let words = Sample::mask_words(rows.vocab);
+        rows.masks = [vec![u32::MAX; words], vec![0; words]].concat();
+        if !rows.vocab.is_multiple_of(32) {
+            // Bits beyond the vocabulary mean nothing, set or not.
+            let outside = u32::MAX << (rows.vocab % 32);
+            rows.masks[words - 1] ^= if beyond { outside } else { 0 };
+            rows.masks[2 * words - 1] = if beyond { outside } else { 0 };
+        }
+        rows.params.iter_mut().for_each(|params| params.mask_row = 0);
+        assert_eq!(rows.run(device).expect("valid rows").0, free);
+        rows.history = vec![0; rows.vocab];
+        rows.params.truncate(1);
+        rows.logits.truncate(rows.vocab);
+        (rows.params[0].mask_row, rows.params[0].history_row) = (1, 0);
+        let (tokens, history) = rows.run(device).expect("valid rows");
+        assert_eq!((tokens, history), (vec![u32::MAX], vec![0; rows.vocab]));
+    });
+}
+
 /// A row among others and alone: the same token.
 pub fn company_changes_no_choice(device: &Arc<dyn Device>) {
     for_all(16, rows(), |rows| {
@@ -201,7 +289,7 @@ pub fn rows_without_a_finite_value_have_no_token(device: &Arc<dyn Device>) {
     let drawn = SampleParams { temperature: 1.0, top_k: 3, top_p: 0.9, min_p: 0.1, ..GREEDY };
     for params in [GREEDY, SampleParams { temperature: 1.0, ..GREEDY }, drawn] {
         let params = [0, 1, 2].map(|history_row| SampleParams { history_row, ..params }).to_vec();
-        let rows = Rows { vocab: 9000, logits: logits.clone(), params, biases: vec![], history: vec![0; 3 * 9000] };
+        let rows = Rows { vocab: 9000, logits: logits.clone(), params, history: vec![0; 3 * 9000], ..Rows::default() };
         let (tokens, history) = rows.run(device).expect("valid rows");
         assert_eq!(tokens, [u32::MAX, u32::MAX, 8500]);
         assert_eq!((history.iter().sum::<u32>(), history[2 * 9000 + 8500]), (1, 1));
@@ -209,9 +297,9 @@ pub fn rows_without_a_finite_value_have_no_token(device: &Arc<dyn Device>) {
 }
 
 /// Things that params refer to and that are not there.
-pub fn history_rows_and_biases_outside_are_refused(device: &Arc<dyn Device>) {
+pub fn history_rows_masks_and_biases_outside_are_refused(device: &Arc<dyn Device>) {
     let biases = vec![LogitBias { token: 0, bias: 1.0 }; 2];
-    let good = Rows { vocab: 4, logits: vec![0.0; 4], params: vec![GREEDY], biases, history: vec![0; 8] };
+    let good = Rows { vocab: 4, logits: vec![0.0; 4], params: vec![GREEDY], biases, ..Rows::default() };
     let with = |params: SampleParams, history: Vec<u32>| {
         let outcome = Rows { params: vec![params], history, ..good.clone() }.run(device);
         outcome.map(|(tokens, _)| tokens[0])
@@ -224,5 +312,14 @@ pub fn history_rows_and_biases_outside_are_refused(device: &Arc<dyn Device>) {
         [(biased(1, 2), vec![]), (biased(u32::MAX, u32::MAX), vec![]), (row_of(2), vec![0; 8]), (row_of(0), vec![])]
     {
         assert!(matches!(with(params, history), Err(DeviceError::Contract(_))), "{params:?}");
+    }
+    let masked = |mask_row, masks: Vec<u32>| {
+        let params = vec![SampleParams { mask_row, ..GREEDY }];
+        Rows { params, masks, ..good.clone() }.run(device).map(|(tokens, _)| tokens[0])
+    };
+    assert_eq!(masked(1, vec![0, 8]), Ok(3));
+    assert_eq!(masked(NO_MASK_ROW, vec![8]), Ok(0));
+    for (mask_row, masks) in [(2, vec![1, 1]), (0, vec![]), (u32::MAX - 1, vec![1])] {
+        assert!(matches!(masked(mask_row, masks), Err(DeviceError::Contract(_))), "{mask_row}");
     }
 }

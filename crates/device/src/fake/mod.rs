@@ -22,4 +22,4 @@ pub use control::FakeControl;
 pub use device::FakeDevice;
 pub use log::{Event, Mark};
 pub use options::{FakeOptions, Fault, Latency};
-pub use run::scripted_token;
+pub use run::{next_allowed, scripted_token};

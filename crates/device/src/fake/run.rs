@@ -2,7 +2,7 @@
 
 use super::layout::unpack;
 use super::memory::{load, load_all, store};
-use crate::ops::{Attend, Copy, Embed, Epilogue, Linear, Norm, Observe, RopeAngles, Sample, SampleParams};
+use crate::ops::{Attend, Copy, Embed, Epilogue, Linear, NO_MASK_ROW, Norm, Observe, RopeAngles, Sample, SampleParams};
 use crate::oracle::{self, Finish, Matrix};
 use crate::{Op, Result};
 use std::collections::BTreeMap;
@@ -25,9 +25,14 @@ pub(super) fn pretend(op: &Op) -> Result<()> {
     match op {
         Op::Copy(op) => copy(op),
         Op::Sample(op) => {
-            let params: Vec<SampleParams> = load(&op.params, op.rows)?;
-            let tokens: Vec<u32> = params.iter().map(|params| scripted_token(params, op.vocab)).collect();
-            store(&op.out, &tokens)
+            let (params, masks): (Vec<SampleParams>, _) = (load(&op.params, op.rows)?, masks(op)?);
+            let chosen = |params: &SampleParams| {
+                let token = scripted_token(params, op.vocab);
+                let mask = masks.chunks_exact(Sample::mask_words(op.vocab)).nth(params.mask_row as usize);
+                mask.filter(|_| params.mask_row != NO_MASK_ROW)
+                    .map_or(token, |mask| next_allowed(token, mask, op.vocab))
+            };
+            store(&op.out, &params.iter().map(chosen).collect::<Vec<_>>())
         }
         _ => Ok(()),
     }
@@ -37,6 +42,12 @@ pub(super) fn pretend(op: &Op) -> Result<()> {
 pub fn scripted_token(params: &SampleParams, vocab: usize) -> u32 {
     let [word, _] = oracle::threefry([params.seed_low, params.seed_high], [params.position, params.history_row]);
     (u64::from(word) % vocab.max(1) as u64) as u32
+}
+
+/// The first token from `token` on that a mask allows, in a circle: what sampling writes there for a row with a mask. `u32::MAX` for none.
+pub fn next_allowed(token: u32, mask: &[u32], vocab: usize) -> u32 {
+    let circle = (token..vocab as u32).chain(0..token);
+    { circle }.find(|&t| mask[t as usize / 32] >> (t % 32) & 1 == 1).unwrap_or(u32::MAX)
 }
 
 fn embed(op: &Embed) -> Result<()> {
@@ -154,12 +165,16 @@ fn observe(op: &Observe) -> Result<()> {
 fn sample(op: &Sample) -> Result<()> {
     let mut history = op.history.as_ref().map_or_else(|| Ok(Vec::new()), load_all::<u32>)?;
     let logits: Vec<f32> = load(&op.logits, op.rows * op.vocab)?;
-    let tokens =
-        oracle::sample(&logits, &load::<SampleParams>(&op.params, op.rows)?, &load_all(&op.biases)?, &mut history)?;
+    let params: Vec<SampleParams> = load(&op.params, op.rows)?;
+    let tokens = oracle::sample(&logits, &params, &load_all(&op.biases)?, &masks(op)?, &mut history)?;
     if let Some(to) = &op.history {
         store(to, &history)?;
     }
     store(&op.out, &tokens)
+}
+
+fn masks(op: &Sample) -> Result<Vec<u32>> {
+    op.masks.as_ref().map_or_else(|| Ok(Vec::new()), load_all)
 }
 
 fn copy(op: &Copy) -> Result<()> {

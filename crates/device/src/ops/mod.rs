@@ -15,7 +15,7 @@ pub use attend::{Attend, RopeAngles};
 pub use batch::{Batch, SAMPLED, Span};
 pub use embed::{Copy, Embed};
 pub use linear::{Activation, Epilogue, Linear, Norm, Projection};
-pub use sample::{LogitBias, MIN_TEMPERATURE, NO_HISTORY_ROW, Observe, Sample, SampleParams};
+pub use sample::{LogitBias, MIN_TEMPERATURE, NO_HISTORY_ROW, NO_MASK_ROW, Observe, Sample, SampleParams};
 
 use crate::{Buffer, DeviceError, Result};
 

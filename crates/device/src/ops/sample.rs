@@ -2,7 +2,7 @@ use super::check::{holds, require};
 use crate::{Buffer, Result};
 
 /// Choice of one sequence's next token. The order: repetition, presence and frequency penalties, logit biases,
-/// temperature; then a token survives if it passes top-k, top-p and min-p, each taken over the whole tempered distribution;
+/// temperature; tokens that its mask forbids are left out, whatever their logits have become; then a token survives if it passes top-k, top-p and min-p, each taken over the whole tempered distribution of what is left;
 /// among the survivors the Gumbel-max trick draws with a counter-based generator (Threefry-2x32, Salmon et al. 2011).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
@@ -33,6 +33,8 @@ pub struct SampleParams {
     pub bias_first: u32,
     /// Number of entries.
     pub bias_count: u32,
+    /// Row of the sequence's allowed tokens in [`Sample::masks`], or [`NO_MASK_ROW`].
+    pub mask_row: u32,
 }
 
 /// The lowest temperature at which tokens are drawn. Logits are divided by it, and below 1e-37 even small ones leave the range of
@@ -56,6 +58,7 @@ impl SampleParams {
         history_row: NO_HISTORY_ROW,
         bias_first: 0,
         bias_count: 0,
+        mask_row: NO_MASK_ROW,
     };
 
     /// True if the token is drawn; false if the most likely one is taken.
@@ -66,6 +69,9 @@ impl SampleParams {
 
 /// [`SampleParams::history_row`] of a sequence without penalties.
 pub const NO_HISTORY_ROW: u32 = u32::MAX;
+
+/// [`SampleParams::mask_row`] of a sequence that may choose any token.
+pub const NO_MASK_ROW: u32 = u32::MAX;
 
 /// An addition to one token's logit. −∞ forbids it.
 #[repr(C)]
@@ -120,19 +126,29 @@ pub struct Sample {
     pub biases: Buffer,
     /// u32 `[history rows][vocab]`; needed if any row has one.
     pub history: Option<Buffer>,
-    /// u32 `[rows]`: the chosen tokens; `u32::MAX` where a row of logits held no finite value.
+    /// u32 `[mask rows][`[`Sample::mask_words`]`]`: bit t % 32 of word t / 32 is set where token t is allowed; bits beyond the vocabulary mean
+    /// nothing. Needed if any row has one. May be the host's to write until a point that the encoder waits for before this op.
+    pub masks: Option<Buffer>,
+    /// u32 `[rows]`: the chosen tokens; `u32::MAX` where nothing is left to choose: no logit is finite, or the mask allows none that is.
     pub out: Buffer,
 }
 
 impl Sample {
+    /// Words of a row of [`Sample::masks`].
+    pub const fn mask_words(vocab: usize) -> usize {
+        vocab.div_ceil(32)
+    }
+
     pub(super) fn buffers(&self) -> Vec<&Buffer> {
-        [&self.logits, &self.params, &self.biases, &self.out].into_iter().chain(&self.history).collect()
+        let always = [&self.logits, &self.params, &self.biases, &self.out];
+        always.into_iter().chain(&self.history).chain(&self.masks).collect()
     }
 
     pub(super) fn validate(&self) -> Result<()> {
         require(self.rows > 0 && self.vocab > 0, || "sample: nothing to do".into())?;
         holds("sample logits", &self.logits, self.rows * self.vocab)?;
         holds("sample params", &self.params, self.rows * (size_of::<SampleParams>() / 4))?;
+        self.masks.iter().try_for_each(|masks| holds("sample masks", masks, 0))?;
         holds("sample out", &self.out, self.rows)
     }
 }

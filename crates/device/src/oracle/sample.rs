@@ -1,13 +1,20 @@
 use super::observe::PROMPT;
 use super::{broken, gumbel, threefry};
 use crate::Result;
-use crate::ops::{LogitBias, NO_HISTORY_ROW, SampleParams};
+use crate::ops::{LogitBias, NO_HISTORY_ROW, NO_MASK_ROW, Sample, SampleParams};
 
 /// [`crate::ops::Sample`] on slices: one token for each of `params`, from its row of `logits` (`[rows][vocabulary]`); every choice is
-/// noted in `history` (`[history rows][vocabulary]`, empty for none) if the row has one there. `u32::MAX` where nothing is left to choose.
+/// noted in `history` (`[history rows][vocabulary]`, empty for none) if the row has one there. A row that has one in `masks` (`[mask rows]`
+/// `[words]`, empty for none) chooses among its tokens only. `u32::MAX` where nothing is left to choose.
 ///
-/// Fails on a history row or a bias that is not there.
-pub fn sample(logits: &[f32], params: &[SampleParams], biases: &[LogitBias], history: &mut [u32]) -> Result<Vec<u32>> {
+/// Fails on a history row, a mask row or a bias that is not there.
+pub fn sample(
+    logits: &[f32],
+    params: &[SampleParams],
+    biases: &[LogitBias],
+    masks: &[u32],
+    history: &mut [u32],
+) -> Result<Vec<u32>> {
     let vocab = logits.len() / params.len();
     let mut tokens = Vec::with_capacity(params.len());
     for (logits, params) in logits.chunks_exact(vocab).zip(params) {
@@ -15,7 +22,11 @@ pub fn sample(logits: &[f32], params: &[SampleParams], biases: &[LogitBias], his
         let own = if count == 0 { Some(&biases[..0]) } else { biases.get(first..first + count) };
         let own = own.ok_or_else(|| broken(format!("sample: biases {first}.. ({count}) of {}", biases.len())))?;
         let mut seen = seen(history, vocab, params)?;
-        let token = choose(&adjust(logits, seen.as_deref(), params, own), params);
+        let mut values = adjust(logits, seen.as_deref(), params, own);
+        if let Some(mask) = allowed(masks, vocab, params)? {
+            forbid(&mut values, mask);
+        }
+        let token = choose(&values, params);
         if let (Some(seen), true) = (&mut seen, token != u32::MAX) {
             seen[token as usize] += 1;
         }
@@ -32,6 +43,25 @@ fn seen<'a>(history: &'a mut [u32], vocab: usize, params: &SampleParams) -> Resu
     let at = params.history_row as usize * vocab;
     let row = history.get_mut(at..at + vocab);
     row.map(Some).ok_or_else(|| broken(format!("sample: history row {} is not there", params.history_row)))
+}
+
+/// The sequence's row of the masks.
+fn allowed<'a>(masks: &'a [u32], vocab: usize, params: &SampleParams) -> Result<Option<&'a [u32]>> {
+    if params.mask_row == NO_MASK_ROW {
+        return Ok(None);
+    }
+    let words = Sample::mask_words(vocab);
+    let row = masks.chunks_exact(words).nth(params.mask_row as usize);
+    row.map(Some).ok_or_else(|| broken(format!("sample: mask row {} is not there", params.mask_row)))
+}
+
+/// Makes every token impossible whose bit is not set.
+fn forbid(values: &mut [f32], mask: &[u32]) {
+    for (token, z) in values.iter_mut().enumerate() {
+        if mask[token / 32] >> (token % 32) & 1 == 0 {
+            *z = f32::NEG_INFINITY;
+        }
+    }
 }
 
 /// Penalties, biases and temperature, in `f32` and in this order.
@@ -113,11 +143,11 @@ mod tests {
     #[test]
     fn greedy_takes_the_first_of_the_largest() {
         let logits = [f32::NAN, 1.0, 4.0, 4.0, f32::NEG_INFINITY, -1.0];
-        assert_eq!(sample(&logits, &[GREEDY], &[], &mut []).unwrap(), [2]);
-        assert_eq!(sample(&[-0.0, 0.0], &[GREEDY], &[], &mut []).unwrap(), [0]);
+        assert_eq!(sample(&logits, &[GREEDY], &[], &[], &mut []).unwrap(), [2]);
+        assert_eq!(sample(&[-0.0, 0.0], &[GREEDY], &[], &[], &mut []).unwrap(), [0]);
         let none = [f32::NAN, f32::NEG_INFINITY];
-        assert_eq!(sample(&none, &[GREEDY], &[], &mut []).unwrap(), [u32::MAX]);
-        assert_eq!(sample(&none, &[RANDOM], &[], &mut []).unwrap(), [u32::MAX]);
+        assert_eq!(sample(&none, &[GREEDY], &[], &[], &mut []).unwrap(), [u32::MAX]);
+        assert_eq!(sample(&none, &[RANDOM], &[], &[], &mut []).unwrap(), [u32::MAX]);
     }
 
     #[test]
@@ -126,7 +156,7 @@ mod tests {
         for temperature in [f32::NAN, -1.0, 0.0, 1e-45, f32::MIN_POSITIVE, 1e-37, MIN_TEMPERATURE.next_down()] {
             let drawn: Vec<u32> = (0..50)
                 .map(|position| SampleParams { temperature, position, ..GREEDY })
-                .map(|params| sample(&logits, &[params], &[], &mut []).unwrap()[0])
+                .map(|params| sample(&logits, &[params], &[], &[], &mut []).unwrap()[0])
                 .collect();
             assert_eq!(drawn, [2; 50], "temperature {temperature}");
         }
@@ -136,7 +166,7 @@ mod tests {
     fn penalties_come_before_the_choice_and_choices_are_noted() {
         let logits = [3.0, 2.0, -1.0, 0.0];
         let choose = |params, mut history: [u32; 4]| {
-            let token = sample(&logits, &[SampleParams { history_row: 0, ..params }], &[], &mut history).unwrap();
+            let token = sample(&logits, &[SampleParams { history_row: 0, ..params }], &[], &[], &mut history).unwrap();
             (token[0], history)
         };
         assert_eq!(choose(GREEDY, [0; 4]), (0, [1, 0, 0, 0]));
@@ -146,7 +176,7 @@ mod tests {
         assert_eq!(choose(presence, [9, 0, 0, 0]).0, 1);
         let frequency = SampleParams { frequency: 0.6, ..GREEDY };
         assert_eq!((choose(frequency, [1, 0, 0, 0]).0, choose(frequency, [2, 0, 0, 0]).0), (0, 1));
-        assert!(sample(&logits, &[SampleParams { history_row: 1, ..GREEDY }], &[], &mut [0; 4]).is_err());
+        assert!(sample(&logits, &[SampleParams { history_row: 1, ..GREEDY }], &[], &[], &mut [0; 4]).is_err());
     }
 
     #[test]
@@ -157,8 +187,27 @@ mod tests {
             LogitBias { token: 2, bias: 2.0 },
         ];
         let params = SampleParams { bias_first: 1, bias_count: 2, ..GREEDY };
-        assert_eq!(sample(&[3.0, 0.0, 1.0], &[params], &biases, &mut []).unwrap(), [2]);
-        assert!(sample(&[3.0], &[SampleParams { bias_first: 2, ..params }], &biases, &mut []).is_err());
+        assert_eq!(sample(&[3.0, 0.0, 1.0], &[params], &biases, &[], &mut []).unwrap(), [2]);
+        assert!(sample(&[3.0], &[SampleParams { bias_first: 2, ..params }], &biases, &[], &mut []).is_err());
+    }
+
+    #[test]
+    fn a_mask_leaves_the_best_of_its_own() {
+        let logits = [3.0, 2.0, -1.0, 0.0];
+        let masked = |mask_row, masks: &[u32]| {
+            [GREEDY, RANDOM].map(|params| {
+                let params = SampleParams { mask_row, ..params };
+                sample(&logits, &[params], &[], masks, &mut []).map(|tokens| tokens[0])
+            })
+        };
+        assert_eq!(masked(1, &[0b0001, 0b0100]), [Ok(2), Ok(2)]);
+        assert_eq!(masked(0, &[0b1010]), [Ok(1), Ok(1)]);
+        assert_eq!(masked(0, &[!0b1111]), [Ok(u32::MAX), Ok(u32::MAX)], "bits beyond the vocabulary are no tokens");
+        assert!(masked(1, &[1]).iter().all(Result::is_err));
+        assert_eq!(masked(NO_MASK_ROW, &[])[0], Ok(0));
+        let infinite = LogitBias { token: 0, bias: f32::INFINITY };
+        let params = SampleParams { mask_row: 0, bias_count: 1, ..GREEDY };
+        assert_eq!(sample(&logits, &[params], &[infinite], &[0b1000], &mut []).unwrap(), [3]);
     }
 
     #[test]
@@ -182,7 +231,7 @@ mod tests {
         const DRAWS: usize = 20_000;
         let params: Vec<_> =
             (0..DRAWS as u32).map(|position| SampleParams { temperature: 0.8, position, ..GREEDY }).collect();
-        let tokens = sample(&logits.repeat(DRAWS), &params, &[], &mut []).unwrap();
+        let tokens = sample(&logits.repeat(DRAWS), &params, &[], &[], &mut []).unwrap();
         let weights = logits.map(|z| f64::from(z / 0.8).exp());
         for (token, weight) in weights.iter().enumerate() {
             let share = tokens.iter().filter(|t| **t as usize == token).count() as f64 / DRAWS as f64;

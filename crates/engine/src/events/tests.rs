@@ -1,5 +1,6 @@
 use super::*;
 use crate::{Finish, FinishReason, Logprobs, TokenEvent, Usage};
+use mlx_serving_text::Segment;
 use proptest::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -30,11 +31,11 @@ fn wait_for(receivers: &mut [Receiver], count: &Arc<Count>) {
 
 fn token(bytes: usize) -> Event {
     let logprobs = Some(Logprobs { chosen: -1.0, top: vec![(3, -1.0); 2] });
-    Event::Token(TokenEvent { id: 1, text: "x".repeat(bytes), offset: 0, logprobs })
+    Event::Token(TokenEvent { id: 1, segments: vec![Segment::Content("x".repeat(bytes))], offset: 0, logprobs })
 }
 
 fn last() -> Event {
-    Event::Finished(Finish { reason: FinishReason::Stop, text: String::new(), usage: Usage::default() })
+    Event::Finished(Finish { reason: FinishReason::Stop, stop: None, segments: vec![], usage: Usage::default() })
 }
 
 fn backlog(stream: usize, all: usize) -> Arc<Backlog> {

@@ -1,5 +1,6 @@
 use crate::error::EngineError;
 use crate::kv::block_pool::BlockPool;
+use crate::masks::board::Order;
 use crate::metrics::Metrics;
 use crate::schedule::history::HistoryRows;
 use crate::schedule::plan::{Next, Part, Plan, Results, StepLimits};
@@ -121,6 +122,7 @@ impl Scheduler {
         if plan.batch.tokens.is_empty() {
             return if in_flight > 0 { Next::Drain } else { Next::Idle };
         }
+        let mut plan = plan.sealed();
         self.step = plan.step;
         plan.moves = self.pool.take_moves();
         Next::Step(plan)
@@ -136,12 +138,23 @@ impl Scheduler {
         metrics: &Metrics,
     ) -> bool {
         let Some(i) = self.running.iter().position(|s| s.id() == part.id) else { return false };
-        match results.and_then(|results| self.running[i].receive(results, completed, self.share, metrics)) {
+        let masked = part.mask.is_some();
+        match self.running[i].receive(results, masked, completed, self.share, metrics) {
             Ok(None) => {}
             Ok(Some(reason)) => self.running.remove(i).finish(reason, metrics),
             Err(error) => self.running.remove(i).fail(error, metrics),
         }
         true
+    }
+
+    /// Gives the sequences of a submitted plan the orders for their masks, which are in the order of its parts.
+    pub(crate) fn give_orders(&mut self, plan: &Plan, orders: Vec<Order>) {
+        let masked = plan.parts.iter().filter(|part| part.mask.is_some());
+        for (part, order) in masked.zip(orders) {
+            if let Some(sequence) = self.running.iter_mut().find(|s| s.id() == part.id) {
+                sequence.accept(order);
+            }
+        }
     }
 
     /// Puts the sequences that failed steps have computed back to the head of the queue, and forgets what is shared: it may come
@@ -188,10 +201,10 @@ impl Scheduler {
         self.running.drain(..).chain(self.waiting.drain(..))
     }
 
-    /// Gives every sequence the block that its next row needs, at the cost of one that rests, or else of the youngest. False if that
+    /// Gives every sequence the blocks that its next rows need, at the cost of one that rests, or else of the youngest. False if that
     /// needs a sequence whose steps are in flight.
     fn make_room(&mut self, in_flight: usize) -> bool {
-        while self.running.iter_mut().any(|sequence| sequence.needs_block() && !sequence.grow()) {
+        while !self.running.iter_mut().all(Sequence::make_room) {
             if self.preempt_resting() {
                 continue;
             }

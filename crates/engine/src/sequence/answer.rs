@@ -1,6 +1,7 @@
 //! Sends the results of a sequence's steps.
 
 use super::Sequence;
+use super::constraint::Constraint;
 use crate::error::EngineError;
 use crate::metrics::Metrics;
 use crate::request::{Event, Finish, FinishReason, Logprobs, PromptToken, TokenEvent, Usage};
@@ -8,16 +9,29 @@ use crate::schedule::plan::Results;
 use std::time::Instant;
 
 impl Sequence {
-    /// Takes the results of a completed step, after which so many of its positions are computed, shares the blocks that are full
-    /// then if it may, and sends what there is to send. Says if its answer ends.
+    /// Takes the results of its part of a completed step, after which so many of its positions are computed, shares the blocks that are
+    /// full then if it may, and sends what there is to send. Says if its answer ends.
     pub(crate) fn receive(
         &mut self,
-        results: Results,
+        results: Result<Results, EngineError>,
+        masked: bool,
         completed: usize,
         share: bool,
         metrics: &Metrics,
     ) -> Result<Option<FinishReason>, EngineError> {
+        let mut constraint = self.constraint.as_mut().filter(|_| masked);
+        // Why there was no mask comes before what was sampled without one.
+        let made = constraint.as_mut().map(|constraint| constraint.ordered()).transpose()?;
+        let results = results?;
+        let mut must_end = false;
+        if let (Some((token, _)), Some(constraint), Some(made)) = (&results.sampled, constraint, made) {
+            must_end = constraint.receive(made, self.tokens.len(), *token);
+        }
         self.tell_prompt(results.scores, completed);
+        if let (Some(pooler), Some(rows)) = (&mut self.pooler, results.hidden) {
+            self.reading = false;
+            pooler.take(&rows);
+        }
         if let Some((token, _)) = results.sampled {
             self.pending -= 1;
             self.tokens.push(token);
@@ -25,22 +39,51 @@ impl Sequence {
         if share {
             self.publish(completed);
         }
-        let reason = match results.sampled {
-            Some((token, logprobs)) => self.tell(token, logprobs, metrics)?,
+        let mut reason = match results.sampled {
+            Some((token, logprobs)) => self.tell(token, logprobs, must_end, metrics)?,
             None => None,
         };
+        while reason.is_none() && self.tokens.len() < self.end && self.append_forced() {
+            metrics.grammar.forced.inc();
+            reason = self.tell(self.tokens[self.tokens.len() - 1], None, false, metrics)?;
+        }
+        if let Some(constraint) = &mut self.constraint {
+            constraint.hand_out(&self.tokens);
+        }
         let at_end = completed >= self.prompt && self.tokens.len() >= self.end;
+        if at_end && let Some(pooler) = &self.pooler {
+            let embedding = pooler.finish();
+            if !embedding.iter().all(|value| value.is_finite()) {
+                let why = "the model's hidden states hold no finite values; its weights may be damaged";
+                return Err(EngineError::Device(why.into()));
+            }
+            self.prompt_told = Some(Instant::now());
+            self.events.send(Event::Embedding(embedding));
+            return Ok(Some(FinishReason::Stop));
+        }
         Ok(reason.or(at_end.then_some(FinishReason::Length)))
+    }
+
+    /// Appends a token that must come, unless others are in flight. The next step takes all of them as a chunk, as it does a prompt's.
+    fn append_forced(&mut self) -> bool {
+        let constraint = self.constraint.as_mut().filter(|_| self.pending == 0);
+        let Some(token) = constraint.and_then(Constraint::forced) else { return false };
+        self.tokens.push(token);
+        // It was not sampled, so that the history does not count it.
+        self.history = None;
+        true
     }
 
     /// Sends the end.
     pub(crate) fn finish(mut self, reason: FinishReason, metrics: &Metrics) {
-        let text = self.text.finish();
+        let segments = self.text.finish();
+        let index = self.text.stop().filter(|_| reason == FinishReason::Stop);
+        let stop = index.and_then(|index| self.request.stop.get(index).cloned());
         let usage = self.usage();
         metrics.finish(reason, &self.request, &usage);
         // Who reads it may send the next request at once.
         drop(self.live);
-        self.events.send(Event::Finished(Finish { reason, text, usage }));
+        self.events.send(Event::Finished(Finish { reason, stop, segments, usage }));
     }
 
     /// Ends an answer that nobody reads any more.
@@ -74,11 +117,12 @@ impl Sequence {
         self.events.send(Event::Prompt(told));
     }
 
-    /// Sends a token; says if the answer ends with it.
+    /// Sends the newest token; says if the answer ends with it. It ends with an end token that is ignored, too, where it `must_end`.
     fn tell(
         &mut self,
         id: u32,
         logprobs: Option<Logprobs>,
+        must_end: bool,
         metrics: &Metrics,
     ) -> Result<Option<FinishReason>, EngineError> {
         let now = Instant::now();
@@ -91,13 +135,16 @@ impl Sequence {
         }
         self.last_token = Some(now);
         metrics.generation_tokens.inc();
-        let eos = self.eos.contains(&id) && !self.request.ignore_eos;
+        let eos = self.eos.contains(&id) && (must_end || !self.request.ignore_eos);
         let step = match eos {
             true => self.text.push_hidden(id),
             false => self.text.push(id).map_err(|e| EngineError::Device(e.to_string()))?,
         };
+        if let Some(constraint) = &mut self.constraint {
+            constraint.note(&self.tokens, self.text.reasons());
+        }
         // A receiver that has gone is noticed before the next step.
-        self.events.send(Event::Token(TokenEvent { id, text: step.text, offset: step.offset, logprobs }));
+        self.events.send(Event::Token(TokenEvent { id, segments: step.segments, offset: step.offset, logprobs }));
         Ok((eos || step.stopped).then_some(FinishReason::Stop))
     }
 

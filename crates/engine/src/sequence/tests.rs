@@ -1,6 +1,6 @@
 use super::*;
 use crate::events::{Backlog, Receiver, UnreadLimits};
-use crate::metrics::Metrics;
+use crate::metrics::{GrammarMetrics, Metrics};
 use crate::request::{Event, Logprobs};
 use crate::schedule::plan::Results;
 use mlx_serving_text::StopMatcher;
@@ -23,9 +23,15 @@ pub(crate) fn from_request(id: u64, request: Request) -> (Sequence, Receiver) {
     let backlog = Backlog::new(UnreadLimits { stream: usize::MAX, all: usize::MAX }, Waker::noop().clone());
     let (events, receiver) = backlog.open();
     let stops = StopMatcher::new(&request.stop).unwrap();
-    let arrival = Arrival { request, stops, events, live: Live::uncounted(), at: Instant::now() };
-    let terms = Terms { tokenizer: TOKENIZER.clone(), eos: Rc::new([]), max_context: 4096 };
+    let arrival = Arrival { rules: None, request, stops, events, live: Live::uncounted(), at: Instant::now() };
+    let terms =
+        Terms { tokenizer: TOKENIZER.clone(), eos: Arc::new([]), max_context: 4096, width: 2, makers: makers() };
     (Sequence::new(id, arrival, &terms), receiver)
+}
+
+/// Threads that make masks, none of which runs yet.
+pub(crate) fn makers() -> Rc<Makers> {
+    Rc::new(Makers::new(1, GrammarMetrics::default()))
 }
 
 impl Sequence {
@@ -67,8 +73,8 @@ fn steps_may_run_ahead_as_far_as_nothing_depends_on_them() {
 fn a_prompt_that_was_told_lets_steps_run_ahead_again() {
     let request = Request { prompt: vec![1, 2, 3], prompt_logprobs: Some(0), ignore_eos: true, ..Request::default() };
     let (mut sequence, mut receiver) = from_request(1, request);
-    let results = Results { scores: vec![some_logprobs(), some_logprobs()], sampled: None };
-    assert_eq!(sequence.receive(results, 3, true, &Metrics::new(64)).unwrap(), None);
+    let results = Results { scores: vec![some_logprobs(), some_logprobs()], ..Results::default() };
+    assert_eq!(sequence.receive(Ok(results), false, 3, true, &Metrics::new(64)).unwrap(), None);
     assert_eq!(sequence.lookahead(), usize::MAX);
     match &unread(&mut receiver)[..] {
         [Event::Prompt(told)] => {

@@ -1,12 +1,15 @@
 use crate::error::EngineError;
 use crate::kv::mover::Mover;
+use crate::masks::board::{Board, Order};
+use crate::metrics::GrammarMetrics;
 use crate::schedule::plan::{Part, Plan, Results, StepLimits};
 use crate::step::failure::{Failure, Refusal};
+use crate::step::hidden::HiddenReader;
 use crate::step::history::History;
 use crate::step::inputs::{Bounds, StepInputs, pack};
 use crate::step::logprobs::LogitReader;
-use mlx_serving_device::ops::{Copy, Sample};
-use mlx_serving_device::{Buffer, Device, DeviceError, Op, Result, Storage};
+use mlx_serving_device::ops::{Copy, Sample, SampleParams};
+use mlx_serving_device::{Buffer, Device, DeviceError, Op, Point, Result, Status, Storage};
 use mlx_serving_metal_layer::{Allocation, InFlight, LayerStats, MetalLayer, Transfer};
 use mlx_serving_model::{BLOCK_TOKENS, KvCache, Model, Scratch, Step};
 use std::sync::Arc;
@@ -22,6 +25,8 @@ pub(crate) struct Stepper {
     inputs: Option<Allocation>,
     history: History,
     logits: LogitReader,
+    hidden: HiddenReader,
+    masks: MaskPoints,
     /// Mover of blocks, where there is a store to spill them to.
     mover: Option<Mover>,
     /// Last, because its allocator says at its end what the others have not released.
@@ -42,22 +47,62 @@ pub(crate) struct Submitted {
     sampled: Buffer,
     /// The sampled tokens where the host reads them.
     readable: Buffer,
-    samples: usize,
+    /// Rows of logits without a mask.
+    free: usize,
+    /// Masks of the others.
+    masks: Option<Arc<Board>>,
+}
+
+impl Submitted {
+    /// Settles all its masks: its results are not wanted, and it must not wait for any that is not made.
+    pub(crate) fn abandon_masks(&self) {
+        self.masks.iter().for_each(|masks| masks.abandon());
+    }
+}
+
+/// The points that masked rows wait for: a timeline for each slot, because the masks of a later step may be there first.
+struct MaskPoints {
+    device: Arc<dyn Device>,
+    timelines: Vec<Point>,
+    limit: Duration,
+    metrics: GrammarMetrics,
+}
+
+impl MaskPoints {
+    /// The next point of a slot.
+    fn next(&mut self, slot: usize) -> Result<Point> {
+        while self.timelines.len() <= slot {
+            self.timelines.push(Point { timeline: self.device.new_timeline()?, value: 0 });
+        }
+        let point = &mut self.timelines[slot];
+        point.value += 1;
+        Ok(point.clone())
+    }
+}
+
+/// Sizes for which a stepper reserves memory.
+pub(crate) struct Sizes {
+    pub limits: StepLimits,
+    pub max_context: usize,
+    /// KV blocks.
+    pub blocks: usize,
 }
 
 impl Stepper {
+    /// `masks`: how long a step is held up for masks that are late, and where that is counted.
     pub(crate) fn new(
         device: &Arc<dyn Device>,
         mut layer: MetalLayer,
         model: Model,
-        limits: StepLimits,
-        max_context: usize,
-        blocks: usize,
+        sizes: Sizes,
+        masks: (Duration, GrammarMetrics),
     ) -> Result<Self> {
+        let Sizes { limits, max_context, blocks } = sizes;
         let bounds = Bounds {
             rows: limits.rows,
             sequences: limits.sequences,
             blocks_per_sequence: max_context.div_ceil(BLOCK_TOKENS),
+            mask_words: Sample::mask_words(model.vocab()),
         };
         let cache = KvCache::new(model.blueprint(), device.as_ref(), layer.allocate.as_ref(), blocks)?;
         let allocate = layer.allocate.as_ref();
@@ -71,11 +116,13 @@ impl Stepper {
             layer,
             history: History::new(limits.sequences, model.vocab()),
             logits: LogitReader::new(model.vocab()),
+            hidden: HiddenReader::new(limits.rows, model.blueprint().hidden),
             model,
             cache,
             scratch,
             bounds,
             inputs,
+            masks: MaskPoints { device: device.clone(), timelines: Vec::new(), limit: masks.0, metrics: masks.1 },
             mover: None,
         })
     }
@@ -110,8 +157,13 @@ impl Stepper {
         self.layer.submit.note_discarded(rows);
     }
 
-    /// Encodes and submits a step. `previous` is the step before it, if it is still in flight.
-    pub(crate) fn submit(&mut self, plan: &Plan, previous: Option<&Submitted>) -> Result<Submitted, Refusal> {
+    /// Encodes and submits a step. `previous` is the step before it, if it is still in flight. Returned beside it are the orders for its
+    /// masks, one for each masked part of the plan; the step waits until all are settled.
+    pub(crate) fn submit(
+        &mut self,
+        plan: &Plan,
+        previous: Option<&Submitted>,
+    ) -> Result<(Submitted, Vec<Order>), Refusal> {
         let mut slot = self.layer.submit.acquire()?;
         let device = self.inputs.as_ref().map_or(&slot.inputs, |own| own);
         let (inputs, bytes) = pack(&slot.inputs, device, plan)?;
@@ -125,44 +177,64 @@ impl Stepper {
         }
         let allocate = self.layer.allocate.as_ref();
         let observed = self.history.observe(encoder, plan, allocate)?;
+        self.hidden.reserve(plan, allocate)?;
         let StepInputs { sequences, params, biases } = inputs;
         let logit_count = plan.batch.logit_rows.len();
+        let free = logit_count - plan.masks;
         let sampled_before = previous.filter(|_| plan.continues).map(|p| p.sampled.clone());
         let step = Step { sampled: sampled_before, ..sequences.step(&plan.batch) };
         let rope = self.model.forward(encoder, &step, &self.cache, &self.scratch, allocate)?;
-        if logit_count > 0 {
-            encoder.record(Op::Sample(Sample {
-                logits: self.scratch.logits.clone(),
-                vocab: self.model.vocab(),
-                rows: logit_count,
-                params,
-                biases,
-                history: self.history.buffer(),
-                out: sampled.clone(),
-            }))?;
-            if self.inputs.is_some() {
-                let bytes = 0..4 * logit_count as u64;
-                encoder.record(Op::Copy(Copy { from: sampled.slice(bytes.clone())?, to: readable.slice(bytes)? }))?;
-            }
-            if plan.reads_logits() {
-                self.scratch.make_readable(encoder, logit_count)?;
-            }
+        let sample = Sample {
+            logits: self.scratch.logits.clone(),
+            vocab: self.model.vocab(),
+            rows: free,
+            params,
+            biases,
+            history: self.history.buffer(),
+            masks: None,
+            out: sampled.clone(),
+        };
+        if free > 0 {
+            encoder.record(Op::Sample(sample.clone()))?;
         }
+        let mut masked = None;
+        if plan.masks > 0 {
+            let (masks, point) = (self.bounds.masks(&slot.inputs)?, self.masks.next(slot.index)?);
+            encoder.wait(point.clone())?;
+            encoder.record(Op::Sample(Sample { masks: Some(masks.clone()), ..rest(sample, free, plan.masks)? }))?;
+            masked = Some((masks, point));
+        }
+        if logit_count > 0 && self.inputs.is_some() {
+            encoder.record(Op::Copy(Copy { from: sampled.clone(), to: readable.clone() }))?;
+        }
+        if plan.reads_logits() {
+            self.scratch.make_readable(encoder, logit_count)?;
+        }
+        self.hidden.copy(encoder, plan, &self.scratch)?;
         let in_flight = self.layer.submit.submit(slot, &[])?;
         // Submitted: whoever reuses these ranges waits for the step.
         drop((observed, rope));
-        Ok(Submitted { number: plan.step, in_flight, sampled, readable, samples: logit_count })
+        let board = masked.map(|(masks, point)| Board::new(masks, self.bounds.mask_words, plan.masks, point));
+        let (masks, orders) = board.map_or((None, Vec::new()), |(board, orders)| (Some(board), orders));
+        Ok((Submitted { number: plan.step, in_flight, sampled, readable, free, masks }, orders))
     }
 
-    /// Waits for a step; the tokens that it sampled.
+    /// Waits for a step; the tokens that it sampled, each at its place.
     pub(crate) fn complete(&mut self, step: &Submitted, limit: Duration) -> Result<Vec<u32>, Failure> {
+        if let Some(masks) = &step.masks {
+            let ended = || step.in_flight.submission.status() != Status::Pending;
+            let late = masks.wait(self.masks.limit, ended);
+            self.masks.metrics.late.inc_by(late as u64);
+        }
         // While weights arrive one after the other, the step has not begun to be late.
         let resident = self.model.wait_resident(limit).map_err(|e| DeviceError::CommandFailed(e.to_string()));
         self.layer.submit.complete(&step.in_flight, limit)?;
         resident?;
         self.settle(step.number, limit).map_err(|error| Failure { error, spill: true })?;
-        let mut tokens = vec![0u32; step.samples];
-        step.readable.read(0, &mut tokens)?;
+        let mut tokens = vec![0u32; self.bounds.sequences];
+        // Those of masked rows are at the end.
+        let read = if step.masks.is_some() { tokens.len() } else { step.free };
+        step.readable.read(0, &mut tokens[..read])?;
         Ok(tokens)
     }
 
@@ -178,21 +250,45 @@ impl Stepper {
     }
 
     /// A sequence's results of the last completed step, which sampled these tokens.
-    pub(crate) fn results(&mut self, part: &Part, tokens: &[u32]) -> Result<Results, EngineError> {
-        if part.logit_rows().any(|row| tokens[row as usize] == u32::MAX) {
+    pub(crate) fn results(&mut self, plan: &Plan, part: &Part, tokens: &[u32]) -> Result<Results, EngineError> {
+        let masked = part.mask.and(part.sample).map(|place| tokens[place as usize]);
+        if masked == Some(u32::MAX) {
+            let why = "none of the tokens that it allows next has a finite logit; the model's weights may be damaged";
+            return Err(EngineError::Grammar(why.into()));
+        }
+        if part.places().any(|place| tokens[place as usize] == u32::MAX) {
             let why = "the model's logits hold no finite value; its weights may be damaged";
             return Err(EngineError::Device(why.into()));
         }
+        let hidden = part.hidden.clone().map(|rows| self.hidden.read(rows)).transpose()?.map(|mut rows| {
+            self.model.finish_hidden(&mut rows);
+            rows
+        });
         let mut logprobs = |row, token, top| self.logits.read(&self.scratch, row, token, top);
         let scored = part.scores.clone().zip(&part.scored);
         let scores = scored.map(|(row, &token)| logprobs(row, token, part.scored_top)).collect::<Result<_>>()?;
-        let Some(row) = part.sample else { return Ok(Results { scores, sampled: None }) };
-        let token = tokens[row as usize];
+        let (Some(place), Some(row)) = (part.sample, plan.logit_row(part)) else {
+            return Ok(Results { scores, sampled: None, hidden });
+        };
+        let token = tokens[place as usize];
         let logprobs = part.sampled_top.map(|top| logprobs(row, token, top)).transpose()?;
-        Ok(Results { scores, sampled: Some((token, logprobs)) })
+        Ok(Results { scores, sampled: Some((token, logprobs)), hidden })
     }
 
     fn settle(&mut self, step: u64, limit: Duration) -> Result<()> {
         self.mover.as_mut().map_or(Ok(()), |mover| mover.settle(step, limit))
     }
+}
+
+/// Sampling of the rows behind the first `free` ones, whose tokens go to the last places.
+fn rest(of: Sample, free: usize, rows: usize) -> Result<Sample> {
+    let places = of.out.len() / 4;
+    let from = |buffer: &Buffer, bytes: usize| buffer.slice(bytes as u64..buffer.len());
+    Ok(Sample {
+        logits: from(&of.logits, 4 * free * of.vocab)?,
+        rows,
+        params: from(&of.params, free * size_of::<SampleParams>())?,
+        out: from(&of.out, 4 * (places as usize - rows))?,
+        ..of
+    })
 }

@@ -6,7 +6,7 @@ use mlx_serving_cpu::{CpuDevice, CpuOptions};
 use mlx_serving_device::Device;
 use mlx_serving_device::fake::scripted_token;
 use mlx_serving_device::ops::SampleParams;
-use mlx_serving_engine::{Engine, EngineError, Event, Finish, FinishReason, Options, Parts, Request, Sampling, Stream};
+use mlx_serving_engine::{Engine, EngineError, Event, FinishReason, Options, Parts, Request, Sampling, Stream};
 use mlx_serving_metal_layer::config::MetalOptimizations;
 use mlx_serving_metal_layer::{MetalLayer, RingStats, Switched};
 use mlx_serving_model::{LoadInputs, Model};
@@ -70,13 +70,13 @@ pub fn read(mut stream: Stream) -> Result<Answer, EngineError> {
     let (mut tokens, mut text) = (Vec::new(), String::new());
     loop {
         match stream.next_blocking().expect("a stream ends with its last event") {
-            Event::Prompt(_) => {}
+            Event::Prompt(_) | Event::Embedding(_) => {}
             Event::Token(token) => {
                 tokens.push(token.id);
-                text += &token.text;
+                text += &token.text();
             }
-            Event::Finished(Finish { reason, text: rest, .. }) => {
-                return Ok(Answer { tokens, text: text + &rest, reason });
+            Event::Finished(finish) => {
+                return Ok(Answer { tokens, text: text + &finish.text(), reason: finish.reason });
             }
             Event::Failed(error) => return Err(error),
         }

@@ -1,5 +1,5 @@
 {% include "lib/prelude.wgsl" %}
-// First of two: penalties, biases and temperature for one tile of one row, in the oracle's order and bit for bit; the tile's best.
+// First of two: penalties, biases, temperature and mask for one tile of one row, in the oracle's order and bit for bit; the tile's best.
 // A row without filters is drawn here (or its largest value taken), and of filtered ones the keys are kept for the second kernel.
 struct Params {
     head: Head,
@@ -8,6 +8,7 @@ struct Params {
     // How many there are.
     history_rows: u32,
     biases: u32,
+    mask_rows: u32,
     // 0, which no compiler knows: see rounded.
     zero: u32,
 }
@@ -17,11 +18,13 @@ var<immediate> params: Params;
 // Pairs of token and bias.
 @group(0) @binding(2) var<storage, read> biases: array<u32>;
 @group(0) @binding(3) var<storage, read> history: array<u32>;
+// [mask rows][words].
+@group(0) @binding(4) var<storage, read> masks: array<u32>;
 // [rows][tiles · TILE].
-@group(0) @binding(4) var<storage, read_write> keys: array<u32>;
+@group(0) @binding(5) var<storage, read_write> keys: array<u32>;
 // [rows][tiles] pairs of key and token.
-@group(0) @binding(5) var<storage, read_write> bests: array<u32>;
-@group(0) @binding(6) var<storage, read_write> fault: array<atomic<u32>, 2>;
+@group(0) @binding(6) var<storage, read_write> bests: array<u32>;
+@group(0) @binding(7) var<storage, read_write> fault: array<atomic<u32>, 2>;
 
 {% include "lib/raise.wgsl" %}
 {% include "lib/sample_row.wgsl" %}
@@ -67,6 +70,15 @@ fn adjusted(index: u32, row: Row, token: u32) -> f32 {
     return z;
 }
 
+fn allowed(row: Row, token: u32) -> bool {
+    if (row.mask_row == NO_MASK_ROW) {
+        return true;
+    }
+    let words = (params.vocab + 31u) / 32u;
+    let word = masks[base(params.head, 4u) + row.mask_row * words + token / 32u];
+    return ((word >> (token % 32u)) & 1u) == 1u;
+}
+
 @compute @workgroup_size(256)
 fn sample_adjust(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_id) group: vec3<u32>) {
     if (lane == 0u) {
@@ -84,6 +96,10 @@ fn sample_adjust(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_
         raise(8u, row.bias_first);
         return;
     }
+    if (row.mask_row != NO_MASK_ROW && row.mask_row >= params.mask_rows) {
+        raise(9u, row.mask_row);
+        return;
+    }
     let filtered = is_filtered(row);
     let tile = group.y * params.tiles + group.x;
     var own = vec2(0u, NO_TOKEN);
@@ -91,7 +107,7 @@ fn sample_adjust(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_
         let i = step * LANES + lane;
         let token = group.x * TILE + i;
         var key = 0u;
-        if (token < params.vocab) {
+        if (token < params.vocab && allowed(row, token)) {
             var z = adjusted(group.y, row, token);
             if (is_random(row) && !filtered) {
                 z = noisy(row, z, token);
@@ -99,7 +115,7 @@ fn sample_adjust(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_
             key = key_of(z);
         }
         if (filtered) {
-            keys[base(params.head, 4u) + tile * TILE + i] = key;
+            keys[base(params.head, 5u) + tile * TILE + i] = key;
         }
         if (key > own.x) {
             own = vec2(key, token);
@@ -107,7 +123,7 @@ fn sample_adjust(@builtin(local_invocation_index) lane: u32, @builtin(workgroup_
     }
     let winner = best_of_lanes(lane, own);
     if (lane == 0u) {
-        bests[base(params.head, 5u) + 2u * tile] = winner.x;
-        bests[base(params.head, 5u) + 2u * tile + 1u] = winner.y;
+        bests[base(params.head, 6u) + 2u * tile] = winner.x;
+        bests[base(params.head, 6u) + 2u * tile + 1u] = winner.y;
     }
 }

@@ -1,11 +1,13 @@
 //! Keys that decoders of attention and a gated feed-forward network, each behind a norm, have in common.
 
 use super::rope_keys;
-use crate::blueprint::{AttentionSpec, Blueprint, LayerSpec, MlpSpec};
+use crate::blueprint::{AttentionSpec, Blueprint, HeadWeights, LayerSpec, MlpSpec};
 use mlx_serving_checkpoint::{Keys, Result};
 
 /// Key that says whether the head's weights are the embedding's.
 pub(crate) const TIED: &str = "tie_word_embeddings";
+/// Module that holds all but the head where nothing else is said.
+pub(crate) const ROOT: &str = "model";
 /// No dimension is larger than this: products of three stay within `u64` and no claim makes us allocate.
 const MAX_DIMENSION: u64 = 1 << 20;
 const MAX_LAYERS: u64 = 1024;
@@ -74,7 +76,8 @@ pub(super) fn read(keys: &Keys<'_>, defaults: &Defaults) -> Result<Blueprint> {
         norm_eps: keys.number("rms_norm_eps", None, 1e-12..=1e-2)? as f32,
         layers: windows.into_iter().map(layer).collect(),
         ropes: vec![rope],
-        tied: keys.flag(TIED, true)?,
+        root: ROOT,
+        head: Some(if keys.flag(TIED, true)? { HeadWeights::Tied } else { HeadWeights::Own }),
     })
 }
 

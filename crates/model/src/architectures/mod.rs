@@ -11,8 +11,9 @@ mod smollm3;
 
 pub(crate) use dense::TIED;
 
-use crate::blocks::Head;
-use crate::blueprint::Blueprint;
+use crate::blocks::{Embedding, Head};
+use crate::blueprint::{Blueprint, HeadWeights};
+use dense::ROOT;
 use mlx_serving_checkpoint::synth::Shape;
 use mlx_serving_checkpoint::{Checkpoint, Config, Keys, Result};
 
@@ -35,12 +36,20 @@ pub(crate) const ALL: &[Architecture] = &[
 ];
 
 impl Blueprint {
-    /// The blueprint of a checkpoint's model.
+    /// The blueprint of a checkpoint's model. It has no head where the files call it an embedding model, nor where one of its own would
+    /// be needed and the checkpoint has none, which is how embedding models are published.
     ///
     /// # Errors
     /// As for [`Self::from_config`].
     pub fn of(checkpoint: &Checkpoint) -> Result<Self> {
-        Self::from_config(&checkpoint.config, Head::is_in(checkpoint))
+        let own_head = Head::is_in(checkpoint);
+        let mut model = Self::from_config(&checkpoint.config, own_head)?;
+        let lacks = model.head == Some(HeadWeights::Own) && !own_head;
+        model.head = model.head.filter(|_| checkpoint.embedding.is_none() && !lacks);
+        if [ROOT, ""].map(|root| Embedding::is_in(checkpoint, root)) == [false, true] {
+            model.root = "";
+        }
+        Ok(model)
     }
 
     /// The blueprint of a model with this configuration. Where that does not say whether the head's weights are the embedding's, they are
@@ -56,7 +65,8 @@ impl Blueprint {
             return Err(keys.bad("model_type", format!("one of the architectures known here: {}", names.join(", "))));
         };
         let model = (architecture.parse)(&keys)?;
-        let tied = if keys.has(TIED) { model.tied } else { !own_head };
-        Ok(Self { tied, ..model })
+        let unsaid = if own_head { HeadWeights::Own } else { HeadWeights::Tied };
+        let head = if keys.has(TIED) { model.head } else { Some(unsaid) };
+        Ok(Self { head, ..model })
     }
 }

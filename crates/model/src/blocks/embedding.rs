@@ -1,9 +1,12 @@
-use crate::blueprint::{Blueprint, LinearSpec};
+use crate::blueprint::{Blueprint, LinearSpec, under};
 use crate::load::{Loader, Module, Residency};
 use crate::state::Scratch;
 use crate::{ModelError, Step};
+use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_device::ops::Embed;
 use mlx_serving_device::{Encoder, Op, Result, Weight};
+
+const PATH: &str = "embed_tokens";
 
 /// Embedding of tokens: residual = table[token]
 #[derive(Debug)]
@@ -16,13 +19,18 @@ pub(crate) struct Embedding {
 }
 
 impl Embedding {
-    /// Its module.
+    /// Its module, under the model's root.
     pub(crate) fn spec(model: &Blueprint) -> LinearSpec {
-        LinearSpec { path: "model.embed_tokens", rows: model.vocab, cols: model.hidden, bias: false, whole: false }
+        LinearSpec { path: PATH, rows: model.vocab, cols: model.hidden, bias: false, whole: false }
+    }
+
+    /// True if a checkpoint has its weights under that module.
+    pub(crate) fn is_in(checkpoint: &Checkpoint, root: &str) -> bool {
+        checkpoint.get(&format!("{}.weight", under(root, PATH))).is_some()
     }
 
     pub(crate) fn load(loader: &mut Loader<'_>, model: &Blueprint) -> Result<Self, ModelError> {
-        let module = loader.linear("", &Self::spec(model))?;
+        let module = loader.linear(model.root, &Self::spec(model))?;
         let table = module.iter().map(|part| part.weight.clone()).collect();
         Ok(Self { module, table, ready: loader.residency() })
     }

@@ -29,13 +29,13 @@ impl LayerSpec {
 }
 
 impl Layer {
-    /// Path of layer number `i`.
-    pub(crate) fn path(i: usize) -> String {
-        format!("model.layers.{i}")
+    /// Path of a model's layer number `i`.
+    pub(crate) fn path(model: &Blueprint, i: usize) -> String {
+        format!("{}.{i}", model.layers_path())
     }
 
     pub(crate) fn load(loader: &mut Loader<'_>, model: &Blueprint, i: usize) -> Result<Self, ModelError> {
-        let (spec, path, hidden) = (&model.layers[i], Self::path(i), model.hidden);
+        let (spec, path, hidden) = (&model.layers[i], Self::path(model, i), model.hidden);
         Ok(Self {
             mixer: Attention::load(loader, &spec.mixer, &model.ropes, &path, hidden)?,
             mlp: Mlp::load(loader, &spec.mlp, &path, hidden)?,

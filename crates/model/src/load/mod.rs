@@ -6,8 +6,8 @@ mod rows;
 pub(crate) use residency::Residency;
 
 use crate::ModelError;
-use crate::blueprint::{LinearSpec, NormSpec};
-use mlx_serving_checkpoint::Checkpoint;
+use crate::blueprint::{Blueprint, LinearSpec, NormSpec, under};
+use mlx_serving_checkpoint::{Checkpoint, CheckpointError};
 use mlx_serving_device::ops::{Norm, Projection};
 use mlx_serving_device::{Buffer, Device, Storage, Weight, WeightSpec};
 use mlx_serving_metal_layer::{Allocate, Allocation, Fill, Transfer, WEIGHTS};
@@ -194,6 +194,19 @@ impl<'a> Loader<'a> {
         Ok(buffer)
     }
 
+    /// Reads a vector, widened to f32, for the host.
+    pub(crate) fn on_host(&self, name: &str, len: usize) -> Result<Vec<f32>, ModelError> {
+        let checkpoint = &self.source.checkpoint;
+        let info = checkpoint.vector(name, len)?;
+        let mut values = vec![0; info.bytes as usize];
+        let failed = |e: CheckpointError| {
+            let path = checkpoint.path_of(name).to_owned();
+            ModelError::Upload { tensor: name.to_owned(), path, why: e.to_string() }
+        };
+        checkpoint.read(name, 0, &mut values).map_err(failed)?;
+        Ok(float(info.dtype).widen(&values))
+    }
+
     /// Hands over one transfer of a tensor, which a step will wait for, unless it has failed already.
     fn stream(&mut self, tensor: &str, to: &Buffer, fill: Fill) -> Result<(), ModelError> {
         let ticket = self.source.transfer.stream(to, fill)?;
@@ -241,14 +254,15 @@ impl<'a> Loader<'a> {
         Residency::new(std::mem::take(&mut self.pending))
     }
 
-    /// Ends the loading of a model of so many layers.
-    pub(crate) fn finish(mut self, layers: usize) -> Result<Loaded, ModelError> {
+    /// Ends the loading of a model.
+    pub(crate) fn finish(mut self, model: &Blueprint) -> Result<Loaded, ModelError> {
         // Recomputed from config.json's rope_theta; mlx-lm drops it too.
         self.used
             .extend(self.source.checkpoint.names().filter(|n| n.ends_with("rotary_emb.inv_freq")).map(str::to_owned));
         let unused = self.source.checkpoint.unused(&self.used);
+        let (layers, path) = (model.layers.len(), model.layers_path());
         let beyond = |name: &&String| {
-            let number = name.strip_prefix("model.layers.").and_then(|rest| rest.split('.').next());
+            let number = name.strip_prefix(&path).and_then(|rest| rest.strip_prefix('.')?.split('.').next());
             number.and_then(|n| n.parse::<usize>().ok()).is_some_and(|n| n >= layers)
         };
         if let Some(tensor) = unused.iter().find(beyond) {
@@ -260,13 +274,5 @@ impl<'a> Loader<'a> {
 
     fn contradiction(&self, tensor: String, why: String) -> ModelError {
         ModelError::Contradiction { path: self.source.checkpoint.dir().to_owned(), tensor, why }
-    }
-}
-
-/// Path of a module under `layer`; without a layer, its own.
-pub(crate) fn under(layer: &str, path: &str) -> String {
-    match layer {
-        "" => path.to_owned(),
-        layer => format!("{layer}.{path}"),
     }
 }

@@ -2,6 +2,7 @@ use crate::blueprint::Blueprint;
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Buffer, Device, Encoder, Op, Result, Storage};
 use mlx_serving_metal_layer::{Allocate, Allocation};
+use std::ops::Range;
 
 /// Activations and logits of one step, all f32. Steps of one queue run in order, so one is enough for all in flight.
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub struct Scratch {
     pub logits: Buffer,
     /// The logits for the host, after [`Self::make_readable`]; on unified memory the same buffer.
     readable: Buffer,
+    hidden: usize,
     vocab: usize,
     _held: Vec<Allocation>,
 }
@@ -92,7 +94,28 @@ impl Scratch {
         let (storage, other) = logits_storage(device);
         let logits = room(sizes.logits, storage, "logits")?;
         let readable = other.map_or(Ok(logits.clone()), |storage| room(sizes.logits, storage, "logits"))?;
-        Ok(Self { residual, qkv, attended, gated, angles, logits, readable, vocab: model.vocab, _held: held })
+        Ok(Self {
+            residual,
+            qkv,
+            attended,
+            gated,
+            angles,
+            logits,
+            readable,
+            hidden: model.hidden,
+            vocab: model.vocab,
+            _held: held,
+        })
+    }
+
+    /// Rows of the residual stream, f32 `[rows][hidden]`: after a step's ops, what its layers made of them; valid until the next step
+    /// begins.
+    ///
+    /// # Errors
+    /// Rows that no step has.
+    pub fn hidden(&self, rows: Range<usize>) -> Result<Buffer> {
+        let at = |row: usize| 4 * (row * self.hidden) as u64;
+        self.residual.slice(at(rows.start)..at(rows.end))
     }
 
     /// Records, after a step's ops, what lets the host read the first `rows` rows of its logits.

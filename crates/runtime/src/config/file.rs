@@ -1,7 +1,7 @@
 //! A configuration file: its values, the keys that it sets, and what is wrong with it, in sentences with their places.
 
 use super::Config;
-use super::schema::Schema;
+use super::schema::{Schema, join, split};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{Error, Spanned};
@@ -79,7 +79,7 @@ impl File {
         tree.keys("", &mut keys);
         let unknown: Vec<String> = keys
             .iter()
-            .filter_map(|key| key.dotted().or_else(|| schema.unknown(&key.path)).map(|why| key.at(&why)))
+            .filter_map(|key| key.dotted().or_else(|| schema.unknown(&key.path, !key.leaf)).map(|why| key.at(&why)))
             .collect();
         match &unknown[..] {
             [] => {}
@@ -118,6 +118,10 @@ impl Key {
     /// Says how a key is written that the file has with dots, as messages have it.
     fn dotted(&self) -> Option<String> {
         let (outer, last) = self.name.rsplit_once('.')?;
+        // Models have such names.
+        if !self.leaf && split(&self.path).0 == "models" {
+            return None;
+        }
         let (open, close) = (outer.replace('.', ": {"), "}".repeat(outer.split('.').count()));
         Some(format!("`{}`: keys are nested, without dots: `{open}: {{{last}: …{close}`", self.name))
     }
@@ -134,8 +138,7 @@ impl Node {
     fn keys(&self, prefix: &str, found: &mut Vec<Key>) {
         let Node::Section(entries) = self else { return };
         for (name, node) in entries {
-            let dot = if prefix.is_empty() { "" } else { "." };
-            let path = format!("{prefix}{dot}{}", name.value);
+            let path = join(prefix, &name.value);
             let place = node.referenced;
             found.push(Key {
                 path: path.clone(),

@@ -16,19 +16,20 @@ impl Schema {
         Self { root: schemars::schema_for!(Config).to_value() }
     }
 
-    /// Says what is wrong with a key whose section is known, if it is not; `None` too for a key below an unknown one.
-    pub(super) fn unknown(&self, key: &str) -> Option<String> {
-        let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
-        let known = names(self.at(section)?);
-        if known.contains(&name) || known.is_empty() {
+    /// Says what is wrong with a key whose section is known, if it is not; `None` too for a key below an unknown one. `holds` keys of its
+    /// own: where a section has names of models among its keys, whatever does so is one.
+    pub(super) fn unknown(&self, key: &str, holds: bool) -> Option<String> {
+        let (section, name) = split(key);
+        let node = self.at(section)?;
+        let known = names(node);
+        if known.contains(&name) || known.is_empty() || (holds && takes_names(node)) {
             return None;
         }
         let (has, there) = match section {
             "" => (format!("there is no section `{name}`"), "there are"),
             _ => (format!("{section} has no key `{name}`"), "it has"),
         };
-        let elsewhere =
-            || self.all().into_iter().find(|(path, _)| path.rsplit('.').next() == Some(name)).map(|(path, _)| path);
+        let elsewhere = || self.all().into_iter().find(|(path, _)| split(path).1 == name).map(|(path, _)| path);
         Some(match nearest(name, known.iter().copied()).map(str::to_owned).or_else(elsewhere) {
             Some(meant) => format!("{has}; did you mean `{meant}`?"),
             None => format!("{has}; {there} {}", known.join(", ")),
@@ -65,9 +66,9 @@ impl Schema {
     }
 
     /// Dotted keys of numbers with their least and largest values.
-    pub(super) fn ranges(&self) -> Vec<(String, i64, i64)> {
+    pub(super) fn ranges(&self) -> Vec<(String, f64, f64)> {
         let all = self.all().into_iter();
-        all.filter_map(|(key, node)| Some((key, node["minimum"].as_i64()?, node["maximum"].as_i64()?))).collect()
+        all.filter_map(|(key, node)| Some((key, node["minimum"].as_f64()?, node["maximum"].as_f64()?))).collect()
     }
 
     /// Resolves a reference.
@@ -78,8 +79,12 @@ impl Schema {
 
     /// The schema of a key; of the whole for the empty one.
     fn at(&self, key: &str) -> Option<&Value> {
-        let names = key.split('.').filter(|name| !name.is_empty());
-        names.into_iter().try_fold(&self.root, |node, name| node["properties"].get(name).map(|node| self.resolve(node)))
+        steps(key).into_iter().try_fold(&self.root, |node, name| {
+            let found = node["properties"]
+                .get(name)
+                .or_else(|| Some(&node["additionalProperties"]).filter(|_| takes_names(node)));
+            found.map(|node| self.resolve(node))
+        })
     }
 
     /// Every key with its schema.
@@ -110,6 +115,10 @@ impl Schema {
             Some(&"array") => format!("a list, [a, b]; each is {}", self.kind(self.resolve(&node["items"]))),
             Some(&"boolean") => "true or false".to_owned(),
             Some(&"string") => "text".to_owned(),
+            Some(&"number") => match (node["minimum"].as_f64(), node["maximum"].as_f64()) {
+                (Some(min), Some(max)) => format!("a number from {min} to {max}"),
+                _ => "a number".to_owned(),
+            },
             Some(_) => match (&node["minimum"], &node["maximum"]) {
                 (Value::Null, _) | (_, Value::Null) => "a whole number".to_owned(),
                 (min, max) => format!("a whole number from {min} to {max}"),
@@ -136,14 +145,42 @@ pub fn leaves(tree: &Value, f: &mut impl FnMut(&str, &Value)) {
         match value {
             Value::Object(map) => {
                 for (key, value) in map {
-                    let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-                    walk(&key, value, f);
+                    walk(&join(prefix, key), value, f);
                 }
             }
             leaf => f(prefix, leaf),
         }
     }
     walk("", tree, f);
+}
+
+/// A key's dotted path below a section. A name that has dots itself, as models have, stands in quotes.
+pub(super) fn join(section: &str, name: &str) -> String {
+    let dot = if section.is_empty() { "" } else { "." };
+    let quote = if name.contains('.') { "\"" } else { "" };
+    format!("{section}{dot}{quote}{name}{quote}")
+}
+
+/// The names in a dotted key.
+pub(super) fn steps(key: &str) -> Vec<&str> {
+    let mut quoted = false;
+    let dot = |c: char| {
+        quoted ^= c == '"';
+        c == '.' && !quoted
+    };
+    key.split(dot).map(|name| name.trim_matches('"')).filter(|name| !name.is_empty()).collect()
+}
+
+/// A key's section, and its own name.
+pub(super) fn split(key: &str) -> (&str, &str) {
+    let name = steps(key).pop().unwrap_or_default();
+    let own = key.trim_end_matches('"').len() - name.len();
+    (key[..own].trim_end_matches(['"', '.']), name)
+}
+
+/// Names of models are among a section's keys.
+fn takes_names(section: &Value) -> bool {
+    section["additionalProperties"].is_object()
 }
 
 /// Names of the keys of a section.

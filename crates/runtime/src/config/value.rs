@@ -1,9 +1,10 @@
 //! A configuration given as a value by a program, instead of as a file.
 
-use super::schema::Schema;
+use super::schema::{Schema, join, steps};
 use super::{Config, file};
 use garde::Validate as _;
 use serde_json::{Map, Value};
+use serde_path_to_error::Segment;
 
 /// A value that is no configuration.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,8 +69,8 @@ fn known(schema: &Schema, prefix: &str, value: &Value) -> Result<(), ValueError>
         return Err(untaken(schema, prefix, value));
     }
     for (name, value) in value.as_object().into_iter().flatten() {
-        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
-        if let Some(message) = schema.unknown(&key) {
+        let key = join(prefix, name);
+        if let Some(message) = schema.unknown(&key, value.is_object()) {
             return Err(ValueError { key, message, wrong_type: false });
         }
         known(schema, &key, value)?;
@@ -79,7 +80,11 @@ fn known(schema: &Schema, prefix: &str, value: &Value) -> Result<(), ValueError>
 
 /// Says what is wrong with a value that could not be read.
 fn mistyped(schema: &Schema, tree: &Value, error: &serde_path_to_error::Error<serde_json::Error>) -> ValueError {
-    let path = error.path().to_string();
+    let path = error.path().iter().fold(String::new(), |path, segment| match segment {
+        Segment::Seq { index } => format!("{path}[{index}]"),
+        Segment::Map { key } | Segment::Enum { variant: key } => join(&path, key),
+        Segment::Unknown => path,
+    });
     match at(tree, &path) {
         Some(given) => untaken(schema, &path, given),
         None => ValueError { message: format!("`{path}`: {}", error.inner()), key: path, wrong_type: false },
@@ -98,8 +103,8 @@ fn untaken(schema: &Schema, key: &str, given: &Value) -> ValueError {
 
 /// The value at a dotted key, with indices in brackets.
 fn at<'a>(tree: &'a Value, key: &str) -> Option<&'a Value> {
-    let steps = key.split(['.', '[']).map(|step| step.trim_end_matches(']')).filter(|step| !step.is_empty());
-    steps.into_iter().try_fold(tree, |node, step| match node {
+    let steps = steps(key).into_iter().flat_map(|name| name.split('[')).map(|step| step.trim_end_matches(']'));
+    steps.filter(|step| !step.is_empty()).try_fold(tree, |node, step| match node {
         Value::Array(list) => list.get(step.parse::<usize>().ok()?),
         node => node.get(step),
     })

@@ -1,11 +1,13 @@
-//! Small routes beside the dialects: health, models, metrics, statistics, tokens.
+//! Small routes beside the dialects: health, models, metrics, statistics, tokens, what this program is.
 
 mod health;
 mod metrics;
 mod models;
 mod stats;
 mod tokens;
+mod version;
 
+use crate::openapi::openapi;
 use crate::routes::Routes;
 
 /// Their routes.
@@ -19,4 +21,6 @@ pub(crate) fn routes() -> Routes {
         .get("/health", health::health)
         .get("/ready", health::ready)
         .get("/metrics", metrics::metrics)
+        .get("/version", version::version)
+        .get("/openapi.json", openapi)
 }

@@ -35,15 +35,17 @@ impl Unread {
             tokens.saturating_mul(weight(r.logprobs, 0)).saturating_add(prompt)
         };
         let bytes = requests.iter().map(bytes).fold(0, usize::saturating_add);
-        if bytes > self.one {
-            let message = format!(
-                "the answer may take {} MiB and one takes at most {}; ask for fewer tokens, choices or logprobs, or stream it",
-                bytes >> 20,
-                self.one >> 20
-            );
-            return Err(ApiError::invalid(param, message));
+        self.holds(bytes, param, "ask for fewer tokens, choices or logprobs, or stream it")
+    }
+
+    /// Refuses a whole answer of so many bytes, if it could not be held; `param` is what asks for so many, `remedy` what would help.
+    pub(crate) fn holds(&self, bytes: usize, param: &'static str, remedy: &str) -> Result<(), ApiError> {
+        if bytes <= self.one {
+            return Ok(());
         }
-        Ok(())
+        let (bytes, most) = (bytes.div_ceil(1 << 20), self.one >> 20);
+        let message = format!("the answer may take {bytes} MiB and one takes at most {most}; {remedy}");
+        Err(ApiError::invalid(param, message))
     }
 
     /// The charge of a new answer; `param` is the client's name for the limit on its tokens.
@@ -61,9 +63,9 @@ pub(crate) struct Charge {
 }
 
 impl Charge {
-    /// Counts one more piece of the answer.
-    pub(crate) fn text(&self, text: &str, logprobs: Option<&Logprobs>) -> Result<(), ApiError> {
-        self.grow(weight(logprobs.map(|l| l.top.len()), text.len()))
+    /// Counts one more piece of the answer, of so many bytes of text.
+    pub(crate) fn text(&self, text: usize, logprobs: Option<&Logprobs>) -> Result<(), ApiError> {
+        self.grow(weight(logprobs.map(|l| l.top.len()), text))
     }
 
     /// Counts tokens of the prompt that the answer tells of.
@@ -114,16 +116,16 @@ mod tests {
     #[test]
     fn what_is_left_behind_is_bounded_one_by_one_and_in_all() {
         let unread = Unread::new(1000, 1500);
-        let text = "x".repeat(500 - TOKEN);
+        let text = 500 - TOKEN;
         let (a, b) = (unread.charge("max_tokens"), unread.charge("max_tokens"));
-        assert!(a.text(&text, None).is_ok() && unread.check().is_ok());
-        assert!(a.text(&text, None).is_ok());
-        assert!(a.text(&text, None).is_err(), "one answer");
+        assert!(a.text(text, None).is_ok() && unread.check().is_ok());
+        assert!(a.text(text, None).is_ok());
+        assert!(a.text(text, None).is_err(), "one answer");
         assert!(unread.check().is_err(), "new work");
-        assert!(b.text(&text, None).is_ok());
+        assert!(b.text(text, None).is_ok());
         let c = unread.charge("max_tokens");
-        assert!(c.text(&text, None).is_err(), "all of them");
+        assert!(c.text(text, None).is_err(), "all of them");
         drop(a);
-        assert!(unread.check().is_ok() && c.text(&text, None).is_ok());
+        assert!(unread.check().is_ok() && c.text(text, None).is_ok());
     }
 }

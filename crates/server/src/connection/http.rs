@@ -7,10 +7,8 @@ use super::server::Server;
 use super::socket::Socket;
 use crate::account::{Client, RequestId};
 use crate::admission::Charge;
-use crate::error::ApiError;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{HeaderValue, Request, Response, header};
-use axum::response::IntoResponse;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -67,18 +65,9 @@ async fn answer(
     let mut request = request.map(Body::new);
     let id = RequestId::of(request.headers());
     request.extensions_mut().insert(activity.clone());
-    request.extensions_mut().insert(id.clone());
+    request.extensions_mut().insert(id);
     client.and_then(|client| request.extensions_mut().insert(client));
-    let mut cut_off = state.cut_off.subscribe();
-    let mut response = tokio::select! {
-        biased;
-        answered = server.router.clone().oneshot(request) => answered?,
-        _ = cut_off.wait_for(|cut| *cut) => {
-            let mut response = ApiError::cut_off().into_response();
-            id.mark(response.headers_mut());
-            response
-        }
-    };
+    let mut response = server.router.clone().oneshot(request).await?;
     unanswered.charge = response.extensions_mut().remove::<Arc<Charge>>();
     if state.draining() {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -3,7 +3,7 @@
 use crate::admission::Work;
 use crate::error::ApiError;
 use mlx_serving_engine::{EngineError, Request, Sampling};
-use mlx_serving_runtime::{Generate, Input, PromptError};
+use mlx_serving_runtime::{Generate, Input, Prepared, PromptError, Structure};
 use mlx_serving_text::TemplateError;
 
 /// Answers that a client asks for. Its values are ones that requests may have; what depends on the prompts is checked on the way to the
@@ -28,6 +28,10 @@ pub(crate) struct Ask {
     pub logprobs: Option<usize>,
     /// Tell the same of the prompts' tokens.
     pub prompt_logprobs: Option<usize>,
+    /// Form that the answers must have.
+    pub structure: Option<Structure>,
+    /// Tokens of reasoning at most.
+    pub reasoning_budget: Option<usize>,
     /// Answers begin a text of their own.
     pub begins_text: bool,
     /// Answers are sent as they come.
@@ -57,16 +61,25 @@ impl Ask {
         Err(ApiError::invalid(param, message))
     }
 
-    /// The prompts' token ids, for as long as somebody waits.
+    /// Answers make one call at most.
+    pub(super) fn single_call(&self) -> bool {
+        let single =
+            |input: &Input| matches!(input, Input::Conversation { conversation, .. } if !conversation.parallel_calls);
+        self.inputs.iter().any(single)
+    }
+
+    /// The prompts made ready, for as long as somebody waits.
     ///
     /// # Errors
-    /// 400 for the prompts.
-    pub(crate) fn encode(&mut self, model: &dyn Generate, work: &Work) -> Result<Vec<Vec<u32>>, ApiError> {
-        std::mem::take(&mut self.inputs).into_iter().map(|input| self.names.encode(model, input, work)).collect()
+    /// 400 for the prompts and the structure.
+    pub(crate) fn prepare(&mut self, model: &dyn Generate, work: &Work) -> Result<Vec<Prepared>, ApiError> {
+        let inputs = std::mem::take(&mut self.inputs).into_iter();
+        inputs.map(|input| self.names.prepare(model, input, self.structure.as_ref(), work)).collect()
     }
 
     /// The engine's requests for one prompt, one for each choice, where a context holds so many tokens.
-    pub(crate) fn requests(&self, prompt: Vec<u32>, max_context: usize) -> Vec<Request> {
+    pub(crate) fn requests(&self, prepared: Prepared, max_context: usize) -> Vec<Request> {
+        let Prepared { ids: prompt, format, grammar } = prepared;
         let room = max_context.saturating_sub(prompt.len());
         let max_tokens = self.max_tokens.or_else(|| self.usual_tokens.map(|usual| usual.min(room)));
         let request = |(choice, prompt)| Request {
@@ -80,9 +93,13 @@ impl Ask {
             ignore_eos: self.ignore_eos,
             logprobs: self.logprobs,
             prompt_logprobs: self.prompt_logprobs,
+            embed: None,
             begins_text: self.begins_text,
             read_ahead: None,
             salt: 0,
+            format: format.clone(),
+            grammar: grammar.clone(),
+            reasoning_budget: self.reasoning_budget,
         };
         // The last one takes the prompt itself.
         std::iter::repeat_n(prompt, self.choices).enumerate().map(request).collect()
@@ -90,7 +107,7 @@ impl Ask {
 }
 
 /// A client's names of the parameters that it does not name as the engine does: pairs of the engine's name and the client's. Beside the
-/// engine's own there is `variables`, those of a conversation.
+/// engine's own there are `variables`, those of a conversation, `structure`, the form of an answer, and `tools`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Names(pub &'static [(&'static str, &'static str)]);
 
@@ -121,12 +138,33 @@ impl Names {
     /// # Errors
     /// 400 for the prompt, and 500 where the model's chat template is at fault.
     pub(crate) fn encode(self, model: &dyn Generate, input: Input, work: &Work) -> Result<Vec<u32>, ApiError> {
-        model.prompt(input, &mut || work.goes_on()).map_err(|error| {
+        self.prepare(model, input, None, work).map(|prepared| prepared.ids)
+    }
+
+    /// An input made ready for answers of this structure, for as long as somebody waits.
+    ///
+    /// # Errors
+    /// 400 for the prompt and the structure, and 500 where the model's chat template is at fault.
+    pub(crate) fn prepare(
+        self,
+        model: &dyn Generate,
+        input: Input,
+        structure: Option<&Structure>,
+        work: &Work,
+    ) -> Result<Prepared, ApiError> {
+        model.prepare(input, structure, &mut || work.goes_on()).map_err(|error| {
             let (param, hint) = match &error {
                 PromptError::NoTemplate { .. } => ("prompt", "; use /v1/completions"),
+                PromptError::NoTools | PromptError::Both => ("tools", ""),
+                PromptError::NoCalls => ("tool_choice", ""),
+                PromptError::Continuation { .. } => ("continue_final_message", ""),
                 PromptError::TooLong { .. } => return ApiError::context_length(self.of("prompt"), error.to_string()),
                 PromptError::Template(TemplateError::Reserved { .. } | TemplateError::Variables { .. }) => {
                     ("variables", "")
+                }
+                PromptError::Structure(error) => {
+                    let name = self.of(if structure.is_some() { "structure" } else { "tools" });
+                    return ApiError::invalid(name, format!("{name} cannot be held to: {error}"));
                 }
                 PromptError::Template(error) if !error.is_client_error() => {
                     return ApiError::internal(format!("{error}, or use /v1/completions")).coded("chat_template_error");
@@ -154,6 +192,8 @@ pub(crate) mod tests {
             ignore_eos: false,
             logprobs: None,
             prompt_logprobs: None,
+            structure: None,
+            reasoning_budget: None,
             begins_text: false,
             stream: false,
             names: Names(&[]),
@@ -163,14 +203,14 @@ pub(crate) mod tests {
     #[test]
     fn several_choices_have_seeds_of_their_own() {
         let ask = Ask { choices: 3, sampling: Sampling { seed: Some(u64::MAX), ..Sampling::default() }, ..ask() };
-        let requests = ask.requests(vec![1], 100);
+        let requests = ask.requests(vec![1].into(), 100);
         assert_eq!(requests.iter().map(|r| r.sampling.seed).collect::<Vec<_>>(), [Some(u64::MAX), Some(0), Some(1)]);
         assert!(requests.iter().all(|r| r.prompt == [1]));
     }
 
     #[test]
     fn a_limit_that_nobody_chose_gives_way_to_the_context() {
-        let tokens = |ask: &Ask| ask.requests(vec![1; 90], 100)[0].max_tokens;
+        let tokens = |ask: &Ask| ask.requests(vec![1; 90].into(), 100)[0].max_tokens;
         assert_eq!(tokens(&ask()), None);
         assert_eq!(tokens(&Ask { usual_tokens: Some(16), ..ask() }), Some(10));
         assert_eq!(tokens(&Ask { usual_tokens: Some(16), max_tokens: Some(20), ..ask() }), Some(20));

@@ -4,7 +4,8 @@
 //! here and the same for all: prompts are encoded off the runtime's threads, the requests submitted, the choices' events merged into
 //! [`Delta`]s, whole answers collected and counted, tokens added up, and errors given the client's names of parameters.
 //!
-//! Output beyond text, such as reasoning, becomes a variant of [`Delta`], which every writer then has to write.
+//! Text comes as segments: content, reasoning, calls and their arguments. [`Answer`] joins them for whole answers; [`Told`] says of a stream
+//! which [`Ending`] it has.
 
 mod ask;
 mod delta;
@@ -13,5 +14,5 @@ mod run;
 mod tests;
 
 pub(crate) use ask::{Ask, Names};
-pub(crate) use delta::{Answer, Cost, Delta, Token};
+pub(crate) use delta::{Answer, Call, Cost, Delta, Ending, Token, Told};
 pub(crate) use run::{Writer, answer, off_thread};

@@ -11,7 +11,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream::{self, StreamExt};
 use mlx_serving_engine::Request;
-use mlx_serving_runtime::Generate;
+use mlx_serving_runtime::{Generate, Prepared};
 use serde::Serialize;
 use std::convert::Infallible;
 use std::future::pending;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Time without an event after which a comment is sent: a client that has gone is noticed only when something is written.
+/// Time without an event after which one is sent that says nothing: a client that has gone is noticed only when something is written.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// A dialect's way to write answers. Choices are counted over all prompts.
@@ -27,8 +27,16 @@ pub(crate) trait Writer: Send + 'static {
     /// A whole answer.
     type Whole: Serialize + Send + 'static;
 
+    /// An event that says nothing; without one, a comment does.
+    const SILENCE: Option<fn() -> Event> = None;
+
     /// All choices at once.
     fn whole(self, answers: Vec<Answer>, cost: Cost) -> Self::Whole;
+
+    /// The events with which a stream begins, before there is any piece.
+    fn begin(&mut self, _cost: Cost) -> Vec<Event> {
+        Vec::new()
+    }
 
     /// The events of a stream for a piece of a choice, and the cost so far.
     fn delta(&mut self, choice: usize, delta: Delta, cost: Cost) -> Vec<Event>;
@@ -40,7 +48,7 @@ pub(crate) trait Writer: Send + 'static {
     fn fail(&mut self, error: &ApiError) -> Vec<Event>;
 }
 
-/// Answers everything asked, or nothing. `writer` is called off the runtime's threads, with the prompts' token ids.
+/// Answers everything asked, or nothing. `writer` is called off the runtime's threads, with the prompts made ready.
 ///
 /// # Errors
 /// 400 for what can never be answered, 429 and 503 for what cannot be now; where the answer is whole, the engine's failure too.
@@ -49,15 +57,18 @@ pub(crate) async fn answer<W: Writer>(
     model: &Arc<dyn Generate>,
     (permit, account): (WorkPermit, Arc<Account>),
     mut ask: Ask,
-    writer: impl FnOnce(&dyn Generate, &[Vec<u32>]) -> Result<W, ApiError> + Send + 'static,
+    writer: impl FnOnce(&dyn Generate, &[Prepared]) -> Result<W, ApiError> + Send + 'static,
 ) -> Result<Response, ApiError> {
     account.entries().model = Some(model.card().id.clone());
+    if !model.card().info.generates {
+        return Err(ApiError::embeds_only(&model.card().id, ask.names.of("model")));
+    }
     ask.check_count(model.card().info.max_live)?;
-    let (choices, stream, names) = (ask.choices, ask.stream, ask.names);
+    let (choices, stream, names, single) = (ask.choices, ask.stream, ask.names, ask.single_call());
     let prepare = move |model: &dyn Generate, work: &Work| {
-        let prompts = ask.encode(model, work)?;
+        let prompts = ask.prepare(model, work)?;
         let writer = writer(model, &prompts)?;
-        let requests = prompts.into_iter().flat_map(|ids| ask.requests(ids, model.card().info.max_context));
+        let requests = prompts.into_iter().flat_map(|ready| ask.requests(ready, model.card().info.max_context));
         Ok((requests.collect::<Vec<Request>>(), writer))
     };
     let (requests, writer) = off_thread(permit, model, prepare).await?;
@@ -68,7 +79,7 @@ pub(crate) async fn answer<W: Writer>(
     let prompt_tokens = requests.iter().step_by(choices).map(|request| request.prompt.len()).sum();
     let mut answers: Vec<Answer> = requests.iter().map(|_| Answer::default()).collect();
     let streams = model.submit(requests).map_err(|error| names.error(error))?;
-    let mut deltas = Deltas::new(streams, choices, prompt_tokens, names, account);
+    let mut deltas = Deltas::new(streams, choices, prompt_tokens, names, account).of_one_call(single);
     if stream {
         return Ok(Streamed { deltas, writer, cut_off: state.cut_off.subscribe() }.into_response());
     }
@@ -76,7 +87,8 @@ pub(crate) async fn answer<W: Writer>(
     while let Some((choice, delta)) = deltas.next().await? {
         match &delta {
             Delta::Prompt(run) => charge.prompt(run)?,
-            Delta::Text { text, token } => {
+            Delta::Text { segments, token } => {
+                let text: usize = segments.iter().map(|segment| segment.as_str().len()).sum();
                 charge.text(text, token.as_ref().and_then(|token| token.logprobs.as_ref()))?
             }
             Delta::Done { .. } => {}
@@ -109,14 +121,20 @@ struct Streamed<W> {
 }
 
 impl<W: Writer> Streamed<W> {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
+        let begin = stream::iter(self.writer.begin(self.deltas.so_far()));
         let events = stream::unfold(Some(self), |streamed| async {
             let mut streamed = streamed?;
             let (events, last) = streamed.next().await;
             Some((stream::iter(events), (!last).then_some(streamed)))
         });
-        let events = events.flatten().map(Ok::<_, Infallible>);
-        let mut response = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response();
+        let events = begin.chain(events.flatten()).map(Ok::<_, Infallible>);
+        let keep_alive = KeepAlive::new().interval(KEEP_ALIVE);
+        let keep_alive = match W::SILENCE {
+            Some(silence) => keep_alive.event(silence()),
+            None => keep_alive,
+        };
+        let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
         // Proxies must pass tokens on as they come.
         response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
         response

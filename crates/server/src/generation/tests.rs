@@ -50,7 +50,8 @@ impl Writer for Parrot {
 
     fn delta(&mut self, _: usize, delta: Delta, cost: Cost) -> Vec<Event> {
         match delta {
-            Delta::Text { text, .. } => {
+            Delta::Text { segments, .. } => {
+                let text = mlx_serving_text::content(&segments);
                 vec![Event::default().event("squawk").data(format!("{text} {}", cost.completion_tokens))]
             }
             Delta::Prompt(_) | Delta::Done { .. } => vec![],
@@ -94,7 +95,7 @@ async fn squawk(
         names: NAMES,
         ..super::ask::tests::ask()
     };
-    answer(&state, &model, (permit, account), ask, |_, prompts| Ok(Parrot { heard: prompts[0].len() }))
+    answer(&state, &model, (permit, account), ask, |_, prompts| Ok(Parrot { heard: prompts[0].ids.len() }))
         .await
         .map_err(Cough)
 }

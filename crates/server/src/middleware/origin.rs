@@ -4,7 +4,7 @@
 use crate::account::REQUEST_ID;
 use crate::error::ApiError;
 use axum::extract::{Request, State};
-use axum::http::header::{HOST, ORIGIN};
+use axum::http::header::{HOST, ORIGIN, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, Method, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -47,7 +47,7 @@ impl Origins {
             .allow_methods([Method::GET, Method::POST])
             // A `*` would leave out `Authorization`, which clients send.
             .allow_headers(AllowHeaders::mirror_request())
-            .expose_headers([REQUEST_ID])
+            .expose_headers([REQUEST_ID, RETRY_AFTER])
             .max_age(PREFLIGHT);
         Some(match self.cors.iter().any(|origin| origin == "*") {
             true => layer.allow_origin(Any),

@@ -1,23 +1,25 @@
-//! `POST /v1/chat/completions`
+//! `POST /v1/chat/completions`: from its body to what it asks.
 
-use super::events::{Choices, Completion};
-use super::fields::{ResponseFormat, SharedFields, TokenLimit};
-use super::logprobs::TokenNames;
-use super::messages::{Message, Messages, TemplateKwargs};
+use super::chat_choices::ChatChoices;
+use super::events::Completion;
+use super::fields::{SharedFields, TokenLimit};
+use super::messages::Messages;
+use super::reasoning::ReasoningFields;
+use super::structure::StructureFields;
+use super::tools::{Choice, Definition, Definitions, PATHS};
 use crate::error::ApiError;
-use crate::generation::{self, Answer, Ask, Delta, Names};
+use crate::generation::{self, Ask, Names};
 use crate::request::Body;
 use crate::request::object::object;
 use crate::request::sampling::SamplingFields;
+use crate::request::tools::{Function, Tools};
 use crate::request::whole::Whole;
 use crate::state::AppState;
 use axum::extract::State;
 use axum::response::Response;
-use mlx_serving_engine::{FinishReason, MAX_ALTERNATIVES, Sampling};
+use mlx_serving_engine::{MAX_ALTERNATIVES, Sampling};
 use mlx_serving_runtime::{Conversation, Input};
-use mlx_serving_text::Tokenizer;
 use serde::de::{Deserialize, Deserializer, Error};
-use serde_json::{Value, json};
 use std::sync::Arc;
 
 object! {
@@ -27,12 +29,15 @@ object! {
         max_completion_tokens: TokenLimit,
         logprobs: bool,
         top_logprobs: Alternatives,
-        /// Anything but text is refused when the body is parsed.
-        _format as "response_format": ResponseFormat,
-        /// Variables for the model's chat template.
-        chat_template_kwargs: TemplateKwargs,
+        tools: Definitions,
+        tool_choice: Choice,
+        parallel_tool_calls: bool,
+        /// The prompt ends with the beginning of an answer.
+        add_generation_prompt: bool,
+        /// The answer goes on where the last message ends.
+        continue_final_message: bool,
     }
-    with shared: SharedFields, sampling: SamplingFields
+    with shared: SharedFields, sampling: SamplingFields, structure: StructureFields, reasoning: ReasoningFields
 }
 
 /// `top_logprobs`; -1, mlx-lm's number for none, is one of them.
@@ -47,14 +52,38 @@ impl<'de> Deserialize<'de> for Alternatives {
     }
 }
 
-const NAMES: Names = Names(&[("prompt", "messages"), ("variables", "chat_template_kwargs")]);
+const NAMES: Names = Names(&[("prompt", "messages"), ("reasoning_budget", "thinking_token_budget")]);
 /// The same where the client uses the newer name for the limit.
-const NEWER_NAMES: Names =
-    Names(&[("prompt", "messages"), ("variables", "chat_template_kwargs"), ("max_tokens", "max_completion_tokens")]);
+const NEWER_NAMES: Names = Names(&[
+    ("prompt", "messages"),
+    ("reasoning_budget", "thinking_token_budget"),
+    ("max_tokens", "max_completion_tokens"),
+]);
+
+/// What a chat asks for, and the client's names of what it can say in several ways.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub ask: Ask,
+    pub spelled: Spelled,
+}
+
+/// The client's names of an answer's form and of the template's variables.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spelled {
+    structure: &'static str,
+    variables: &'static str,
+}
+
+impl Spelled {
+    /// An error in the client's names.
+    pub(crate) fn error(self, error: ApiError) -> ApiError {
+        error.renamed("structure", self.structure).renamed("variables", self.variables)
+    }
+}
 
 impl ChatRequest {
     /// The answers that are asked for; `defaults` are the model's sampling parameters.
-    fn ask(self, defaults: &Sampling) -> Result<Ask, ApiError> {
+    pub(crate) fn ask(self, defaults: &Sampling) -> Result<Asked, ApiError> {
         let (max_tokens, names) = match (self.shared.max_tokens, self.max_completion_tokens) {
             (Some(a), Some(b)) if a != b => {
                 let message = "max_tokens and max_completion_tokens differ; send the latter alone";
@@ -67,42 +96,68 @@ impl ChatRequest {
             let name = names.of("max_tokens");
             return Err(ApiError::invalid(name, format!("{name} is 0; it must be at least 1")));
         }
-        let logprobs = match (self.logprobs.unwrap_or(false), self.top_logprobs) {
-            (true, Some(Alternatives(top))) if top > MAX_ALTERNATIVES => {
-                let message = format!("top_logprobs is {top}; it is at most {MAX_ALTERNATIVES}");
-                return Err(ApiError::invalid("top_logprobs", message));
-            }
-            (true, top) => Some(top.map_or(0, |top| top.0)),
-            (false, None | Some(Alternatives(0))) => None,
-            (false, Some(_)) => {
-                return Err(ApiError::invalid("top_logprobs", "top_logprobs needs logprobs to be true"));
-            }
+        let logprobs = alternatives(self.logprobs.unwrap_or(false), self.top_logprobs)?;
+        let continues = self.continue_final_message.unwrap_or(false);
+        if continues && self.add_generation_prompt == Some(true) {
+            let message = "continue_final_message and add_generation_prompt are both true; an answer goes on or begins: send one of them";
+            return Err(ApiError::invalid("continue_final_message", message));
+        }
+        let tools = self.tools.unwrap_or_default().0.into_iter().map(Definition::into_function);
+        let tools = tools.map(Function::into_tool).collect();
+        let wish = self.tool_choice.map(|choice| choice.0).unwrap_or_default();
+        let tools = Tools::agreed(tools, wish, self.parallel_tool_calls, &PATHS)?;
+        let messages = self.messages.into_runtime()?;
+        let (structure, field) = self.structure.structure()?.unzip();
+        let reasoning_budget = self.reasoning.budget();
+        let (variables, variables_field) = self.reasoning.variables()?;
+        let conversation = Conversation {
+            tools: tools.tools,
+            tool_choice: tools.choice,
+            parallel_calls: tools.parallel,
+            add_generation_prompt: self.add_generation_prompt.unwrap_or(!continues),
+            continue_final_message: continues,
+            variables,
+            ..Conversation::new(messages)
         };
-        self.messages.check()?;
-        let messages = self.messages.0.into_iter().map(Message::into_runtime).collect();
-        let variables = self.chat_template_kwargs.map(|kwargs| kwargs.0);
         // A template writes begin tokens itself.
         let special = self.shared.add_special_tokens.unwrap_or(false);
-        Ok(Ask {
-            inputs: vec![Input::Conversation { conversation: Conversation { messages, variables }, special }],
+        let ask = Ask {
+            inputs: vec![Input::Conversation { conversation, special }],
             choices: self.shared.choices(),
             sampling: self.sampling.over(defaults)?,
             max_tokens: max_tokens.map(|limit| limit.0),
             usual_tokens: None,
             logprobs,
-            prompt_logprobs: None,
-            begins_text: true,
+            prompt_logprobs: self.shared.prompt_alternatives(),
+            structure,
+            reasoning_budget,
+            begins_text: !continues,
             stream: self.shared.streams(),
             ignore_eos: self.shared.ignore_eos.unwrap_or(false),
             stop: self.shared.stop.unwrap_or_default().0,
             names,
-        })
+        };
+        let structure = field.unwrap_or("response_format");
+        Ok(Asked { ask, spelled: Spelled { structure, variables: variables_field } })
     }
 
     /// Checks all that can be without a model; for fuzzing.
     pub(crate) fn check(self) {
         // Refusals are as good as requests here: neither may panic.
-        let _ = self.ask(&Sampling::default()).map(|ask| ask.requests(vec![1], 2));
+        let _ = self.ask(&Sampling::default()).map(|asked| asked.ask.requests(vec![1].into(), 2));
+    }
+}
+
+/// Alternatives to report beside each token, if log-probabilities are asked for.
+fn alternatives(logprobs: bool, top: Option<Alternatives>) -> Result<Option<usize>, ApiError> {
+    match (logprobs, top) {
+        (true, Some(Alternatives(top))) if top > MAX_ALTERNATIVES => {
+            let message = format!("top_logprobs is {top}; it is at most {MAX_ALTERNATIVES}");
+            Err(ApiError::invalid("top_logprobs", message))
+        }
+        (true, top) => Ok(Some(top.map_or(0, |top| top.0))),
+        (false, None | Some(Alternatives(0))) => Ok(None),
+        (false, Some(_)) => Err(ApiError::invalid("top_logprobs", "top_logprobs needs logprobs to be true")),
     }
 }
 
@@ -114,100 +169,15 @@ pub(crate) async fn chat_completions(
     let model = state.model(request.shared.model.as_deref())?;
     request.shared.log(&model.card().id, "chat completion");
     let usages = request.shared.usages()?;
-    let as_ids = request.shared.return_tokens_as_token_ids.unwrap_or(false);
-    let ask = request.ask(&model.card().defaults)?;
-    let begun = vec![false; ask.choices];
-    generation::answer(&state, &model, (permit, account), ask, move |model, _| {
-        let choices = ChatChoices { tokenizer: model.tokenizer().clone(), as_ids, begun };
+    let (as_ids, tells_ids) = (request.shared.return_tokens_as_token_ids.unwrap_or(false), request.shared.tells_ids());
+    let (reasons, prompt) = (request.reasoning.included(), request.shared.prompt_alternatives());
+    let Asked { ask, spelled } = request.ask(&model.card().defaults)?;
+    let n = ask.choices;
+    let answer = generation::answer(&state, &model, (permit, account), ask, move |model, prompts| {
+        let ids = prompts.first().filter(|_| tells_ids).map(|ready| ready.ids.clone());
+        let choices =
+            ChatChoices::new(model.tokenizer().clone(), n).naming(as_ids).reasoning(reasons).telling(ids, prompt);
         Ok(Completion::new(&model.card().id, usages, choices))
-    })
-    .await
-}
-
-/// Choices of chat completions.
-struct ChatChoices {
-    tokenizer: Tokenizer,
-    as_ids: bool,
-    /// True by choice of a stream once its role is out.
-    begun: Vec<bool>,
-}
-
-impl ChatChoices {
-    fn names(&self) -> TokenNames<'_> {
-        TokenNames { tokenizer: &self.tokenizer, as_ids: self.as_ids }
-    }
-}
-
-impl Choices for ChatChoices {
-    const ID: &'static str = "chatcmpl";
-    const OBJECT: &'static str = "chat.completion";
-    const CHUNK: &'static str = "chat.completion.chunk";
-
-    fn choice(&self, index: usize, answer: Answer) -> Value {
-        let content: Vec<Value> = answer.tokens.iter().filter_map(|token| self.names().chat(token)).collect();
-        json!({
-            "index": index,
-            "message": { "role": "assistant", "content": answer.text, "refusal": null },
-            "logprobs": if content.is_empty() { Value::Null } else { json!({ "content": content, "refusal": null }) },
-            "finish_reason": answer.finish.map(FinishReason::as_str),
-        })
-    }
-
-    /// The role comes with the first token, for clients take a stream's first chunk for its first token; the reason without text, for
-    /// clients stop reading there.
-    fn chunks(&mut self, index: usize, delta: Delta) -> Vec<Value> {
-        let mut choices = Vec::new();
-        let mut push = |delta: Value, logprobs: Option<Value>, finish: Option<&str>| {
-            let logprobs = logprobs.map(|entry| json!({ "content": [entry], "refusal": null }));
-            choices.push(json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish }));
-        };
-        if !matches!(delta, Delta::Prompt(_)) && !std::mem::replace(&mut self.begun[index], true) {
-            push(json!({ "role": "assistant", "content": "" }), None, None);
-        }
-        match delta {
-            Delta::Text { text, token } => {
-                let logprobs = token.and_then(|token| self.names().chat(&token));
-                if !text.is_empty() || logprobs.is_some() {
-                    push(json!({ "content": text }), logprobs, None);
-                }
-            }
-            Delta::Done { reason } => push(json!({}), None, Some(reason.as_str())),
-            Delta::Prompt(_) => {}
-        }
-        choices
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::logprobs::tests::tokenizer;
-    use super::*;
-    use crate::generation::Token;
-
-    fn deltas(deltas: Vec<Delta>) -> Vec<(Value, Value)> {
-        let mut choices = ChatChoices { tokenizer: tokenizer(), as_ids: false, begun: vec![false] };
-        let choices = deltas.into_iter().flat_map(|delta| choices.chunks(0, delta));
-        choices.map(|choice| (choice["delta"].clone(), choice["finish_reason"].clone())).collect()
-    }
-
-    fn token(text: &str) -> Delta {
-        Delta::Text { text: text.into(), token: Some(Token { id: 70, offset: 0, logprobs: None }) }
-    }
-
-    fn rest(text: &str) -> Delta {
-        Delta::Text { text: text.into(), token: None }
-    }
-
-    #[test]
-    fn the_role_comes_with_the_first_token_and_the_reason_without_text() {
-        let end = || Delta::Done { reason: FinishReason::Stop };
-        let role = json!({ "role": "assistant", "content": "" });
-        let (hi, bye) = (json!({ "content": "hi" }), json!({ "content": "bye" }));
-        let (none, stop, nothing) = (Value::Null, json!("stop"), json!({}));
-        assert_eq!(
-            deltas(vec![token("hi"), token(""), rest("bye"), end()]),
-            [(role.clone(), none.clone()), (hi, none.clone()), (bye, none.clone()), (nothing.clone(), stop.clone())]
-        );
-        assert_eq!(deltas(vec![token(""), end()]), [(role, none), (nothing, stop)]);
-    }
+    });
+    answer.await.map_err(|error| spelled.error(error))
 }

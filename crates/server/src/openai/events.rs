@@ -1,10 +1,10 @@
 //! The objects around choices: id, time, model, usage; and the server-sent events of a stream.
 
 use crate::error::ApiError;
-use crate::generation::{Answer, Cost, Delta, Writer};
+use crate::generation::{Answer, Cost, Delta, Ending, Writer};
+use crate::ids::unique;
 use axum::response::sse::Event;
-use serde_json::{Value, json};
-use std::sync::atomic::{AtomicU64, Ordering};
+use serde_json::{Map, Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// One route's choices.
@@ -19,8 +19,40 @@ pub(crate) trait Choices: Send + 'static {
     /// A whole choice.
     fn choice(&self, index: usize, answer: Answer) -> Value;
 
-    /// The choices that a piece of the choice `index` makes, each for a chunk of its own.
-    fn chunks(&mut self, index: usize, delta: Delta) -> Vec<Value>;
+    /// Fields of a whole object beside its choices.
+    fn beside(&self, _: &[Answer]) -> Map<String, Value> {
+        Map::new()
+    }
+
+    /// The chunks that a piece of the choice `index` makes.
+    fn chunks(&mut self, index: usize, delta: Delta) -> Vec<Chunk>;
+}
+
+/// A chunk of a stream.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub choice: Value,
+    /// Fields beside the choice.
+    pub beside: Map<String, Value>,
+}
+
+impl From<Value> for Chunk {
+    fn from(choice: Value) -> Self {
+        Self { choice, beside: Map::new() }
+    }
+}
+
+/// Why a choice ended, as both routes tell it: OpenAI's reason, and vLLM's `stop_reason`, which is the stop string, or says that a call could
+/// not be read: OpenAI has no reason for that.
+pub(crate) fn ended(ending: Option<Ending>, stop: Option<String>) -> (Option<&'static str>, Value) {
+    match ending {
+        None => (None, Value::Null),
+        Some(Ending::Stop) => (Some("stop"), json!(stop)),
+        Some(Ending::Length) => (Some("length"), Value::Null),
+        Some(Ending::Canceled) => (Some("canceled"), Value::Null),
+        Some(Ending::Calls) => (Some("tool_calls"), Value::Null),
+        Some(Ending::Malformed) => (Some("stop"), json!("malformed_tool_call")),
+    }
 }
 
 /// Chunks of a stream that say what it costs.
@@ -45,26 +77,23 @@ pub(crate) struct Completion<C> {
 impl<C: Choices> Completion<C> {
     /// A new answer of the model of that name.
     pub(crate) fn new(model: &str, usages: Usages, choices: C) -> Self {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{}-{:x}{count:04x}", C::ID, since.as_micros());
-        Self { id, created: since.as_secs(), model: model.to_owned(), usages, choices }
+        Self { id: unique(C::ID), created: since.as_secs(), model: model.to_owned(), usages, choices }
     }
 
-    fn object(&self, kind: &str, choices: Vec<Value>, usage: Option<Value>) -> Value {
+    fn object(&self, kind: &str, choices: Vec<Value>, beside: Map<String, Value>, usage: Option<Value>) -> Value {
         let mut object =
             json!({ "id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices });
-        if let Some(usage) = usage {
-            object["usage"] = usage;
-        }
+        beside.into_iter().chain(usage.map(|usage| ("usage".to_owned(), usage))).for_each(|(name, value)| {
+            object[name] = value;
+        });
         object
     }
 
     /// One choice's chunk. OpenAI's chunks say that the usage is null where a last one will say it.
-    fn chunk(&self, choice: Value, cost: Cost) -> Event {
+    fn chunk(&self, chunk: Chunk, cost: Cost) -> Event {
         let usage = if self.usages.each { Some(counts(cost)) } else { self.usages.last.then_some(Value::Null) };
-        data(&self.object(C::CHUNK, vec![choice], usage))
+        data(&self.object(C::CHUNK, vec![chunk.choice], chunk.beside, usage))
     }
 }
 
@@ -72,17 +101,18 @@ impl<C: Choices> Writer for Completion<C> {
     type Whole = Value;
 
     fn whole(self, answers: Vec<Answer>, cost: Cost) -> Value {
+        let beside = self.choices.beside(&answers);
         let choices = answers.into_iter().enumerate().map(|(index, answer)| self.choices.choice(index, answer));
-        self.object(C::OBJECT, choices.collect(), Some(usage(cost)))
+        self.object(C::OBJECT, choices.collect(), beside, Some(usage(cost)))
     }
 
     fn delta(&mut self, choice: usize, delta: Delta, cost: Cost) -> Vec<Event> {
-        let choices = self.choices.chunks(choice, delta);
-        choices.into_iter().map(|choice| self.chunk(choice, cost)).collect()
+        let chunks = self.choices.chunks(choice, delta);
+        chunks.into_iter().map(|chunk| self.chunk(chunk, cost)).collect()
     }
 
     fn end(&mut self, cost: Cost) -> Vec<Event> {
-        let last = self.usages.last.then(|| data(&self.object(C::CHUNK, vec![], Some(usage(cost)))));
+        let last = self.usages.last.then(|| data(&self.object(C::CHUNK, vec![], Map::new(), Some(usage(cost)))));
         last.into_iter().chain([done()]).collect()
     }
 
@@ -95,6 +125,7 @@ impl<C: Choices> Writer for Completion<C> {
 fn usage(cost: Cost) -> Value {
     let mut usage = counts(cost);
     usage["prompt_tokens_details"] = json!({ "cached_tokens": cost.cached_tokens });
+    usage["completion_tokens_details"] = json!({ "reasoning_tokens": cost.reasoning_tokens });
     usage
 }
 

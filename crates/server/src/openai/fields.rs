@@ -2,9 +2,11 @@
 
 use super::events::Usages;
 use crate::error::ApiError;
-use crate::request::object::{TextOrList, at_most, fields, object, text_or_list, word};
-use crate::request::whole::Whole;
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess};
+use crate::request::object::{TextOrList, at_most, fields, object, text_or_list};
+use crate::request::whole::{Whole, whole};
+use mlx_serving_engine::MAX_ALTERNATIVES;
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
+use std::fmt;
 
 fields! {
     /// Fields of both routes beside the sampling parameters, with OpenAI's names and, beyond them, vLLM's.
@@ -20,6 +22,10 @@ fields! {
         add_special_tokens: bool,
         /// Log-probabilities name tokens `token_id:N`.
         return_tokens_as_token_ids: bool,
+        /// Log-probabilities of the prompt's tokens and of so many alternatives.
+        prompt_logprobs: PromptAlternatives,
+        /// Ids of the prompt's tokens and of the answer's.
+        return_token_ids: bool,
         /// Goes to the log.
         user: String,
         /// OpenAI's newer name for `user`.
@@ -38,6 +44,16 @@ impl SharedFields {
     /// An answer in chunks is asked for.
     pub(crate) fn streams(&self) -> bool {
         self.stream.unwrap_or(false)
+    }
+
+    /// Ids of tokens are told.
+    pub(crate) fn tells_ids(&self) -> bool {
+        self.return_token_ids.unwrap_or(false)
+    }
+
+    /// Alternatives to report beside each token of the prompt, if its log-probabilities are asked for.
+    pub(crate) fn prompt_alternatives(&self) -> Option<usize> {
+        self.prompt_logprobs.as_ref().and_then(|asked| asked.0)
     }
 
     /// Chunks of a stream that say what it costs.
@@ -74,26 +90,41 @@ object! {
     }
 }
 
-object! {
-    /// `response_format`
-    pub(crate) struct ResponseFormat {
-        _kind as "type": PlainText,
-    }
-}
-
-/// The only format so far.
+/// `prompt_logprobs`; false asks for none.
 #[derive(Debug)]
-pub(crate) struct PlainText;
+pub(crate) struct PromptAlternatives(Option<usize>);
 
-impl<'de> Deserialize<'de> for PlainText {
+impl<'de> Deserialize<'de> for PromptAlternatives {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, "a string", |kind| match kind {
-            "text" => Ok(PlainText),
-            "json_object" | "json_schema" => {
-                Err("asks for structured output, which is not supported by this server yet".into())
+        struct NumberOrFalse;
+        impl Visitor<'_> for NumberOrFalse {
+            type Value = PromptAlternatives;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a whole number from 0 to {MAX_ALTERNATIVES}, or false")
             }
-            _ => Err("is not \"text\", the only format that is supported by this server".into()),
-        })
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<PromptAlternatives, E> {
+                let within = usize::try_from(number).ok().filter(|&top| top <= MAX_ALTERNATIVES);
+                let refusal = || E::custom(format!("is {number}; it is at most {MAX_ALTERNATIVES}"));
+                within.map(|top| PromptAlternatives(Some(top))).ok_or_else(refusal)
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<PromptAlternatives, E> {
+                match u64::try_from(whole(number)?) {
+                    Ok(number) => self.visit_u64(number),
+                    Err(_) => Err(E::invalid_value(Unexpected::Float(number), &self)),
+                }
+            }
+
+            fn visit_bool<E: Error>(self, value: bool) -> Result<PromptAlternatives, E> {
+                if value {
+                    return Err(E::invalid_type(Unexpected::Bool(true), &self));
+                }
+                Ok(PromptAlternatives(None))
+            }
+        }
+        deserializer.deserialize_any(NumberOrFalse)
     }
 }
 

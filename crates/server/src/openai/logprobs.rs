@@ -46,10 +46,31 @@ impl TokenNames<'_> {
     }
 }
 
+/// vLLM's list of a prompt's tokens, each an object of token ids: the token itself and the `top` most likely ones. Nothing predicts the
+/// first. A rank is known of tokens that are among the most likely.
+pub(crate) fn prompt_logprobs(tokenizer: &Tokenizer, tokens: &[PromptToken], top: usize) -> Value {
+    let entry = |id: u32, logprob: f32, rank: Option<usize>| {
+        let bytes = tokenizer.token_bytes(id).unwrap_or_default();
+        json!({ "logprob": logprob.max(UNLIKELY), "rank": rank, "decoded_token": String::from_utf8_lossy(&bytes) })
+    };
+    let told = |token: &PromptToken| {
+        let Some(logprobs) = &token.logprobs else { return Value::Null };
+        let rank = logprobs.top.iter().position(|(id, _)| *id == token.id).map(|place| place + 1);
+        let mut told = Map::from_iter([(token.id.to_string(), entry(token.id, logprobs.chosen, rank))]);
+        for (place, &(id, logprob)) in logprobs.top.iter().take(top).enumerate() {
+            told.entry(id.to_string()).or_insert_with(|| entry(id, logprob, Some(place + 1)));
+        }
+        Value::Object(told)
+    };
+    tokens.iter().map(told).collect()
+}
+
 /// Text completions' `logprobs` object.
 #[derive(Debug)]
 pub(crate) struct Columns<'a> {
     names: TokenNames<'a>,
+    /// Alternatives beside each token.
+    alternatives: usize,
     tokens: Vec<String>,
     chosen: Vec<Value>,
     top: Vec<Value>,
@@ -57,8 +78,9 @@ pub(crate) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    pub(crate) fn new(names: TokenNames<'a>) -> Self {
-        Self { names, tokens: vec![], chosen: vec![], top: vec![], offsets: vec![] }
+    /// No tokens yet, of which each will have so many alternatives.
+    pub(crate) fn new(names: TokenNames<'a>, alternatives: usize) -> Self {
+        Self { names, alternatives, tokens: vec![], chosen: vec![], top: vec![], offsets: vec![] }
     }
 
     /// A prompt's tokens, each with the place of its text.
@@ -90,7 +112,7 @@ impl<'a> Columns<'a> {
     /// it up.
     fn likely(&self, chosen: &str, logprobs: &Logprobs) -> Map<String, Value> {
         let mut likely = Map::new();
-        for &(id, p) in &logprobs.top {
+        for &(id, p) in logprobs.top.iter().take(self.alternatives) {
             likely.entry(self.names.name(id)).or_insert_with(|| json!(p.max(UNLIKELY)));
         }
         likely.insert(chosen.to_owned(), json!(logprobs.chosen.max(UNLIKELY)));
@@ -207,7 +229,7 @@ pub(crate) mod tests {
         let tokenizer = tokenizer();
         let names = TokenNames { tokenizer: &tokenizer, as_ids: false };
         // Two lone bytes have names of their own; of two tokens with one name the more likely stays.
-        let columns = Columns::new(names).answer(
+        let columns = Columns::new(names, 20).answer(
             &[
                 event(70, 3, logprobs(-9.0, &[(71, -0.5)])),
                 event(70, 4, logprobs(-0.5, &[])),

@@ -1,4 +1,4 @@
-//! `prompt` of text completions: texts or token ids, one or several.
+//! `prompt` of text completions and `input` of embeddings: texts or token ids, one or several.
 
 use super::logprobs::offsets;
 use crate::error::ApiError;
@@ -20,7 +20,7 @@ pub(crate) enum Prompt {
 
 /// `prompt`: a text, its token ids, or a list of such, answered in order.
 #[derive(Debug)]
-pub(crate) struct Prompts(pub Vec<Prompt>);
+pub(crate) struct Prompts<const MOST: usize = MAX_PROMPTS>(pub Vec<Prompt>);
 
 /// The first entry of a list, which says what the list is.
 enum First {
@@ -34,7 +34,7 @@ impl<'de> Deserialize<'de> for Prompt {
     }
 }
 
-impl<'de> Deserialize<'de> for Prompts {
+impl<'de, const MOST: usize> Deserialize<'de> for Prompts<MOST> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text_or_list(deserializer)
     }
@@ -82,7 +82,7 @@ impl TextOrList for First {
     }
 }
 
-impl TextOrList for Prompts {
+impl<const MOST: usize> TextOrList for Prompts<MOST> {
     const EXPECTED: &'static str = "a string, a list of strings, a list of token ids, or a list of such lists";
 
     fn text(text: &str) -> Self {
@@ -92,7 +92,7 @@ impl TextOrList for Prompts {
     fn list<'de, A: SeqAccess<'de>>(mut list: A) -> Result<Self, A::Error> {
         match list.next_element()? {
             None => Err(A::Error::custom("is empty; send at least one")),
-            Some(First::Prompt(first)) => at_most(MAX_PROMPTS, list, vec![first]).map(Self),
+            Some(First::Prompt(first)) => at_most(MOST, list, vec![first]).map(Self),
             Some(First::Id(first)) => Ok(Self(vec![Prompt::Ids(ids(list, vec![first])?)])),
         }
     }
@@ -104,6 +104,14 @@ impl Prompt {
         match self {
             Self::Text(text) => Input::Text { text, special },
             Self::Ids(ids) => Input::Ids(ids),
+        }
+    }
+
+    /// It has neither text nor ids.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::Ids(ids) => ids.is_empty(),
         }
     }
 

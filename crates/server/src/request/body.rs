@@ -1,7 +1,7 @@
 //! Bodies: taken within bounds, then parsed with errors that name the field.
 
 use super::decode::Decoder;
-use super::fault::{BYTE_ORDER_MARK, named, refused};
+use super::fault::{BYTE_ORDER_MARK, named, refused, within};
 use crate::account::Account;
 use crate::admission::WorkPermit;
 use crate::connection::Activity;
@@ -17,23 +17,42 @@ use tokio::time::{Instant, timeout_at};
 /// A JSON body, whatever the content type says, the permit to work on it, and the request's account; errors name the field.
 pub(crate) struct Body<T>(pub T, pub WorkPermit, pub Arc<Account>);
 
+/// The same of a request that asks no model for an answer: taken however many answers are waited for.
+pub(crate) struct UnqueuedBody<T>(pub T, pub WorkPermit, pub Arc<Account>);
+
 impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<AppState>> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Arc<AppState>) -> Result<Self, ApiError> {
-        let account = request.extensions().get::<Arc<Account>>().cloned().unwrap_or_default();
-        let (bytes, permit) = admit(request, state).await?;
-        let parsed = permit.work_here_if_light(move || parse(&bytes)).await?;
-        Ok(Body(parsed, permit, account))
+        state.admits()?;
+        take(request, state).await.map(|(parsed, permit, account)| Self(parsed, permit, account))
     }
+}
+
+impl<T: DeserializeOwned + Send + 'static> FromRequest<Arc<AppState>> for UnqueuedBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &Arc<AppState>) -> Result<Self, ApiError> {
+        state.takes_bodies()?;
+        take(request, state).await.map(|(parsed, permit, account)| Self(parsed, permit, account))
+    }
+}
+
+async fn take<T: DeserializeOwned + Send + 'static>(
+    request: Request,
+    state: &AppState,
+) -> Result<(T, WorkPermit, Arc<Account>), ApiError> {
+    let account = request.extensions().get::<Arc<Account>>().cloned().unwrap_or_default();
+    let (bytes, permit) = admit(request, state).await?;
+    let parsed = permit.work_here_if_light(move || parse(&bytes)).await?;
+    Ok((parsed, permit, account))
 }
 
 /// Takes a request's body, and the permit to work on it.
 ///
 /// # Errors
-/// 408, 413, 415, 429 and 503: it takes too long, is too long, is encoded otherwise, is one too many, or cannot be served now.
+/// 408, 413, 415 and 429: it takes too long, is too long, is encoded otherwise, or is one too many.
 async fn admit(request: Request, state: &AppState) -> Result<(Vec<u8>, WorkPermit), ApiError> {
-    state.admits()?;
     let claimed = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if claimed.is_some_and(|claimed| claimed > state.body_limit as u64) {
         return Err(ApiError::too_large(state.body_limit));
@@ -79,6 +98,15 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     })?;
     deserializer.end().map_err(|e| refused("", &e, bytes))?;
     Ok(value)
+}
+
+/// Parses a part of a body that was told apart from others first.
+///
+/// # Errors
+/// What is wrong with it, in words that follow its name.
+pub(crate) fn parse_within<'de, T: serde::Deserialize<'de>>(text: &'de str) -> Result<T, String> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(&mut deserializer).map_err(|e| within(&named(e.path()), e.inner()))
 }
 
 #[cfg(test)]

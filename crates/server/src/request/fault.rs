@@ -47,6 +47,17 @@ pub(super) fn refused(path: &str, error: &Error, bytes: &[u8]) -> ApiError {
     ApiError::invalid(param(path), format!("the body is not JSON: {}{within}", place(&text, error, bytes)))
 }
 
+/// The fault at `path` of an object, in words that follow the object's name.
+pub(super) fn within(path: &str, error: &Error) -> String {
+    let text = bare(error);
+    if let Some(field) = text.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
+        let path = if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") };
+        return format!("has no {}", shorten(&path));
+    }
+    let predicate = fault(error).unwrap_or_else(|| "is no JSON".into());
+    if path.is_empty() { predicate } else { format!("has a field {} that {predicate}", shorten(path)) }
+}
+
 /// Fault of a value in words that follow its name; `None` if the text is no JSON.
 pub(crate) fn fault(error: &Error) -> Option<String> {
     let text = bare(error);

@@ -7,7 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use std::fmt;
 
 /// Values besides null, `[]`, `{}`, `""`, `"auto"`, `"none"`, and false where nothing else stands here, that say what is so anyway.
-const DEFAULTS: &[(&str, Plain)] = &[
+pub(crate) const DEFAULTS: &[(&str, Plain)] = &[
     ("add_generation_prompt", Plain::True),
     // mlx-lm's name for none beside the model itself.
     ("draft_model", Plain::Word("default_model")),
@@ -20,7 +20,7 @@ const DEFAULTS: &[(&str, Plain)] = &[
     // Without a draft model there is nothing to draft.
     ("num_draft_tokens", Plain::AnyNumber),
     ("modalities", Plain::List("text")),
-    // Without tools there are no calls.
+    // Where there are no tools there are no calls.
     ("parallel_tool_calls", Plain::Either),
     ("priority", Plain::Number(0.0)),
     ("service_tier", Plain::Word("default")),
@@ -36,7 +36,7 @@ const DEFAULTS: &[(&str, Plain)] = &[
 
 /// A default.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Plain {
+pub(crate) enum Plain {
     /// False asks for something.
     True,
     /// Neither true nor false does.
@@ -51,20 +51,10 @@ enum Plain {
 /// Refusal of an unsupported field, in words that follow its name.
 fn refusal(field: &str) -> &'static str {
     match field {
-        "tools"
-        | "tool_choice"
-        | "tool_calls"
-        | "tool_call_id"
-        | "functions"
-        | "function_call"
-        | "parallel_tool_calls" => "asks for tool calls, which are not supported by this server yet",
-        "json_schema"
-        | "structured_outputs"
-        | "guided_json"
-        | "guided_regex"
-        | "guided_choice"
-        | "guided_grammar"
-        | "guided_decoding_backend" => "asks for structured output, which is not supported by this server yet",
+        "tools" | "tool_choice" => "asks for tool calls, which are made in conversations only",
+        "functions" => "is OpenAI's older way to define functions; send tools",
+        "function_call" => "is OpenAI's older way to write calls; send tool_choice, or a message's tool_calls",
+        "guided_decoding_backend" => "chooses among programs of another server; leave it out",
         "image_url" | "input_audio" | "file" | "video_url" | "audio" | "modalities" => {
             "asks for more than text, which is not supported by this server yet"
         }
@@ -156,14 +146,6 @@ impl<'de> Visitor<'de> for Neutral<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        // `{"type": "none"}` is the long form of `"none"`.
-        if self.0 == "tool_choice" {
-            while let Some(key) = map.next_key::<String>()? {
-                self.only_if(key == "type")?;
-                map.next_value_seed(Neutral(self.0))?;
-            }
-            return Ok(());
-        }
         self.only_if(map.next_key::<IgnoredAny>()?.is_none())
     }
 }

@@ -58,6 +58,13 @@ macro_rules! fields {
         #[derive(Debug, Default)]
         $vis struct $name { $( $(#[$doc])* $vis $field: Option<$type> ),* }
 
+        #[cfg(test)]
+        #[allow(dead_code, reason = "not every object is in a table")]
+        impl $name {
+            /// Its fields, as clients name them.
+            pub(crate) const FIELDS: &'static [&'static str] = &[ $( stringify!($field) ),* ];
+        }
+
         impl $crate::request::object::Fields for $name {
             fn take<'de, A: serde::de::MapAccess<'de>>(
                 &mut self,
@@ -97,6 +104,14 @@ macro_rules! object {
         $vis struct $name {
             $( $(#[$doc])* $vis $field: $crate::request::object::object!(@type $type $(, $need)?), )*
             $( $( $vis $shared: $fields, )+ )?
+        }
+
+        #[cfg(test)]
+        #[allow(dead_code, reason = "not every object is in a table")]
+        impl $name {
+            /// Its own fields, as clients name them.
+            pub(crate) const FIELDS: &'static [&'static str] =
+                &[ $( $crate::request::object::object!(@name $field $($json)?) ),* ];
         }
 
         impl<'de> serde::Deserialize<'de> for $name {

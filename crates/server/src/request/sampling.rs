@@ -60,8 +60,8 @@ impl SamplingFields {
             repetition_penalty: self
                 .repetition_penalty
                 .map_or(defaults.repetition_penalty, |p| if p == 0.0 { 1.0 } else { p }),
-            presence_penalty: self.presence_penalty.unwrap_or(0.0),
-            frequency_penalty: self.frequency_penalty.unwrap_or(0.0),
+            presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
             seed: self.seed.map(|seed| seed.0 as u64),
             logit_bias: self.logit_bias.unwrap_or_default().0,
         };
@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn defaults_come_from_the_model_and_requests_override_them() {
-        let defaults = Sampling { temperature: 0.7, top_p: 0.9, top_k: 40, ..Sampling::default() };
+        let penalties = Sampling { presence_penalty: 0.5, frequency_penalty: 0.25, ..Sampling::default() };
+        let defaults = Sampling { temperature: 0.7, top_p: 0.9, top_k: 40, ..penalties };
         assert_eq!(SamplingFields::default().over(&defaults).unwrap(), defaults);
         let fields = SamplingFields {
             temperature: Some(0.0),

@@ -15,7 +15,7 @@ async fn a_whole_chat_has_openais_shape() {
     assert_eq!(
         json["choices"],
         json!([{
-            "index": 0, "logprobs": null, "finish_reason": "stop",
+            "index": 0, "logprobs": null, "finish_reason": "stop", "stop_reason": null,
             "message": { "role": "assistant", "content": "Hello", "refusal": null },
         }])
     );
@@ -24,7 +24,7 @@ async fn a_whole_chat_has_openais_shape() {
         json["usage"],
         json!({
             "prompt_tokens": prompt, "completion_tokens": 2, "total_tokens": prompt + 2,
-            "prompt_tokens_details": { "cached_tokens": 1 },
+            "prompt_tokens_details": { "cached_tokens": 1 }, "completion_tokens_details": { "reasoning_tokens": 0 },
         })
     );
 }

@@ -11,7 +11,10 @@ async fn a_whole_completion_has_openais_shape_and_length() {
     house.model.plays([says(&["c", "d"])]);
     let json = house.complete(json!({})).await.json(200);
     assert!(json["id"].as_str().unwrap().starts_with("cmpl-") && json["object"] == "text_completion");
-    assert_eq!(json["choices"], json!([{ "index": 0, "text": "cd", "logprobs": null, "finish_reason": "stop" }]));
+    assert_eq!(
+        json["choices"],
+        json!([{ "index": 0, "text": "cd", "logprobs": null, "finish_reason": "stop", "stop_reason": null }])
+    );
     assert_eq!((&json["usage"]["prompt_tokens"], &json["usage"]["total_tokens"]), (&json!(2), &json!(4)));
     let request = &house.model.asked()[0];
     assert_eq!((request.max_tokens, request.begins_text), (Some(16), false));

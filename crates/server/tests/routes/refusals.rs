@@ -17,9 +17,9 @@ async fn chat_param(house: &House, extra: Value) -> String {
 #[tokio::test]
 async fn a_field_that_nobody_knows_is_refused_by_name() {
     let house = House::new();
-    let (param, _, message) = house.chat(json!({ "tools": [{ "type": "function" }] })).await.error(400);
+    let (param, _, message) = house.complete(json!({ "tools": [{ "type": "function" }] })).await.error(400);
     assert_eq!(param, "tools");
-    assert_eq!(message, "tools asks for tool calls, which are not supported by this server yet");
+    assert_eq!(message, "tools asks for tool calls, which are made in conversations only");
     let (param, _, message) = house.complete(json!({ "color": "red" })).await.error(400);
     assert_eq!((param.as_str(), message.as_str()), ("color", "color is not supported by this server; leave it out"));
     assert!(house.model.asked().is_empty());

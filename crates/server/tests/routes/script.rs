@@ -7,8 +7,10 @@ use mlx_serving_engine::{
 };
 use mlx_serving_metal_layer::{DeviceStats, LayerStats, Switched};
 use mlx_serving_metrics::Labeled;
-use mlx_serving_runtime::{Card, Events, Generate, Input, PromptError};
-use mlx_serving_text::{TextError, Tokenizer};
+use mlx_serving_runtime::{
+    Card, Conversation, Embedder, Events, Generate, GrammarError, Input, Prepared, PromptError, Structure,
+};
+use mlx_serving_text::{Segment, TextError, Tokenizer};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -18,6 +20,8 @@ use tokio::sync::Semaphore;
 /// Bytes of answers' tokens are their ids; these follow.
 pub const END: u32 = 256;
 pub const CONTEXT: usize = 100;
+/// Width of its embeddings.
+pub const WIDTH: usize = 4;
 
 /// A vocabulary of single bytes and `<|end|>`, so that a text's ids are its bytes.
 pub static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
@@ -69,21 +73,49 @@ impl Gate {
 pub enum Step {
     /// Text that one token completes.
     Say(&'static str),
+    /// Segments that one token completes.
+    Tell(Vec<Segment>),
     /// The end, with text that was held back.
     End(FinishReason, &'static str),
+    /// The end by a stop string.
+    Stop(&'static str),
     /// The end, in error.
     Fail(EngineError),
+    /// The embedding of the prompt: see [`pooled`].
+    Embed,
     /// Nothing comes until the gate is open.
     Wait(Gate),
     /// The events end without an end.
     Vanish,
 }
 
-pub use Step::{End, Fail, Say, Vanish, Wait};
+pub use Step::{Embed, End, Fail, Say, Stop, Tell, Vanish, Wait};
+
+/// One token that completes a part of some reasoning.
+pub fn thinks(text: &str) -> Step {
+    Tell(vec![Segment::Reasoning(text.into())])
+}
+
+/// The tokens of a call, one for its beginning and one for each part of its arguments.
+pub fn calls(name: &str, arguments: &[&str]) -> Vec<Step> {
+    let arguments = arguments.iter().map(|text| Tell(vec![Segment::Arguments((*text).into())]));
+    std::iter::once(Tell(vec![Segment::Call { name: name.into() }])).chain(arguments).collect()
+}
+
+/// One token that completes markup of a call that cannot be read.
+pub fn garbles(text: &str) -> Step {
+    Tell(vec![Segment::Malformed(text.into())])
+}
 
 /// An answer of these tokens, ended by the model.
 pub fn says(tokens: &[&'static str]) -> Vec<Step> {
     tokens.iter().map(|text| Say(text)).chain([End(FinishReason::Stop, "")]).collect()
+}
+
+/// Hidden states of a prompt: numbers that its length, its first and its last token decide.
+pub fn pooled(prompt: &[u32]) -> Vec<f32> {
+    let of = |token: Option<&u32>| token.map_or(0.0, |&token| token as f32);
+    vec![prompt.len() as f32, of(prompt.first()), -of(prompt.last()), 0.25]
 }
 
 /// The model. Requests without a script of their own are answered with "ok".
@@ -96,6 +128,8 @@ pub struct Script {
     health: Mutex<Health>,
     draining: AtomicBool,
     asked: Mutex<Vec<Request>>,
+    inputs: Mutex<Vec<(Input, Option<Structure>)>>,
+    unstructured: Mutex<Option<GrammarError>>,
     live: Arc<AtomicUsize>,
     canceled: Arc<AtomicUsize>,
 }
@@ -106,8 +140,17 @@ impl Script {
             card: Card {
                 id: id.into(),
                 created: 1_700_000_000,
-                info: Info { vocab: 257, max_context: CONTEXT, model_context: CONTEXT, kv_bytes: 0, max_live: 8 },
+                info: Info {
+                    vocab: 257,
+                    max_context: CONTEXT,
+                    model_context: CONTEXT,
+                    kv_bytes: 0,
+                    max_live: 8,
+                    generates: true,
+                    width: WIDTH,
+                },
                 defaults: Sampling { temperature: 0.5, ..Sampling::default() },
+                embedder: Embedder::default(),
             },
             chats: true,
             scripts: Mutex::default(),
@@ -115,6 +158,8 @@ impl Script {
             health: Mutex::new(Health { alive: true, step: None, heartbeat: 3, reason: None, resident: true }),
             draining: AtomicBool::new(false),
             asked: Mutex::default(),
+            inputs: Mutex::default(),
+            unstructured: Mutex::default(),
             live: Arc::default(),
             canceled: Arc::default(),
         }
@@ -129,6 +174,18 @@ impl Script {
     /// It has no chat template.
     pub fn mute(mut self) -> Self {
         self.chats = false;
+        self
+    }
+
+    /// It is an embedding model, which generates nothing.
+    pub fn embeds_only(mut self) -> Self {
+        self.card.info.generates = false;
+        self
+    }
+
+    /// It makes embeddings in this way.
+    pub fn embeds(mut self, embedder: Embedder) -> Self {
+        self.card.embedder = embedder;
         self
     }
 
@@ -161,6 +218,24 @@ impl Script {
         self.asked.lock().unwrap().clone()
     }
 
+    /// The inputs so far, and the structures of their answers.
+    pub fn inputs(&self) -> Vec<(Input, Option<Structure>)> {
+        self.inputs.lock().unwrap().clone()
+    }
+
+    /// The last conversation.
+    pub fn conversation(&self) -> Conversation {
+        match self.inputs().pop() {
+            Some((Input::Conversation { conversation, .. }, _)) => conversation,
+            other => panic!("no conversation: {other:?}"),
+        }
+    }
+
+    /// Structures are no grammars from here on.
+    pub fn compiles_nothing(&self, message: &str) {
+        *self.unstructured.lock().unwrap() = Some(GrammarError::Structure { message: message.into() });
+    }
+
     /// Requests that were dropped before their end.
     pub fn canceled(&self) -> usize {
         self.canceled.load(Ordering::SeqCst)
@@ -176,9 +251,18 @@ impl Generate for Script {
         &TOKENIZER
     }
 
-    fn prompt(&self, input: Input, goes_on: &mut dyn FnMut() -> bool) -> Result<Vec<u32>, PromptError> {
+    fn prepare(
+        &self,
+        input: Input,
+        structure: Option<&Structure>,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Result<Prepared, PromptError> {
         if !goes_on() {
             return Err(PromptError::Text(TextError::Canceled));
+        }
+        self.inputs.lock().unwrap().push((input.clone(), structure.cloned()));
+        if let Some(error) = self.unstructured.lock().unwrap().clone() {
+            return Err(error.into());
         }
         let (ids, exact) = match input {
             Input::Ids(ids) => (ids, true),
@@ -198,13 +282,17 @@ impl Generate for Script {
         }
         match ids.iter().find(|&&id| id as usize >= vocab) {
             Some(&id) => Err(PromptError::UnknownToken { id, vocab }),
-            None => Ok(ids),
+            None => Ok(ids.into()),
         }
     }
 
     fn submit(&self, requests: Vec<Request>) -> Result<Vec<Events>, EngineError> {
         if let Some(error) = self.refusal.lock().unwrap().clone() {
             return Err(error);
+        }
+        let (live, limit, asked) = (self.live(), self.card.info.max_live, requests.len());
+        if live + asked > limit {
+            return Err(EngineError::Overloaded { live, limit, asked });
         }
         requests.iter().try_for_each(|request| request.sampling.validate(self.card.info.vocab))?;
         self.asked.lock().unwrap().extend(requests.iter().cloned());
@@ -243,7 +331,11 @@ impl Generate for Script {
 
 impl Script {
     fn play(&self, request: Request) -> Events {
-        let steps = self.scripts.lock().unwrap().pop_front().unwrap_or_else(|| says(&["ok"]));
+        let usual = || match request.embed {
+            Some(_) => vec![Embed, End(FinishReason::Stop, "")],
+            None => says(&["ok"]),
+        };
+        let steps = self.scripts.lock().unwrap().pop_front().unwrap_or_else(usual);
         self.live.fetch_add(1, Ordering::SeqCst);
         let part = Part { live: self.live.clone(), canceled: self.canceled.clone(), ended: false };
         let told = request.prompt_logprobs.map(|top| prompt(&request.prompt, top));
@@ -283,6 +375,10 @@ impl Drop for Part {
     }
 }
 
+fn content(text: &str) -> Vec<Segment> {
+    if text.is_empty() { vec![] } else { vec![Segment::Content(text.into())] }
+}
+
 struct Writing {
     request: Request,
     offset: usize,
@@ -292,25 +388,33 @@ struct Writing {
 impl Writing {
     fn event(&mut self, step: Step) -> Event {
         match step {
-            Say(text) => {
-                let id = text.bytes().next().map_or(END, u32::from);
-                let logprobs = self.request.logprobs.map(|top| logprobs(id, top));
-                let event = TokenEvent { id, text: text.into(), offset: self.offset, logprobs };
-                (self.offset, self.tokens) = (self.offset + text.chars().count(), self.tokens + 1);
-                Event::Token(event)
-            }
-            End(reason, text) => {
-                let usage = Usage {
-                    prompt_tokens: self.request.prompt.len(),
-                    cached_tokens: 1,
-                    completion_tokens: self.tokens,
-                    ..Usage::default()
-                };
-                Event::Finished(Finish { reason, text: text.into(), usage })
-            }
+            Say(text) => self.token(content(text)),
+            Tell(segments) => self.token(segments),
+            End(reason, text) => self.end(reason, None, text),
+            Stop(stop) => self.end(FinishReason::Stop, Some(stop.into()), ""),
+            Embed => Event::Embedding(pooled(&self.request.prompt)),
             Fail(error) => Event::Failed(error),
             Wait(_) | Vanish => unreachable!("no event"),
         }
+    }
+
+    fn token(&mut self, segments: Vec<Segment>) -> Event {
+        let text: String = segments.iter().map(Segment::as_str).collect();
+        let id = text.bytes().next().map_or(END, u32::from);
+        let logprobs = self.request.logprobs.map(|top| logprobs(id, top));
+        let event = TokenEvent { id, segments, offset: self.offset, logprobs };
+        (self.offset, self.tokens) = (self.offset + text.chars().count(), self.tokens + 1);
+        Event::Token(event)
+    }
+
+    fn end(&self, reason: FinishReason, stop: Option<String>, text: &str) -> Event {
+        let usage = Usage {
+            prompt_tokens: self.request.prompt.len(),
+            cached_tokens: 1,
+            completion_tokens: self.tokens,
+            ..Usage::default()
+        };
+        Event::Finished(Finish { reason, stop, segments: content(text), usage })
     }
 }
 

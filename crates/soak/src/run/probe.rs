@@ -77,7 +77,7 @@ fn goes_on(answer: &mut Box<dyn Answer>, tokens: &mut u64, failed: &mut Option<S
     while let Some(event) = answer.poll() {
         match event {
             Event::Token(_) => *tokens += 1,
-            Event::Prompt(_) => {}
+            Event::Prompt(_) | Event::Embedding(_) => {}
             Event::Finished(_) => return false,
             Event::Failed(error) => {
                 *failed = Some(error.to_string());

@@ -28,7 +28,7 @@ impl FromStr for Api {
     }
 }
 
-/// Settings of an [`Endpoint`].
+/// Settings of an [`Endpoint`](super::Endpoint).
 #[derive(Debug, Clone)]
 pub struct EndpointOptions {
     /// `http://host:port` or `https://host:port`, with the path of the API if it is not `/v1`.

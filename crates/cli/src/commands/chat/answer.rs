@@ -27,7 +27,8 @@ pub(super) fn show(mut answer: Answer, keyboard: &Keyboard) -> Result<Shown, Fai
             Ok(Next::Late) => {}
             Ok(Next::Piece(piece)) => {
                 text += &piece.text;
-                screen.write(&piece.text)?;
+                screen.write(&piece.reasoning, true)?;
+                screen.write(&piece.text, false)?;
             }
             Ok(Next::End) => break false,
             Err(error) => {
@@ -44,10 +45,15 @@ pub(super) fn show(mut answer: Answer, keyboard: &Keyboard) -> Result<Shown, Fai
     }
 }
 
-/// Standard output: wrapped on a terminal, as it comes elsewhere.
+/// Dims what follows on a terminal, and ends that.
+const DIM: [&str; 2] = ["\x1b[2m", "\x1b[0m"];
+
+/// Standard output: wrapped on a terminal, where reasoning is dimmed; elsewhere the text as it comes, and no reasoning.
 struct Screen {
     out: Stdout,
     wrap: Option<Wrap>,
+    /// Reasoning is shown.
+    dimmed: bool,
     /// The cursor is not at the beginning of a line.
     within: bool,
 }
@@ -56,10 +62,14 @@ impl Screen {
     fn new() -> Self {
         let out = std::io::stdout();
         let wrap = out.is_terminal().then(Wrap::new);
-        Self { out, wrap, within: false }
+        Self { out, wrap, dimmed: false, within: false }
     }
 
-    fn write(&mut self, text: &str) -> Result<(), Failure> {
+    fn write(&mut self, text: &str, reasoning: bool) -> Result<(), Failure> {
+        if text.is_empty() || (reasoning && self.wrap.is_none()) {
+            return Ok(());
+        }
+        self.dim(reasoning)?;
         // Asked each time: the window may have been resized.
         let shown = match &mut self.wrap {
             Some(wrap) => wrap.push(text, terminal::columns(&self.out).unwrap_or(usize::MAX)),
@@ -68,11 +78,31 @@ impl Screen {
         self.put(&shown)
     }
 
+    /// Begins reasoning, or ends it with an empty line.
+    fn dim(&mut self, dimmed: bool) -> Result<(), Failure> {
+        if dimmed == self.dimmed {
+            return Ok(());
+        }
+        self.finish_wrap()?;
+        let before = if self.within { "\n\n" } else { "" };
+        self.dimmed = dimmed;
+        self.wrap = Some(Wrap::new());
+        self.put(&format!("{}{before}", DIM[usize::from(!dimmed)]))?;
+        self.within = false;
+        Ok(())
+    }
+
+    fn finish_wrap(&mut self) -> Result<(), Failure> {
+        let Some(wrap) = &mut self.wrap else { return Ok(()) };
+        let rest = wrap.finish(terminal::columns(&self.out).unwrap_or(usize::MAX));
+        self.put(&rest)
+    }
+
     /// Shows what was held back, and ends the line.
     fn end(&mut self) -> Result<(), Failure> {
-        if let Some(wrap) = &mut self.wrap {
-            let rest = wrap.finish(terminal::columns(&self.out).unwrap_or(usize::MAX));
-            self.put(&rest)?;
+        self.finish_wrap()?;
+        if self.dimmed {
+            self.out.write_all(DIM[1].as_bytes()).map_err(Failure::output)?;
         }
         if self.within { self.put("\n") } else { Ok(()) }
     }

@@ -195,6 +195,7 @@ impl<'a> Rig<'a> {
             params,
             biases,
             history: None,
+            masks: None,
             out,
         }))
     }

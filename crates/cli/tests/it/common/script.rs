@@ -1,6 +1,7 @@
-//! A model that says what it is told: each token is always followed by one other. Embeddings are one-hot, attention and
-//! feed-forward add nothing, the head is a table. Streaming, stop strings and log-probabilities then have exact answers.
+//! Scripted models with tokenizers of their own: each token is always followed by one other. Streaming, stop strings and
+//! log-probabilities then have exact answers.
 
+use mlx_serving_checkpoint::script::write_table;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,52 +22,18 @@ pub fn write(dir: &Path, file: &Value, script: &[&str], config: &Value) {
             .map(|t| (t["content"].as_str().unwrap(), t["id"].as_u64().unwrap() as usize)),
     );
     let vocab = ids.values().max().unwrap() + 1;
-    let hidden = vocab.next_multiple_of(64);
     let eos = ids[script.last().unwrap()];
     let mut next = vec![eos; vocab];
     for pair in script.windows(2) {
         next[ids[pair[0]]] = ids[pair[1]];
     }
-    let table = |rows: usize, columns: usize, one: &dyn Fn(usize) -> Vec<usize>| {
-        let mut values = vec![0f32; rows * columns];
-        (0..rows).for_each(|row| one(row).into_iter().for_each(|column| values[row * columns + column] = 1.0));
-        (vec![rows, columns], values)
-    };
-    let zeros = |rows: usize, columns: usize| table(rows, columns, &|_| vec![]);
-    let ones = |n: usize| (vec![n], vec![1f32; n]);
-    let layer = |name: &str| format!("model.layers.0.{name}.weight");
-    let tensors = [
-        ("model.embed_tokens.weight".to_owned(), table(vocab, hidden, &|row| vec![row])),
-        ("lm_head.weight".to_owned(), table(vocab, hidden, &|row| (0..vocab).filter(|&t| next[t] == row).collect())),
-        ("model.norm.weight".to_owned(), ones(hidden)),
-        (layer("input_layernorm"), ones(hidden)),
-        (layer("post_attention_layernorm"), ones(hidden)),
-        (layer("self_attn.q_proj"), zeros(64, hidden)),
-        (layer("self_attn.k_proj"), zeros(64, hidden)),
-        (layer("self_attn.v_proj"), zeros(64, hidden)),
-        (layer("self_attn.o_proj"), zeros(hidden, 64)),
-        (layer("mlp.gate_proj"), zeros(64, hidden)),
-        (layer("mlp.up_proj"), zeros(64, hidden)),
-        (layer("mlp.down_proj"), zeros(hidden, 64)),
-    ];
-    let mut header = json!({ "__metadata__": { "format": "mlx" } });
-    let mut data: Vec<u8> = Vec::new();
-    for (name, (shape, values)) in &tensors {
-        let begin = data.len();
-        data.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        header[name] = json!({ "dtype": "F32", "shape": shape, "data_offsets": [begin, data.len()] });
-    }
-    let mut header = header.to_string();
-    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
-    let weights = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
-    let model = json!({
-        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": hidden, "num_hidden_layers": 1,
-        "intermediate_size": 64, "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 64, "vocab_size": vocab,
-        "rms_norm_eps": 1e-6, "max_position_embeddings": 2048, "rope_theta": 10000.0, "tie_word_embeddings": false, "eos_token_id": eos,
-    });
-    std::fs::create_dir_all(dir).unwrap();
-    std::fs::write(dir.join("model.safetensors"), weights).unwrap();
-    for (name, value) in [("tokenizer.json", file), ("tokenizer_config.json", config), ("config.json", &model)] {
+    write_table(dir, vocab, eos, &|token| vec![(next[token], 1.0)]).unwrap();
+    // A short context, so that a test can fill it.
+    let model = dir.join("config.json");
+    let mut short: Value = serde_json::from_slice(&std::fs::read(&model).unwrap()).unwrap();
+    short["max_position_embeddings"] = 2048.into();
+    std::fs::write(model, short.to_string()).unwrap();
+    for (name, value) in [("tokenizer.json", file), ("tokenizer_config.json", config)] {
         std::fs::write(dir.join(name), value.to_string()).unwrap();
     }
 }

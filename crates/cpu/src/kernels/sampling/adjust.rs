@@ -23,7 +23,7 @@ impl Best {
     }
 }
 
-/// First pass: penalties, biases and temperature; the largest result.
+/// First pass: penalties, biases, temperature and mask; the largest result.
 pub(crate) struct Adjust<'a> {
     /// The tokens of this chunk.
     pub(crate) tokens: Range<usize>,
@@ -31,6 +31,8 @@ pub(crate) struct Adjust<'a> {
     pub(crate) logits: &'a [f32],
     /// History of these tokens, if the sequence has one.
     pub(crate) history: Option<&'a [u32]>,
+    /// A bit for each of these tokens, if not all are allowed.
+    pub(crate) mask: Option<&'a [u32]>,
     pub(crate) params: &'a SampleParams,
     pub(crate) biases: &'a [LogitBias],
     /// Destination of the adjusted values.
@@ -56,7 +58,22 @@ impl Kernel for Adjust<'_> {
         if self.params.draws() {
             self.to.iter_mut().for_each(|z| *z /= self.params.temperature);
         }
+        if let Some(mask) = self.mask {
+            self.to.chunks_mut(32).zip(mask).for_each(|(values, &word)| forbid(values, word));
+        }
         best(self.to, self.tokens.start)
+    }
+}
+
+/// Makes tokens impossible whose bits are not set.
+#[inline(always)]
+fn forbid(values: &mut [f32], word: u32) {
+    if word == 0 {
+        values.fill(f32::NEG_INFINITY);
+    } else if word != u32::MAX {
+        for (bit, z) in values.iter_mut().enumerate() {
+            *z = if word >> bit & 1 == 1 { *z } else { f32::NEG_INFINITY };
+        }
     }
 }
 

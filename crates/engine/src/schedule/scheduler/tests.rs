@@ -6,6 +6,7 @@ use crate::sequence::tests::{from_request, sequence, some_logprobs, unread};
 use mlx_serving_device::ops::{NO_HISTORY_ROW, SAMPLED, SampleParams};
 use std::collections::HashMap;
 
+mod embeddings;
 mod properties;
 
 /// A scheduler, and who reads the answers.
@@ -46,11 +47,13 @@ impl Bench {
         }
     }
 
-    /// Delivers a completed step's results; `token` decides each from its sequence and its place.
+    /// Delivers a completed step's results; `token` decides each from its sequence and its place. Hidden states are a row's position, and 1.
     fn complete(&mut self, plan: &Plan, token: impl Fn(u64, usize) -> u32) {
-        for (part, completed) in plan.outcomes() {
+        for (span, (part, completed)) in plan.batch.spans.iter().zip(plan.outcomes()) {
             let sampled = part.sample.map(|_| (token(part.id, completed), None));
-            let results = Results { scores: vec![some_logprobs(); part.scores.len()], sampled };
+            let state = |row: usize| [(span.start as usize + row - span.first_row as usize) as f32, 1.0];
+            let hidden = part.hidden.clone().map(|rows| rows.flat_map(state).collect());
+            let results = Results { scores: vec![some_logprobs(); part.scores.len()], sampled, hidden };
             self.scheduler.complete(part, completed, Ok(results), &self.metrics);
         }
     }

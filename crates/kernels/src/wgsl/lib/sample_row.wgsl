@@ -7,6 +7,7 @@ const LANES = 256u;
 // Tokens of a tile; each lane takes every LANES-th. A row of keys holds whole tiles, and 0 beyond the vocabulary.
 const TILE = 2048u;
 const NO_HISTORY_ROW = 0xffffffffu;
+const NO_MASK_ROW = 0xffffffffu;
 // MIN_TEMPERATURE: below it the most likely token is taken.
 const MIN_TEMPERATURE = 1e-6f;
 
@@ -24,10 +25,11 @@ struct Row {
     history_row: u32,
     bias_first: u32,
     bias_count: u32,
+    mask_row: u32,
 }
 
 fn row_of(index: u32) -> Row {
-    let at = base(params.head, 0u) + 13u * index;
+    let at = base(params.head, 0u) + 14u * index;
     return Row(
         bitcast<f32>(settings[at]),
         settings[at + 1u],
@@ -41,6 +43,7 @@ fn row_of(index: u32) -> Row {
         settings[at + 10u],
         settings[at + 11u],
         settings[at + 12u],
+        settings[at + 13u],
     );
 }
 

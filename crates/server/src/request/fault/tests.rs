@@ -51,10 +51,7 @@ fn types_are_named_as_json_names_them() {
         (r#"{"messages": [], "seed": -1e300}"#, "seed is -1e300; it must fit 64 bits, signed"),
         (r#"{"messages": [], "stream": 1e300}"#, "stream is 1e300; it has to be true or false"),
         (r#"{"messages": [], "n": 1e-300}"#, "n is 1e-300; it has to be a whole number"),
-        (
-            r#"{"messages": [], "logit_bias": {"5": 1e39}}"#,
-            "logit_bias has a value for token 5 that is a number too large to be held",
-        ),
+        (r#"{"messages": [], "logit_bias": {"5": 1e39}}"#, "logit_bias.5 is a number too large to be held"),
         (r#"{"messages": [], "": 1}"#, "\"\" is not supported by this server; leave it out"),
         (r#"{"messages": [{"": 1}]}"#, "messages[0].\"\" is not supported by this server; leave it out"),
         ("[]", "the body is a list; it has to be an object"),

@@ -45,7 +45,7 @@ proptest! {
                     }
                     prop_assert!(plan.batch.tokens.len() <= rows.max(sequences));
                     prop_assert!(plan.batch.logit_rows.len() <= sequences);
-                    prop_assert!(plan.parts.iter().flat_map(Part::logit_rows).eq(0..plan.batch.logit_rows.len() as u32));
+                    prop_assert!(plan.parts.iter().flat_map(Part::places).eq(0..plan.batch.logit_rows.len() as u32));
                     prop_assert_eq!(plan.params.len(), plan.batch.logit_rows.len());
                     let mut counting = Vec::new();
                     for (part, completed) in plan.outcomes() {
@@ -110,7 +110,7 @@ proptest! {
                             prop_assert_eq!((usage.prompt_tokens, usage.completion_tokens), (requests[id].0, answers[id]));
                             ended += 1;
                         }
-                        Event::Failed(error) => panic!("{error}"),
+                        event @ (Event::Embedding(_) | Event::Failed(_)) => panic!("{event:?}"),
                     }
                 }
                 prop_assert!(requests[id].5 == 0 || tokens <= requests[id].5, "{} tokens lay unread", tokens);
