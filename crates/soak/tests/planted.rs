@@ -354,7 +354,9 @@ fn a_stuck_step_is_found_and_ends_the_run() {
     let record = run(Plant::StuckStep, SHORT);
     assert_eq!(missed(&record), [("stuck steps", Outcome::Fail)]);
     let said = sentence(&record, "stuck steps");
-    assert!(said.contains("no token in 30 s") && said.contains("engine: ") && said.contains("question"), "{said}");
+    // Traffic or a probe of the speed may be what it holds up.
+    let held = said.contains("question") || said.contains("a probe");
+    assert!(said.contains("no token in 30 s") && said.contains("engine: ") && held, "{said}");
     assert_eq!(record.parts[0].ended.as_deref(), Some("broken off"));
     assert!(record.elapsed_s < 60.0 * SHORT as f64);
 }
