@@ -170,6 +170,8 @@ OPTIONS: list[tuple[str, str, list[Any]]] = [
     ("engine.kv_spill_file_mb", WHOLE, [0, 16_777_217]),
     ("models.serve", "texts", []),
     ("models.chat_template", TEXT, []),
+    ("models.tool_call_format", TEXT, ["telegrams"]),
+    ("models.reasoning_format", TEXT, ["aloud"]),
     (f"{METAL}.enabled", FLAG, []),
     (f"{METAL}.memory_pool.enabled", FLAG, []),
     (f"{METAL}.memory_pool.heap_size_mb", WHOLE, [63, 2049]),
