@@ -4,7 +4,7 @@
 //! token is its row of the table: logit(r) = W\[r, t\] · √H after token t, which no arithmetic rounds to another order. Rows lie √H apart,
 //! so that sampling changes nothing either.
 //!
-//! Where a grammar forbids what the table says, the model closes what is open as soon as it may: it prefers its end, then `"`, `}`, `]`
+//! Under a grammar that forbids what the table says, the model closes what is open as soon as it may: it prefers its end, then `"`, `}`, `]`
 //! and so on. Answers that have to follow a schema are therefore short and valid.
 
 use crate::{CheckpointError, Result};

@@ -111,7 +111,7 @@ pub struct Request {
     pub begins_text: bool,
     /// Markup by which the answer is divided into segments.
     pub format: OutputFormat,
-    /// What the answer's content may say, once reasoning has ended.
+    /// Grammar of the answer's content, in force once reasoning has ended.
     pub grammar: Option<Grammar>,
     /// Tokens of reasoning at most; then its end is written for the model.
     pub reasoning_budget: Option<usize>,

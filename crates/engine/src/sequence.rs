@@ -52,7 +52,7 @@ pub(crate) struct Sequence {
     pending: usize,
     /// Tokens of the prompt whose log-probabilities are to be told still; those of each are had from the position before it.
     untold: Range<usize>,
-    /// What makes the embedding of the prompt, if it is all that is asked for.
+    /// Pooling of the prompt's hidden states, if its embedding is all that is asked for.
     pooler: Option<Pooler>,
     /// Hidden states of a step in flight are to be read for it.
     reading: bool,

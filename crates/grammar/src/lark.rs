@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// Bytes of a grammar, its schemas left out.
 const MAX_BYTES: usize = 64 << 10;
-/// What stands before a schema in a grammar.
+/// Marker before a schema in a grammar.
 const JSON: &str = "%json";
 
 /// Brackets within brackets. llguidance goes down one function deeper for each.

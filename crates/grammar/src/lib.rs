@@ -1,4 +1,4 @@
-//! What an answer may say: schemas, expressions and grammars, as masks of allowed tokens.
+//! Constraints on what an answer says: schemas, expressions and grammars, as masks of allowed tokens.
 //!
 //! A [`Compiler`] belongs to one model. It makes a [`Grammar`] of a [`Structure`]; each answer has a [`Matcher`] of its own, which says by
 //! a mask which tokens may come next, and is told the one that came.

@@ -29,7 +29,7 @@ impl Matcher {
         Self { inner: grammar.deep_clone().into_cancellable(), vocab, forced: VecDeque::new() }
     }
 
-    /// What stops its work from another thread.
+    /// Handle that stops its work from another thread.
     pub fn canceler(&self) -> Canceler {
         Canceler(self.inner.cancellation_handle().unwrap_or_default())
     }

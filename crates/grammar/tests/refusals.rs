@@ -1,4 +1,4 @@
-//! What is refused, by name and place, and what is not.
+//! Refusals, by name and place, and what is not refused.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;

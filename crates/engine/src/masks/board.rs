@@ -31,7 +31,7 @@ enum Row {
     Settled(Option<Result<Made, Fault>>),
 }
 
-/// What comes with a mask.
+/// Results that come with a mask.
 #[derive(Default)]
 pub(crate) struct Made {
     /// State of the answer before the masked token.

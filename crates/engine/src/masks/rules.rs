@@ -15,7 +15,7 @@ pub(crate) trait Matching: Send {
     fn mask(&mut self, words: &mut [u32]) -> Result<(), GrammarError>;
     /// Tokens that are all that may come next, one after the other. The mask then allows the first of them only.
     fn forced(&mut self) -> Result<Vec<u32>, GrammarError>;
-    /// What stops its work from another thread, for good.
+    /// Handle that stops its work from another thread, for good.
     fn canceler(&self) -> Cancel;
 }
 

@@ -62,7 +62,7 @@ impl Toy {
         Self { vocab, ends: ends.to_vec(), length, faults: Faults::default() }
     }
 
-    /// What may follow these tokens of an answer: often a run of tokens without a choice.
+    /// Tokens that may follow these of an answer: often a run of tokens without a choice.
     pub(crate) fn next(&self, taken: &[u32]) -> Next {
         let (last, place) = (taken.last().copied().unwrap_or(7), taken.len() as u32);
         if taken.len() >= self.length {

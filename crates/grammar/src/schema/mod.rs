@@ -82,7 +82,7 @@ pub(crate) fn supported(schema: &Value) -> Result<Value, GrammarError> {
     Ok(root.into())
 }
 
-/// How JSON is written: on one line, with a space after `:` and `,`, as `json.dumps` does and models mostly do by themselves. A choice of
+/// Notation of JSON: on one line, with a space after `:` and `,`, as `json.dumps` does and models mostly do by themselves. A choice of
 /// whitespace would let a model that is at a loss write nothing else, and would leave nothing forced between keys. Printable characters are
 /// not escaped, so that no key can be spelled in two ways.
 fn style() -> Value {
@@ -295,7 +295,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// What a reference within the schema points to.
+/// Target of a reference within the schema.
 fn resolve<'a>(root: &'a Value, pointer: &str) -> Option<&'a Value> {
     let path = pointer.strip_prefix('#')?;
     let mut bytes = Vec::with_capacity(path.len());

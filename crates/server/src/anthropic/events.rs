@@ -10,7 +10,7 @@ use mlx_serving_engine::FinishReason;
 use mlx_serving_text::Segment;
 use serde_json::{Map, Value, json};
 
-/// Signature of reasoning. It comes back with the reasoning, and nobody looks at it.
+/// Signature of reasoning. Clients send it again with the reasoning, and nothing reads it.
 const SIGNATURE: &str = "mlx-serving";
 
 /// Writes a message.

@@ -31,7 +31,7 @@ const CONVERSATION: &[Field] = &[
     Field::honored("messages[].content", r#""bye""#, "a string, or blocks"),
     Field::harmless("messages[].content[].type", r#""text""#, "text, thinking, redacted_thinking, tool_use or tool_result"),
     Field::honored("messages[].content[].text", r#""bye""#, "of a block `text`"),
-    Field::honored("messages[].content[].thinking", r#""so""#, "of a block `thinking`; the chat template decides what of it comes back")
+    Field::honored("messages[].content[].thinking", r#""so""#, "of a block `thinking`; the chat template decides how much is rendered")
         .at("messages[1].content[0].thinking"),
     Field::harmless("messages[].content[].signature", r#""t""#, "of a block `thinking`").at("messages[1].content[0].signature"),
     Field::harmless("messages[].content[].data", r#""y""#, "of a block `redacted_thinking`, which is left out")

@@ -51,7 +51,7 @@ const CHAT: &[Field] = &[
     Field::honored("messages[].tool_calls[].function.arguments", r#""{}""#, "JSON of its arguments, as a string")
         .at("messages[1].tool_calls[0].function.arguments"),
     Field::honored("messages[].tool_call_id", r#""c2""#, "the call that a tool's message answers").at("messages[2].tool_call_id"),
-    Field::honored("messages[].reasoning_content", r#""why""#, "reasoning of an assistant; the chat template decides what of it comes back")
+    Field::honored("messages[].reasoning_content", r#""why""#, "reasoning of an assistant; the chat template decides how much is rendered")
         .at("messages[1].reasoning_content"),
     Field::honored("messages[].reasoning", r#""why""#, "the same under its other name").at("messages[1].reasoning"),
     Field::harmless("messages[].parsed", r#"{"a": 1}"#, "what OpenAI's client has made of the text").at("messages[1].parsed"),
