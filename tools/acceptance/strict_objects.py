@@ -21,8 +21,15 @@ from openai.types import Completion, CompletionChoice, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.shared import ErrorObject
 
-# Fields beyond OpenAI's, by the package's class: what vLLM says too.
-EXTENSIONS = {"Model": {"max_model_len": int}}
+# Fields beyond OpenAI's, by the package's class, with the type and the default: what vLLM says too. Of a stream's chunks only the last says
+# why it stopped.
+STOP_REASON = {"stop_reason": (typing.Optional[str], None)}
+EXTENSIONS = {
+    "Model": {"max_model_len": (int, ...)},
+    "Choice": STOP_REASON,
+    "CompletionChoice": STOP_REASON,
+    "ChunkChoice": STOP_REASON,
+}
 # Fields that OpenAI's server says null in, though the package's class does not: chunks before the last have no finish reason, and the
 # first token of an echoed prompt has no probability.
 NULLABLE = {
@@ -68,7 +75,7 @@ def strict(kind):
             for name, field in kind.model_fields.items():
                 widen = NULLABLE.get((kind.__name__, name), lambda kind: kind)
                 fields[name] = (strict(widen(field.annotation)), field.default if not field.is_required() else ...)
-            fields.update({name: (extension, ...) for name, extension in EXTENSIONS.get(kind.__name__, {}).items()})
+            fields.update(EXTENSIONS.get(kind.__name__, {}))
             made[kind] = pydantic.create_model(kind.__name__, __base__=Strict, **fields)
         return made[kind]
     arguments = typing.get_args(kind)

@@ -26,6 +26,8 @@ import type * as schemas from "../src/params.js";
 
 /** True if two types have the same names, and each takes what the other does. */
 type Same<A, B> = [Required<A>, Required<B>] extends [Required<B>, Required<A>] ? true : false;
+/** The keys that a type names, without those that it takes under any name. */
+type Own<T> = T extends object ? { [K in keyof T as string extends K ? never : K]: T[K] } : never;
 /** What a schema takes, where null is as good as leaving a parameter out. */
 type Given<T extends z.ZodType> = { [K in keyof z.input<T>]: undefined extends z.input<T>[K] ? z.input<T>[K] | null : z.input<T>[K] };
 
@@ -35,8 +37,9 @@ true satisfies Same<LoadParams, Given<typeof schemas.LoadParamsSchema>>;
 true satisfies Same<LoadOptions, Given<typeof schemas.LoadOptionsSchema>>;
 true satisfies Same<ModelParams, Given<typeof schemas.ModelParamsSchema>>;
 true satisfies Same<TokenizeParams, Given<typeof schemas.TokenizeParamsSchema>>;
-// Among the keys of `models` are names of models, which the two write differently.
+// Among the keys of `models` are names of models, which the two write differently: its own keys are compared without them.
 true satisfies Same<Omit<RuntimeConfigInput, "models">, Omit<z.input<typeof RuntimeConfigSchema>, "models">>;
+true satisfies Same<Own<RuntimeConfigInput["models"]>, Own<z.input<typeof RuntimeConfigSchema>["models"]>>;
 true satisfies Same<DetokenizeParams, Given<typeof schemas.DetokenizeParamsSchema>>;
 
 export const history: Message[] = [

@@ -59,7 +59,10 @@ fn answer(subject: &Subject, seed: u64, seen: &mut Seen) {
         Err(error) => panic!("seed {seed}: {error} in {text}\n{schema}"),
     };
     let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
-    let errors: Vec<String> = validator.iter_errors(&value).map(|e| format!("{e} at {}", e.instance_path())).collect();
+    // The validator holds numbers as f64, and so cannot say whether one of that size keeps to a bound or is a multiple.
+    let held = |e: &jsonschema::ValidationError| e.instance().as_f64().is_none_or(|number| number.abs() < 9e15);
+    let errors = validator.iter_errors(&value).filter(held);
+    let errors: Vec<String> = errors.map(|e| format!("{e} at {}", e.instance_path())).collect();
     assert!(errors.is_empty(), "seed {seed}: {errors:?}\n{text}\n{schema}");
     seen.valid += 1;
 }

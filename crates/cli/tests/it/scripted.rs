@@ -120,7 +120,6 @@ fn streamed(events: &[String]) -> Answer {
 }
 
 #[test]
-#[ignore = "has not been run since tools are served: run it, then drop this line"]
 fn a_call_is_the_same_wherever_the_tokens_cut_it() {
     let dir = tempfile::tempdir().unwrap();
     let cuts = cuts();

@@ -2,7 +2,8 @@
 
 use crate::error::ApiError;
 use crate::request::fault;
-use crate::request::object::{fields, word};
+use crate::request::object::fields;
+use crate::request::reasoning::Effort;
 use crate::request::whole::Whole;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::value::RawValue;
@@ -61,7 +62,7 @@ impl ReasoningFields {
                 Ok(())
             }
         };
-        let thinks = self.reasoning_effort.map(|effort| effort != Effort("none"));
+        let thinks = self.reasoning_effort.map(Effort::thinks);
         if let Some(Effort(effort)) = self.reasoning_effort {
             set("reasoning_effort", effort.into())?;
         }
@@ -79,20 +80,6 @@ impl ReasoningFields {
             _ => {}
         }
         Ok(((!variables.is_empty()).then_some(variables), field))
-    }
-}
-
-/// `reasoning_effort`, which templates read as a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Effort(&'static str);
-
-impl<'de> Deserialize<'de> for Effort {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        const EFFORTS: [&str; 7] = ["none", "minimal", "low", "medium", "high", "xhigh", "max"];
-        word(deserializer, "a string", |text| {
-            let known = EFFORTS.into_iter().find(|effort| *effort == text).map(Effort);
-            known.ok_or_else(|| format!("is none of {}", EFFORTS.join(", ")))
-        })
     }
 }
 

@@ -21,6 +21,13 @@ impl<'de> Deserialize<'de> for Effort {
     }
 }
 
+impl Effort {
+    /// Whether it asks for any reasoning.
+    pub(crate) fn thinks(self) -> bool {
+        self.0 != "none"
+    }
+}
+
 /// Variables of a chat template that ask for reasoning or for none: `enable_thinking` and `reasoning_effort`, as the templates of popular
 /// models call them. Effort switches thinking on or off where the client does not say which. `None` where it says nothing: the template
 /// decides.
@@ -29,7 +36,7 @@ pub(crate) fn variables(on: Option<bool>, effort: Option<Effort>) -> Option<Map<
     if let Some(Effort(effort)) = effort {
         variables.insert("reasoning_effort".into(), effort.into());
     }
-    if let Some(on) = on.or_else(|| effort.map(|effort| effort.0 != "none")) {
+    if let Some(on) = on.or_else(|| effort.map(Effort::thinks)) {
         variables.insert("enable_thinking".into(), on.into());
     }
     (!variables.is_empty()).then_some(variables)
