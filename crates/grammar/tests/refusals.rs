@@ -35,6 +35,7 @@ fn a_schema_is_refused_by_keyword_and_place() {
         (json!({ "anyOf": [{}, { "type": "text" }] }), "#/anyOf/1/type", "expected one or more of null, boolean"),
         (json!({ "anyOf": [{}, 3] }), "#/anyOf/1", "expected an object or a boolean"),
         (json!({ "anyOf": {} }), "#/anyOf", "expected an array"),
+        (json!({ "items": { "anyOf": [] } }), "#/items/anyOf", "an empty list allows no value"),
         (json!({ "minLength": -1 }), "#/minLength", "whole number"),
         (json!({ "const": 1e300 }), "#/const", "2^53"),
         (json!({ "enum": [9_007_199_254_740_993_u64] }), "#/enum/0", "2^53"),

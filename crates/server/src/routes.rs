@@ -22,7 +22,7 @@ pub(crate) struct Routes {
 #[derive(Debug, Clone, Copy)]
 struct Route {
     method: &'static str,
-    /// A path, at whose end `{*name}` stands for anything.
+    /// A path, at whose end `{name}` stands for one part, and `{*name}` for any number of them.
     path: &'static str,
 }
 
@@ -66,8 +66,10 @@ pub(crate) struct Table(Vec<Route>);
 
 impl Route {
     fn is_of(&self, path: &str) -> bool {
-        match self.path.split_once("{*") {
-            Some((beginning, _)) => path.strip_prefix(beginning).is_some_and(|rest| !rest.is_empty()),
+        match self.path.split_once('{') {
+            Some((beginning, name)) => path
+                .strip_prefix(beginning)
+                .is_some_and(|rest| !rest.is_empty() && (name.starts_with('*') || !rest.contains('/'))),
             None => self.path == path,
         }
     }
@@ -123,12 +125,14 @@ mod tests {
     #[test]
     fn slashes_and_the_version_lead_to_the_route_that_is_meant() {
         let route = |path| Route { method: "GET", path };
-        let table = Table(vec![route("/v1/models"), route("/v1/models/{*id}"), route("/ready")]);
+        let table = Table(vec![route("/v1/models"), route("/v1/models/{*id}"), route("/v1/responses/{id}"), route("/ready")]);
         for (path, meant) in [
             ("/v1/models/", Some("/v1/models")),
             ("//v1//models", Some("/v1/models")),
             ("/models", Some("/v1/models")),
             ("/models/org/name/", Some("/v1/models/org/name")),
+            ("/responses/a/", Some("/v1/responses/a")),
+            ("/responses/a/b", None),
             ("/ready/", Some("/ready")),
             ("/v1/models", None),
             ("/v1/models/a", None),

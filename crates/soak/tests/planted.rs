@@ -32,7 +32,7 @@ enum Plant {
     Thread,
 }
 
-/// A clock that the subject's tokens move on, and nothing else but waits for what does not come.
+/// A clock that the subject's tokens move on, and nothing else but pauses and waits for what does not come.
 struct Virtual {
     now: Cell<Duration>,
     /// Time of a calibration, and whether every other one takes a fifth longer.
@@ -41,6 +41,8 @@ struct Virtual {
     /// Place at which the process is paused: before the wait in which it is, or after it while nothing has come yet. Nothing comes in either.
     pause: Cell<Option<Duration>>,
     silent: Cell<bool>,
+    /// Something will not come: time passes while it is waited for. Elsewhere a wait costs nothing, however busy the machine is.
+    hangs: bool,
 }
 
 impl Virtual {
@@ -65,8 +67,7 @@ impl Clock for Virtual {
         self.silent.set(false);
         let (begun, real) = (Instant::now(), Duration::from_secs(1));
         std::thread::park_timeout(real);
-        // Nothing has come for so long that nothing will.
-        if begun.elapsed() >= real {
+        if self.hangs && begun.elapsed() >= real {
             self.pass(Duration::from_secs(4));
         }
     }
@@ -248,6 +249,7 @@ fn run(plant: Plant, minutes: u64) -> Record {
         unsteady: Cell::new(plant == Plant::UnsteadyMachine),
         pause: Cell::default(),
         silent: Cell::default(),
+        hangs: plant == Plant::StuckStep,
     });
     let (middle, clocked) = (duration / 2, clock.clone());
     // Where the speed is judged, probes have to come often, and few tokens are waited for before each.

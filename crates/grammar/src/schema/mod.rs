@@ -167,6 +167,9 @@ impl<'a> Walk<'a> {
                 "items" | "additionalItems" if value.is_array() => {
                     self.list(value, at, |walk, schema, at| walk.schema(schema, at, depth + 1))?
                 }
+                "anyOf" | "oneOf" if value.as_array().is_some_and(Vec::is_empty) => {
+                    return Err(at.fault("an empty list allows no value"));
+                }
                 "prefixItems" | "allOf" | "anyOf" => {
                     self.list(value, at, |walk, schema, at| walk.schema(schema, at, depth + 1))?
                 }

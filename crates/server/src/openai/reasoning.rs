@@ -4,6 +4,7 @@ use crate::error::ApiError;
 use crate::request::fault;
 use crate::request::object::fields;
 use crate::request::reasoning::Effort;
+use crate::request::unique::UniqueObject;
 use crate::request::whole::Whole;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::value::RawValue;
@@ -111,7 +112,7 @@ impl<'de> Deserialize<'de> for TemplateKwargs {
             return Err(D::Error::custom(format!("has {} bytes; at most {MAX_KWARGS} are taken", raw.len())));
         }
         serde_json::from_str(raw)
-            .map(Self)
+            .map(|UniqueObject(object)| Self(object))
             .map_err(|e| D::Error::custom(fault(&e).unwrap_or_else(|| "has to be an object".into())))
     }
 }

@@ -1,7 +1,8 @@
 //! JSON of the client's own that is kept as values, such as schemas: bounded while it is read, for values take many times the bytes of
 //! their text.
 
-use super::fault::fault;
+use super::fault::{bare, fault};
+use super::unique::UniqueObject;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -27,8 +28,8 @@ impl Bounded {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let values = check(text)?;
         match serde_json::from_str(text) {
-            Ok(object) => Ok(Self { object, values }),
-            Err(error) => Err(fault(&error).unwrap_or_else(|| "is no JSON object".into())),
+            Ok(UniqueObject(object)) => Ok(Self { object, values }),
+            Err(error) => Err(fault(&error).unwrap_or_else(|| format!("is not JSON: {}", bare(&error)))),
         }
     }
 }

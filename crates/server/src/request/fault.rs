@@ -78,7 +78,7 @@ pub(crate) fn fault(error: &Error) -> Option<String> {
 }
 
 /// The parser's text without the place, which it counts in lines.
-fn bare(error: &Error) -> String {
+pub(crate) fn bare(error: &Error) -> String {
     let text = error.to_string();
     text.strip_suffix(&format!(" at line {} column {}", error.line(), error.column())).unwrap_or(&text).to_owned()
 }

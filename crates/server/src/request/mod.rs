@@ -9,6 +9,7 @@ pub(crate) mod object;
 pub(crate) mod reasoning;
 pub(crate) mod sampling;
 pub(crate) mod tools;
+pub(crate) mod unique;
 pub(crate) mod whole;
 
 pub(crate) use body::{Body, UnqueuedBody, parse, parse_within};

@@ -20,8 +20,8 @@ use std::sync::Arc;
 pub(crate) fn routes() -> Routes {
     Routes::default()
         .post("/v1/responses", create)
-        .get("/v1/responses/{*id}", retrieve)
-        .delete("/v1/responses/{*id}", delete)
+        .get("/v1/responses/{id}", retrieve)
+        .delete("/v1/responses/{id}", delete)
 }
 
 /// Answers a conversation.
