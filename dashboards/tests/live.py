@@ -135,7 +135,8 @@ class Load:
             elif kind == 1:
                 body["max_tokens"] = -1
             elif kind == 3:
-                body["guided_regex"] = "(ownership|borrowing)( [a-z]{2,9}){3,30}"
+                # Its beginning is forced, whatever the model would choose.
+                body["guided_regex"] = "Each value in Rust has an owner, and (ownership|borrowing)( [a-z]{2,9}){3,30}"
             if not self._ask(body, hang_up=kind == 2):
                 self.over.wait(0.2)
 
