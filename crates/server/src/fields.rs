@@ -21,7 +21,7 @@ pub struct Field {
     pub name: &'static str,
     /// What becomes of it.
     pub fate: Fate,
-    /// JSON of a value that asks for something.
+    /// JSON of a value that asks for something. `"STORED"` stands for the id of a response that the test has stored.
     pub example: &'static str,
     /// What it means, or what to do without it.
     pub note: &'static str,
@@ -108,22 +108,36 @@ impl Table {
 
 /// Sampling parameters, which all dialects spell alike.
 pub(crate) const SAMPLING: &[Field] = &[
-    Field::honored("temperature", "0.25", "0 takes the most likely token"),
-    Field::honored("top_p", "0.25", "keeps the most likely tokens that reach this probability"),
-    Field::honored("top_k", "3", "keeps so many tokens"),
-    Field::honored("min_p", "0.25", "keeps tokens of this share of the largest probability"),
-    Field::honored("repetition_penalty", "1.5", "weakens tokens of prompt and answer"),
-    Field::honored("presence_penalty", "0.5", "weakens tokens of the answer, once each"),
-    Field::honored("frequency_penalty", "0.5", "weakens tokens of the answer by their count"),
+    Field::honored("temperature", "0.25", "0 picks the most likely token"),
+    Field::honored("top_p", "0.25", "keeps the most likely tokens that together reach this probability"),
+    Field::honored("top_k", "3", "keeps this many of the most likely tokens"),
+    Field::honored("min_p", "0.25", "keeps tokens with at least this share of the largest probability"),
+    Field::honored("repetition_penalty", "1.5", "makes tokens of prompt and answer less likely"),
+    Field::honored("presence_penalty", "0.5", "makes tokens of the answer less likely, whatever their count"),
+    Field::honored("frequency_penalty", "0.5", "makes tokens of the answer less likely, in proportion to their count"),
     Field::honored("seed", "7", "the same seed and request give the same answer"),
-    Field::honored("logit_bias", r#"{"5": -1}"#, "added to the logits of single tokens"),
-    Field::refused("repetition_context_size", "20", "penalties have no window")
-        .beside(r#"{"repetition_penalty": 1.5}"#)
-        .taken(&["false"]),
-    Field::refused("presence_context_size", "20", "likewise").beside(r#"{"presence_penalty": 0.5}"#).taken(&["false"]),
-    Field::refused("frequency_context_size", "20", "likewise")
-        .beside(r#"{"frequency_penalty": 0.5}"#)
-        .taken(&["false"]),
+    Field::honored("logit_bias", r#"{"5": -1}"#, "added to the logits of these tokens"),
+    Field::refused(
+        "repetition_context_size",
+        "20",
+        "penalties have no window; any integer is taken while `repetition_penalty` is off",
+    )
+    .beside(r#"{"repetition_penalty": 1.5}"#)
+    .taken(&["false"]),
+    Field::refused(
+        "presence_context_size",
+        "20",
+        "penalties have no window; any integer is taken while `presence_penalty` is off",
+    )
+    .beside(r#"{"presence_penalty": 0.5}"#)
+    .taken(&["false"]),
+    Field::refused(
+        "frequency_context_size",
+        "20",
+        "penalties have no window; any integer is taken while `frequency_penalty` is off",
+    )
+    .beside(r#"{"frequency_penalty": 0.5}"#)
+    .taken(&["false"]),
 ];
 
 /// The tables of all dialects.

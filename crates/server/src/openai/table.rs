@@ -54,25 +54,25 @@ const CHAT: &[Field] = &[
     Field::honored("messages[].reasoning_content", r#""why""#, "reasoning of an assistant; the chat template decides how much is rendered")
         .at("messages[1].reasoning_content"),
     Field::honored("messages[].reasoning", r#""why""#, "the same under its other name").at("messages[1].reasoning"),
-    Field::harmless("messages[].parsed", r#"{"a": 1}"#, "what OpenAI's client has made of the text").at("messages[1].parsed"),
-    Field::harmless("messages[].tool_calls[].function.parsed_arguments", r#"{"a": 1}"#, "what it has made of the arguments")
+    Field::harmless("messages[].parsed", r#"{"a": 1}"#, "what OpenAI's client parsed from the text; not read").at("messages[1].parsed"),
+    Field::harmless("messages[].tool_calls[].function.parsed_arguments", r#"{"a": 1}"#, "what OpenAI's client parsed from the arguments; not read")
         .at("messages[1].tool_calls[0].function.parsed_arguments"),
-    Field::refused("messages[].refusal", r#""no""#, "this server sends none but null").at("messages[1].refusal"),
-    Field::refused("messages[].annotations", r#"[{}]"#, "likewise").at("messages[1].annotations"),
-    Field::refused("messages[].audio", r#"{"id": "x"}"#, "likewise").at("messages[1].audio"),
+    Field::refused("messages[].refusal", r#""no""#, "this server sends only null").at("messages[1].refusal"),
+    Field::refused("messages[].annotations", r#"[{}]"#, "this server sends none").at("messages[1].annotations"),
+    Field::refused("messages[].audio", r#"{"id": "x"}"#, "only text is supported").at("messages[1].audio"),
     Field::refused("messages[].function_call", r#"{"name": "f"}"#, "send `tool_calls`").at("messages[1].function_call"),
     Field::honored("tools", r#"[{"type": "function", "function": {"name": "h"}}]"#, "functions that the model may call"),
     Field::harmless("tools[].type", r#""function""#, "function is the only type"),
     Field::honored("tools[].function.name", r#""h""#, "1 to 128 letters, digits, and any of `_ - . : /`"),
     Field::honored("tools[].function.description", r#""does f""#, "goes to the chat template"),
     Field::honored("tools[].function.parameters", r#"{"type": "object", "properties": {"a": {}}}"#, "JSON schema of the arguments"),
-    Field::honored("tools[].function.strict", "true", "holds the arguments to the schema"),
+    Field::honored("tools[].function.strict", "true", "enforces the schema of the arguments"),
     Field::honored("tool_choice", r#""required""#, "`auto`, `none`, `required`, or an object"),
     Field::honored("tool_choice.type", r#"{"type": "none"}"#, "function, allowed_tools, auto, none or required").at("tool_choice"),
     Field::honored(
         "tool_choice.function.name",
         r#"{"type": "function", "function": {"name": "g"}}"#,
-        "the function that is to be called",
+        "the function to call",
     )
     .at("tool_choice"),
     Field::honored(
@@ -84,13 +84,13 @@ const CHAT: &[Field] = &[
     Field::honored(
         "tool_choice.allowed_tools.tools",
         r#"{"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": [{"type": "function", "function": {"name": "g"}}]}}"#,
-        "the functions of which the model is told",
+        "the functions that the model is shown",
     )
     .at("tool_choice"),
-    Field::honored("parallel_tool_calls", "false", "several calls in one answer"),
-    Field::honored("max_completion_tokens", "7", "most tokens of the answer, those of reasoning included"),
+    Field::honored("parallel_tool_calls", "false", "allows several calls in one answer"),
+    Field::honored("max_completion_tokens", "7", "maximum number of tokens of the answer, reasoning included"),
     Field::honored("logprobs", "true", "log-probabilities of the answer's tokens"),
-    Field::honored("top_logprobs", "2", "alternatives beside each").beside(r#"{"logprobs": true}"#),
+    Field::honored("top_logprobs", "2", "this many alternatives beside each token").beside(r#"{"logprobs": true}"#),
     Field::honored("add_generation_prompt", "false", "the prompt ends with the beginning of an answer"),
     Field::honored("continue_final_message", "true", "the answer goes on where the last message ends"),
 ];
@@ -102,8 +102,8 @@ const REASONING: &[Field] = &[
         "goes to the chat template; `none` sets `enable_thinking` to false there, and any other to true",
     ),
     Field::honored("enable_thinking", "false", "goes to the chat template"),
-    Field::honored("thinking_token_budget", "5", "most tokens of reasoning; -1 for no bound"),
-    Field::honored("include_reasoning", "false", "tells reasoning or leaves it out"),
+    Field::honored("thinking_token_budget", "5", "maximum number of tokens of reasoning; -1 sets no bound"),
+    Field::honored("include_reasoning", "false", "includes reasoning in the answer, or leaves it out"),
     Field::honored("chat_template_kwargs", r#"{"x": 1}"#, "further variables of the chat template"),
 ];
 
@@ -113,28 +113,24 @@ const STRUCTURE: &[Field] = &[
     Field::honored(
         "response_format.json_schema.schema",
         r#"{"type": "array"}"#,
-        "JSON schema of the answer; any object without one",
+        "JSON schema of the answer; without one, any object",
     )
     .beside(r#"{"response_format": {"type": "json_schema", "json_schema": {}}}"#),
-    Field::harmless(
-        "response_format.json_schema.name",
-        r#""n""#,
-        "a name for the schema, of which the model is not told",
-    )
-    .beside(r#"{"response_format": {"type": "json_schema", "json_schema": {}}}"#),
+    Field::harmless("response_format.json_schema.name", r#""n""#, "the schema's name, which the model does not see")
+        .beside(r#"{"response_format": {"type": "json_schema", "json_schema": {}}}"#),
     Field::harmless(
         "response_format.json_schema.description",
         r#""d""#,
-        "words about it, of which the model is not told",
+        "the schema's description, which the model does not see",
     )
     .beside(r#"{"response_format": {"type": "json_schema", "json_schema": {}}}"#),
-    Field::harmless("response_format.json_schema.strict", "true", "a schema is held to either way")
+    Field::harmless("response_format.json_schema.strict", "true", "the schema is enforced either way")
         .beside(r#"{"response_format": {"type": "json_schema", "json_schema": {}}}"#),
     Field::honored("guided_json", r#"{"type": "array"}"#, "JSON schema of the answer, as an object or a string"),
-    Field::honored("guided_regex", r#""a+""#, "expression that the whole answer matches"),
-    Field::honored("guided_choice", r#"["a", "b"]"#, "texts of which the answer is one"),
+    Field::honored("guided_regex", r#""a+""#, "regular expression that the whole answer matches"),
+    Field::honored("guided_choice", r#"["a", "b"]"#, "list of texts; the answer is one of them"),
     Field::honored("guided_grammar", r#""start: \"a\"""#, "grammar of the answer, in Lark's notation"),
-    Field::refused("guided_decoding_backend", r#""outlines""#, "there is one"),
+    Field::refused("guided_decoding_backend", r#""outlines""#, "there is only one backend"),
     Field::honored("structured_outputs.json", r#"{"type": "array"}"#, "as `guided_json`"),
     Field::honored("structured_outputs.regex", r#""a+""#, "as `guided_regex`"),
     Field::honored("structured_outputs.choice", r#"["a", "b"]"#, "as `guided_choice`"),
@@ -151,19 +147,19 @@ const SHARED: &[Field] = &[
     Field::honored("stream_options.continuous_usage_stats", "true", "every chunk has the usage so far")
         .beside(r#"{"stream": true}"#),
     Field::refused("stream_options.include_obfuscation", "true", "chunks are not padded").beside(r#"{"stream": true}"#),
-    Field::honored("max_tokens", "7", "most tokens of the answer"),
+    Field::honored("max_tokens", "7", "maximum number of tokens of the answer"),
     Field::honored("stop", r#"["x"]"#, "texts before which the answer ends"),
-    Field::honored("ignore_eos", "true", "goes on at the model's end tokens"),
+    Field::honored("ignore_eos", "true", "continues past the model's end tokens"),
     Field::honored("n", "2", "choices for each prompt"),
-    Field::honored("return_token_ids", "true", "`token_ids` of the choices and `prompt_token_ids`"),
-    Field::honored("prompt_logprobs", "1", "log-probabilities of the prompt's tokens and so many alternatives"),
-    Field::harmless("user", r#""u""#, "goes to the log"),
-    Field::harmless("safety_identifier", r#""u""#, "goes to the log"),
-    Field::harmless(
-        "prompt_cache_key",
-        r#""k""#,
-        "goes to the log; prompts share what they have in common whatever it is",
+    Field::honored("return_token_ids", "true", "adds `token_ids` to the choices, and `prompt_token_ids`"),
+    Field::honored(
+        "prompt_logprobs",
+        "1",
+        "log-probabilities of the prompt's tokens, and this many alternatives beside each",
     ),
+    Field::harmless("user", r#""u""#, "written to the log"),
+    Field::harmless("safety_identifier", r#""u""#, "written to the log"),
+    Field::harmless("prompt_cache_key", r#""k""#, "written to the log; common prefixes are cached whatever the key"),
 ];
 
 const CHAT_REFUSED: &[Field] = &[
@@ -176,61 +172,61 @@ const CHAT_REFUSED: &[Field] = &[
         .beside(r#"{"logprobs": true}"#),
     Field::refused("functions", r#"[{"name": "f"}]"#, "send `tools`"),
     Field::refused("function_call", r#"{"name": "f"}"#, "send `tool_choice`"),
-    Field::refused("modalities", r#"["audio"]"#, "text is all").taken(&[r#"["text"]"#]),
-    Field::refused("audio", r#"{"voice": "x"}"#, "likewise"),
+    Field::refused("modalities", r#"["audio"]"#, "only text is supported").taken(&[r#"["text"]"#]),
+    Field::refused("audio", r#"{"voice": "x"}"#, "only text is supported"),
     Field::refused("prediction", r#"{"type": "content"}"#, "leave it out"),
     Field::refused("web_search_options", r#"{"search_context_size": "low"}"#, "leave it out"),
     Field::refused("moderation", r#"{"model": "x"}"#, "leave it out"),
     Field::refused("verbosity", r#""low""#, "leave it out").taken(&[r#""medium""#]),
-    Field::refused("metadata", r#"{"a": "b"}"#, "nothing is stored"),
-    Field::refused("store", "true", "likewise"),
+    Field::refused("metadata", r#"{"a": "b"}"#, "chat completions are not stored"),
+    Field::refused("store", "true", "chat completions are not stored"),
     Field::refused("documents", r#"[{"text": "x"}]"#, "leave it out"),
-    Field::refused("chat_template", r#""x""#, "the server's own is used"),
+    Field::refused("chat_template", r#""x""#, "the model's own is used, or that of `--chat-template`"),
     Field::refused("role_mapping", r#"{"user": "U"}"#, "leave it out"),
-    Field::refused("echo", "true", "`continue_final_message` goes on with a message"),
+    Field::refused("echo", "true", "send `continue_final_message` to continue a message"),
     Field::refused("best_of", "2", "leave it out").taken(&["1"]),
 ];
 
 const COMPLETION: &[Field] = &[
-    Field::honored("prompt", r#""cd""#, "texts, or token ids, to go on with"),
-    Field::honored("logprobs", "1", "log-probabilities, and alternatives beside each token"),
+    Field::honored("prompt", r#""cd""#, "texts, or token ids, to continue"),
+    Field::honored("logprobs", "1", "log-probabilities of the answer's tokens, and this many alternatives beside each"),
     Field::honored("echo", "true", "the prompt before the answer"),
-    Field::refused("best_of", "2", "answers are not chosen among").taken(&["1"]),
+    Field::refused("best_of", "2", "there is no choosing among several answers").taken(&["1"]),
     Field::honored("add_special_tokens", "false", "begin and end tokens around a prompt that is a text"),
     Field::honored("return_tokens_as_token_ids", "true", "log-probabilities name tokens `token_id:N`")
         .beside(r#"{"logprobs": 1}"#),
 ];
 
 const COMPLETION_REFUSED: &[Field] = &[
-    Field::refused("suffix", r#""x""#, "nothing is filled in before a text"),
+    Field::refused("suffix", r#""x""#, "text cannot be inserted before a suffix"),
     Field::refused("max_completion_tokens", "7", "send `max_tokens`"),
-    Field::refused("tools", r#"[{"type": "function"}]"#, "calls are made in conversations only"),
-    Field::refused("tool_choice", r#""required""#, "likewise"),
-    Field::harmless("parallel_tool_calls", "true", "likewise"),
-    Field::refused("add_generation_prompt", "false", "a conversation's").taken(&["true"]),
-    Field::refused("thinking_token_budget", "5", "texts are not divided into reasoning and answer"),
+    Field::refused("tools", r#"[{"type": "function"}]"#, "tools can be called in chat completions only"),
+    Field::refused("tool_choice", r#""required""#, "tools can be called in chat completions only"),
+    Field::harmless("parallel_tool_calls", "true", "without tools it asks for nothing"),
+    Field::refused("add_generation_prompt", "false", "only chat completions have a generation prompt").taken(&["true"]),
+    Field::refused("thinking_token_budget", "5", "text completions have no separate reasoning"),
     Field::refused("prompt_embeds", r#""x""#, "send texts or token ids"),
 ];
 
 const REFUSED: &[Field] = &[
-    Field::refused("service_tier", r#""flex""#, "there is one").taken(&[r#""default""#]),
+    Field::refused("service_tier", r#""flex""#, "there is only one tier").taken(&[r#""default""#]),
     Field::refused("prompt_cache_retention", r#""24h""#, "leave it out"),
     Field::refused("prompt_cache_options", r#"{"ttl": "30m"}"#, "leave it out"),
-    Field::refused("min_tokens", "5", "not there yet").taken(&["0"]),
-    Field::refused("stop_token_ids", "[5]", "not there yet; `stop` may be a special token's text"),
-    Field::refused("skip_special_tokens", "false", "answers are without special tokens").taken(&["true"]),
-    Field::harmless("spaces_between_special_tokens", "false", "likewise"),
-    Field::refused("include_stop_str_in_output", "true", "stop strings are left out"),
+    Field::refused("min_tokens", "5", "not supported yet").taken(&["0"]),
+    Field::refused("stop_token_ids", "[5]", "not supported yet; `stop` may be a special token's text"),
+    Field::refused("skip_special_tokens", "false", "answers contain no special tokens").taken(&["true"]),
+    Field::harmless("spaces_between_special_tokens", "false", "answers contain no special tokens"),
+    Field::refused("include_stop_str_in_output", "true", "stop strings are always left out"),
     Field::refused("detokenize", "false", "answers are texts; `return_token_ids` adds ids").taken(&["true"]),
-    Field::refused("truncate_prompt_tokens", "5", "nothing is cut off silently"),
+    Field::refused("truncate_prompt_tokens", "5", "prompts are never truncated"),
     Field::refused("allowed_token_ids", "[5]", "leave it out"),
     Field::refused("bad_words", r#"["x"]"#, "leave it out"),
     Field::refused("use_beam_search", "true", "leave it out"),
     Field::refused("length_penalty", "2", "leave it out").taken(&["1"]),
     Field::refused("typical_p", "0.5", "leave it out").taken(&["1"]),
-    Field::refused("priority", "5", "requests are served in order").taken(&["0"]),
-    Field::refused("cache_salt", r#""x""#, "not there yet"),
-    Field::harmless("cache_prompt", "false", "prompts are always cached, which no answer shows"),
+    Field::refused("priority", "5", "requests are served in the order in which they come").taken(&["0"]),
+    Field::refused("cache_salt", r#""x""#, "not supported yet"),
+    Field::harmless("cache_prompt", "false", "prompts are always cached, which changes no answer"),
     Field::refused("xtc_probability", "0.5", "leave it out").taken(&["0"]),
     Field::harmless("xtc_threshold", "0.1", "without `xtc_probability` it asks for nothing"),
     Field::refused("draft_model", r#""x""#, "leave it out").taken(&[r#""default_model""#]),
@@ -243,18 +239,18 @@ const REFUSED: &[Field] = &[
 const EMBEDDING: &[Field] = &[
     Field::honored("model", r#""other""#, "a served model; needed where there are several"),
     Field::honored("input", r#""cd""#, "texts, or token ids, to embed"),
-    Field::honored("dimensions", "2", "so many of a vector's first dimensions, scaled to length 1"),
+    Field::honored("dimensions", "2", "keeps this many of a vector's first dimensions, and scales them to length 1"),
     Field::honored("encoding_format", r#""base64""#, "float, or base64"),
     Field::honored("add_special_tokens", "false", "begin and end tokens around a text"),
-    Field::harmless("user", r#""u""#, "goes to the log"),
-    Field::refused("input_type", r#""query""#, "instructions belong into the text"),
+    Field::harmless("user", r#""u""#, "written to the log"),
+    Field::refused("input_type", r#""query""#, "put instructions in the text"),
 ];
 
 const TOKENIZE: &[Field] = &[
     Field::honored("model", r#""other""#, "a served model; needed where there are several"),
     Field::honored("prompt", r#""cd""#, "the text"),
     Field::honored("add_special_tokens", "false", "begin and end tokens around it"),
-    Field::refused("return_token_strs", "true", "not there yet"),
+    Field::refused("return_token_strs", "true", "not supported yet"),
 ];
 
 const DETOKENIZE: &[Field] = &[

@@ -28,36 +28,36 @@ const CONVERSATION: &[Field] = &[
     Field::honored("input[].content[].text", r#""bye""#, "text of a part"),
     Field::honored("input[].content[].refusal", r#""no""#, "text of a part of type refusal")
         .beside(r#"{"input": [{"role": "assistant", "content": [{"type": "refusal", "refusal": "never"}]}, {"role": "user", "content": "hi"}]}"#),
-    Field::harmless("input[].content[].annotations", r#"[{"type": "file_path"}]"#, "of an answer"),
-    Field::harmless("input[].content[].logprobs", "[]", "of an answer"),
-    Field::harmless("input[].content[].prompt_cache_breakpoint", r#"{"mode": "explicit"}"#, "prompts share what they have in common"),
-    Field::refused("input[].content[].image_url", r#""x""#, "text is all"),
-    Field::harmless("input[].id", r#""rs_2""#, "an item's id; a reference is found by it").at("input[1].id"),
-    Field::harmless("input[].status", r#""completed""#, "of an answer").at("input[1].status"),
-    Field::harmless("input[].phase", r#""commentary""#, "of an answer").at("input[0].phase"),
-    Field::harmless("input[].summary", r#"[{"type": "summary_text", "text": "s"}]"#, "of reasoning, where there is no content")
+    Field::harmless("input[].content[].annotations", r#"[{"type": "file_path"}]"#, "answers have it; not read"),
+    Field::harmless("input[].content[].logprobs", "[]", "answers have it; not read"),
+    Field::harmless("input[].content[].prompt_cache_breakpoint", r#"{"mode": "explicit"}"#, "common prefixes are always cached"),
+    Field::refused("input[].content[].image_url", r#""x""#, "only text is supported"),
+    Field::harmless("input[].id", r#""rs_2""#, "an item's id, by which an `item_reference` finds it").at("input[1].id"),
+    Field::harmless("input[].status", r#""completed""#, "answers have it; not read").at("input[1].status"),
+    Field::harmless("input[].phase", r#""commentary""#, "answers have it; not read").at("input[0].phase"),
+    Field::harmless("input[].summary", r#"[{"type": "summary_text", "text": "s"}]"#, "of reasoning: read where there is no content")
         .at("input[1].summary"),
     Field::harmless("input[].encrypted_content", r#""x""#, "of reasoning: read where this server wrote it and there is no content")
         .at("input[1].encrypted_content"),
-    Field::honored("input[].call_id", r#""c2""#, "of a call, or of its result").at("input[2].call_id"),
-    Field::honored("input[].name", r#""g""#, "of a call").at("input[2].name"),
-    Field::honored("input[].arguments", r#""{}""#, "of a call: JSON, as a string").at("input[2].arguments"),
-    Field::harmless("input[].caller", r#"{"type": "direct"}"#, "of a call").at("input[2].caller"),
-    Field::refused("input[].namespace", r#""n""#, "of a call: there are none").at("input[2].namespace"),
-    Field::honored("input[].output", r#"[{"type": "input_text", "text": "5"}]"#, "of a result").at("input[3].output"),
+    Field::honored("input[].call_id", r#""c2""#, "id of a call, which its result repeats").at("input[2].call_id"),
+    Field::honored("input[].name", r#""g""#, "name of the called function").at("input[2].name"),
+    Field::honored("input[].arguments", r#""{}""#, "arguments of a call: JSON, as a string").at("input[2].arguments"),
+    Field::harmless("input[].caller", r#"{"type": "direct"}"#, "who made a call; not read").at("input[2].caller"),
+    Field::refused("input[].namespace", r#""n""#, "tools have no namespaces").at("input[2].namespace"),
+    Field::honored("input[].output", r#"[{"type": "input_text", "text": "5"}]"#, "result of a call: a string, or parts of type input_text").at("input[3].output"),
     Field::honored("instructions", r#""Be brief.""#, "a system message before all others, for this answer only"),
-    Field::refused("previous_response_id", r#""resp_x""#, "a response that is kept, with which the conversation goes on; refused if it is not"),
-    Field::honored("tools", r#"[{"type": "function", "name": "h"}]"#, "functions that the model may call; other types are left out, and the answer's head says so"),
-    Field::harmless("tools[].type", r#""function""#, "function is the only type of which the model is told"),
+    Field::honored("previous_response_id", r#""STORED""#, "a stored response, whose conversation this one continues; an unknown id is refused"),
+    Field::honored("tools", r#"[{"type": "function", "name": "h"}]"#, "functions that the model may call; tools of other types are left out, and the header `X-Ignored-Tools` names their types"),
+    Field::harmless("tools[].type", r#""function""#, "function is the only type that the model is shown"),
     Field::honored("tools[].name", r#""h""#, "1 to 128 letters, digits, and any of `_ - . : /`"),
     Field::honored("tools[].description", r#""does f""#, "goes to the chat template"),
     Field::honored("tools[].parameters", r#"{"type": "object", "properties": {"a": {}}}"#, "JSON schema of the arguments"),
-    Field::honored("tools[].strict", "true", "holds the arguments to the schema"),
-    Field::harmless("tools[].defer_loading", "true", "every tool is shown from the beginning"),
-    Field::harmless("tools[].output_schema", r#"{"type": "object"}"#, "goes to no template"),
+    Field::honored("tools[].strict", "true", "enforces the schema of the arguments"),
+    Field::harmless("tools[].defer_loading", "true", "the model is shown every tool from the beginning"),
+    Field::harmless("tools[].output_schema", r#"{"type": "object"}"#, "the model does not see it"),
     Field::honored("tool_choice", r#""required""#, "`auto`, `none`, `required`, or an object"),
     Field::honored("tool_choice.type", r#"{"type": "function", "name": "g"}"#, "function or allowed_tools").at("tool_choice"),
-    Field::honored("tool_choice.name", r#"{"type": "function", "name": "g"}"#, "the function that is to be called").at("tool_choice"),
+    Field::honored("tool_choice.name", r#"{"type": "function", "name": "g"}"#, "the function to call").at("tool_choice"),
     Field::honored(
         "tool_choice.mode",
         r#"{"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "g"}]}"#,
@@ -67,20 +67,20 @@ const CONVERSATION: &[Field] = &[
     Field::honored(
         "tool_choice.tools",
         r#"{"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "g"}]}"#,
-        "the functions of which the model is told",
+        "the functions that the model is shown",
     )
     .at("tool_choice"),
-    Field::honored("parallel_tool_calls", "false", "several calls in one answer"),
+    Field::honored("parallel_tool_calls", "false", "allows several calls in one answer"),
     Field::honored("reasoning.effort", r#""low""#, "goes to the chat template"),
-    Field::honored("reasoning.summary", r#""auto""#, "reasoning stands where its summary would"),
-    Field::honored("reasoning.generate_summary", r#""auto""#, "its older name"),
+    Field::honored("reasoning.summary", r#""auto""#, "sends the reasoning, as it is, in the place of a summary"),
+    Field::honored("reasoning.generate_summary", r#""auto""#, "older name of `reasoning.summary`"),
 ];
 
 const ANSWER: &[Field] = &[
     Field::honored("model", r#""other""#, "a served model; needed where there are several"),
-    Field::honored("max_output_tokens", "7", "most tokens of the answer, those of reasoning included"),
+    Field::honored("max_output_tokens", "7", "maximum number of tokens of the answer, reasoning included"),
     Field::honored("stream", "true", "the answer as events"),
-    Field::honored("store", "false", "the response is kept, so that it can be continued"),
+    Field::honored("store", "false", "the response is stored, so that it can be continued"),
     Field::honored("text.format", r#"{"type": "json_object"}"#, "form of the answer"),
     Field::honored("text.format.type", r#""json_object""#, "text, json_object or json_schema"),
     Field::honored("text.format.schema", r#"{"type": "array"}"#, "JSON schema of the answer")
@@ -89,42 +89,47 @@ const ANSWER: &[Field] = &[
         .beside(r#"{"text": {"format": {"type": "json_schema", "name": "n", "schema": {}}}}"#),
     Field::honored("text.format.description", r#""d""#, "the answer repeats it")
         .beside(r#"{"text": {"format": {"type": "json_schema", "name": "n", "schema": {}}}}"#),
-    Field::honored("text.format.strict", "true", "the answer repeats it; a schema is held to either way")
+    Field::honored("text.format.strict", "true", "the answer repeats it; the schema is enforced either way")
         .beside(r#"{"text": {"format": {"type": "json_schema", "name": "n", "schema": {}}}}"#),
     Field::refused("text.verbosity", r#""low""#, "leave it out").taken(&[r#""medium""#]),
     Field::honored(
         "include",
         r#"["reasoning.encrypted_content"]"#,
-        "repeats reasoning for clients that send back nothing else",
+        "adds `encrypted_content` to reasoning, for clients that send back nothing else",
     ),
     Field::honored("metadata", r#"{"a": "b"}"#, "the answer repeats it"),
-    Field::honored("max_tool_calls", "3", "the answer repeats it; there are no such calls"),
-    Field::honored("user", r#""u""#, "goes to the log; the answer repeats it"),
-    Field::honored("safety_identifier", r#""u""#, "likewise"),
-    Field::honored("prompt_cache_key", r#""k""#, "likewise"),
+    Field::honored(
+        "max_tool_calls",
+        "3",
+        "the answer repeats it; it limits tools that a server runs, of which there are none",
+    ),
+    Field::honored("user", r#""u""#, "written to the log; the answer repeats it"),
+    Field::honored("safety_identifier", r#""u""#, "written to the log; the answer repeats it"),
+    Field::honored("prompt_cache_key", r#""k""#, "written to the log; the answer repeats it"),
 ];
 
 const HARMLESS: &[Field] = &[
     Field::harmless("stream_options.include_obfuscation", "true", "events are not padded"),
-    Field::harmless("prompt_cache_retention", r#""24h""#, "prompts share what they have in common"),
-    Field::harmless("prompt_cache_options", r#"{"mode": "explicit"}"#, "likewise"),
-    Field::harmless("client_metadata", r#"{"a": "b"}"#, "notes of a client to its own server"),
-    Field::harmless("access_programs", r#"{"cyber": "standard"}"#, "likewise"),
+    Field::harmless("prompt_cache_retention", r#""24h""#, "common prefixes are always cached"),
+    Field::harmless("prompt_cache_options", r#"{"mode": "explicit"}"#, "common prefixes are always cached"),
+    Field::harmless("client_metadata", r#"{"a": "b"}"#, "notes of a client for its own server; not read"),
+    Field::harmless("access_programs", r#"{"cyber": "standard"}"#, "programs of OpenAI; not read"),
 ];
 
 const REFUSED: &[Field] = &[
-    Field::refused("truncation", r#""auto""#, "nothing is left out of a conversation").taken(&[r#""disabled""#]),
+    Field::refused("truncation", r#""auto""#, "`auto` is refused too: conversations are never truncated")
+        .taken(&[r#""disabled""#]),
     Field::refused("background", "true", "leave it out"),
     Field::refused("background_options", r#"{"completion_window": "2h"}"#, "leave it out"),
-    Field::refused("conversation", r#""c""#, "send `previous_response_id`, or all items"),
+    Field::refused("conversation", r#""c""#, "send `previous_response_id`, or the whole conversation"),
     Field::refused("prompt", r#"{"id": "p"}"#, "send `instructions`"),
-    Field::refused("top_logprobs", "2", "chat and text completions tell log-probabilities"),
+    Field::refused("top_logprobs", "2", "log-probabilities are available in chat and text completions"),
     Field::refused("context_management", r#"[{"type": "compaction"}]"#, "leave it out"),
     Field::refused("moderation", r#"{"model": "x"}"#, "leave it out"),
     Field::refused("image", r#"{"context_compression": "enabled"}"#, "leave it out"),
-    Field::refused("service_tier", r#""flex""#, "there is one").taken(&[r#""default""#]),
+    Field::refused("service_tier", r#""flex""#, "there is only one tier").taken(&[r#""default""#]),
     Field::refused("reasoning.mode", r#""pro""#, "leave it out"),
-    Field::refused("reasoning.context", r#""all_turns""#, "the chat template decides"),
+    Field::refused("reasoning.context", r#""all_turns""#, "the chat template decides how much reasoning is rendered"),
 ];
 
 #[cfg(test)]
