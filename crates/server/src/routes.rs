@@ -125,7 +125,8 @@ mod tests {
     #[test]
     fn slashes_and_the_version_lead_to_the_route_that_is_meant() {
         let route = |path| Route { method: "GET", path };
-        let table = Table(vec![route("/v1/models"), route("/v1/models/{*id}"), route("/v1/responses/{id}"), route("/ready")]);
+        let table =
+            Table(vec![route("/v1/models"), route("/v1/models/{*id}"), route("/v1/responses/{id}"), route("/ready")]);
         for (path, meant) in [
             ("/v1/models/", Some("/v1/models")),
             ("//v1//models", Some("/v1/models")),

@@ -1,8 +1,9 @@
 //! `GET /openapi.json`: the routes in OpenAPI 3.1.
 //!
 //! What a route takes and answers stands in the JSON files here, one for each kind of request: schemas, and for each operation `x-request`,
-//! `x-answer` and `x-events`, which name the schemas of its body, of a whole answer and of the data of a stream's events. What routes have
-//! in common is added when the files are read: refusals, fields that requests share (`x-with`), operations' names.
+//! `x-answer` and `x-events`, which name the schemas of its body, of a whole answer and of the data of a stream's events, and `x-done`, where
+//! `[DONE]` ends a stream. What routes have in common is added when the files are read: refusals, fields that requests share (`x-with`),
+//! operations' names.
 
 use crate::request::neutral::{DEFAULTS, Plain};
 use crate::state::AppState;
@@ -115,6 +116,20 @@ fn plain(default: Plain) -> Value {
     json!({ "anyOf": [{ "$ref": "#/components/schemas/Nothing" }, value] })
 }
 
+/// One server-sent event whose data follow a schema; of a stream that `[DONE]` ends, that or an error. Versions of the standard before 3.2 do
+/// not say what the schema of a stream describes; by convention it is each event.
+fn event(schema: &Value, done: bool) -> Value {
+    let json =
+        |schema: &Value| json!({ "type": "string", "contentMediaType": "application/json", "contentSchema": schema });
+    let error = json!({ "$ref": "#/components/schemas/Error" });
+    let data = match done {
+        true => json!({ "anyOf": [{ "const": "[DONE]" }, json(schema), json(&error)] }),
+        false => json(schema),
+    };
+    let properties = json!({ "event": { "type": "string" }, "data": data });
+    json!({ "type": "object", "description": "A server-sent event.", "properties": properties, "required": ["data"] })
+}
+
 /// Completes an operation: its name, its body, its answers and refusals.
 fn complete(method: &str, path: &str, operation: &mut Map<String, Value>) {
     let name: String = path
@@ -125,16 +140,14 @@ fn complete(method: &str, path: &str, operation: &mut Map<String, Value>) {
     operation.insert("operationId".into(), format!("{method}{name}").into());
     let mut take = |name: &str| operation.remove(name);
     let (request, answer, events) = (take("x-request"), take("x-answer"), take("x-events"));
-    let (refusals, probe) = (take("x-refusals"), take("x-probe").is_some());
+    let (refusals, probe, done) = (take("x-refusals"), take("x-probe").is_some(), take("x-done").is_some());
     let schema =
         |name: &Value| json!({ "$ref": format!("#/components/schemas/{}", name.as_str().unwrap_or_default()) });
     let mut responses = operation.remove("responses").and_then(|found| found.as_object().cloned()).unwrap_or_default();
     if let Some(answer) = &answer {
         let mut content = json!({ "application/json": { "schema": schema(answer) } });
         if let Some(events) = &events {
-            let description = "Server-sent events; `x-event` is the schema of their data.";
-            content["text/event-stream"] =
-                json!({ "schema": { "type": "string", "description": description, "x-event": schema(events) } });
+            content["text/event-stream"] = json!({ "schema": event(&schema(events), done) });
         }
         responses.insert("200".into(), json!({ "description": "The answer.", "content": content }));
         if probe {
