@@ -173,7 +173,7 @@ impl ResponseWriter {
         let begins = match (&segment, &self.open) {
             (Segment::Content(_) | Segment::Malformed(_), Some(Open::Message(_)))
             | (Segment::Reasoning(_), Some(Open::Reasoning(_)))
-            | (Segment::Arguments(_), _) => None,
+            | (Segment::Arguments(_) | Segment::Unfinished(_), _) => None,
             (Segment::Content(_) | Segment::Malformed(_), _) => Some(Open::Message(String::new())),
             (Segment::Reasoning(_), _) => Some(Open::Reasoning(String::new())),
             (Segment::Call { name }, _) => Some(Open::Call { name: name.clone(), arguments: String::new() }),

@@ -1,7 +1,7 @@
 //! `POST /v1/responses`, and the responses that are kept.
 
 use crate::house::{House, Reply, with};
-use crate::script::{CONTEXT, End, Fail, Say, Script, calls, garbles, says, thinks};
+use crate::script::{CONTEXT, End, Fail, Say, Script, breaks, calls, garbles, says, thinks};
 use mlx_serving_engine::{EngineError, FinishReason};
 use mlx_serving_runtime::{Message, Role, Structure, ToolChoice};
 use mlx_serving_server::{Limits, Settings};
@@ -228,7 +228,6 @@ async fn an_answer_that_is_cut_off_is_incomplete() {
         (cut(vec![Say("a")]), json!([said("a", "incomplete")])),
         (cut(vec![thinks("a")]), json!([reasoned("a", "incomplete")])),
         (cut(vec![thinks("a"), Say("b")]), json!([reasoned("a", "completed"), said("b", "incomplete")])),
-        (cut(calls("f", &["{\"a\""])), json!([call("f", "{\"a\"", "incomplete")])),
         (
             cut([vec![Say("a")], calls("f", &["{}"])].concat()),
             json!([said("a", "completed"), call("f", "{}", "completed")]),
@@ -250,14 +249,11 @@ async fn an_answer_that_is_cut_off_is_incomplete() {
 #[tokio::test]
 async fn a_call_that_cannot_be_read_is_text_and_nothing_is_an_empty_text() {
     let house = House::new();
-    let garbled = [calls("f", &["{\"a\""]), vec![garbles("oops")], says(&[])].concat();
+    let garbled = [breaks("f", "{\"a\"", "<call>f(a"), vec![garbles("oops")], says(&[])].concat();
     house.model.plays([garbled.clone(), garbled, says(&[]), says(&[])]);
     let whole = respond(&house, json!({})).await.json(200);
     assert_eq!(whole["status"], "completed");
-    assert_eq!(
-        forgotten(whole["output"].clone()),
-        json!([said("oops", "completed"), call("f", "{\"a\"", "incomplete")])
-    );
+    assert_eq!(forgotten(whole["output"].clone()), json!([said("<call>f(aoops", "completed")]));
     let stream = events(&respond(&house, json!({ "stream": true })).await);
     let output = &stream.last().unwrap()["response"]["output"];
     assert_eq!(forgotten(output.clone()), json!([call("f", "{\"a\"", "incomplete"), said("oops", "completed")]));
@@ -265,6 +261,19 @@ async fn a_call_that_cannot_be_read_is_text_and_nothing_is_an_empty_text() {
     assert_eq!(forgotten(respond(&house, json!({})).await.json(200)["output"].clone()), empty);
     let stream = events(&respond(&house, json!({ "stream": true })).await);
     assert_eq!(forgotten(stream.last().unwrap()["response"]["output"].clone()), empty);
+}
+
+#[tokio::test]
+async fn a_call_that_is_cut_off_is_text_and_in_a_stream_an_item_that_is_not_whole() {
+    let house = House::new();
+    let cut = [breaks("f", "{\"a\"", "<call>f(a"), vec![End(FinishReason::Length, "")]].concat();
+    house.model.plays([cut.clone(), cut]);
+    let whole = respond(&house, json!({})).await.json(200);
+    assert_eq!(whole["status"], "incomplete");
+    assert_eq!(forgotten(whole["output"].clone()), json!([said("<call>f(a", "incomplete")]));
+    let stream = events(&respond(&house, json!({ "stream": true })).await);
+    let output = &stream.last().unwrap()["response"]["output"];
+    assert_eq!(forgotten(output.clone()), json!([call("f", "{\"a\"", "incomplete")]));
 }
 
 #[tokio::test]

@@ -102,6 +102,11 @@ pub fn calls(name: &str, arguments: &[&str]) -> Vec<Step> {
     std::iter::once(Tell(vec![Segment::Call { name: name.into() }])).chain(arguments).collect()
 }
 
+/// A call that breaks off behind its beginning and this markup.
+pub fn breaks(name: &str, arguments: &str, markup: &str) -> Vec<Step> {
+    [calls(name, &[arguments]), vec![Tell(vec![Segment::Unfinished(markup.into())])]].concat()
+}
+
 /// One token that completes markup of a call that cannot be read.
 pub fn garbles(text: &str) -> Step {
     Tell(vec![Segment::Malformed(text.into())])

@@ -5,12 +5,24 @@ use super::step::{Garbled, Step};
 /// Levels of lists and objects at most: what parsers of clients take.
 pub(super) const MAX_DEPTH: usize = 128;
 
-/// One JSON value, checked a character at a time. Takes no memory but a bit of state a level.
+/// Characters of a number at most.
+const MAX_NUMBER: usize = 1024;
+
+/// Characters of an escape such as `\ud83d`.
+const ESCAPE: usize = 6;
+/// Escape of U+FFFD.
+const REPLACEMENT: &str = "\\ufffd";
+
+/// One JSON value, checked a character at a time. Takes no memory but a bit of state a level, and the number that goes on.
+///
+/// A number has to be one that 64-bit floats have, because parsers of clients refuse others.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Json {
     at: At,
     /// Open lists and objects; true for objects.
     open: Vec<bool>,
+    /// The number that goes on.
+    number: String,
 }
 
 /// Place in a value.
@@ -92,8 +104,12 @@ impl Json {
                 self.at = if missing == 1 { At::Text { key } } else { At::Unicode { key, missing: missing - 1 } };
             }
             At::Number(digits) => match digits.next(c) {
-                Some(digits) => self.at = At::Number(digits),
-                None if !digits.is_whole() => return Err(Garbled),
+                Some(_) if self.number.len() >= MAX_NUMBER => return Err(Garbled),
+                Some(digits) => {
+                    self.number.push(c);
+                    self.at = At::Number(digits);
+                }
+                None if !self.is_number(digits) => return Err(Garbled),
                 None if self.open.is_empty() => {
                     self.at = At::End;
                     return Ok(Step::Before);
@@ -117,7 +133,7 @@ impl Json {
     pub(super) fn is_whole(&self) -> bool {
         match self.at {
             At::End => true,
-            At::Number(digits) => self.open.is_empty() && digits.is_whole(),
+            At::Number(digits) => self.open.is_empty() && self.is_number(digits),
             _ => false,
         }
     }
@@ -136,8 +152,10 @@ impl Json {
             'n' => At::Word("ull"),
             _ => return Err(Garbled),
         };
-        if matches!(c, '[' | '{') {
-            self.open.push(c == '{');
+        match c {
+            '[' | '{' => self.open.push(c == '{'),
+            '-' | '0'..='9' => self.number = c.into(),
+            _ => {}
         }
         Ok(())
     }
@@ -147,6 +165,11 @@ impl Json {
             return Err(Garbled);
         }
         Ok(self.ended())
+    }
+
+    /// True if the number would be whole with nothing more, and is no larger than floats are.
+    fn is_number(&self, digits: Digits) -> bool {
+        digits.is_whole() && self.number.parse().is_ok_and(f64::is_finite)
     }
 
     /// A value has ended with this character.
@@ -176,6 +199,61 @@ impl Digits {
 
     fn is_whole(self) -> bool {
         matches!(self, Self::Zero | Self::Whole | Self::Fraction | Self::Power)
+    }
+}
+
+/// JSON on its way to a client, in which half of a pair of surrogates becomes U+FFFD: JSON has it, texts of Unicode do not, and parsers of
+/// clients refuse it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Surrogates {
+    /// An escape that is not whole, or the first half of a pair and what follows it so far.
+    held: String,
+}
+
+impl Surrogates {
+    /// Takes the next character and adds what is known now to `json`.
+    pub(super) fn push(&mut self, c: char, json: &mut String) {
+        if self.held.is_empty() && c != '\\' {
+            return json.push(c);
+        }
+        if self.held.len() == ESCAPE && c != '\\' {
+            self.held.clear();
+            json.push_str(REPLACEMENT);
+            return json.push(c);
+        }
+        self.held.push(c);
+        let first = if self.held.len() > ESCAPE { ESCAPE } else { 0 };
+        let escape = &self.held[first..];
+        let is_code = escape.len() < 2 || escape.starts_with("\\u");
+        if is_code && escape.len() < ESCAPE {
+            return;
+        }
+        let code = escape.get(2..).and_then(|digits| u16::from_str_radix(digits, 16).ok()).filter(|_| is_code);
+        match code {
+            Some(0xdc00..=0xdfff) if first > 0 => json.push_str(&self.held),
+            Some(0xd800..=0xdbff) => {
+                if first > 0 {
+                    json.push_str(REPLACEMENT);
+                    self.held.drain(..ESCAPE);
+                }
+                return;
+            }
+            _ => {
+                if first > 0 {
+                    json.push_str(REPLACEMENT);
+                }
+                match code {
+                    Some(0xdc00..=0xdfff) => json.push_str(REPLACEMENT),
+                    _ => json.push_str(escape),
+                }
+            }
+        }
+        self.held.clear();
+    }
+
+    /// What is held back, as it came: nothing more comes.
+    pub(super) fn finish(&mut self) -> String {
+        std::mem::take(&mut self.held)
     }
 }
 
@@ -241,6 +319,10 @@ mod tests {
             ".5",
             "1e",
             "1e5",
+            "1e308",
+            "1e309",
+            "-1e999",
+            "[1e999]",
             "-0",
             "nul",
             "null",
@@ -274,7 +356,43 @@ mod tests {
         assert!(!is_json(&nested(MAX_DEPTH + 1)));
     }
 
+    /// What a client gets of a string, whole.
+    fn replaced(text: &str) -> String {
+        let (mut surrogates, mut json) = (Surrogates::default(), String::new());
+        text.chars().for_each(|c| surrogates.push(c, &mut json));
+        json + &surrogates.finish()
+    }
+
+    #[test]
+    fn half_of_a_pair_of_surrogates_is_replaced() {
+        for (text, expected) in [
+            (r#""a\n\u00e9\\ud83d""#, r#""a\n\u00e9\\ud83d""#),
+            (r#""\ud83d\ude00\uD83D\uDE00""#, r#""\ud83d\ude00\uD83D\uDE00""#),
+            (r#""\ud83d x""#, r#""\ufffd x""#),
+            (r#""\ud83d""#, r#""\ufffd""#),
+            (r#""\ud83d\n\ude00\\""#, r#""\ufffd\n\ufffd\\""#),
+            (r#""\ud83d\ud83d\ude00""#, r#""\ufffd\ud83d\ude00""#),
+            (r#""\ud83d\u0041\ude00\ude00""#, r#""\ufffd\u0041\ufffd\ufffd""#),
+            (r#""\ud83d\"""#, r#""\ufffd\"""#),
+            (r#""\ud83"#, r#""\ud83"#),
+        ] {
+            assert_eq!(replaced(text), expected, "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn replaced_surrogates_leave_a_text(parts in prop::collection::vec(prop::sample::select(vec![
+            "\\ud83d", "\\ude00", "\\u0041", "\\n", "\\\\", "\\\"", "a", "u", "d83d", "é",
+        ]), 0..12)) {
+            let text = format!("\"{}\"", parts.concat());
+            let told = replaced(&text);
+            prop_assert!(serde_json::from_str::<String>(&told).is_ok(), "{} of {}", told, text);
+            if serde_json::from_str::<String>(&text).is_ok() {
+                prop_assert_eq!(told, text);
+            }
+        }
+
         #[test]
         fn any_text_is_judged_as_serde_json_judges_it(text in r#"[\[\]{}",:0-2.eE+\-tfn\\u a]{0,14}"#) {
             agrees(&text);

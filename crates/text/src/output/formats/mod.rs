@@ -229,11 +229,11 @@ impl CallFormat {
             Self::Harmony => return self.lark_or(tokenizer, tools, parallel, &harmony::lark_of_text(&lark)),
         };
         let call = self.calls(&mut lark, &frame, tools);
-        let begun = lark.until(marker);
+        let begun = lark.until(marker, &[]);
         let list = if frame.list { format!("({} {call})*", lark.text(frame.between)) } else { String::new() };
         let one = format!("{begun} {} {call} {list} {}", lark.text(rest), lark.text(frame.after));
         let one = lark.rule("", &one);
-        let text = lark.without(marker);
+        let text = lark.without(&[marker]);
         lark.finish(&format!("{one}{} {text}", if parallel { "*" } else { "?" }))
     }
 
@@ -245,6 +245,19 @@ impl CallFormat {
             &format!("start: calls | text\ntext: {text}\ncalls:"),
             1,
         )
+    }
+
+    /// Why calls of a tool cannot be held to its schema in this format, if they cannot. A tool that is not `strict` may have keywords that do
+    /// not count.
+    #[must_use]
+    pub fn misfit(self, tokenizer: &Tokenizer, tool: &ToolSchema, strict: bool) -> Option<String> {
+        match self {
+            Self::Hermes | Self::LlamaJson | Self::Mistral | Self::Harmony => None,
+            Self::QwenXml => lark::misfit(tokenizer, tool, strict, |key| xml::QWEN.carries(key)),
+            Self::Glm => lark::misfit(tokenizer, tool, strict, |key| xml::GLM.carries(key)),
+            Self::Pythonic => lark::misfit(tokenizer, tool, strict, pythonic::carries),
+            Self::Gemma => lark::misfit(tokenizer, tool, strict, gemma::carries),
+        }
     }
 
     /// One of the calls, from behind its marker to its end.
