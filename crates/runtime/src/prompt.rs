@@ -65,6 +65,16 @@ pub enum PromptError {
         "calls cannot be forced: nothing in this model's chat template says how it writes calls; set models.tool_call_format"
     )]
     NoCalls,
+    /// The schema of a tool's arguments is no grammar.
+    #[error("the schema of the tool {name:?} cannot be enforced: {fault}")]
+    Tool {
+        /// The tool's name.
+        name: String,
+        /// Its index among the tools of the request.
+        index: usize,
+        /// What is wrong with its schema.
+        fault: GrammarError,
+    },
     /// Both calls and content of a form that does not stand beside calls.
     #[error(
         "an answer that may call tools can be held to JSON or to a choice beside them, not to a regular expression or a grammar; leave \
@@ -165,6 +175,14 @@ impl Prompter<'_> {
             ToolChoice::Named(name) => (Some(name), false),
             _ => (None, conversation.parallel_calls),
         };
+        let held = |tool: &&Tool| tool.strict || forces && named.is_none_or(|name| tool.name == *name);
+        for tool in tools.iter().filter(held) {
+            let schema = ToolSchema { name: tool.name.clone(), parameters: tool.parameters.clone() };
+            if let Some(message) = calls.misfit(self.tokenizer, &schema, tool.strict) {
+                let (name, fault) = (tool.name.clone(), GrammarError::Structure { message });
+                return Err(PromptError::Tool { name, index: tool.index, fault });
+            }
+        }
         let structure = |loose: bool| {
             let called = tools.iter().filter(|tool| named.is_none_or(|name| tool.name == *name));
             let schema = |tool: &Tool| match loose && !tool.strict {

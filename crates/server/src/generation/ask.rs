@@ -107,7 +107,8 @@ impl Ask {
 }
 
 /// A client's names of the parameters that it does not name as the engine does: pairs of the engine's name and the client's. Beside the
-/// engine's own there are `variables`, those of a conversation, `structure`, the form of an answer, and `tools`.
+/// engine's own there are `variables`, those of a conversation, `structure`, the form of an answer, `tools`, and `tools[].strict` and
+/// `tools[].parameters`, those of one tool.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Names(pub &'static [(&'static str, &'static str)]);
 
@@ -115,6 +116,11 @@ impl Names {
     /// The client's name of a parameter.
     pub(crate) fn of(self, param: &'static str) -> &'static str {
         self.0.iter().find(|(engines, _)| *engines == param).map_or(param, |(_, clients)| clients)
+    }
+
+    /// The client's name of a field of the tool of that index.
+    fn of_tool(self, field: &'static str, index: usize) -> String {
+        self.of(field).replacen("[]", &format!("[{index}]"), 1)
     }
 
     /// The engine's error in the client's names.
@@ -157,6 +163,11 @@ impl Names {
                 PromptError::NoTemplate { .. } => ("prompt", "; use /v1/completions"),
                 PromptError::NoTools | PromptError::Both => ("tools", ""),
                 PromptError::NoCalls => ("tool_choice", ""),
+                PromptError::Tool { name, index, fault } => {
+                    let path = self.of_tool("tools[].parameters", *index);
+                    let message = format!("{path}, the schema of {name:?}, cannot be enforced: {fault}");
+                    return ApiError::invalid(path, message);
+                }
                 PromptError::Continuation { .. } => ("continue_final_message", ""),
                 PromptError::TooLong { .. } => return ApiError::context_length(self.of("prompt"), error.to_string()),
                 PromptError::Template(TemplateError::Reserved { .. } | TemplateError::Variables { .. }) => {

@@ -1,9 +1,8 @@
 //! `tools` and `tool_choice` of chats.
 
 use super::messages::FunctionKind;
-use crate::request::bounded::Bounded;
 use crate::request::object::{at_most, object, word};
-use crate::request::tools::{Entry, Function, List, MAX_TOOLS, ToolName, ToolPaths, Wish};
+use crate::request::tools::{Entry, Function, List, MAX_TOOLS, Parameters, ToolName, ToolPaths, Wish};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::fmt;
@@ -32,7 +31,7 @@ object! {
     pub(crate) struct FunctionFields {
         name: ToolName = required,
         description: String,
-        parameters: Bounded,
+        parameters: Parameters,
         strict: bool,
     }
 }
@@ -41,7 +40,7 @@ impl Entry for Definition {
     const MOST: usize = MAX_TOOLS;
 
     fn values(&self) -> usize {
-        self.function.parameters.as_ref().map_or(0, |schema| schema.values)
+        self.function.parameters.as_ref().map_or(0, |schema| schema.0.values)
     }
 }
 

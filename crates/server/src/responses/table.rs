@@ -81,7 +81,11 @@ const ANSWER: &[Field] = &[
     Field::honored("max_output_tokens", "7", "most tokens of the answer, those of reasoning included"),
     Field::honored("stream", "true", "the answer as events"),
     Field::honored("store", "false", "the response is kept, so that it can be continued"),
-    Field::honored("text.format", r#"{"type": "json_object"}"#, "form of the answer"),
+    Field::honored(
+        "text.format",
+        r#"{"type": "json_object"}"#,
+        "form of the answer; calls that are forced have no text for it",
+    ),
     Field::honored("text.format.type", r#""json_object""#, "text, json_object or json_schema"),
     Field::honored("text.format.schema", r#"{"type": "array"}"#, "JSON schema of the answer")
         .beside(r#"{"text": {"format": {"type": "json_schema", "name": "n", "schema": {}}}}"#),

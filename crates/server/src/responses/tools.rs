@@ -1,10 +1,9 @@
 //! Tools of a request, and the calls that it wants.
 
 use crate::error::{ApiError, shorten};
-use crate::request::bounded::Bounded;
 use crate::request::object::{object, word};
 use crate::request::parse_within;
-use crate::request::tools::{Entry, Function, MAX_TOOLS, ToolName, ToolPaths, Tools, Wish};
+use crate::request::tools::{Entry, Function, MAX_TOOLS, Parameters, ToolName, ToolPaths, Tools, Wish};
 use mlx_serving_runtime::{Tool, ToolChoice};
 use serde::Deserialize as Derive;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny};
@@ -33,7 +32,7 @@ impl Entry for Definition {
 
     fn values(&self) -> usize {
         match self {
-            Self::Function(tool) => 1 + tool.parameters.as_ref().map_or(0, |schema| schema.values),
+            Self::Function(tool) => 1 + tool.parameters.as_ref().map_or(0, |schema| schema.0.values),
             Self::Foreign(_) => 1,
         }
     }
@@ -63,7 +62,7 @@ object! {
         _kind as "type": String = required,
         name: ToolName = required,
         description: String,
-        parameters: Bounded,
+        parameters: Parameters,
         strict: bool,
         /// Every tool is shown to the model from the beginning.
         _defer as "defer_loading": bool,
@@ -183,7 +182,7 @@ pub(super) fn agreed(
                     return Err(ApiError::invalid(&path, format!("{path} is {name:?}, as an earlier tool's name is")));
                 }
                 let strict = strict.unwrap_or(false);
-                tools.push(Function { name, description, parameters, strict }.into_tool());
+                tools.push(Function { name, description, parameters, strict }.into_tool(i));
             }
         }
     }
