@@ -70,6 +70,7 @@ impl MessageWriter {
     fn piece(&mut self, segment: Segment) -> Vec<Event> {
         self.told.take(&segment);
         let (kind, delta) = match segment {
+            Segment::Unfinished(_) => return vec![],
             Segment::Content(text) | Segment::Malformed(text) => {
                 (Kind::Text, json!({ "type": "text_delta", "text": text }))
             }
@@ -130,10 +131,11 @@ impl Writer for MessageWriter {
             let thinking = if self.details.hides_thinking { String::new() } else { answer.reasoning };
             content.push(json!({ "type": "thinking", "thinking": thinking, "signature": SIGNATURE }));
         }
-        if !answer.text.is_empty() {
-            content.push(json!({ "type": "text", "text": answer.text }));
+        let (text, calls) = whole_calls(answer.text, answer.calls);
+        if !text.is_empty() {
+            content.push(json!({ "type": "text", "text": text }));
         }
-        content.extend(answer.calls.into_iter().map(call));
+        content.extend(calls.into_iter().map(call));
         self.message(content, end, cost)
     }
 
@@ -171,7 +173,20 @@ impl Writer for MessageWriter {
     }
 }
 
-/// A whole call. What is no JSON object, because the answer was cut off or the model cannot write it, is no call: it stays a text.
+/// The calls that became whole, and the text with the markup of the others where they broke off: a block holds whole JSON only.
+fn whole_calls(mut text: String, calls: Vec<Call>) -> (String, Vec<Call>) {
+    let mut whole = Vec::new();
+    for call in calls.into_iter().rev() {
+        match call.broken {
+            Some(broken) => text.insert_str(broken.at, &broken.markup),
+            None => whole.push(call),
+        }
+    }
+    whole.reverse();
+    (text, whole)
+}
+
+/// A whole call. What is no JSON object of Unicode text, such as half of a pair of surrogates, stays a text.
 fn call(call: Call) -> Value {
     let arguments = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
     match serde_json::from_str::<Map<String, Value>>(arguments) {

@@ -48,6 +48,15 @@ pub(crate) struct Call {
     pub name: String,
     /// JSON.
     pub arguments: String,
+    /// What the model wrote of it, if it never became whole.
+    pub broken: Option<Broken>,
+}
+
+/// Markup of a call that never became whole, and its place in the answer's text, bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Broken {
+    pub at: usize,
+    pub markup: String,
 }
 
 /// One choice, whole.
@@ -89,10 +98,17 @@ impl Answer {
         match segment {
             Segment::Content(text) => self.text += &text,
             Segment::Reasoning(text) => self.reasoning += &text,
-            Segment::Call { name } => self.calls.push(Call { name, arguments: String::new() }),
+            Segment::Call { name } => self.calls.push(Call { name, arguments: String::new(), broken: None }),
             Segment::Arguments(text) => self.calls.last_mut().into_iter().for_each(|call| call.arguments += &text),
             Segment::Malformed(text) => {
                 self.text += &text;
+                self.malformed = true;
+            }
+            Segment::Unfinished(markup) => {
+                let at = self.text.len();
+                if let Some(call) = self.calls.last_mut() {
+                    call.broken = Some(Broken { at, markup });
+                }
                 self.malformed = true;
             }
         }
@@ -128,7 +144,7 @@ impl Told {
     pub(crate) fn take(&mut self, segment: &Segment) {
         match segment {
             Segment::Call { .. } => self.calls += 1,
-            Segment::Malformed(_) => self.malformed = true,
+            Segment::Malformed(_) | Segment::Unfinished(_) => self.malformed = true,
             Segment::Content(_) | Segment::Reasoning(_) | Segment::Arguments(_) => {}
         }
     }
@@ -276,7 +292,7 @@ impl Deltas {
 fn leave_first_call(calls: &mut usize, segments: &mut Vec<Segment>) {
     segments.retain(|segment| {
         *calls += usize::from(matches!(segment, Segment::Call { .. }));
-        *calls <= 1 || !matches!(segment, Segment::Call { .. } | Segment::Arguments(_))
+        *calls <= 1 || !matches!(segment, Segment::Call { .. } | Segment::Arguments(_) | Segment::Unfinished(_))
     });
 }
 

@@ -1,7 +1,7 @@
 //! Tools in chats: definitions, calls, results.
 
 use crate::house::{House, with};
-use crate::script::{End, Say, calls, garbles, says, thinks};
+use crate::script::{End, Say, breaks, calls, garbles, says, thinks};
 use mlx_serving_engine::FinishReason;
 use mlx_serving_runtime::{Role, ToolChoice};
 use proptest::prelude::*;
@@ -187,8 +187,12 @@ async fn calls_behind_the_first_are_left_out_where_the_client_wants_one() {
 #[tokio::test]
 async fn text_before_a_call_is_content_and_a_cut_answer_ends_with_length() {
     let house = House::new();
-    let cut = [vec![Say("wait")], calls("time", &["{\"a"]), vec![End(FinishReason::Length, "")]].concat();
-    house.model.plays([cut]);
+    let broken = breaks("time", "{\"a", "<call>time(a");
+    let cut = [vec![Say("wait")], broken, vec![End(FinishReason::Length, "")]].concat();
+    house.model.plays([cut.clone(), cut]);
+    let streamed = house.chat(json!({ "tools": tools(), "stream": true })).await.streamed();
+    let text: String = streamed.iter().filter_map(|choice| choice["delta"]["content"].as_str()).collect();
+    assert_eq!((text.as_str(), &streamed.last().unwrap()["finish_reason"]), ("wait", &json!("length")));
     let choice = house.chat(json!({ "tools": tools() })).await.choice();
     assert_eq!((&choice["message"]["content"], &choice["finish_reason"]), (&json!("wait"), &json!("length")));
     assert_eq!(choice["message"]["tool_calls"][0]["function"]["arguments"], "{\"a");

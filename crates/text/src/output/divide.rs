@@ -51,6 +51,8 @@ struct Call {
     reader: Reader,
     /// Text that has not gone out.
     raw: Vec<(char, bool)>,
+    /// Text of what has gone out of the last call.
+    written: String,
     bytes: usize,
     /// It is one for certain: a marker or the reader said so.
     certain: bool,
@@ -169,7 +171,7 @@ impl Divider {
                 if let Some(calls) = self.formats.calls {
                     let reader = calls.reader(&self.tools, text);
                     let (raw, bytes) = (held, text.len());
-                    self.at = At::Call(Box::new(Call { reader, raw, bytes, certain: true }));
+                    self.at = At::Call(Box::new(Call { reader, raw, written: String::new(), bytes, certain: true }));
                 }
             }
             Marker::Close => {
@@ -195,7 +197,8 @@ impl Divider {
             At::Content { fresh: true, .. } if self.syntax.is_some_and(|syntax| syntax.bare == Some(c)) => {
                 if let Some(calls) = self.formats.calls {
                     let (reader, raw) = (calls.reader(&self.tools, ""), Vec::new());
-                    self.at = At::Call(Box::new(Call { reader, raw, bytes: 0, certain: false }));
+                    let written = String::new();
+                    self.at = At::Call(Box::new(Call { reader, raw, written, bytes: 0, certain: false }));
                     self.read(c, hidden, sink);
                 }
             }
@@ -219,11 +222,17 @@ impl Divider {
     /// Takes a character of a call.
     fn read(&mut self, c: char, hidden: bool, sink: &mut Sink) {
         let At::Call(call) = &mut self.at else { return };
-        let before = sink.parts();
+        let (before, calls) = (sink.parts(), sink.calls());
         let step = call.reader.push(c, sink);
         if sink.parts() > before {
             call.certain = true;
-            call.raw.clear();
+            if sink.calls() > calls {
+                call.written.clear();
+            }
+            call.written.extend(call.raw.drain(..).map(|(c, _)| c));
+            if step.is_ok() {
+                call.written.push(c);
+            }
             call.bytes = 0;
             self.space.clear();
         }
@@ -256,6 +265,7 @@ impl Divider {
             self.at = At::Content { fresh: false, trims: false };
             return raw.into_iter().for_each(|(c, hidden)| self.push(c, hidden, sink));
         }
+        sink.break_off(std::mem::take(&mut call.written));
         self.at = At::Garbled;
         // Its end may be the beginning of the marker that closes it.
         let last = raw.len().saturating_sub(MAX_MARKER);

@@ -1,6 +1,8 @@
 //! Where the parts of an answer go.
 
+use super::json::Json;
 use super::segment::Segment;
+use super::step::Step;
 use super::stop::StopMatcher;
 
 /// Collects segments. Stop strings are looked for in content, between calls and reasoning: no match spans either.
@@ -13,13 +15,27 @@ pub(super) struct Sink {
     stopped: bool,
     /// Index of the stop string that was found.
     stop: Option<usize>,
-    /// Parts of calls so far.
+    /// Calls so far, and parts of them.
+    calls: usize,
     parts: usize,
+    /// Arguments of the last call, and whether they are whole.
+    arguments: Json,
+    whole: bool,
 }
 
 impl Sink {
     pub(super) fn new(stops: StopMatcher) -> Self {
-        Self { stops, content: String::new(), segments: Vec::new(), stopped: false, stop: None, parts: 0 }
+        Self {
+            stops,
+            content: String::new(),
+            segments: Vec::new(),
+            stopped: false,
+            stop: None,
+            calls: 0,
+            parts: 0,
+            arguments: Json::default(),
+            whole: false,
+        }
     }
 
     pub(super) fn content(&mut self, c: char) {
@@ -45,20 +61,36 @@ impl Sink {
     }
 
     pub(super) fn call(&mut self, name: String) {
-        self.parts += 1;
+        (self.calls, self.parts) = (self.calls + 1, self.parts + 1);
+        (self.arguments, self.whole) = (Json::default(), false);
         self.other(Segment::Call { name });
     }
 
     pub(super) fn arguments(&mut self, json: &str) {
         if !json.is_empty() {
             self.parts += 1;
+            self.whole = self.whole || json.chars().any(|c| self.arguments.push(c) == Ok(Step::Done));
             self.other(Segment::Arguments(json.to_owned()));
         }
     }
 
-    /// Markup that cannot be read; empty where all of it has gone out as a call already.
+    /// Markup that cannot be read.
     pub(super) fn malformed(&mut self, text: &str) {
-        self.other(Segment::Malformed(text.to_owned()));
+        if !text.is_empty() {
+            self.other(Segment::Malformed(text.to_owned()));
+        }
+    }
+
+    /// The last call breaks off behind this markup of it, unless it is whole.
+    pub(super) fn break_off(&mut self, markup: String) {
+        if !(self.whole || markup.is_empty()) {
+            self.other(Segment::Unfinished(markup));
+        }
+    }
+
+    /// Calls that have gone out, whole or in part.
+    pub(super) fn calls(&self) -> usize {
+        self.calls
     }
 
     /// Parts of calls that have gone out.

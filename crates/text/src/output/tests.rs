@@ -93,6 +93,11 @@ fn malformed(text: &str) -> Segment {
     Segment::Malformed(text.into())
 }
 
+/// A call that never becomes whole.
+fn broken(name: &str, arguments: &str, markup: &str) -> Vec<Segment> {
+    [call(name, arguments), vec![Segment::Unfinished(markup.into())]].concat()
+}
+
 fn call(name: &str, arguments: &str) -> Vec<Segment> {
     let arguments = Some(Segment::Arguments(arguments.into())).filter(|_| !arguments.is_empty());
     std::iter::once(Segment::Call { name: name.into() }).chain(arguments).collect()
@@ -178,12 +183,15 @@ fn a_call_that_cannot_be_read_comes_as_it_is() {
         "a <tool_call>{name: 1}</tool_call> b",
         &[content("a"), malformed("<tool_call>{name: 1}</tool_call>"), content("b")],
     );
-    let begun = [&call("f", r#"{"a": 1"#)[..], &[malformed("; 2}}</tool_call>")]].concat();
+    let half = r#"<tool_call>{"name": "f", "arguments": {"a": 1"#;
+    let begun = [&broken("f", r#"{"a": 1"#, half)[..], &[malformed("; 2}}</tool_call>")]].concat();
     read(r#"<tool_call>{"name": "f", "arguments": {"a": 1; 2}}</tool_call>"#, &begun);
-    read(
-        r#"<tool_call>{"name": "f", "arguments": {"a": 1"#,
-        &[&call("f", r#"{"a": 1"#)[..], &[malformed("")]].concat(),
-    );
+    read(half, &broken("f", r#"{"a": 1"#, half));
+    // Of several calls in one list, only the last is broken off.
+    let listed = r#"<tool_call>[{"name": "f", "arguments": {}}"#;
+    let second = r#", {"name": "g", "arguments": {"a"#;
+    read(&format!("{listed}{second}"), &[call("f", "{}"), broken("g", r#"{"a"#, second)].concat());
+    read(&format!("{listed}, "), &[&call("f", "{}")[..], &[malformed(", ")]].concat());
     read(r#"<tool_call>{"name": "f", "arg"#, &[malformed(r#"<tool_call>{"name": "f", "arg"#)]);
     read(
         "<tool_call>{\"name\": \"f\"</tool_call>{",
@@ -284,7 +292,7 @@ fn qwens_tags_become_json_by_the_schema() {
     read("<tool_call><function=f></function><function=g></function>", &[call("f", "{}"), call("g", "{}")].concat());
     read(
         "<tool_call>\n<function=weather>\n<parameter=city>\nPar",
-        &[&call("weather", "{\"city\": \"Par")[..], &[malformed("")]].concat(),
+        &broken("weather", "{\"city\": \"Par", "<tool_call>\n<function=weather>\n<parameter=city>\nPar"),
     );
     read("<tool_call>\nf()\n</tool_call>", &[malformed("<tool_call>\nf()\n</tool_call>")]);
 }
@@ -303,7 +311,11 @@ fn glms_tags_become_json_by_the_schema() {
     let twice = "<tool_call>f<arg_key>k</arg_key><arg_value>1</arg_value><arg_key>k</arg_key>";
     read(
         &format!("{twice}</tool_call>"),
-        &[&call("f", "{\"k\": 1")[..], &[malformed("<arg_key>k</arg_key></tool_call>")]].concat(),
+        &[
+            &broken("f", "{\"k\": 1", "<tool_call>f<arg_key>k</arg_key><arg_value>1</arg_value>")[..],
+            &[malformed("<arg_key>k</arg_key></tool_call>")],
+        ]
+        .concat(),
     );
 }
 
@@ -321,7 +333,8 @@ fn llamas_objects_need_no_marker_and_other_objects_are_content() {
     read(" {\"name\": \"Bob\"}", &[content(" {\"name\": \"Bob\"}")]);
     read("{\"name\": \"f\", \"para", &[content("{\"name\": \"f\", \"para")]);
     read("Take {\"name\": \"f\", \"parameters\": {}}", &[content("Take {\"name\": \"f\", \"parameters\": {}}")]);
-    read("{\"name\": \"f\", \"parameters\": {\"a\"", &[&call("f", "{\"a\"")[..], &[malformed("")]].concat());
+    let half = "{\"name\": \"f\", \"parameters\": {\"a\"";
+    read(half, &broken("f", "{\"a\"", half));
     read("⟦<|python_tag|>⟧print(1)", &[malformed("<|python_tag|>print(1)")]);
 }
 
@@ -344,7 +357,7 @@ fn pythons_calls_become_json() {
     read("[link](url) and [f(x)]", &[content("[link](url) and [f(x)]")]);
     read("[1, 2]", &[content("[1, 2]")]);
     read("[f(x)]", &[content("[f(x)]")]);
-    read("[f(a=x)]", &[&call("f", "{\"a\": ")[..], &[malformed("x)]")]].concat());
+    read("[f(a=x)]", &[&broken("f", "{\"a\": ", "[f(a=")[..], &[malformed("x)]")]].concat());
     read(r#"[f(a="\x41\u00e9\q\n")]"#, &call("f", r#"{"a": "Aé\\q\n"}"#));
 }
 
@@ -383,7 +396,8 @@ fn gemmas_calls_become_json() {
     );
     read("<|tool_call>call:f{}call:g{}<tool_call|>", &[call("f", "{}"), call("g", "{}")].concat());
     read("⟦<|tool_call>⟧f{}⟦<tool_call|>⟧", &[malformed("<|tool_call>f{}<tool_call|>")]);
-    read("⟦<|tool_call>⟧call:f{a:1⟦<end_of_turn>⟧", &[&call("f", "{\"a\": ")[..], &[malformed("1")]].concat());
+    let half = [&broken("f", "{\"a\": ", "<|tool_call>call:f{a:")[..], &[malformed("1")]].concat();
+    read("⟦<|tool_call>⟧call:f{a:1⟦<end_of_turn>⟧", &half);
 }
 
 #[test]
@@ -415,7 +429,7 @@ fn harmonys_messages_are_reasoning_content_or_calls() {
     );
     read(
         "⟦<|channel|>⟧commentary to=functions.f⟦<|message|>⟧{\"a\"",
-        &[&call("f", "{\"a\"")[..], &[malformed("")]].concat(),
+        &broken("f", "{\"a\"", "<|channel|>commentary to=functions.f<|message|>{\"a\""),
     );
     read("⟦<|channel|>⟧ana", &[]);
     read("No header", &[content("No header")]);
