@@ -134,7 +134,7 @@ pub(super) fn agreed(definitions: Vec<Definition>, choice: Option<Choice>) -> Re
                 let strict = tool.strict.unwrap_or(false);
                 let parameters = Some(tool.input_schema);
                 let function = Function { name: tool.name, description: tool.description, parameters, strict };
-                tools.push(function.into_tool());
+                tools.push(function.into_tool(i));
             }
         }
     }

@@ -51,8 +51,8 @@ pub(crate) struct Function {
 }
 
 impl Function {
-    /// The tool, in the shape that templates read.
-    pub(crate) fn into_tool(self) -> Tool {
+    /// The tool of that index in a request, in the shape that templates read.
+    pub(crate) fn into_tool(self, index: usize) -> Tool {
         let nothing = || Map::from_iter([("type".into(), "object".into()), ("properties".into(), json!({}))]);
         let parameters = Value::Object(self.parameters.map_or_else(nothing, |schema| schema.object));
         let mut function = Map::new();
@@ -62,7 +62,7 @@ impl Function {
         }
         function.insert("parameters".into(), parameters.clone());
         let definition = json!({ "type": "function", "function": function });
-        Tool { name: self.name.0, definition, parameters, strict: self.strict }
+        Tool { name: self.name.0, definition, parameters, strict: self.strict, index }
     }
 }
 
@@ -232,7 +232,7 @@ impl Tools {
 }
 
 /// Header of an answer that names the types of tools of which the model was not told.
-const IGNORED: HeaderName = HeaderName::from_static("x-ignored-tools");
+pub(crate) const IGNORED_TOOLS: HeaderName = HeaderName::from_static("x-ignored-tools");
 
 /// Says in an answer's head, and in the log, of which types of tools the model was not told: those that nobody here can run or define.
 pub(crate) fn tell_ignored(response: &mut Response, kinds: &[String]) {
@@ -243,7 +243,7 @@ pub(crate) fn tell_ignored(response: &mut Response, kinds: &[String]) {
     let kinds = kinds.join(", ");
     tracing::debug!(kinds, "tools are ignored");
     if let Ok(kinds) = HeaderValue::from_str(&kinds) {
-        response.headers_mut().insert(IGNORED, kinds);
+        response.headers_mut().insert(IGNORED_TOOLS, kinds);
     }
 }
 
@@ -265,7 +265,7 @@ mod tests {
             parameters: None,
             strict: false,
         };
-        names.iter().map(|name| function(name).into_tool()).collect()
+        names.iter().enumerate().map(|(i, name)| function(name).into_tool(i)).collect()
     }
 
     fn agreed(names: &[&str], wish: Wish) -> Result<(Vec<String>, ToolChoice), String> {
@@ -284,7 +284,7 @@ mod tests {
             parameters: Some(parameters),
             strict: true,
         };
-        let tool = function.into_tool();
+        let tool = function.into_tool(0);
         assert_eq!(
             tool.definition.to_string(),
             r#"{"type":"function","function":{"name":"f","description":"does f","parameters":{"type":"object","properties":{"b":{},"a":{}}}}}"#
