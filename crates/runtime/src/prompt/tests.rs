@@ -117,7 +117,7 @@ fn forced_and_strict_calls_have_a_structure_and_content_beside_calls_another() {
         let input = Input::Conversation { conversation: conversation.clone(), special: false };
         Prompter { model: "m", tokenizer: &tokenizer, template: Some(&template), formats, info: &info }
             .prepare(input, asked.as_ref(), &mut || true)
-            .map(|(_, structures)| structures)
+            .map(|(_, structures)| structures.list)
     };
     let larks = |conversation: &Conversation, asked: Option<Structure>| -> Vec<String> {
         let structures = structures(conversation, THINK, asked).unwrap();

@@ -172,7 +172,7 @@ impl Writer for MessageWriter {
     }
 }
 
-/// A whole call: its arguments are an object.
+/// A whole call. Its arguments are an object; if they were none, it would stay a text.
 fn call(call: Call) -> Value {
     let arguments = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
     match serde_json::from_str::<Map<String, Value>>(arguments) {

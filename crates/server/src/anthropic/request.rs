@@ -248,8 +248,8 @@ pub(crate) struct Details {
 impl MessagesRequest {
     /// Tells the log whom the request is for.
     pub(super) fn log(&self, model: &str) {
-        if let Some(user) = self.metadata.as_ref().and_then(|metadata| metadata.user_id.as_ref()) {
-            tracing::debug!(user, model, "message");
+        if let Some(user_id) = self.metadata.as_ref().and_then(|metadata| metadata.user_id.as_ref()) {
+            tracing::debug!(user_id, model, "message");
         }
     }
 

@@ -158,32 +158,39 @@ impl Names {
         structure: Option<&Structure>,
         work: &Work,
     ) -> Result<Prepared, ApiError> {
-        model.prepare(input, structure, &mut || work.goes_on()).map_err(|error| {
-            let (param, hint) = match &error {
-                PromptError::NoTemplate { .. } => ("prompt", "; use /v1/completions"),
-                PromptError::NoTools | PromptError::Both => ("tools", ""),
-                PromptError::NoCalls => ("tool_choice", ""),
-                PromptError::Tool { name, index, fault } => {
-                    let path = self.of_tool("tools[].parameters", *index);
-                    let message = format!("{path}, the schema of {name:?}, cannot be enforced: {fault}");
-                    return ApiError::invalid(path, message);
-                }
-                PromptError::Continuation { .. } => ("continue_final_message", ""),
-                PromptError::TooLong { .. } => return ApiError::context_length(self.of("prompt"), error.to_string()),
-                PromptError::Template(TemplateError::Reserved { .. } | TemplateError::Variables { .. }) => {
-                    ("variables", "")
-                }
-                PromptError::Structure(error) => {
-                    let name = self.of(if structure.is_some() { "structure" } else { "tools" });
-                    return ApiError::invalid(name, format!("{name} cannot be held to: {error}"));
-                }
-                PromptError::Template(error) if !error.is_client_error() => {
-                    return ApiError::internal(format!("{error}, or use /v1/completions")).coded("chat_template_error");
-                }
-                _ => ("prompt", ""),
-            };
-            ApiError::invalid(self.of(param), format!("{error}{hint}"))
-        })
+        let prepared = model.prepare(input, structure, &mut || work.goes_on());
+        prepared.map_err(|error| self.unprepared(&error, structure.is_some()))
+    }
+
+    /// The error for an input that cannot be made ready for answers, `structured` if they were to have a structure.
+    pub(crate) fn unprepared(self, error: &PromptError, structured: bool) -> ApiError {
+        let (param, hint) = match error {
+            PromptError::NoTemplate { .. } => ("prompt", "; use /v1/completions"),
+            PromptError::NoTools | PromptError::Both => ("tools", ""),
+            PromptError::NoCalls => ("tool_choice", ""),
+            PromptError::NoStrictCalls { index, .. } => {
+                return ApiError::invalid(self.of_tool("tools[].strict", *index), error.to_string());
+            }
+            PromptError::Tool { name, index, fault } => {
+                let path = self.of_tool("tools[].parameters", *index);
+                let message = format!("{path}, the schema of {name:?}, cannot be enforced: {fault}");
+                return ApiError::invalid(path, message);
+            }
+            PromptError::Continuation { .. } => ("continue_final_message", ""),
+            PromptError::TooLong { .. } => return ApiError::context_length(self.of("prompt"), error.to_string()),
+            PromptError::Template(TemplateError::Reserved { .. } | TemplateError::Variables { .. }) => {
+                ("variables", "")
+            }
+            PromptError::Structure(error) => {
+                let name = self.of(if structured { "structure" } else { "tools" });
+                return ApiError::invalid(name, format!("{name} cannot be enforced: {error}"));
+            }
+            PromptError::Template(error) if !error.is_client_error() => {
+                return ApiError::internal(format!("{error}, or use /v1/completions")).coded("chat_template_error");
+            }
+            _ => ("prompt", ""),
+        };
+        ApiError::invalid(self.of(param), format!("{error}{hint}"))
     }
 }
 

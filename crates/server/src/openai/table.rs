@@ -221,7 +221,7 @@ const REFUSED: &[Field] = &[
     Field::refused("prompt_cache_retention", r#""24h""#, "leave it out"),
     Field::refused("prompt_cache_options", r#"{"ttl": "30m"}"#, "leave it out"),
     Field::refused("min_tokens", "5", "not there yet").taken(&["0"]),
-    Field::refused("stop_token_ids", "[5]", "not there yet; `stop` may be a special token's text"),
+    Field::refused("stop_token_ids", "[5]", "`stop` may be a special token's text"),
     Field::refused("skip_special_tokens", "false", "answers are without special tokens").taken(&["true"]),
     Field::harmless("spaces_between_special_tokens", "false", "likewise"),
     Field::refused("include_stop_str_in_output", "true", "stop strings are left out"),

@@ -28,7 +28,7 @@ impl Bounded {
         let values = check(text)?;
         match serde_json::from_str(text) {
             Ok(object) => Ok(Self { object, values }),
-            Err(error) => Err(fault(&error).unwrap_or_else(|| "is no JSON object".into())),
+            Err(error) => Err(fault(&error).unwrap_or_else(|| "is not a JSON object".into())),
         }
     }
 }

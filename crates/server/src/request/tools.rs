@@ -260,7 +260,7 @@ impl Tools {
 }
 
 /// Header of an answer that names the types of tools of which the model was not told.
-const IGNORED: HeaderName = HeaderName::from_static("x-ignored-tools");
+pub(crate) const IGNORED_TOOLS: HeaderName = HeaderName::from_static("x-ignored-tools");
 
 /// Says in an answer's head, and in the log, of which types of tools the model was not told: those that nobody here can run or define.
 pub(crate) fn tell_ignored(response: &mut Response, kinds: &[String]) {
@@ -271,7 +271,7 @@ pub(crate) fn tell_ignored(response: &mut Response, kinds: &[String]) {
     let kinds = kinds.join(", ");
     tracing::debug!(kinds, "tools are ignored");
     if let Ok(kinds) = HeaderValue::from_str(&kinds) {
-        response.headers_mut().insert(IGNORED, kinds);
+        response.headers_mut().insert(IGNORED_TOOLS, kinds);
     }
 }
 

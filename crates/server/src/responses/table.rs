@@ -122,6 +122,8 @@ const REFUSED: &[Field] = &[
     Field::refused("background_options", r#"{"completion_window": "2h"}"#, "leave it out"),
     Field::refused("conversation", r#""c""#, "send `previous_response_id`, or all items"),
     Field::refused("prompt", r#"{"id": "p"}"#, "send `instructions`"),
+    Field::refused("max_tokens", "7", "send `max_output_tokens`"),
+    Field::refused("max_completion_tokens", "7", "send `max_output_tokens`"),
     Field::refused("top_logprobs", "2", "chat and text completions tell log-probabilities"),
     Field::refused("context_management", r#"[{"type": "compaction"}]"#, "leave it out"),
     Field::refused("moderation", r#"{"model": "x"}"#, "leave it out"),

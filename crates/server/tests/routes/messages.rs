@@ -293,7 +293,7 @@ async fn tools_and_choices_are_passed_on() {
         message(&house, json!({ "tools": tools, "tool_choice": choice })).await.json(200);
         let conversation = house.model.conversation();
         assert_eq!((&conversation.tool_choice, conversation.parallel_calls), (&expected, parallel), "{choice}");
-        let Tool { name, definition, parameters, strict } = &conversation.tools[0];
+        let Tool { name, definition, parameters, strict, .. } = &conversation.tools[0];
         assert_eq!((name.as_str(), parameters, *strict, conversation.tools.len()), ("f", &schema, true, 2));
         let function = json!({ "name": "f", "description": "does f", "parameters": schema });
         assert_eq!(definition.to_string(), json!({ "type": "function", "function": function }).to_string());
@@ -361,7 +361,7 @@ async fn an_answer_is_held_to_a_schema_under_either_name() {
     );
     house.model.compiles_nothing("/properties/a/x is not supported");
     let (_, text) = error(&message(&house, json!({ "output_config": { "format": format } })).await, 400);
-    assert_eq!(text, "output_config.format cannot be held to: /properties/a/x is not supported");
+    assert_eq!(text, "output_config.format cannot be enforced: /properties/a/x is not supported");
 }
 
 #[tokio::test]
@@ -461,7 +461,7 @@ async fn every_refusal_has_anthropics_shape() {
             json!({ "messages": [{ "role": "user", "content": [
                 { "type": "text", "text": "a" }, { "type": "image", "source": { "type": "base64", "data": "" } },
             ] }] }),
-            "messages[0].content[1].type is \"image\": this server takes text only, no images and documents",
+            "messages[0].content[1].type is \"image\": this server takes text only, no images or documents",
         ),
         (
             json!({ "messages": [{ "role": "user", "content": [{ "type": "tool_result", "tool_use_id": "t", "content": [

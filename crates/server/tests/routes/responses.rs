@@ -329,8 +329,8 @@ async fn tools_choices_and_forms_are_passed_on() {
         (json!("none"), ToolChoice::None, 2, json!("none")),
         (json!("required"), ToolChoice::Required, 2, json!("required")),
         (named.clone(), ToolChoice::Named("g".into()), 2, named),
-        (allowed("auto"), ToolChoice::Auto, 1, json!("auto")),
-        (allowed("required"), ToolChoice::Required, 1, json!("required")),
+        (allowed("auto"), ToolChoice::Auto, 1, allowed("auto")),
+        (allowed("required"), ToolChoice::Required, 1, allowed("required")),
     ] {
         let json = respond(&house, json!({ "tools": tools, "tool_choice": choice })).await.json(200);
         let conversation = house.model.conversation();
@@ -425,7 +425,11 @@ async fn what_cannot_be_done_is_refused_by_name() {
     let house = House::new();
     for (extra, param, message) in [
         (json!({ "background": true }), "background", "background is not supported by this server; leave it out"),
-        (json!({ "conversation": "c" }), "conversation", "conversation is not supported by this server; leave it out"),
+        (
+            json!({ "conversation": "c" }),
+            "conversation",
+            "conversation is not supported by this server; send `previous_response_id`, or all items",
+        ),
         (json!({ "max_output_tokens": 0 }), "max_output_tokens", "max_output_tokens is 0; it must be at least 1"),
         (
             json!({ "truncation": "auto" }),
@@ -435,7 +439,7 @@ async fn what_cannot_be_done_is_refused_by_name() {
         (
             json!({ "input": [{ "role": "user", "content": [{ "type": "input_image", "image_url": "x" }] }] }),
             "input[0].content[0].type",
-            "input[0].content[0].type is \"input_image\": this server takes text only, no images, files and sound",
+            "input[0].content[0].type is \"input_image\": this server takes text only, no images, files or sound",
         ),
         (
             json!({ "input": [{ "type": "item_reference", "id": "msg_1_0" }] }),
@@ -463,7 +467,14 @@ async fn what_cannot_be_done_is_refused_by_name() {
             "include",
             "include has \"message.output_text.logprobs\", which this server tells in chat and text completions only",
         ),
-        (json!({ "metadata": { "a": 1 } }), "metadata", "metadata has a value for \"a\" that is no string"),
+        (
+            json!({ "include": ["file_search_call.results", "zz"] }),
+            "include",
+            "include has \"zz\", which is none of reasoning.encrypted_content, file_search_call.results, \
+             web_search_call.results, web_search_call.action.sources, message.input_image.image_url, \
+             computer_call_output.output.image_url, code_interpreter_call.outputs and message.output_text.logprobs",
+        ),
+        (json!({ "metadata": { "a": 1 } }), "metadata", "metadata has a value for \"a\" that is not a string"),
         (
             json!({ "reasoning": { "effort": "huge" } }),
             "reasoning.effort",

@@ -1,9 +1,10 @@
 //! Where the parts of an answer go.
 
-use super::json::{Json, Surrogates};
+use super::json::Json;
 use super::segment::Segment;
 use super::step::Step;
 use super::stop::StopMatcher;
+use super::surrogates::Surrogates;
 
 /// Collects segments. Stop strings are looked for in content, between calls and reasoning: no match spans either.
 #[derive(Debug, Clone)]

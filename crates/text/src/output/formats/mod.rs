@@ -150,6 +150,12 @@ impl ReasoningFormat {
         }
     }
 
+    /// Its name in configurations.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        name_of(self, &Self::NAMES)
+    }
+
     /// Texts that may stand around it in a message's own text, for templates that have no other place for it.
     #[must_use]
     pub fn inline(self) -> Option<(&'static str, &'static str)> {
@@ -194,6 +200,12 @@ impl CallFormat {
         ("glm", Self::Glm),
         ("harmony", Self::Harmony),
     ];
+
+    /// Its name in configurations.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        name_of(self, &Self::NAMES)
+    }
 
     /// A grammar of answers that call these tools, in llguidance's dialect of Lark, whose first rule is `start`: one call, or any number
     /// where they are `parallel`. Special tokens of `tokenizer` are written as their ids.
@@ -333,6 +345,10 @@ impl CallFormat {
             Self::Glm => Reader::Tagged(xml::Tagged::new(&xml::GLM, tools, marker)),
         }
     }
+}
+
+fn name_of<F: PartialEq>(format: F, names: &[(&'static str, F)]) -> &'static str {
+    names.iter().find(|(_, named)| *named == format).map_or("", |(name, _)| name)
 }
 
 impl Reader {
