@@ -8,9 +8,9 @@ import schemathesis
 BEYOND = re.compile(
     r"context|vocabulary|the tokenizer has no token|ask for fewer tokens|which makes \d+ answers"
     r"|needs stream to be true|needs logprobs to be true|differ; send the latter alone|best_of is|dimensions is \d+; this model"
-    r"|cannot be held to|asks for calls, but the request has no tools"
+    r"|cannot be enforced|cannot be held to|asks for calls, but the request has no tools"
     # A schema as a string is JSON within JSON.
-    r"|is no JSON object"
+    r"|is not a JSON object"
 )
 
 

@@ -219,7 +219,7 @@ fn biases(value: &Value) -> Result<Vec<(u32, f32)>, Error> {
     let map = value.as_object().ok_or_else(|| mistyped("logit_bias", WANTED, value))?;
     let read = |(id, bias): (&String, &Value)| {
         let bias = bias.as_f64().ok_or_else(|| mistyped("logit_bias", WANTED, bias))?;
-        let unread = || Error::value("logit_bias", format!("`logit_bias` takes {WANTED}; {id:?} is no token id"));
+        let unread = || Error::value("logit_bias", format!("`logit_bias` takes {WANTED}; {id:?} is not a token id"));
         Ok((id.parse().map_err(|_| unread())?, bias as f32))
     };
     map.iter().map(read).collect()

@@ -107,7 +107,11 @@ impl From<PromptError> for Error {
             PromptError::NoTemplate { .. } => Self::value("messages", format!("{message}; give a prompt instead")),
             PromptError::Template(template) if template.is_client_error() => Self::value("messages", message),
             PromptError::Template(_) => Self::new(Code::GenerationError, message),
-            PromptError::NoTools | PromptError::NoCalls | PromptError::Both => Self::value("tools", message),
+            PromptError::NoTools
+            | PromptError::NoCalls
+            | PromptError::NoStrictCalls { .. }
+            | PromptError::Tool { .. }
+            | PromptError::Both => Self::value("tools", message),
             PromptError::Continuation { .. } => Self::value("continue_final_message", message),
             PromptError::Structure(_) => Self::value("structure", message),
             PromptError::TooLong { .. } | PromptError::UnknownToken { .. } | PromptError::Text(_) => {

@@ -87,7 +87,7 @@ function fault(schema: z.ZodType, value: unknown, issue: z.core.$ZodIssue, what:
   }
   if (issue.code === "invalid_key") {
     const [param, key] = [dotted(path.slice(0, -1)), String(path.at(-1))];
-    return { param, message: `\`${param}\` takes ${wanted(at(schema, path.slice(0, -1)))}; ${JSON.stringify(key)} is no token id` };
+    return { param, message: `\`${param}\` takes ${wanted(at(schema, path.slice(0, -1)))}; ${JSON.stringify(key)} is not a token id` };
   }
   const found = path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown> | undefined)?.[key], value);
   const phrase = wanted(at(schema, path));

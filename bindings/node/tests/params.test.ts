@@ -99,7 +99,7 @@ describe("messages of errors", () => {
     [{ prompt: [1, -1] }, "`prompt[1]` takes a whole number from 0 to 4294967295; it is -1"],
     [{ stopSequences: {} }, "`stopSequences` takes text or a list of texts; it is an object"],
     [{ logprobs: 21 }, "`logprobs` takes true, false or a number of alternatives from 0 to 20; it is 21"],
-    [{ logitBias: { foo: 1 } }, '`logitBias` takes an object that gives token ids a number from -100 to 100; "foo" is no token id'],
+    [{ logitBias: { foo: 1 } }, '`logitBias` takes an object that gives token ids a number from -100 to 100; "foo" is not a token id'],
     [{ logitBias: { 1: 101 } }, "`logitBias.1` takes a number from -100 to 100; it is 101"],
     [{ messages: [] }, "`messages` takes a list of messages, each with a role and a content; it is empty"],
     [{ messages: [{ role: "user" }] }, "`messages[0].content` is missing; it takes text"],

@@ -8,7 +8,8 @@
 //! and so on. Answers that have to follow a schema are therefore short and valid.
 
 use crate::{CheckpointError, Result};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -34,6 +35,7 @@ const CLOSING: [&str; 8] = ["\"", "}", "]", ":", ",", "0", "{", "["];
 #[serde(deny_unknown_fields)]
 pub struct Script {
     /// Answers by name: one follows a prompt that ends with `<|answer:NAME|>`, which the chat template writes.
+    #[serde(deserialize_with = "answers")]
     pub answers: BTreeMap<String, Answer>,
     /// The model's chat template, if it has one.
     #[serde(default)]
@@ -51,6 +53,15 @@ pub enum Answer {
     Text(String),
     /// A text token by token.
     Tokens(Vec<String>),
+}
+
+/// Answers by name; errors tell which of them is at fault.
+fn answers<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<BTreeMap<String, Answer>, D::Error> {
+    let answer = |(name, value): (String, Value)| match serde_json::from_value(value) {
+        Ok(answer) => Ok((name, answer)),
+        Err(_) => Err(D::Error::custom(format!("answer {name} has to be a text, or a list of texts, one a token"))),
+    };
+    BTreeMap::<String, Value>::deserialize(deserializer)?.into_iter().map(answer).collect()
 }
 
 /// A token beside the vocabulary.

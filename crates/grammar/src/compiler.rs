@@ -165,7 +165,7 @@ impl Shared {
             Structure::Schema(schema) => json(schema::supported(schema)?),
             Structure::Regex(regex) if regex.is_empty() => return Err(structure.fault("it is empty")),
             Structure::Regex(regex) if regex.len() > MAX_REGEX => {
-                return Err(structure.fault(&format!("more than {} KiB", MAX_REGEX >> 10)));
+                return Err(structure.fault(&format!("it has more than {} KiB", MAX_REGEX >> 10)));
             }
             Structure::Regex(regex) => {
                 expression::check(regex, false).map_err(|reason| structure.fault(&reason))?;
@@ -174,6 +174,9 @@ impl Shared {
             Structure::Choice(texts) if texts.is_empty() => return Err(structure.fault("there is no text to choose")),
             Structure::Choice(texts) if texts.iter().any(String::is_empty) => {
                 return Err(structure.fault("a text is empty"));
+            }
+            Structure::Choice(texts) if texts.iter().any(|text| text.len() > MAX_REGEX) => {
+                return Err(structure.fault(&format!("a text has more than {} KiB", MAX_REGEX >> 10)));
             }
             Structure::Choice(texts) => GrammarWithLexer::from_lark(lark::choice(texts)),
             Structure::Lark(text) => GrammarWithLexer::from_lark(lark::supported(text)?),

@@ -43,5 +43,30 @@ pub(crate) fn reason(error: &anyhow::Error) -> String {
         .min()
         .unwrap_or(text.len());
     let words: Vec<&str> = text[..end].split_whitespace().collect();
-    words.join(" ").chars().take(MAX_REASON).collect()
+    plain(&words.join(" ")).chars().take(MAX_REASON).collect()
+}
+
+/// An error of llguidance in a user's words: places are lines and columns, and nothing is listed that only its authors know.
+pub(crate) fn plain(text: &str) -> String {
+    const LOOK: &str = "lookarounds not supported yet; ";
+    let text = text.find("; following special tokens are available").map_or(text, |end| &text[..end]);
+    let bare = text.strip_prefix("at ").unwrap_or(text);
+    let placed = || {
+        let (line, rest) = bare.split_once('(')?;
+        let (column, rest) = rest.split_once("): ")?;
+        let (line, column): (usize, usize) = (line.parse().ok()?, column.parse().ok()?);
+        Some(format!("line {line}, column {column}: {rest}"))
+    };
+    let text = placed().unwrap_or_else(|| text.to_owned());
+    match text.find(LOOK) {
+        Some(at) => {
+            let named = &text[at + LOOK.len()..];
+            let what = match named.starts_with("Word") {
+                true => "word boundaries (`\\b`) are not supported",
+                false => "`^` and `$` are supported at the ends only",
+            };
+            format!("{}{what}", &text[..at])
+        }
+        None => text,
+    }
 }

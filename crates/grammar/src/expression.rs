@@ -1,5 +1,6 @@
 //! Regular expressions: what llguidance reads of them.
 
+use crate::error::plain;
 use llguidance::derivre::RegexBuilder;
 use llguidance::regex_to_lark;
 
@@ -18,6 +19,6 @@ pub(crate) fn check(source: &str, schema: bool) -> Result<(), String> {
     read.map(drop).map_err(|error| {
         let text = error.to_string();
         let line = text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it cannot be read");
-        line.strip_prefix("error: ").unwrap_or(line).to_owned()
+        plain(line.strip_prefix("error: ").unwrap_or(line))
     })
 }

@@ -32,7 +32,7 @@ pub(crate) fn supported(lark: &str) -> Result<String, GrammarError> {
                 let schema = match values.next() {
                     Some(Ok(schema)) => schema,
                     Some(Err(error)) => {
-                        return fault(line, format!("`{JSON}` is followed by what is no JSON: {error}"));
+                        return fault(line, format!("`{JSON}` is followed by what is not JSON: {error}"));
                     }
                     None => return fault(line, format!("`{JSON}` is followed by nothing")),
                 };

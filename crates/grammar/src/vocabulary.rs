@@ -18,7 +18,7 @@ impl Vocabulary {
     /// The tokens of an output layer of `size` ids. Those that the tokenizer does not know have no bytes, so that no grammar allows them.
     pub(crate) fn new(tokenizer: &Tokenizer, size: usize, ends: &[u32]) -> Result<Self, GrammarError> {
         let fault =
-            |message: String| GrammarError::structure(format!("this model cannot be held to a grammar: {message}"));
+            |message: String| GrammarError::structure(format!("no grammar can be enforced for this model: {message}"));
         let size = u32::try_from(size).map_err(|e| fault(e.to_string()))?;
         let mut words = Vec::with_capacity(size as usize);
         for id in 0..size {

@@ -22,17 +22,25 @@ fn a_schema_is_refused_by_keyword_and_place() {
         ),
         (json!({ "type": "string", "format": "regex" }), "#/format", "`format` \"regex\" is not supported"),
         (json!({ "type": "string", "pattern": "(?=a)b" }), "#/pattern", "look-around"),
-        (json!({ "type": "string", "pattern": "a\\b" }), "#/pattern", "not supported"),
+        (json!({ "type": "string", "pattern": "a\\b" }), "#/pattern", "word boundaries (`\\b`) are not supported"),
+        (json!({ "type": "string", "pattern": "a^b" }), "#/pattern", "at the ends only"),
+        (json!({ "multipleOf": 0 }), "#/multipleOf", "expected a number above 0"),
+        (json!({ "multipleOf": 1e-12 }), "#/multipleOf", "so many digits"),
         (json!({ "type": "string", "pattern": "(" }), "#/pattern", "unclosed group"),
         (json!({ "patternProperties": { "\\1": {} } }), "#/patternProperties/\\1", "backreferences"),
         (json!({ "$ref": "#/$defs/none" }), "#/$ref", "points to nothing"),
-        (json!({ "$ref": "https://example.com/schema" }), "#/$ref", "points to nothing in this schema"),
+        (json!({ "$ref": "https://example.com/schema" }), "#/$ref", "remote references are not supported"),
         (
             json!({ "$defs": { "a": { "contains": {} } }, "items": { "$ref": "#/$defs/a" } }),
             "#/$defs/a/contains",
             "`contains`",
         ),
-        (json!({ "anyOf": [{}, { "type": "text" }] }), "#/anyOf/1/type", "expected one or more of null, boolean"),
+        (
+            json!({ "anyOf": [{}, { "type": "text" }] }),
+            "#/anyOf/1/type",
+            "\"text\" is not a type; expected one or more of",
+        ),
+        (json!({ "type": ["string", 3] }), "#/type", "3 is not a type"),
         (json!({ "anyOf": [{}, 3] }), "#/anyOf/1", "expected an object or a boolean"),
         (json!({ "anyOf": {} }), "#/anyOf", "expected an array"),
         (json!({ "items": { "anyOf": [] } }), "#/items/anyOf", "an empty list allows no value"),
@@ -146,19 +154,27 @@ fn expressions_choices_and_grammars_are_refused_by_their_own_words() {
         (regex("a(?P<stop>b)"), "regular expression: a group that is called `stop`"),
         (Structure::Choice(vec![]), "choice: there is no text"),
         (Structure::Choice(vec![String::new()]), "choice: a text is empty"),
+        (Structure::Choice(vec!["a".into(), "x".repeat(4097)]), "choice: a text has more than 4 KiB"),
         (lark(""), "grammar: "),
         (lark("start: other"), "grammar: "),
         (lark("a: \"b\""), "grammar: "),
         (lark("start: \"a\n"), "grammar: "),
-        (lark("start: <|nothing|>"), "grammar: at 1(8): unknown special token"),
+        (lark("start: <|nothing|>"), "grammar: line 1, column 8: unknown special token"),
+        (regex("a\\b"), "regular expression: word boundaries (`\\b`) are not supported"),
         (lark("start: a\na[stop=\"x\"]: /.*/"), "grammar, line 2: `stop` is not supported"),
         (lark("start: a\na[temperature=0.5]: /.*/"), "grammar, line 2: `temperature` is not supported"),
     ] {
         let message = subject.refusal(&structure);
         assert!(message.starts_with(says), "{structure:?}: {message}");
         assert!(!message.contains('\n') && message.len() < 1000, "{message}");
+        assert!(!message.contains("special tokens are available"), "{message}");
     }
-    for fine in [lark("start: /stop=[(]/ a?\na: \"temperature=(\" // [stop=1]\n"), regex("^a/b\\/c$"), regex("\n")] {
+    for fine in [
+        lark("start: /stop=[(]/ a?\na: \"temperature=(\" // [stop=1]\n"),
+        regex("^a/b\\/c$"),
+        regex("\n"),
+        Structure::Choice(vec!["x".repeat(4096)]),
+    ] {
         subject.compile(&fine).unwrap();
     }
 }

@@ -114,7 +114,7 @@ fn names_a_host(host: &String, _: &()) -> garde::Result {
         return Ok(());
     }
     Err(garde::Error::new(format!(
-        "{host:?} is no address; give one such as 127.0.0.1, ::1 or localhost, the port apart"
+        "{host:?} is not an address; give one such as 127.0.0.1, ::1 or localhost, the port apart"
     )))
 }
 
@@ -124,7 +124,11 @@ fn origin(value: &String, _: &()) -> garde::Result {
     if value == "*" || (!authority.is_empty() && !authority.contains('/')) {
         return Ok(());
     }
-    Err(garde::Error::new(format!("{value:?} is no origin; write it as http://host:port, or * for all")))
+    let end = match value.strip_suffix('/') {
+        Some(bare) if origin(&bare.to_owned(), &()).is_ok() => format!("it ends with a slash; write {bare}"),
+        _ => "write it as http://host:port, or * for all".to_owned(),
+    };
+    Err(garde::Error::new(format!("{value:?} is not an origin: {end}")))
 }
 
 /// `server.limits`
@@ -252,7 +256,9 @@ pub struct Engine {
 fn names_a_device(name: &String, _: &()) -> garde::Result {
     match Choice::parse(name) {
         Some(_) => Ok(()),
-        None => Err(garde::Error::new(format!("{name:?} is no device; it takes auto, metal, vulkan, vulkan:N or cpu"))),
+        None => {
+            Err(garde::Error::new(format!("{name:?} is not a device; it takes auto, metal, vulkan, vulkan:N or cpu")))
+        }
     }
 }
 

@@ -95,7 +95,10 @@ fn a_host_is_an_address_or_a_name() {
     }
     for host in ["", "no such host", "127.0.0.1:8080", "http://localhost", "300.1.2.3", "1.2.3", "*", "-x", "a..b"] {
         let message = refused(&format!("server: {{ host: '{host}' }}"));
-        assert!(message.contains(&format!("line 1 column 17: `server.host`: {host:?} is no address; ")), "{message}");
+        assert!(
+            message.contains(&format!("line 1 column 17: `server.host`: {host:?} is not an address; ")),
+            "{message}"
+        );
     }
 }
 
@@ -171,6 +174,10 @@ fn limits_of_the_server_are_checked() {
     assert!(message.contains("bodies_mb is 64") && message.contains("body_limit_mb, 100"), "{message}");
     let message = refused("server:\n  limits: { answer_mb: 1000 }\n");
     assert!(message.contains("unread_mb is 256") && message.contains("1000"), "{message}");
+    let message = refused("server:\n  cors_origins: [\"https://app.example/\"]\n");
+    assert!(message.contains("it ends with a slash; write https://app.example"), "{message}");
+    let message = refused("server:\n  cors_origins: \"*\" # all\n");
+    assert!(message.contains("each is text; write [\"*\"]"), "{message}");
     for origin in ["app.example", "https://", "https://app.example/path", ""] {
         let message = refused(&format!("server:\n  cors_origins: [\"{origin}\"]\n"));
         assert!(message.contains("cors_origins") && message.contains("http://host:port"), "{message}");
@@ -300,6 +307,16 @@ fn what_is_wrong_with_a_models_settings_is_told_with_its_place() {
         ("models: {m: {sampling_defaults: {top_p: many}}}", vec!["takes a number from 0 to 1"]),
         ("models: {Qwen2.5: {sampling_defaults: {top_k: -1}}}", vec!["`models.\"Qwen2.5\".sampling_defaults.top_k`"]),
         ("models: {serv: [a]}", vec!["models has no key `serv`; did you mean `serve`?"]),
+        ("models: {x: 1}", vec!["models has no key `x`; it has serve, ", "any other key is a model's name"]),
+        (
+            "models: {q2.5: {sampling_defaults: {temperature: 3}}}",
+            vec!["sampling_defaults.temperature` must be 0 to 2"],
+        ),
+        ("models: {m: {sampling_defaults: {top_k: -2}}}", vec!["sampling_defaults.top_k` must be -1 to 4294967295"]),
+        (
+            "models: {m: {sampling_defaults: {repetition_penalty: 0.001}}}",
+            vec!["0, which is taken as 1, or from 0.01 to 10"],
+        ),
     ] {
         let message = refused(text);
         for part in told {

@@ -66,6 +66,8 @@ pub struct Tool {
     pub parameters: Value,
     /// Arguments are held to the schema.
     pub strict: bool,
+    /// Its index among the tools of a request, by which errors name it.
+    pub index: usize,
 }
 
 /// Calls that an answer may or must make.

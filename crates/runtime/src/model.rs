@@ -7,16 +7,19 @@ use crate::embed::Embedder;
 use crate::error::RuntimeError;
 use crate::generate::{Card, Events, Generate};
 use crate::memory::Reservation;
-use crate::prompt::{Input, Prepared, PromptError, Prompter};
+use crate::prompt::{Input, Prepared, PromptError, Prompter, Structures};
 use futures::stream::{self, StreamExt};
 use mlx_serving_checkpoint::Embedding;
 use mlx_serving_engine::{Engine, EngineError, Event, Health, Request, Sampling, Stream};
 use mlx_serving_grammar::{Compiler, Grammar, GrammarError, Structure};
 use mlx_serving_metal_layer::LayerStats;
 use mlx_serving_metrics::Labeled;
-use mlx_serving_text::{ChatTemplate, Formats, Tokenizer};
+use mlx_serving_text::{CallFormat, ChatTemplate, Formats, Tokenizer};
 use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Time to find the tool whose schema is at fault.
+const SEARCH: Duration = Duration::from_secs(5);
 
 /// A running engine with its tokenizer and chat template.
 #[derive(Debug)]
@@ -80,6 +83,25 @@ impl Model {
             }
             outcome => outcome.map(Some),
         }
+    }
+
+    /// The first tool whose schema is no grammar by itself, if that can be found out soon: nobody can tell from the grammar of all tools.
+    fn tool_at_fault(
+        &self,
+        calls: CallFormat,
+        structures: &Structures,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> Option<PromptError> {
+        let deadline = Instant::now() + SEARCH;
+        structures.tools.iter().find_map(|(index, tool)| {
+            let alone = Structure::Lark(calls.lark(&self.tokenizer, std::slice::from_ref(tool), false));
+            match self.grammar(&[alone], &mut || goes_on() && Instant::now() < deadline) {
+                Err(fault @ GrammarError::Structure { .. }) => {
+                    Some(PromptError::Tool { name: tool.name.clone(), index: *index, fault })
+                }
+                _ => None,
+            }
+        })
     }
 
     /// Keeps a part of the memory and of a device for as long as the model is open.
@@ -196,7 +218,13 @@ impl Generate for Model {
         let (tokenizer, template, formats) = (&self.tokenizer, self.template.as_ref(), self.formats);
         let prompter = Prompter { model, tokenizer, template, formats, info };
         let (mut prepared, structures) = prompter.prepare(input, structure, goes_on)?;
-        prepared.grammar = self.grammar(&structures, goes_on)?;
+        prepared.grammar = match self.grammar(&structures.list, goes_on) {
+            Err(fault @ GrammarError::Structure { .. }) => {
+                let tool = prepared.format.calls().and_then(|calls| self.tool_at_fault(calls, &structures, goes_on));
+                return Err(tool.unwrap_or(fault.into()));
+            }
+            outcome => outcome?,
+        };
         Ok(prepared)
     }
 

@@ -1,6 +1,6 @@
 //! From a model's name to a running engine.
 
-use crate::config::Config;
+use crate::config::{Config, Models};
 use crate::error::RuntimeError;
 use crate::fit;
 use crate::model::Model;
@@ -12,7 +12,7 @@ use mlx_serving_device::DeviceInfo;
 use mlx_serving_engine::{Engine, Options, Parts, Sampling};
 use mlx_serving_metal_layer::MetalLayer;
 use mlx_serving_model::{Blueprint, LoadInputs, Model as Weights, ModelError};
-use mlx_serving_text::{ChatTemplate, TemplateError, Tokenizer};
+use mlx_serving_text::{CallFormat, ChatTemplate, Formats, ReasoningFormat, TemplateError, Tokenizer};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -107,26 +107,32 @@ impl Runtime {
             let parts = Parts { device: device.clone(), layer, model, tokenizer: tokenizer.clone(), eos: eos.clone() };
             Ok((Engine::start(parts, &options)?, (reservation, lease.clone())))
         })?;
+        let formats = template.as_ref().map(|template| template.formats(&tokenizer)).unwrap_or_default();
+        let formats = self.config.models.formats(formats);
         tracing::info!(
             model = id,
             device = engine.device().info().name,
             context = engine.info().max_context,
             kv_cache_mib = engine.info().kv_bytes >> 20,
+            tool_calls = %formats.calls.map_or("none", CallFormat::name),
+            reasoning = %formats.reasoning.map_or("none", ReasoningFormat::name),
             ms = start.elapsed().as_millis() as u64,
             "loaded"
         );
+        for warning in template.iter().flat_map(|template| unread_calls(template, formats, &self.config.models)) {
+            tracing::warn!(model = id, "{warning}");
+        }
         let info = engine.info();
         if info.model_context > info.max_context {
             tracing::info!(
                 model = id,
-                context = info.max_context,
-                of = info.model_context,
-                "prompts and answers are shorter than the model can take: engine.kv_cache_tokens bounds them"
+                "the context is limited to {} of {} tokens by engine.kv_cache_tokens",
+                info.max_context,
+                info.model_context
             );
         }
         let (reservation, lease) = held;
         let model = Model::new(id, engine, tokenizer, template, defaults).embedding(checkpoint.embedding);
-        let formats = self.config.models.formats(model.formats());
         Ok(model.with_formats(formats).ending_with(eos).holding(reservation, lease))
     }
 }
@@ -141,6 +147,21 @@ fn template(id: &str, dir: &Path, file: Option<&Path>) -> Result<Option<ChatTemp
         None => {}
     }
     Ok(template)
+}
+
+/// What keeps calls from being found in a model's answers, unless the configuration says how they are written.
+fn unread_calls(template: &ChatTemplate, formats: Formats, models: &Models) -> Vec<String> {
+    if models.tool_call_format.is_some() {
+        return Vec::new();
+    }
+    let unknown = template.unknown_parser().map(|name| {
+        format!("tool_parser_type in tokenizer_config.json is {name:?}, a format of tool calls that is not known; it is ignored")
+    });
+    let unfound = (template.knows_tools() && formats.calls.is_none()).then(|| {
+        "the chat template takes tools, but says nothing of how calls are written: they come as text; set models.tool_call_format"
+            .to_owned()
+    });
+    unknown.into_iter().chain(unfound).collect()
 }
 
 /// A fault of a model's templates, and what cannot be asked of the model because of it.
@@ -270,6 +291,30 @@ mod tests {
         assert_eq!(refused("x", "{% if"), Some((true, "conversations with tools, and takes others")));
         assert_eq!(refused("{% if", "x"), Some((false, "conversations without tools, and takes those with them")));
         assert_eq!(refused("{% if", "{% if"), Some((false, "conversations, and completes texts")));
+    }
+
+    #[test]
+    fn calls_that_would_come_as_text_are_warned_of() {
+        let warnings = |parser: &str, template: &str, named: Option<&str>| {
+            let dir = tempfile::tempdir().unwrap();
+            let bundled = Source::Bundled.here().unwrap().unwrap();
+            std::fs::copy(bundled.join("tokenizer.json"), dir.path().join("tokenizer.json")).unwrap();
+            let config = serde_json::json!({ "tool_parser_type": parser, "chat_template": template });
+            std::fs::write(dir.path().join("tokenizer_config.json"), config.to_string()).unwrap();
+            let template = ChatTemplate::from_dir(dir.path(), None).unwrap().unwrap();
+            let formats = template.formats(&Tokenizer::from_dir(dir.path()).unwrap());
+            let models = Models { tool_call_format: named.map(str::to_owned), ..Models::default() };
+            unread_calls(&template, formats, &models).join(" ")
+        };
+        let text = "set models.tool_call_format";
+        for known in ["json_tools", "hermes", "glm47", "glm", "harmony"] {
+            assert_eq!(warnings(known, "{{ tools }}", None), "", "{known}");
+        }
+        let both = warnings("parser9", "{{ tools }}", None);
+        assert!(both.contains("\"parser9\"") && both.contains(text), "{both}");
+        assert!(!warnings("parser9", "{{ tools }}<tool_call>", None).contains(text));
+        assert!(!warnings("parser9", "{{ messages }}", None).contains(text));
+        assert_eq!(warnings("parser9", "{{ tools }}", Some("none")), "");
     }
 
     #[test]

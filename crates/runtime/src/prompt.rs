@@ -65,6 +65,27 @@ pub enum PromptError {
         "calls cannot be forced: nothing in this model's chat template says how it writes calls; set models.tool_call_format"
     )]
     NoCalls,
+    /// A tool is strict, and the format in which the model writes calls is not known.
+    #[error(
+        "the schema of {name:?} cannot be enforced for calls: nothing in this model's chat template says how it writes calls; set \
+         models.tool_call_format, or leave `strict` out"
+    )]
+    NoStrictCalls {
+        /// The tool's name.
+        name: String,
+        /// Its index among the tools of the request.
+        index: usize,
+    },
+    /// The schema of a tool's arguments is no grammar.
+    #[error("the schema of the tool {name:?} cannot be enforced: {fault}")]
+    Tool {
+        /// The tool's name.
+        name: String,
+        /// Its index among the tools of the request.
+        index: usize,
+        /// What is wrong with its schema.
+        fault: GrammarError,
+    },
     /// Both calls and content of a form that does not stand beside calls.
     #[error(
         "an answer that may call tools can be held to JSON or to a choice beside them, not to a regular expression or a grammar; leave \
@@ -106,6 +127,15 @@ pub enum PromptError {
     Text(TextError),
 }
 
+/// Structures that the answers to a prompt may be held to.
+#[derive(Debug, Default)]
+pub(crate) struct Structures {
+    /// The best one first: of them the first that is a grammar counts.
+    pub list: Vec<Structure>,
+    /// The tools of the last one, with the schemas that it holds their arguments to, each with its index among the request's.
+    pub tools: Vec<(usize, ToolSchema)>,
+}
+
 /// Makes the prompts of one model.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Prompter<'a> {
@@ -117,16 +147,15 @@ pub(crate) struct Prompter<'a> {
 }
 
 impl Prompter<'_> {
-    /// An input made ready, and the structures that its answers may be held to, the best one first: of them the first that is a grammar
-    /// counts. `asked` is the one that the request names. Found out in a few MiB of memory, however long the text is, and no longer than
+    /// An input made ready, and the structures that its answers may be held to. `asked` is the one that the request names. Found out in a few MiB of memory, however long the text is, and no longer than
     /// `goes_on` returns true.
     pub(crate) fn prepare(
         self,
         input: Input,
         asked: Option<&Structure>,
         goes_on: &mut dyn FnMut() -> bool,
-    ) -> Result<(Prepared, Vec<Structure>), PromptError> {
-        let of_text = || asked.cloned().into_iter().collect();
+    ) -> Result<(Prepared, Structures), PromptError> {
+        let of_text = || Structures::of_text(asked);
         match input {
             Input::Conversation { conversation, special } => {
                 let (text, format) = self.render(&conversation)?;
@@ -148,15 +177,19 @@ impl Prompter<'_> {
         conversation: &Conversation,
         format: &OutputFormat,
         asked: Option<&Structure>,
-    ) -> Result<Vec<Structure>, PromptError> {
+    ) -> Result<Structures, PromptError> {
         let (choice, tools) = (&conversation.tool_choice, &conversation.tools);
         let forces = matches!(choice, ToolChoice::Required | ToolChoice::Named(_));
-        let strict = tools.iter().any(|tool| tool.strict);
+        let strict = tools.iter().find(|tool| tool.strict);
         let Some(calls) = format.calls() else {
-            return if forces || strict { Err(PromptError::NoCalls) } else { Ok(asked.cloned().into_iter().collect()) };
+            return match strict {
+                _ if forces => Err(PromptError::NoCalls),
+                Some(tool) => Err(PromptError::NoStrictCalls { name: tool.name.clone(), index: tool.index }),
+                None => Ok(Structures::of_text(asked)),
+            };
         };
-        if !forces && !strict && asked.is_none() {
-            return Ok(Vec::new());
+        if !forces && strict.is_none() && asked.is_none() {
+            return Ok(Structures::default());
         }
         // Calls have no content for a structure; an answer that may make some has either.
         let content = asked.filter(|_| !forces).map(rule).transpose()?;
@@ -165,21 +198,31 @@ impl Prompter<'_> {
             ToolChoice::Named(name) => (Some(name), false),
             _ => (None, conversation.parallel_calls),
         };
-        let structure = |loose: bool| {
-            let called = tools.iter().filter(|tool| named.is_none_or(|name| tool.name == *name));
+        let called: Vec<&Tool> = tools.iter().filter(|tool| named.is_none_or(|name| tool.name == *name)).collect();
+        for tool in called.iter().filter(|tool| forces || tool.strict) {
+            let schema = ToolSchema { name: tool.name.clone(), parameters: tool.parameters.clone() };
+            if let Some(message) = calls.misfit(self.tokenizer, &schema, tool.strict) {
+                let (name, fault) = (tool.name.clone(), GrammarError::Structure { message });
+                return Err(PromptError::Tool { name, index: tool.index, fault });
+            }
+        }
+        let schemas = |loose: bool| -> Vec<ToolSchema> {
             let schema = |tool: &Tool| match loose && !tool.strict {
                 true => loosened(&tool.parameters),
                 false => tool.parameters.clone(),
             };
-            let called: Vec<_> =
-                called.map(|tool| ToolSchema { name: tool.name.clone(), parameters: schema(tool) }).collect();
+            called.iter().map(|tool| ToolSchema { name: tool.name.clone(), parameters: schema(tool) }).collect()
+        };
+        let structure = |tools: &[ToolSchema]| {
             Structure::Lark(match &content {
-                Some(content) => calls.lark_or(self.tokenizer, &called, parallel, content),
-                None if forces => calls.lark(self.tokenizer, &called, parallel),
-                None => calls.lark_if_called(self.tokenizer, &called, parallel),
+                Some(content) => calls.lark_or(self.tokenizer, tools, parallel, content),
+                None if forces => calls.lark(self.tokenizer, tools, parallel),
+                None => calls.lark_if_called(self.tokenizer, tools, parallel),
             })
         };
-        Ok(vec![structure(false), structure(true)])
+        let loose = schemas(true);
+        let list = vec![structure(&schemas(false)), structure(&loose)];
+        Ok(Structures { list, tools: called.iter().map(|tool| tool.index).zip(loose).collect() })
     }
 
     /// The prompt's text, and the markup of the answers to it.
@@ -252,6 +295,13 @@ impl Prompter<'_> {
             Some(&id) => Err(PromptError::UnknownToken { id, vocab }),
             None => Ok(ids),
         }
+    }
+}
+
+impl Structures {
+    /// The one that a request names, for answers that call nothing.
+    fn of_text(asked: Option<&Structure>) -> Self {
+        Self { list: asked.cloned().into_iter().collect(), tools: Vec::new() }
     }
 }
 

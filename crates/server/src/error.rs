@@ -1,3 +1,5 @@
+use crate::fields;
+use crate::request::neutral::UNSUPPORTED;
 use axum::Json;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
@@ -83,6 +85,15 @@ impl ApiError {
     /// 400 for a model that generates nothing; `param` is the client's name for it.
     pub(crate) fn embeds_only(model: &str, param: &str) -> Self {
         Self::invalid(param, format!("{model} is an embedding model, which generates nothing; use /v1/embeddings"))
+    }
+
+    /// The same error, with the advice of the route's table of fields where it is about a field that is not supported.
+    pub(crate) fn advised(mut self, route: &str) -> Self {
+        let advice = self.body.param.as_deref().and_then(|param| fields::advice(route, param));
+        if let (Some(advice), Some(name)) = (advice, self.body.message.strip_suffix(UNSUPPORTED)) {
+            self.body.message = format!("{name}is not supported by this server; {advice}");
+        }
+        self
     }
 
     /// The same fault in an entry of a list: `entry` is its name.

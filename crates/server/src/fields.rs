@@ -145,6 +145,14 @@ pub fn tables() -> Vec<Table> {
     [crate::openai::TABLES, crate::responses::TABLES, crate::anthropic::TABLES].concat()
 }
 
+/// What to do without a field of a route that is not supported: its note, where that names something else to use.
+pub(crate) fn advice(route: &str, param: &str) -> Option<&'static str> {
+    let tables = tables();
+    let table = tables.iter().find(|table| table.routes.contains(&route))?;
+    let named = |field: &&Field| field.name == param && field.fate == Fate::Refused;
+    table.fields().find(named).map(|field| field.note).filter(|note| note.contains('`'))
+}
+
 /// The tables as a part of the page.
 pub fn page() -> String {
     let mut page = String::new();

@@ -4,7 +4,7 @@ use crate::bounds::{self, FUEL};
 use crate::config::{Config, bad_value, read_object, read_text};
 use crate::depth;
 use crate::error::{TemplateError, TextError};
-use crate::output::Formats;
+use crate::output::{CallFormat, Formats};
 use crate::python;
 use crate::tokenizer::Tokenizer;
 use minijinja::machinery::{CompiledTemplate, TemplateConfig, Token, Tokenizer as Tokens, eval, make_string_output};
@@ -126,6 +126,12 @@ impl ChatTemplate {
     pub fn formats(&self, tokenizer: &Tokenizer) -> Formats {
         let sources: Vec<&str> = self.templates.values().flatten().map(|template| template.source.as_str()).collect();
         Formats::detect(&sources, self.parser.as_deref(), tokenizer)
+    }
+
+    /// The checkpoint's `tool_parser_type`, if that names no format that is known: it is ignored.
+    #[must_use]
+    pub fn unknown_parser(&self) -> Option<&str> {
+        self.parser.as_deref().filter(|name| CallFormat::of_parser(name).is_none())
     }
 
     /// True if the template for conversations with tools says anything of them.

@@ -163,12 +163,12 @@ export const SamplingDefaultsConfigSchema = z.strictObject({
     .describe('0 takes the most likely token'),
   top_p: z.number().min(0).max(1).nullable().default(null)
     .describe('Keep the smallest set of most likely tokens that reaches this probability; 1 keeps all'),
-  top_k: z.number().int().min(0).nullable().default(null)
-    .describe('Keep the k most likely tokens; 0 keeps all'),
+  top_k: z.number().int().min(-1).max(4294967295).nullable().default(null)
+    .describe('Keep the k most likely tokens; 0 and -1 keep all'),
   min_p: z.number().min(0).max(1).nullable().default(null)
     .describe('Keep tokens of at least this share of the largest probability; 0 keeps all'),
-  repetition_penalty: z.number().min(0.01).max(10).nullable().default(null)
-    .describe('Weakens tokens of prompt and answer; 1 for none'),
+  repetition_penalty: z.number().min(0).max(10).nullable().default(null)
+    .describe('Weakens tokens of prompt and answer; 1 for none, as 0 is'),
   presence_penalty: z.number().min(-2).max(2).nullable().default(null)
     .describe('Weakens tokens of the answer, once each; 0 for none'),
   frequency_penalty: z.number().min(-2).max(2).nullable().default(null)
@@ -182,11 +182,11 @@ export interface SamplingDefaultsConfigInput {
   temperature?: number | null | undefined;
   /** Keep the smallest set of most likely tokens that reaches this probability; 1 keeps all. 0 to 1; default `null`. */
   top_p?: number | null | undefined;
-  /** Keep the k most likely tokens; 0 keeps all. Default `null`. */
+  /** Keep the k most likely tokens; 0 and -1 keep all. -1 to 4294967295; default `null`. */
   top_k?: number | null | undefined;
   /** Keep tokens of at least this share of the largest probability; 0 keeps all. 0 to 1; default `null`. */
   min_p?: number | null | undefined;
-  /** Weakens tokens of prompt and answer; 1 for none. 0.01 to 10; default `null`. */
+  /** Weakens tokens of prompt and answer; 1 for none, as 0 is. 0 to 10; default `null`. */
   repetition_penalty?: number | null | undefined;
   /** Weakens tokens of the answer, once each; 0 for none. -2 to 2; default `null`. */
   presence_penalty?: number | null | undefined;

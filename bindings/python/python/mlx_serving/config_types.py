@@ -92,11 +92,11 @@ class SamplingDefaultsConfig(TypedDict, total=False):
     temperature: float | None
     # Keep the smallest set of most likely tokens that reaches this probability; 1 keeps all. 0 to 1; default None.
     top_p: float | None
-    # Keep the k most likely tokens; 0 keeps all. Default None.
+    # Keep the k most likely tokens; 0 and -1 keep all. -1 to 4294967295; default None.
     top_k: int | None
     # Keep tokens of at least this share of the largest probability; 0 keeps all. 0 to 1; default None.
     min_p: float | None
-    # Weakens tokens of prompt and answer; 1 for none. 0.01 to 10; default None.
+    # Weakens tokens of prompt and answer; 1 for none, as 0 is. 0 to 10; default None.
     repetition_penalty: float | None
     # Weakens tokens of the answer, once each; 0 for none. -2 to 2; default None.
     presence_penalty: float | None

@@ -16,7 +16,7 @@ pub enum Bench {
     Compare(Compare),
     /// Speed of every kernel of a known shape, against the device's own copy bandwidth
     Kernels(Kernels),
-    /// Write a random checkpoint of a known shape
+    /// Write a random or scripted checkpoint
     Synth(Synth),
 }
 
@@ -219,21 +219,27 @@ pub struct Kernels {
 #[derive(Debug, Args)]
 pub struct Synth {
     /// qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b or tiny-…
-    #[arg(long, env = "MLX_SERVING_SHAPE", required_unless_present = "script", help_heading = "Model")]
+    #[arg(long, env = "MLX_SERVING_SHAPE", help_heading = "Model")]
     pub shape: Option<String>,
     /// Instead of random weights, a model that gives the answers of this JSON file, for tests of programs that talk to models
     #[arg(long, env = "MLX_SERVING_SCRIPT", value_name = "FILE", conflicts_with = "shape", help_heading = "Model")]
     pub script: Option<PathBuf>,
     /// Bits of a weight: 2, 3, 4, 5, 6 or 8
-    #[arg(long, env = "MLX_SERVING_BITS", default_value_t = 4, help_heading = "Model")]
+    #[arg(long, env = "MLX_SERVING_BITS", default_value_t = 4, conflicts_with = "script", help_heading = "Model")]
     pub bits: u8,
     /// Weights that share a scale: 32, 64 or 128
-    #[arg(long, env = "MLX_SERVING_GROUP_SIZE", default_value_t = 64, help_heading = "Model")]
+    #[arg(
+        long,
+        env = "MLX_SERVING_GROUP_SIZE",
+        default_value_t = 64,
+        conflicts_with = "script",
+        help_heading = "Model"
+    )]
     pub group_size: u16,
     /// Seed of the random weights
-    #[arg(long, env = "MLX_SERVING_SEED", default_value_t = 0, help_heading = "Model")]
+    #[arg(long, env = "MLX_SERVING_SEED", default_value_t = 0, conflicts_with = "script", help_heading = "Model")]
     pub seed: u64,
-    /// Folder to write
+    /// Folder to write, which must be new or empty
     #[arg(long, env = "MLX_SERVING_OUT", value_name = "DIR", help_heading = "Output")]
     pub out: PathBuf,
 }

@@ -189,7 +189,7 @@ pub enum Command {
     List(List),
     /// Remove a downloaded model, or the one revision of it that is named
     Rm(ModelId),
-    /// Measure
+    /// Measure speed
     #[command(subcommand)]
     Bench(Bench),
     /// Check a model under mixed load for hours: answers, memory, balances, speed
@@ -197,10 +197,10 @@ pub enum Command {
     /// Evaluate a model
     #[command(subcommand)]
     Eval(Eval),
-    /// Look at the configuration
+    /// Check, show or describe the configuration
     #[command(subcommand)]
     Config(Config),
-    /// Say what this machine has and what is wrong with it
+    /// List this machine's devices and what is wrong with them
     Doctor(Doctor),
     /// Ask a running server whether it can do its work
     Health(Health),

@@ -33,7 +33,7 @@ fn check(context: &Context, loaded: &Loaded, names: &[String]) -> Result<String,
     if !faults.is_empty() {
         return Err(Failure::usage(faults.join("\n")));
     }
-    serve::check(context, names)?;
+    let strangers = serve::check(context, names)?;
     if context.config.models.serve.is_empty() {
         Source::Bundled.here()?;
     }
@@ -45,6 +45,6 @@ fn check(context: &Context, loaded: &Loaded, names: &[String]) -> Result<String,
     let warnings = context.config.warnings(host_memory().map(|memory| memory.total)).into_iter();
     let of_models =
         found.into_iter().flat_map(|(name, warnings)| warnings.into_iter().map(move |w| format!("{name}: {w}")));
-    let lines: Vec<String> = std::iter::once(state).chain(warnings).chain(of_models).collect();
+    let lines: Vec<String> = std::iter::once(state).chain(warnings).chain(strangers).chain(of_models).collect();
     Ok(lines.join("\n") + "\n")
 }

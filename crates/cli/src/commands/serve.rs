@@ -26,7 +26,9 @@ pub(crate) fn run(context: &Context, names: &[String]) -> Result<(), Failure> {
     let server = &context.config.server;
     let (models, aliases) = renamed(named(sources(context))?, names)?;
     let template = template(context, &models)?;
-    warn_of_strangers(&context.config, &models);
+    for warning in strangers(&context.config, &models) {
+        tracing::warn!("{warning}");
+    }
     let names = models.iter().map(|(name, _)| name.clone()).collect();
     let state = AppState::new(settings(server.clone(), names));
     if let [(name, _)] = &models[..] {
@@ -119,7 +121,7 @@ async fn serve(
         tokio::select! {
             Some(signal) = signals.recv() => match stop.take() {
                 Some(stop) => {
-                    tracing::info!("{signal}: stopping; accepted requests have {grace:?} to end, another signal later ends them at once");
+                    tracing::info!("{signal}: stopping; accepted requests have {grace:?} to end, a second signal ends them immediately");
                     // It is gone only if the server has ended.
                     let _ = stop.send(grace);
                 }
@@ -181,14 +183,17 @@ fn announce(models: &Models, state: &AppState, address: SocketAddr) {
     tracing::info!("serving {} on http://{address} (POST /v1/chat/completions)", names.join(", "));
 }
 
-/// Refuses what `serve` would refuse of the configuration before it loads models.
-pub(super) fn check(context: &Context, names: &[String]) -> Result<(), Failure> {
+/// Refuses what `serve` would refuse of the configuration before it loads models, and returns what it would warn of.
+pub(super) fn check(context: &Context, names: &[String]) -> Result<Vec<String>, Failure> {
     let (models, _) = renamed(named(sources(context))?, names)?;
     template(context, &models)?;
+    // Where the configuration names no models, the command line of `serve` may.
+    let configured = !context.config.models.serve.is_empty();
+    let warnings = if configured { strangers(&context.config, &models) } else { Vec::new() };
     let host = bare(&context.config.server.host);
     // Any free port: the configured one may be a running server's.
     std::net::TcpListener::bind((host, 0))
-        .map(drop)
+        .map(|_| warnings)
         .map_err(|e| Failure::failed(format!("server.host: {host} cannot be listened on: {e}")))
 }
 
@@ -239,13 +244,14 @@ fn renamed(mut models: Vec<Named>, names: &[String]) -> Result<(Vec<Named>, Vec<
     Ok((models, aliases))
 }
 
-/// Warns of settings in the configuration that are no served model's.
-fn warn_of_strangers(config: &mlx_serving_runtime::Config, models: &[Named]) {
-    let served = || models.iter().map(|(name, _)| name.as_str());
-    for name in config.models.named.keys().filter(|name| served().all(|served| served != *name)) {
-        let served = served().collect::<Vec<_>>().join(", ");
-        tracing::warn!("models.{name} of the configuration is no model that is served; these are: {served}");
-    }
+/// Warnings of settings in the configuration that are no served model's.
+fn strangers(config: &mlx_serving_runtime::Config, models: &[Named]) -> Vec<String> {
+    let served: Vec<&str> = models.iter().map(|(name, _)| name.as_str()).collect();
+    let names = config.models.named.keys().filter(|name| !served.contains(&name.as_str()));
+    let served = served.join(", ");
+    names
+        .map(|name| format!("models.{name} in the configuration matches no served model; these are: {served}"))
+        .collect()
 }
 
 /// The chat template that the configuration names. One template fits one model.

@@ -186,7 +186,7 @@ impl Stopped {
                         );
                         std::process::exit(130);
                     }
-                    tracing::info!("{signal}: the run ends here; another signal later ends it at once");
+                    tracing::info!("{signal}: the run ends here; a second signal ends it immediately");
                 }
             });
         };

@@ -241,6 +241,24 @@ fn config_check_refuses_what_serve_refuses() {
 }
 
 #[test]
+fn config_check_warns_of_settings_of_models_that_are_not_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("runtime.yaml");
+    let text = |models: &str| {
+        std::fs::write(&path, format!("models: {{ {models} nomodel: {{ sampling_defaults: {{ top_k: -1 }} }} }}\n"))
+            .unwrap();
+        stdout(&["config", "check", "--config", path.to_str().unwrap()])
+    };
+    let bundled = format!("serve: [{:?}],", crate::common::root().join("models/rustbook-5m-4bit"));
+    assert!(
+        text(&bundled).contains("models.nomodel in the configuration matches no served model"),
+        "{}",
+        text(&bundled)
+    );
+    assert!(!text("").contains("nomodel"), "serve may be given the model's name by its command line");
+}
+
+#[test]
 fn config_check_says_when_heaps_and_cache_do_not_fit() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("runtime.yaml");

@@ -56,15 +56,39 @@ fn a_script_that_is_none_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("script.json");
     let synth = || run(&["bench", "synth", "--script", file.to_str().unwrap(), "--out", "/dev/null/x"]);
-    for (text, said) in
-        [(None, "No such file"), (Some("{"), "cannot be read"), (Some(r#"{"answers": {"a": [""]}}"#), "answer a")]
-    {
+    let broken = r#"{"answers": {"a": "x"}, "chat_template": "{% if %}"}"#;
+    for (text, said) in [
+        (None, "No such file"),
+        (Some("{"), "cannot be read"),
+        (Some(r#"{"answers": {"a": [""]}}"#), "answer a"),
+        (Some(r#"{"answers": {"a": "x", "b": 7}}"#), "answer b has to be a text, or a list of texts"),
+        (Some(broken), "chat_template: "),
+    ] {
         text.into_iter().for_each(|text| std::fs::write(&file, text).unwrap());
         let output = synth();
         let errors = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{errors}");
         assert!(errors.contains(said) && errors.contains("script.json"), "{errors}");
     }
+}
+
+#[test]
+fn a_folder_with_files_is_not_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, model) = (dir.path().join("script.json"), dir.path().join("scripted"));
+    std::fs::write(&file, r#"{"answers": {"a": "x"}}"#).unwrap();
+    let synth = |extra: &[&str]| {
+        let args = ["bench", "synth", "--script", file.to_str().unwrap(), "--out", model.to_str().unwrap()];
+        let output = run(&[&args[..], extra].concat());
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, errors) = synth(&["--bits", "8"]);
+    assert!(code == 2 && errors.contains("--bits"), "{errors}");
+    std::fs::create_dir(&model).unwrap();
+    let (code, errors) = synth(&[]);
+    assert!(code == 0 && errors.contains("1 answer to"), "{errors}");
+    let (code, errors) = synth(&[]);
+    assert!(code == 1 && errors.contains("is not empty; remove it, or name another folder"), "{errors}");
 }
 
 /// A call in Hermes' markup, with what is hard to cut: quotes, escapes and characters of several bytes.

@@ -132,7 +132,7 @@ fn a_switch_in_the_environment_is_taken_as_booleans_are_elsewhere() {
 fn config_check_and_show_know_every_variable() {
     for (name, value, part) in [
         ("MLX_SERVING_PORT", "abc", "it takes a whole number"),
-        ("MLX_SERVING_HOST", "no such host", "is no address"),
+        ("MLX_SERVING_HOST", "no such host", "is not an address"),
         ("MLX_SERVING_CORS_ORIGIN", "app.example", "is no origin"),
         ("MLX_SERVING_DEVICE", "abacus", "is no device"),
         ("MLX_SERVING_MAX_TOKENS", "many", "variable MLX_SERVING_MAX_TOKENS"),

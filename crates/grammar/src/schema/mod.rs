@@ -21,6 +21,9 @@ const MAX_SPELLED: usize = 32 << 10;
 /// Pairs of patterns among `patternProperties`: llguidance compares any two, for up to a millisecond.
 const MAX_PAIRS: usize = 1000;
 
+/// Characters of a wrong value that a message repeats.
+const MAX_SHOWN: usize = 50;
+
 const FORMATS: [&str; 10] =
     ["date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"];
 const TYPES: [&str; 7] = ["null", "boolean", "integer", "number", "string", "array", "object"];
@@ -195,7 +198,8 @@ impl<'a> Walk<'a> {
                 "minItems" | "maxItems" | "minProperties" | "maxProperties" | "minLength" | "maxLength" => {
                     count(value, at)?
                 }
-                "minimum" | "maximum" | "multipleOf" => number(value, at)?,
+                "minimum" | "maximum" => number(value, at)?,
+                "multipleOf" => step(value, at)?,
                 "exclusiveMinimum" | "exclusiveMaximum" if value.is_boolean() => value.clone(),
                 "exclusiveMinimum" | "exclusiveMaximum" => number(value, at)?,
                 "pattern" if strings => {
@@ -286,6 +290,12 @@ impl<'a> Walk<'a> {
         let name = match self.names.get(pointer) {
             Some(name) => name.clone(),
             None => {
+                if !pointer.starts_with('#') {
+                    let message = format!(
+                        "`$ref` \"{pointer}\": remote references are not supported; copy the schema into `$defs`"
+                    );
+                    return Err(place.fault(message));
+                }
                 let target = resolve(self.root, pointer)
                     .ok_or_else(|| place.fault(format!("`$ref` \"{pointer}\" points to nothing in this schema")))?;
                 let name = format!("{}", self.names.len());
@@ -323,7 +333,11 @@ fn types<'a>(keywords: &'a Map<String, Value>, place: &Place) -> Result<Option<V
         Value::Array(types) if !types.is_empty() => types.iter().map(named).collect(),
         value => named(value).map(|name| vec![name]),
     };
-    types.map(Some).ok_or_else(|| at.fault(format!("expected one or more of {}", TYPES.join(", "))))
+    types.map(Some).ok_or_else(|| {
+        let listed = value.as_array().into_iter().flatten().find(|value| named(value).is_none());
+        let given: String = listed.unwrap_or(value).to_string().chars().take(MAX_SHOWN).collect();
+        at.fault(format!("{given} is not a type; expected one or more of {}", TYPES.join(", ")))
+    })
 }
 
 fn unsupported(keyword: &str, at: &Place) -> GrammarError {
@@ -344,6 +358,22 @@ fn number(value: &Value, at: &Place) -> Result<Value, GrammarError> {
     match number.abs() <= MAX_NUMBER {
         true => Ok(value.clone()),
         false => Err(at.fault("numbers beyond ±2^53 are not supported")),
+    }
+}
+
+/// A step between numbers, which llguidance keeps as a decimal of 32 bits.
+fn step(value: &Value, at: &Place) -> Result<Value, GrammarError> {
+    let kept = number(value, at)?;
+    let mut digits = value.as_f64().unwrap_or_default();
+    if digits <= 0.0 {
+        return Err(at.fault("expected a number above 0"));
+    }
+    while digits.fract() != 0.0 {
+        digits *= 10.0;
+    }
+    match digits <= f64::from(u32::MAX) {
+        true => Ok(kept),
+        false => Err(at.fault("numbers of so many digits are not supported")),
     }
 }
 

@@ -4,7 +4,9 @@ use super::Config;
 use super::schema::{Schema, join, split};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
 use serde_saphyr::{Error, Spanned};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read as _};
@@ -87,7 +89,11 @@ impl File {
             several => return Err(content(format!("{} unknown keys\n  {}", several.len(), several.join("\n  ")))),
         }
         let config: Config = serde_saphyr::from_str_valid(text).map_err(|e| {
-            let wanted = holder(&keys, &e).and_then(|key| schema.wanted(&key.path));
+            let wanted = holder(&keys, &e).and_then(|key| {
+                let (list, given) = (schema.is_kind(&key.path, &Value::Array(Vec::new())), scalar(text, key.value));
+                let hint = given.filter(|_| list && key.leaf).map(|given| format!("; write [{given}]"));
+                Some(schema.wanted(&key.path)? + &hint.unwrap_or_default())
+            });
             content(shown(&e, path, wanted))
         })?;
         config.check_across().map_err(content)?;
@@ -210,6 +216,19 @@ impl<'de> Visitor<'de> for Keys {
     }
 }
 
+/// The text of a scalar at this line and column, if one that stands on one line is there.
+fn scalar(text: &str, (line, column): (u64, u64)) -> Option<&str> {
+    let line = text.lines().nth(usize::try_from(line).ok()?.checked_sub(1)?)?;
+    let (start, first) = line.char_indices().nth(usize::try_from(column).ok()?.checked_sub(1)?)?;
+    let rest = &line[start..];
+    let end = match first {
+        '[' | '{' | '-' | '*' | '&' | '|' | '>' => return None,
+        '"' | '\'' => rest[1..].find(first)? + 2,
+        _ => rest.find([',', '}', ']', '#']).unwrap_or(rest.len()),
+    };
+    Some(rest[..end].trim_end()).filter(|given| !given.is_empty())
+}
+
 /// The key in whose value an error is: the last one whose value begins before it.
 fn holder<'a>(keys: &'a [Key], error: &Error) -> Option<&'a Key> {
     let place = error.location()?;
@@ -249,8 +268,11 @@ pub(super) fn plain(message: &str) -> String {
     message =
         message.replace("cannot deserialize null into string; use Option<String>", "it takes text, and this is null");
     message = message.replace("duplicate mapping key: ", "key ").replace("duplicate mapping key", "a key");
-    let ranges = if message.contains(" than ") { Schema::new().ranges() } else { Vec::new() };
-    for (key, min, max) in ranges {
+    let schema = message.contains(" than ").then(Schema::new);
+    let quoted = message.split('`').skip(1).step_by(2);
+    let first = message.lines().filter_map(|line| line.split_once(": ")).map(|(key, _)| key);
+    let keys: BTreeSet<String> = quoted.chain(first).map(str::to_owned).collect();
+    for (key, (min, max)) in keys.iter().filter_map(|key| Some((key, schema.as_ref()?.range(key)?))) {
         let range = format!("must be {min} to {max}");
         for bound in [format!("lower than {min}"), format!("greater than {max}")] {
             message = message.replace(&format!("{bound} for `{key}`"), &format!("`{key}` {range}"));

@@ -57,18 +57,19 @@ pub struct SamplingDefaults {
     #[schemars(range(min = 0.0, max = 1.0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top_p: Option<f64>,
-    /// Keep the k most likely tokens; 0 keeps all.
-    #[garde(skip)]
+    /// Keep the k most likely tokens; 0 and -1 keep all.
+    #[garde(inner(range(min = -1_i64, max = 4_294_967_295_i64)))]
+    #[schemars(range(min = -1, max = 4_294_967_295_i64))]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_k: Option<u32>,
+    pub top_k: Option<i64>,
     /// Keep tokens of at least this share of the largest probability; 0 keeps all.
     #[garde(inner(range(min = 0.0, max = 1.0)))]
     #[schemars(range(min = 0.0, max = 1.0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_p: Option<f64>,
-    /// Weakens tokens of prompt and answer; 1 for none.
-    #[garde(inner(range(min = 0.01, max = 10.0)))]
-    #[schemars(range(min = 0.01, max = 10.0))]
+    /// Weakens tokens of prompt and answer; 1 for none, as 0 is.
+    #[garde(inner(custom(penalty)))]
+    #[schemars(range(min = 0.0, max = 10.0))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repetition_penalty: Option<f64>,
     /// Weakens tokens of the answer, once each; 0 for none.
@@ -83,6 +84,14 @@ pub struct SamplingDefaults {
     pub frequency_penalty: Option<f64>,
 }
 
+/// A penalty that a request may have.
+fn penalty(value: &f64, _: &()) -> garde::Result {
+    match *value == 0.0 || (0.01..=10.0).contains(value) {
+        true => Ok(()),
+        false => Err(garde::Error::new("must be 0, which is taken as 1, or from 0.01 to 10")),
+    }
+}
+
 impl SamplingDefaults {
     /// These parameters in the place of a model's own.
     pub(crate) fn over(&self, own: Sampling) -> Sampling {
@@ -90,9 +99,12 @@ impl SamplingDefaults {
         Sampling {
             temperature: or(self.temperature, own.temperature),
             top_p: or(self.top_p, own.top_p),
-            top_k: self.top_k.unwrap_or(own.top_k),
+            top_k: self.top_k.map_or(own.top_k, |k| u32::try_from(k).unwrap_or(0)),
             min_p: or(self.min_p, own.min_p),
-            repetition_penalty: or(self.repetition_penalty, own.repetition_penalty),
+            repetition_penalty: or(
+                self.repetition_penalty.map(|p| if p == 0.0 { 1.0 } else { p }),
+                own.repetition_penalty,
+            ),
             presence_penalty: or(self.presence_penalty, own.presence_penalty),
             frequency_penalty: or(self.frequency_penalty, own.frequency_penalty),
             ..own
@@ -111,7 +123,7 @@ fn format<F: Copy>(of: &str, formats: &[(&str, F)], name: &str) -> Result<Option
         None => {
             let known: Vec<&str> = formats.iter().map(|(name, _)| *name).collect();
             let known = known.join(", ");
-            Err(garde::Error::new(format!("{name:?} is no format of {of}; it takes {known} or {NO_FORMAT}")))
+            Err(garde::Error::new(format!("{name:?} is not a format of {of}; it takes {known} or {NO_FORMAT}")))
         }
     }
 }

@@ -29,10 +29,14 @@ impl Schema {
             "" => (format!("there is no section `{name}`"), "there are"),
             _ => (format!("{section} has no key `{name}`"), "it has"),
         };
+        let of_models = match takes_names(node) {
+            true => "; any other key is a model's name and has that model's settings: `NAME: {sampling_defaults: {…}}`",
+            false => "",
+        };
         let elsewhere = || self.all().into_iter().find(|(path, _)| split(path).1 == name).map(|(path, _)| path);
         Some(match nearest(name, known.iter().copied()).map(str::to_owned).or_else(elsewhere) {
             Some(meant) => format!("{has}; did you mean `{meant}`?"),
-            None => format!("{has}; {there} {}", known.join(", ")),
+            None => format!("{has}; {there} {}{of_models}", known.join(", ")),
         })
     }
 
@@ -65,10 +69,12 @@ impl Schema {
         }
     }
 
-    /// Dotted keys of numbers with their least and largest values.
-    pub(super) fn ranges(&self) -> Vec<(String, f64, f64)> {
-        let all = self.all().into_iter();
-        all.filter_map(|(key, node)| Some((key, node["minimum"].as_f64()?, node["maximum"].as_f64()?))).collect()
+    /// Least and largest value of a number's key. A model's name in it may have dots and no quotes.
+    pub(super) fn range(&self, key: &str) -> Option<(f64, f64)> {
+        let unquoted = || key.strip_prefix("models.").and_then(|rest| rest.split_once(".sampling_defaults."));
+        let of_model = || self.at(&format!("models.NAME.sampling_defaults.{}", unquoted()?.1));
+        let node = self.at(key).or_else(of_model)?;
+        Some((node["minimum"].as_f64()?, node["maximum"].as_f64()?))
     }
 
     /// Resolves a reference.

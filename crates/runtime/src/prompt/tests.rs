@@ -36,7 +36,7 @@ fn info() -> Info {
 fn tool() -> Tool {
     let parameters = json!({ "type": "object", "properties": { "k": { "type": "integer", "maximum": 9 } } });
     let definition = json!({ "type": "function", "function": { "name": "f", "parameters": parameters } });
-    Tool { name: "f".into(), definition, parameters, strict: false }
+    Tool { name: "f".into(), definition, parameters, strict: false, index: 0 }
 }
 
 fn asked() -> Conversation {
@@ -117,7 +117,7 @@ fn forced_and_strict_calls_have_a_structure_and_content_beside_calls_another() {
         let input = Input::Conversation { conversation: conversation.clone(), special: false };
         Prompter { model: "m", tokenizer: &tokenizer, template: Some(&template), formats, info: &info }
             .prepare(input, asked.as_ref(), &mut || true)
-            .map(|(_, structures)| structures)
+            .map(|(_, structures)| structures.list)
     };
     let larks = |conversation: &Conversation, asked: Option<Structure>| -> Vec<String> {
         let structures = structures(conversation, THINK, asked).unwrap();
@@ -143,6 +143,20 @@ fn forced_and_strict_calls_have_a_structure_and_content_beside_calls_another() {
     assert!(either[0].contains("calls | text") && either[0].contains("minLength"), "{either:?}");
     let both = structures(&asked(), THINK, Some(Structure::Regex("a".into()))).unwrap_err();
     assert!(both.to_string().contains("tool_choice"), "{both}");
+    let pythonic = Formats { calls: Some(CallFormat::Pythonic), ..THINK };
+    let spaced = json!({ "properties": { "user name": {} } });
+    let spaced = Tool { name: "g".into(), parameters: spaced, index: 4, ..tool() };
+    let spaced = Conversation { tools: vec![tool(), spaced], ..asked() };
+    assert!(structures(&spaced, pythonic, Some(Structure::Object)).is_ok(), "nothing holds a call to it");
+    let forced = Conversation { tool_choice: ToolChoice::Required, ..spaced.clone() };
+    assert!(structures(&forced, THINK, None).is_ok(), "JSON has any name");
+    let error = structures(&forced, pythonic, None).unwrap_err();
+    assert!(
+        matches!(&error, PromptError::Tool { index: 4, .. }) && error.to_string().contains("\"user name\""),
+        "{error}"
+    );
+    let named = Conversation { tool_choice: ToolChoice::Named("f".into()), ..spaced };
+    assert!(structures(&named, pythonic, None).is_ok());
     let unknown = Formats { calls: None, ..THINK };
     let error = structures(&choosing(ToolChoice::Required), unknown, None).unwrap_err();
     assert!(error.to_string().contains("models.tool_call_format"), "{error}");

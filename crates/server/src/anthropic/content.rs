@@ -225,7 +225,7 @@ impl<'de> Deserialize<'de> for Kind {
             "redacted_thinking" => Ok(Self::Redacted),
             "tool_use" => Ok(Self::ToolUse),
             "tool_result" => Ok(Self::ToolResult),
-            "image" | "document" => Err(format!("is {kind:?}: this server takes text only, no images and documents")),
+            "image" | "document" => Err(format!("is {kind:?}: this server takes text only, no images or documents")),
             other => Err(format!(
                 "is {:?}; this server takes text, thinking, redacted_thinking, tool_use and tool_result",
                 shorten(other)

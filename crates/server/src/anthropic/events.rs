@@ -59,17 +59,18 @@ impl MessageWriter {
         let reason = match (ending, &stop) {
             (Some(Ending::Length), _) if tokens < self.details.max_tokens => "model_context_window_exceeded",
             (Some(Ending::Length), _) => "max_tokens",
+            (Some(Ending::Calls), _) => "tool_use",
             (_, Some(_)) => "stop_sequence",
-            (Some(Ending::Calls), None) => "tool_use",
             (Some(Ending::Stop | Ending::Malformed | Ending::Canceled) | None, None) => "end_turn",
         };
-        json!({ "stop_reason": reason, "stop_sequence": stop })
+        json!({ "stop_reason": reason, "stop_sequence": stop.filter(|_| reason == "stop_sequence") })
     }
 
     /// The events for a piece of text, with those that end the block before it if it is of another kind.
     fn piece(&mut self, segment: Segment) -> Vec<Event> {
         self.told.take(&segment);
         let (kind, delta) = match segment {
+            Segment::Unfinished(_) => return vec![],
             Segment::Content(text) | Segment::Malformed(text) => {
                 (Kind::Text, json!({ "type": "text_delta", "text": text }))
             }
@@ -171,7 +172,7 @@ impl Writer for MessageWriter {
     }
 }
 
-/// A whole call. What is no JSON object, because the answer was cut off or the model cannot write it, is no call: it stays a text.
+/// A whole call. Its arguments are an object; if they were none, it would stay a text.
 fn call(call: Call) -> Value {
     let arguments = if call.arguments.trim().is_empty() { "{}" } else { &call.arguments };
     match serde_json::from_str::<Map<String, Value>>(arguments) {

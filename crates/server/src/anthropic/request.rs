@@ -221,6 +221,7 @@ const NAMES: Names = Names(&[
     ("stop", "stop_sequences"),
     ("variables", "thinking"),
     ("structure", "output_config.format"),
+    ("tools[].parameters", "tools[].input_schema"),
 ]);
 /// The same where the client uses the older name of the format.
 const OLDER_NAMES: Names = Names(&[
@@ -228,6 +229,7 @@ const OLDER_NAMES: Names = Names(&[
     ("stop", "stop_sequences"),
     ("variables", "thinking"),
     ("structure", "output_format"),
+    ("tools[].parameters", "tools[].input_schema"),
 ]);
 
 /// What a request asks for beside the answer itself.
@@ -246,8 +248,8 @@ pub(crate) struct Details {
 impl MessagesRequest {
     /// Tells the log whom the request is for.
     pub(super) fn log(&self, model: &str) {
-        if let Some(user) = self.metadata.as_ref().and_then(|metadata| metadata.user_id.as_ref()) {
-            tracing::debug!(user, model, "message");
+        if let Some(user_id) = self.metadata.as_ref().and_then(|metadata| metadata.user_id.as_ref()) {
+            tracing::debug!(user_id, model, "message");
         }
     }
 

@@ -1,10 +1,9 @@
 //! Tools of a request, and the calls that it wants.
 
 use crate::error::{ApiError, shorten};
-use crate::request::bounded::Bounded;
 use crate::request::object::{object, word};
 use crate::request::parse_within;
-use crate::request::tools::{Entry, Function, MAX_TOOLS, ToolName, ToolPaths, Tools, Wish};
+use crate::request::tools::{Entry, Function, MAX_TOOLS, Parameters, ToolName, ToolPaths, Tools, Wish};
 use serde::Deserialize as Derive;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny};
 use serde_json::value::RawValue;
@@ -31,7 +30,7 @@ impl Entry for Definition {
 
     fn values(&self) -> usize {
         match self {
-            Self::Custom(tool) => tool.input_schema.values,
+            Self::Custom(tool) => tool.input_schema.0.values,
             Self::Foreign(_) => 1,
         }
     }
@@ -61,7 +60,7 @@ object! {
         _kind as "type": String,
         name: ToolName = required,
         description: String,
-        input_schema: Bounded = required,
+        input_schema: Parameters = required,
         strict: bool,
         _cache as "cache_control": IgnoredAny,
         /// Arguments are always sent as they come.
@@ -134,7 +133,7 @@ pub(super) fn agreed(definitions: Vec<Definition>, choice: Option<Choice>) -> Re
                 let strict = tool.strict.unwrap_or(false);
                 let parameters = Some(tool.input_schema);
                 let function = Function { name: tool.name, description: tool.description, parameters, strict };
-                tools.push(function.into_tool());
+                tools.push(function.into_tool(i));
             }
         }
     }

@@ -107,7 +107,8 @@ impl Ask {
 }
 
 /// A client's names of the parameters that it does not name as the engine does: pairs of the engine's name and the client's. Beside the
-/// engine's own there are `variables`, those of a conversation, `structure`, the form of an answer, and `tools`.
+/// engine's own there are `variables`, those of a conversation, `structure`, the form of an answer, `tools`, and `tools[].strict` and
+/// `tools[].parameters`, those of one tool.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Names(pub &'static [(&'static str, &'static str)]);
 
@@ -115,6 +116,11 @@ impl Names {
     /// The client's name of a parameter.
     pub(crate) fn of(self, param: &'static str) -> &'static str {
         self.0.iter().find(|(engines, _)| *engines == param).map_or(param, |(_, clients)| clients)
+    }
+
+    /// The client's name of a field of the tool of that index.
+    fn of_tool(self, field: &'static str, index: usize) -> String {
+        self.of(field).replacen("[]", &format!("[{index}]"), 1)
     }
 
     /// The engine's error in the client's names.
@@ -152,27 +158,39 @@ impl Names {
         structure: Option<&Structure>,
         work: &Work,
     ) -> Result<Prepared, ApiError> {
-        model.prepare(input, structure, &mut || work.goes_on()).map_err(|error| {
-            let (param, hint) = match &error {
-                PromptError::NoTemplate { .. } => ("prompt", "; use /v1/completions"),
-                PromptError::NoTools | PromptError::Both => ("tools", ""),
-                PromptError::NoCalls => ("tool_choice", ""),
-                PromptError::Continuation { .. } => ("continue_final_message", ""),
-                PromptError::TooLong { .. } => return ApiError::context_length(self.of("prompt"), error.to_string()),
-                PromptError::Template(TemplateError::Reserved { .. } | TemplateError::Variables { .. }) => {
-                    ("variables", "")
-                }
-                PromptError::Structure(error) => {
-                    let name = self.of(if structure.is_some() { "structure" } else { "tools" });
-                    return ApiError::invalid(name, format!("{name} cannot be held to: {error}"));
-                }
-                PromptError::Template(error) if !error.is_client_error() => {
-                    return ApiError::internal(format!("{error}, or use /v1/completions")).coded("chat_template_error");
-                }
-                _ => ("prompt", ""),
-            };
-            ApiError::invalid(self.of(param), format!("{error}{hint}"))
-        })
+        let prepared = model.prepare(input, structure, &mut || work.goes_on());
+        prepared.map_err(|error| self.unprepared(&error, structure.is_some()))
+    }
+
+    /// The error for an input that cannot be made ready for answers, `structured` if they were to have a structure.
+    pub(crate) fn unprepared(self, error: &PromptError, structured: bool) -> ApiError {
+        let (param, hint) = match error {
+            PromptError::NoTemplate { .. } => ("prompt", "; use /v1/completions"),
+            PromptError::NoTools | PromptError::Both => ("tools", ""),
+            PromptError::NoCalls => ("tool_choice", ""),
+            PromptError::NoStrictCalls { index, .. } => {
+                return ApiError::invalid(self.of_tool("tools[].strict", *index), error.to_string());
+            }
+            PromptError::Tool { name, index, fault } => {
+                let path = self.of_tool("tools[].parameters", *index);
+                let message = format!("{path}, the schema of {name:?}, cannot be enforced: {fault}");
+                return ApiError::invalid(path, message);
+            }
+            PromptError::Continuation { .. } => ("continue_final_message", ""),
+            PromptError::TooLong { .. } => return ApiError::context_length(self.of("prompt"), error.to_string()),
+            PromptError::Template(TemplateError::Reserved { .. } | TemplateError::Variables { .. }) => {
+                ("variables", "")
+            }
+            PromptError::Structure(error) => {
+                let name = self.of(if structured { "structure" } else { "tools" });
+                return ApiError::invalid(name, format!("{name} cannot be enforced: {error}"));
+            }
+            PromptError::Template(error) if !error.is_client_error() => {
+                return ApiError::internal(format!("{error}, or use /v1/completions")).coded("chat_template_error");
+            }
+            _ => ("prompt", ""),
+        };
+        ApiError::invalid(self.of(param), format!("{error}{hint}"))
     }
 }
 

@@ -95,6 +95,12 @@ impl Answer {
                 self.text += &text;
                 self.malformed = true;
             }
+            // Nobody can use a part of a call: a whole answer has all of its markup, where the model wrote it.
+            Segment::Unfinished(markup) => {
+                self.calls.pop();
+                self.text += &markup;
+                self.malformed = true;
+            }
         }
     }
 }
@@ -128,7 +134,7 @@ impl Told {
     pub(crate) fn take(&mut self, segment: &Segment) {
         match segment {
             Segment::Call { .. } => self.calls += 1,
-            Segment::Malformed(_) => self.malformed = true,
+            Segment::Malformed(_) | Segment::Unfinished(_) => self.malformed = true,
             Segment::Content(_) | Segment::Reasoning(_) | Segment::Arguments(_) => {}
         }
     }
@@ -276,7 +282,7 @@ impl Deltas {
 fn leave_first_call(calls: &mut usize, segments: &mut Vec<Segment>) {
     segments.retain(|segment| {
         *calls += usize::from(matches!(segment, Segment::Call { .. }));
-        *calls <= 1 || !matches!(segment, Segment::Call { .. } | Segment::Arguments(_))
+        *calls <= 1 || !matches!(segment, Segment::Call { .. } | Segment::Arguments(_) | Segment::Unfinished(_))
     });
 }
 

@@ -3,6 +3,7 @@
 
 use crate::account::REQUEST_ID;
 use crate::error::ApiError;
+use crate::request::tools::IGNORED_TOOLS;
 use axum::extract::{Request, State};
 use axum::http::header::{HOST, ORIGIN, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, Method, Version};
@@ -44,10 +45,10 @@ impl Origins {
             return None;
         }
         let layer = CorsLayer::new()
-            .allow_methods([Method::GET, Method::POST])
+            .allow_methods([Method::GET, Method::POST, Method::DELETE])
             // A `*` would leave out `Authorization`, which clients send.
             .allow_headers(AllowHeaders::mirror_request())
-            .expose_headers([REQUEST_ID, RETRY_AFTER])
+            .expose_headers([REQUEST_ID, RETRY_AFTER, IGNORED_TOOLS])
             .max_age(PREFLIGHT);
         Some(match self.cors.iter().any(|origin| origin == "*") {
             true => layer.allow_origin(Any),

@@ -12,13 +12,13 @@ use crate::generation::{self, Ask, Names};
 use crate::request::Body;
 use crate::request::object::object;
 use crate::request::sampling::SamplingFields;
-use crate::request::tools::{Function, Tools};
+use crate::request::tools::Tools;
 use crate::request::whole::Whole;
 use crate::state::AppState;
 use axum::extract::State;
 use axum::response::Response;
 use mlx_serving_engine::{MAX_ALTERNATIVES, Sampling};
-use mlx_serving_runtime::{Conversation, Input};
+use mlx_serving_runtime::{Conversation, Input, ToolChoice};
 use serde::de::{Deserialize, Deserializer, Error};
 use std::sync::Arc;
 
@@ -52,12 +52,19 @@ impl<'de> Deserialize<'de> for Alternatives {
     }
 }
 
-const NAMES: Names = Names(&[("prompt", "messages"), ("reasoning_budget", "thinking_token_budget")]);
+const NAMES: Names = Names(&[
+    ("prompt", "messages"),
+    ("reasoning_budget", "thinking_token_budget"),
+    ("tools[].strict", "tools[].function.strict"),
+    ("tools[].parameters", "tools[].function.parameters"),
+]);
 /// The same where the client uses the newer name for the limit.
 const NEWER_NAMES: Names = Names(&[
     ("prompt", "messages"),
     ("reasoning_budget", "thinking_token_budget"),
     ("max_tokens", "max_completion_tokens"),
+    ("tools[].strict", "tools[].function.strict"),
+    ("tools[].parameters", "tools[].function.parameters"),
 ]);
 
 /// What a chat asks for, and the client's names of what it can say in several ways.
@@ -103,11 +110,17 @@ impl ChatRequest {
             return Err(ApiError::invalid("continue_final_message", message));
         }
         let tools = self.tools.unwrap_or_default().0.into_iter().map(Definition::into_function);
-        let tools = tools.map(Function::into_tool).collect();
+        let tools = tools.enumerate().map(|(i, function)| function.into_tool(i)).collect();
         let wish = self.tool_choice.map(|choice| choice.0).unwrap_or_default();
         let tools = Tools::agreed(tools, wish, self.parallel_tool_calls, &PATHS)?;
         let messages = self.messages.into_runtime()?;
         let (structure, field) = self.structure.structure()?.unzip();
+        let forces = matches!(tools.choice, ToolChoice::Required | ToolChoice::Named(_));
+        if let Some(field) = field.filter(|field| forces && !field.starts_with("response_format")) {
+            let message =
+                format!("{field} has nothing to hold: tool_choice asks for calls and no text; send one of them");
+            return Err(ApiError::invalid(field, message));
+        }
         let reasoning_budget = self.reasoning.budget();
         let (variables, variables_field) = self.reasoning.variables()?;
         let conversation = Conversation {

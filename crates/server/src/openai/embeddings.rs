@@ -2,7 +2,7 @@
 
 use super::prompts::{Prompt, Prompts};
 use crate::admission::{Charge, Work};
-use crate::error::ApiError;
+use crate::error::{ApiError, shorten};
 use crate::generation::{Names, off_thread};
 use crate::request::Body;
 use crate::request::object::{object, word};
@@ -12,7 +12,7 @@ use axum::extract::State;
 use axum::response::Response;
 use futures::stream::{FuturesUnordered, StreamExt};
 use mlx_serving_engine::{EngineError, Event};
-use mlx_serving_runtime::{Events, Generate};
+use mlx_serving_runtime::{Events, Generate, Input, PromptError};
 use serde::Serialize;
 use serde::de::{Deserialize, Deserializer};
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl<'de> Deserialize<'de> for Encoding {
         word(deserializer, "a string", |format| match format {
             "float" => Ok(Self::Float),
             "base64" => Ok(Self::Base64),
-            _ => Err("is neither \"float\" nor \"base64\", the formats that are supported by this server".into()),
+            other => Err(format!("is {:?}, which is none of float and base64", shorten(other))),
         })
     }
 }
@@ -77,7 +77,7 @@ impl EmbeddingRequest {
         let ids = |(i, prompt): (usize, Prompt)| {
             let encoded = match prompt.is_empty() {
                 true => Err(ApiError::invalid("input", "there is nothing to embed in it; send at least one token")),
-                false => NAMES.encode(model, prompt.into_input(special), work),
+                false => encode(model, prompt.into_input(special), work),
             };
             encoded.map_err(|error| if count == 1 { error } else { error.of_entry(&format!("input[{i}]")) })
         };
@@ -89,6 +89,21 @@ impl EmbeddingRequest {
         // Refusals are as good as requests here: neither may panic.
         let _ = self.dimensions(64);
     }
+}
+
+/// The token ids of an input. There is no answer with which it would have to share the context.
+fn encode(model: &dyn Generate, input: Input, work: &Work) -> Result<Vec<u32>, ApiError> {
+    let prepared = model.prepare(input, None, &mut || work.goes_on());
+    prepared.map(|prepared| prepared.ids).map_err(|error| match error {
+        PromptError::TooLong { tokens, exact, .. } => {
+            let (least, context) = (if exact { "" } else { "at least " }, model.card().info.max_context);
+            let message = format!(
+                "the input has {least}{tokens} tokens; this model's maximum context length is {context} tokens"
+            );
+            ApiError::context_length("input", message)
+        }
+        error => NAMES.unprepared(&error, false),
+    })
 }
 
 /// Embeds texts.

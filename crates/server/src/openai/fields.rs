@@ -71,8 +71,11 @@ impl SharedFields {
 
     /// Tells the log whom the request is for.
     pub(crate) fn log(&self, model: &str, route: &str) {
-        for user in [&self.user, &self.safety_identifier].into_iter().flatten() {
+        if let Some(user) = &self.user {
             tracing::debug!(user, model, "{route}");
+        }
+        if let Some(safety_identifier) = &self.safety_identifier {
+            tracing::debug!(safety_identifier, model, "{route}");
         }
         if let Some(key) = &self.prompt_cache_key {
             tracing::debug!(key, model, "{route}: prefixes are shared whatever the key");

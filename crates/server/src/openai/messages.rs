@@ -1,6 +1,6 @@
 //! The messages of a conversation.
 
-use crate::error::ApiError;
+use crate::error::{ApiError, shorten};
 use crate::request::bounded;
 use crate::request::object::{TextOrList, object, text_or_list, word};
 use crate::request::tools::{Arguments, Entry, List, MAX_CALLS, ToolName};
@@ -143,7 +143,9 @@ impl<'de> Deserialize<'de> for Role {
             "function" => {
                 Err("is OpenAI's older way to tell a result; send \"tool\" with the call's tool_call_id".into())
             }
-            _ => Err("is none of system, developer, user, assistant and tool".into()),
+            other => {
+                Err(format!("is {:?}, which is none of system, developer, user, assistant and tool", shorten(other)))
+            }
         })
     }
 }

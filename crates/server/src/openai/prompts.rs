@@ -78,7 +78,7 @@ impl TextOrList for First {
     }
 
     fn number<E: Error>(id: i64) -> Result<Self, E> {
-        u32::try_from(id).map(Self::Id).map_err(|_| E::custom(format!("is {id}, which is no token id")))
+        u32::try_from(id).map(Self::Id).map_err(|_| E::custom(format!("is {id}, which is not a token id")))
     }
 }
 

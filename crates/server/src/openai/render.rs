@@ -7,6 +7,7 @@ use crate::admission::WorkPermit;
 use crate::error::ApiError;
 use crate::generation::{Ask, off_thread};
 use crate::request::Body;
+use crate::request::sampling::shortest;
 use crate::state::AppState;
 use axum::extract::State;
 use axum::response::Response;
@@ -93,11 +94,12 @@ fn parameters(request: &Request, n: usize) -> Value {
         seed,
         logit_bias,
     } = &request.sampling;
-    let biases: Map<String, Value> = logit_bias.iter().map(|(id, bias)| (id.to_string(), json!(bias))).collect();
+    let biases: Map<String, Value> =
+        logit_bias.iter().map(|(id, bias)| (id.to_string(), json!(shortest(*bias)))).collect();
     json!({
-        "n": n, "temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
-        "repetition_penalty": repetition_penalty, "presence_penalty": presence_penalty,
-        "frequency_penalty": frequency_penalty, "seed": seed.map(|seed| seed as i64), "logit_bias": biases,
+        "n": n, "temperature": shortest(*temperature), "top_p": shortest(*top_p), "top_k": top_k, "min_p": shortest(*min_p),
+        "repetition_penalty": shortest(*repetition_penalty), "presence_penalty": shortest(*presence_penalty),
+        "frequency_penalty": shortest(*frequency_penalty), "seed": seed.map(|seed| seed as i64), "logit_bias": biases,
         "max_tokens": request.max_tokens, "stop": request.stop, "ignore_eos": request.ignore_eos,
         "logprobs": request.logprobs, "prompt_logprobs": request.prompt_logprobs,
         "thinking_token_budget": request.reasoning_budget,

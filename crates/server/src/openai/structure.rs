@@ -1,6 +1,6 @@
 //! Fields that say which form an answer has.
 
-use crate::error::ApiError;
+use crate::error::{ApiError, shorten};
 use crate::request::bounded::Bounded;
 use crate::request::object::{at_most, fields, object, word};
 use mlx_serving_runtime::Structure;
@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for FormatKind {
             "text" => Ok(Self::Text),
             "json_object" => Ok(Self::Object),
             "json_schema" => Ok(Self::Schema),
-            _ => Err("is none of text, json_object and json_schema".into()),
+            other => Err(format!("is {:?}, which is none of text, json_object and json_schema", shorten(other))),
         })
     }
 }
@@ -153,7 +153,7 @@ impl<'de> Deserialize<'de> for Schema {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = <&'de RawValue>::deserialize(deserializer)?.get();
         let quoted: Option<String> = match raw.starts_with('"') {
-            true => Some(serde_json::from_str(raw).map_err(|_| D::Error::custom("is no text of whole characters"))?),
+            true => Some(serde_json::from_str(raw).map_err(|_| D::Error::custom("is not a text of whole characters"))?),
             false => None,
         };
         Bounded::parse(quoted.as_deref().unwrap_or(raw)).map(Self).map_err(D::Error::custom)

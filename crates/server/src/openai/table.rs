@@ -108,7 +108,11 @@ const REASONING: &[Field] = &[
 ];
 
 const STRUCTURE: &[Field] = &[
-    Field::honored("response_format", r#"{"type": "json_object"}"#, "form of the answer"),
+    Field::honored(
+        "response_format",
+        r#"{"type": "json_object"}"#,
+        "form of the answer's text, of which a forced call has none",
+    ),
     Field::honored("response_format.type", r#""json_object""#, "text, json_object or json_schema"),
     Field::honored(
         "response_format.json_schema.schema",

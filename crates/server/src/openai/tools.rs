@@ -1,9 +1,9 @@
 //! `tools` and `tool_choice` of chats.
 
 use super::messages::FunctionKind;
-use crate::request::bounded::Bounded;
+use crate::error::shorten;
 use crate::request::object::{at_most, object, word};
-use crate::request::tools::{Entry, Function, List, MAX_TOOLS, ToolName, ToolPaths, Wish};
+use crate::request::tools::{Entry, Function, List, MAX_TOOLS, Parameters, ToolName, ToolPaths, Wish};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use std::fmt;
@@ -32,7 +32,7 @@ object! {
     pub(crate) struct FunctionFields {
         name: ToolName = required,
         description: String,
-        parameters: Bounded,
+        parameters: Parameters,
         strict: bool,
     }
 }
@@ -41,7 +41,7 @@ impl Entry for Definition {
     const MOST: usize = MAX_TOOLS;
 
     fn values(&self) -> usize {
-        self.function.parameters.as_ref().map_or(0, |schema| schema.values)
+        self.function.parameters.as_ref().map_or(0, |schema| schema.0.values)
     }
 }
 
@@ -73,7 +73,12 @@ impl<'de> Deserialize<'de> for Choice {
                     "auto" | "" => Wish::Auto,
                     "none" => Wish::None,
                     "required" => Wish::Required,
-                    _ => return Err(E::custom("is none of auto, none and required, and names no function")),
+                    _ => {
+                        let shown = shorten(text);
+                        return Err(E::custom(format!(
+                            "is {shown:?}, which is none of auto, none and required; an object names a function"
+                        )));
+                    }
                 };
                 Ok(Choice(wish))
             }
@@ -112,7 +117,10 @@ impl<'de> Deserialize<'de> for ChoiceKind {
             "required" => Ok(Self::Required),
             "function" => Ok(Self::Function),
             "allowed_tools" => Ok(Self::AllowedTools),
-            _ => Err("is none of function, allowed_tools, auto, none and required".into()),
+            other => {
+                let shown = shorten(other);
+                Err(format!("is {shown:?}, which is none of function, allowed_tools, auto, none and required"))
+            }
         })
     }
 }

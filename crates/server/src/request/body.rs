@@ -43,8 +43,9 @@ async fn take<T: DeserializeOwned + Send + 'static>(
     state: &AppState,
 ) -> Result<(T, WorkPermit, Arc<Account>), ApiError> {
     let account = request.extensions().get::<Arc<Account>>().cloned().unwrap_or_default();
+    let route = request.uri().path().to_owned();
     let (bytes, permit) = admit(request, state).await?;
-    let parsed = permit.work_here_if_light(move || parse(&bytes)).await?;
+    let parsed = permit.work_here_if_light(move || parse(&bytes).map_err(|error| error.advised(&route))).await?;
     Ok((parsed, permit, account))
 }
 

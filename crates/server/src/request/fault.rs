@@ -54,7 +54,7 @@ pub(super) fn within(path: &str, error: &Error) -> String {
         let path = if path.is_empty() { field.to_owned() } else { format!("{path}.{field}") };
         return format!("has no {}", shorten(&path));
     }
-    let predicate = fault(error).unwrap_or_else(|| "is no JSON".into());
+    let predicate = fault(error).unwrap_or_else(|| "is not JSON".into());
     if path.is_empty() { predicate } else { format!("has a field {} that {predicate}", shorten(path)) }
 }
 

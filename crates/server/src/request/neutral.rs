@@ -48,6 +48,9 @@ pub(crate) enum Plain {
     List(&'static str),
 }
 
+/// Refusal of a field of which nothing else is known.
+pub(crate) const UNSUPPORTED: &str = "is not supported by this server; leave it out";
+
 /// Refusal of an unsupported field, in words that follow its name.
 fn refusal(field: &str) -> &'static str {
     match field {
@@ -62,7 +65,7 @@ fn refusal(field: &str) -> &'static str {
         "adapters" => "asks for an adapter, which is not supported by this server; leave it out",
         "xtc_probability" => "asks for XTC sampling, which is not supported by this server; leave it out, or send 0",
         "role_mapping" => "asks for other names of roles, which are not supported by this server; leave it out",
-        _ => "is not supported by this server; leave it out",
+        _ => UNSUPPORTED,
     }
 }
 

@@ -130,6 +130,11 @@ impl<'de> Deserialize<'de> for Window {
     }
 }
 
+/// A parameter as a client writes it, not as 64 bits have it: 0.7 for the nearest number of 32 bits.
+pub(crate) fn shortest(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or_default()
+}
+
 /// `top_k`; numbers below 1, and those beyond every vocabulary, keep all tokens.
 #[derive(Debug)]
 pub(crate) struct TopK(u32);

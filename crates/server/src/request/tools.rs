@@ -39,22 +39,46 @@ impl<'de> Deserialize<'de> for ToolName {
     }
 }
 
+/// JSON schema of a tool's arguments: an object's, whether or not it says so.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Parameters(pub Bounded);
+
+impl<'de> Deserialize<'de> for Parameters {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let schema = Bounded::deserialize(deserializer)?;
+        let fits = match schema.object.get("type") {
+            Some(Value::String(kind)) => kind == "object",
+            Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == "object"),
+            None => true,
+            Some(_) => false,
+        };
+        if fits {
+            return Ok(Self(schema));
+        }
+        let kind = schema.object["type"].to_string();
+        Err(D::Error::custom(format!(
+            "has the type {}; arguments are an object, so it has to be \"object\"",
+            shorten(&kind)
+        )))
+    }
+}
+
 /// A function that a client defines.
 #[derive(Debug)]
 pub(crate) struct Function {
     pub name: ToolName,
     pub description: Option<String>,
     /// Schema of its arguments; without one it has none.
-    pub parameters: Option<Bounded>,
+    pub parameters: Option<Parameters>,
     /// Arguments are held to the schema.
     pub strict: bool,
 }
 
 impl Function {
-    /// The tool, in the shape that templates read.
-    pub(crate) fn into_tool(self) -> Tool {
+    /// The tool of that index in a request, in the shape that templates read.
+    pub(crate) fn into_tool(self, index: usize) -> Tool {
         let nothing = || Map::from_iter([("type".into(), "object".into()), ("properties".into(), json!({}))]);
-        let parameters = Value::Object(self.parameters.map_or_else(nothing, |schema| schema.object));
+        let parameters = Value::Object(self.parameters.map_or_else(nothing, |schema| schema.0.object));
         let mut function = Map::new();
         function.insert("name".into(), self.name.0.clone().into());
         if let Some(description) = self.description {
@@ -62,7 +86,7 @@ impl Function {
         }
         function.insert("parameters".into(), parameters.clone());
         let definition = json!({ "type": "function", "function": function });
-        Tool { name: self.name.0, definition, parameters, strict: self.strict }
+        Tool { name: self.name.0, definition, parameters, strict: self.strict, index }
     }
 }
 
@@ -221,7 +245,11 @@ impl Tools {
                 }
                 tools.retain(|tool| allowed.contains(&tool.name));
                 match (required, tools.is_empty()) {
-                    (_, true) => ToolChoice::None,
+                    (true, true) => {
+                        let path = paths.choice;
+                        return Err(ApiError::invalid(path, format!("{path} asks for calls, but allows no tool")));
+                    }
+                    (false, true) => ToolChoice::None,
                     (true, false) => ToolChoice::Required,
                     (false, false) => ToolChoice::Auto,
                 }
@@ -232,7 +260,7 @@ impl Tools {
 }
 
 /// Header of an answer that names the types of tools of which the model was not told.
-const IGNORED: HeaderName = HeaderName::from_static("x-ignored-tools");
+pub(crate) const IGNORED_TOOLS: HeaderName = HeaderName::from_static("x-ignored-tools");
 
 /// Says in an answer's head, and in the log, of which types of tools the model was not told: those that nobody here can run or define.
 pub(crate) fn tell_ignored(response: &mut Response, kinds: &[String]) {
@@ -243,7 +271,7 @@ pub(crate) fn tell_ignored(response: &mut Response, kinds: &[String]) {
     let kinds = kinds.join(", ");
     tracing::debug!(kinds, "tools are ignored");
     if let Ok(kinds) = HeaderValue::from_str(&kinds) {
-        response.headers_mut().insert(IGNORED, kinds);
+        response.headers_mut().insert(IGNORED_TOOLS, kinds);
     }
 }
 
@@ -265,7 +293,7 @@ mod tests {
             parameters: None,
             strict: false,
         };
-        names.iter().map(|name| function(name).into_tool()).collect()
+        names.iter().enumerate().map(|(i, name)| function(name).into_tool(i)).collect()
     }
 
     fn agreed(names: &[&str], wish: Wish) -> Result<(Vec<String>, ToolChoice), String> {
@@ -281,10 +309,10 @@ mod tests {
         let function = Function {
             name: ToolName("f".into()),
             description: Some("does f".into()),
-            parameters: Some(parameters),
+            parameters: Some(Parameters(parameters)),
             strict: true,
         };
-        let tool = function.into_tool();
+        let tool = function.into_tool(0);
         assert_eq!(
             tool.definition.to_string(),
             r#"{"type":"function","function":{"name":"f","description":"does f","parameters":{"type":"object","properties":{"b":{},"a":{}}}}}"#
@@ -313,6 +341,7 @@ mod tests {
             (vec![], named("f"), "choice"),
             (vec!["f"], named("g"), "choice.name"),
             (vec!["f"], allowed(&["f", "g"], false), "choice.of"),
+            (vec!["f"], allowed(&[], true), "choice"),
         ] {
             assert_eq!(agreed(&names, wish), Err(param.into()));
         }

@@ -57,7 +57,7 @@ impl<'de> Deserialize<'de> for Whole {
 impl<'de> Deserialize<'de> for TokenId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Whole(id) = Whole::deserialize(deserializer)?;
-        u32::try_from(id).map(Self).map_err(|_| D::Error::custom(format!("is {id}, which is no token id")))
+        u32::try_from(id).map(Self).map_err(|_| D::Error::custom(format!("is {id}, which is not a token id")))
     }
 }
 

@@ -227,7 +227,7 @@ impl<'de> Deserialize<'de> for PartKind {
             "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" => Ok(Self::Text),
             "refusal" => Ok(Self::Refusal),
             "input_image" | "input_file" | "input_audio" => {
-                Err(format!("is {kind:?}: this server takes text only, no images, files and sound"))
+                Err(format!("is {kind:?}: this server takes text only, no images, files or sound"))
             }
             other => Err(format!("is {:?}; this server takes input_text, output_text and refusal", shorten(other))),
         })

@@ -2,14 +2,14 @@
 
 use super::items::{Item, Items, MAX_MESSAGES, Messages, kept_item};
 use super::object::{Frame, now};
-use super::tools::{Choice, Definition, agreed, repeated, repeated_choice};
+use super::tools::{Choice, Definition, agreed, repeated};
 use crate::error::{ApiError, shorten};
 use crate::generation::{Ask, Names};
 use crate::ids::secret;
 use crate::request::bounded::Bounded;
 use crate::request::object::{object, word};
 use crate::request::reasoning::{Effort, variables};
-use crate::request::sampling::SamplingFields;
+use crate::request::sampling::{SamplingFields, shortest};
 use crate::request::tools::List;
 use crate::request::whole::Whole;
 use crate::stored::Store;
@@ -135,6 +135,18 @@ impl<'de> Deserialize<'de> for Summary {
     }
 }
 
+const ENCRYPTED: &str = "reasoning.encrypted_content";
+const LOGPROBS: &str = "message.output_text.logprobs";
+/// Entries of `include` about tools of OpenAI's and images: there are none here, so that nothing is left out.
+const FOREIGN: [&str; 6] = [
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+];
+
 /// `include`: what an answer tells beside the usual.
 #[derive(Debug)]
 pub(crate) struct Include {
@@ -144,13 +156,16 @@ pub(crate) struct Include {
 impl<'de> Deserialize<'de> for Include {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let parts = Vec::<String>::deserialize(deserializer)?;
-        if parts.iter().any(|part| part == "message.output_text.logprobs") {
-            let message =
-                "has \"message.output_text.logprobs\", which this server tells in chat and text completions only";
+        if parts.iter().any(|part| part == LOGPROBS) {
+            let message = format!("has {LOGPROBS:?}, which this server tells in chat and text completions only");
             return Err(D::Error::custom(message));
         }
-        // Others are about tools and images, of which there are none.
-        Ok(Self { encrypted: parts.iter().any(|part| part == "reasoning.encrypted_content") })
+        if let Some(part) = parts.iter().find(|part| **part != ENCRYPTED && !FOREIGN.contains(&part.as_str())) {
+            let known = FOREIGN.join(", ");
+            let message = format!("has {:?}, which is none of {ENCRYPTED}, {known} and {LOGPROBS}", shorten(part));
+            return Err(D::Error::custom(message));
+        }
+        Ok(Self { encrypted: parts.iter().any(|part| part == ENCRYPTED) })
     }
 }
 
@@ -171,7 +186,7 @@ impl<'de> Deserialize<'de> for Metadata {
         }
         for (key, value) in &object {
             let Some(text) = value.as_str() else {
-                return Err(D::Error::custom(format!("has a value for {:?} that is no string", shorten(key))));
+                return Err(D::Error::custom(format!("has a value for {:?} that is not a string", shorten(key))));
             };
             if key.chars().count() > MAX_KEY || text.chars().count() > MAX_VALUE {
                 return Err(D::Error::custom(format!(
@@ -219,8 +234,11 @@ pub(crate) struct Asked {
 impl ResponseRequest {
     /// Tells the log whom the request is for.
     pub(super) fn log(&self, model: &str) {
-        for user in [&self.user, &self.safety_identifier].into_iter().flatten() {
+        if let Some(user) = &self.user {
             tracing::debug!(user, model, "response");
+        }
+        if let Some(safety_identifier) = &self.safety_identifier {
+            tracing::debug!(safety_identifier, model, "response");
         }
         if let Some(key) = &self.prompt_cache_key {
             tracing::debug!(key, model, "response: prefixes are shared whatever the key");
@@ -240,6 +258,7 @@ impl ResponseRequest {
         let said = self.said(store)?;
         let definitions = self.tools.take().unwrap_or_default().0;
         let choice = self.tool_choice.take().unwrap_or_default();
+        let repeated_choice = choice.repeated();
         let (tools, foreign) = agreed(definitions, choice, self.parallel_tool_calls)?;
         let (structure, format) = self.format()?;
         let sampling = std::mem::take(&mut self.sampling).over(defaults)?;
@@ -255,7 +274,8 @@ impl ResponseRequest {
             variables: variables(None, effort),
             ..Conversation::new(instructions.into_iter().chain(said.iter().cloned()).collect())
         };
-        let repeated = self.repeated(&conversation, &sampling, (effort, summary), format, keeps);
+        let mut repeated = self.repeated(&conversation, &sampling, (effort, summary), format, keeps);
+        repeated.insert("tool_choice".into(), repeated_choice);
         let frame = Frame {
             secret: secret(),
             created: now(),
@@ -343,8 +363,6 @@ impl ResponseRequest {
         format: Value,
         keeps: bool,
     ) -> Map<String, Value> {
-        // As it was written, not as 64 bits have it.
-        let number = |value: f32| value.to_string().parse::<f64>().unwrap_or_default();
         let tools: Vec<Value> = conversation.tools.iter().map(repeated).collect();
         let repeated = json!({
             "background": false,
@@ -359,12 +377,11 @@ impl ResponseRequest {
             "safety_identifier": self.safety_identifier,
             "service_tier": "default",
             "store": keeps,
-            "temperature": number(sampling.temperature),
+            "temperature": shortest(sampling.temperature),
             "text": { "format": format, "verbosity": "medium" },
-            "tool_choice": repeated_choice(&conversation.tool_choice),
             "tools": tools,
             "top_logprobs": 0,
-            "top_p": number(sampling.top_p),
+            "top_p": shortest(sampling.top_p),
             "truncation": "disabled",
             "user": self.user,
         });

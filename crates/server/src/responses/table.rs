@@ -81,7 +81,11 @@ const ANSWER: &[Field] = &[
     Field::honored("max_output_tokens", "7", "maximum number of tokens of the answer, reasoning included"),
     Field::honored("stream", "true", "the answer as events"),
     Field::honored("store", "false", "the response is stored, so that it can be continued"),
-    Field::honored("text.format", r#"{"type": "json_object"}"#, "form of the answer"),
+    Field::honored(
+        "text.format",
+        r#"{"type": "json_object"}"#,
+        "form of the answer's text, of which a forced call has none",
+    ),
     Field::honored("text.format.type", r#""json_object""#, "text, json_object or json_schema"),
     Field::honored("text.format.schema", r#"{"type": "array"}"#, "JSON schema of the answer")
         .beside(r#"{"text": {"format": {"type": "json_schema", "name": "n", "schema": {}}}}"#),
@@ -123,6 +127,8 @@ const REFUSED: &[Field] = &[
     Field::refused("background_options", r#"{"completion_window": "2h"}"#, "leave it out"),
     Field::refused("conversation", r#""c""#, "send `previous_response_id`, or the whole conversation"),
     Field::refused("prompt", r#"{"id": "p"}"#, "send `instructions`"),
+    Field::refused("max_tokens", "7", "send `max_output_tokens`"),
+    Field::refused("max_completion_tokens", "7", "send `max_output_tokens`"),
     Field::refused("top_logprobs", "2", "log-probabilities are available in chat and text completions"),
     Field::refused("context_management", r#"[{"type": "compaction"}]"#, "leave it out"),
     Field::refused("moderation", r#"{"model": "x"}"#, "leave it out"),

@@ -1,11 +1,10 @@
 //! Tools of a request, and the calls that it wants.
 
 use crate::error::{ApiError, shorten};
-use crate::request::bounded::Bounded;
 use crate::request::object::{object, word};
 use crate::request::parse_within;
-use crate::request::tools::{Entry, Function, MAX_TOOLS, ToolName, ToolPaths, Tools, Wish};
-use mlx_serving_runtime::{Tool, ToolChoice};
+use crate::request::tools::{Entry, Function, MAX_TOOLS, Parameters, ToolName, ToolPaths, Tools, Wish};
+use mlx_serving_runtime::Tool;
 use serde::Deserialize as Derive;
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny};
 use serde_json::value::RawValue;
@@ -33,7 +32,7 @@ impl Entry for Definition {
 
     fn values(&self) -> usize {
         match self {
-            Self::Function(tool) => 1 + tool.parameters.as_ref().map_or(0, |schema| schema.values),
+            Self::Function(tool) => 1 + tool.parameters.as_ref().map_or(0, |schema| schema.0.values),
             Self::Foreign(_) => 1,
         }
     }
@@ -63,7 +62,7 @@ object! {
         _kind as "type": String = required,
         name: ToolName = required,
         description: String,
-        parameters: Bounded,
+        parameters: Parameters,
         strict: bool,
         /// Every tool is shown to the model from the beginning.
         _defer as "defer_loading": bool,
@@ -164,6 +163,23 @@ impl<'de> Deserialize<'de> for Choice {
     }
 }
 
+impl Choice {
+    /// The choice as an answer repeats it: as it was sent.
+    pub(super) fn repeated(&self) -> Value {
+        let function = |name: &String| json!({ "type": "function", "name": name });
+        match &self.0 {
+            Wish::Auto => "auto".into(),
+            Wish::None => "none".into(),
+            Wish::Required => "required".into(),
+            Wish::Named(name) => function(name),
+            Wish::Allowed { names, required } => json!({
+                "type": "allowed_tools", "mode": if *required { "required" } else { "auto" },
+                "tools": names.iter().map(function).collect::<Vec<_>>(),
+            }),
+        }
+    }
+}
+
 /// The tools that the model is told of, and the types of those that it is not.
 ///
 /// # Errors
@@ -183,7 +199,7 @@ pub(super) fn agreed(
                     return Err(ApiError::invalid(&path, format!("{path} is {name:?}, as an earlier tool's name is")));
                 }
                 let strict = strict.unwrap_or(false);
-                tools.push(Function { name, description, parameters, strict }.into_tool());
+                tools.push(Function { name, description, parameters, strict }.into_tool(i));
             }
         }
     }
@@ -197,14 +213,4 @@ pub(super) fn repeated(tool: &Tool) -> Value {
         "type": "function", "name": tool.name, "description": function["description"], "parameters": tool.parameters,
         "strict": tool.strict,
     })
-}
-
-/// A choice as an answer repeats it.
-pub(super) fn repeated_choice(choice: &ToolChoice) -> Value {
-    match choice {
-        ToolChoice::Auto => "auto".into(),
-        ToolChoice::None => "none".into(),
-        ToolChoice::Required => "required".into(),
-        ToolChoice::Named(name) => json!({ "type": "function", "name": name }),
-    }
 }

@@ -2,7 +2,7 @@
 
 use crate::house::House;
 use crate::script::{Say, calls, says, thinks};
-use mlx_serving_runtime::{Input, Structure};
+use mlx_serving_runtime::{GrammarError, Input, PromptError, Structure};
 use serde_json::{Value, json};
 
 /// What a body asks of the model: its input with the form of the answer, and the engine's request.
@@ -23,6 +23,37 @@ async fn same(bodies: &[(&str, Value)]) {
 const CHAT: &str = "/v1/chat/completions";
 const RESPONSES: &str = "/v1/responses";
 const MESSAGES: &str = "/v1/messages";
+
+#[tokio::test]
+async fn a_tool_at_fault_is_named_as_its_dialect_names_it() {
+    let house = House::new();
+    let hi = json!([{ "role": "user", "content": "hi" }]);
+    let message = async |route: &str| {
+        let body = match route {
+            RESPONSES => json!({ "input": hi }),
+            _ => json!({ "messages": hi, "max_tokens": 5 }),
+        };
+        let error = house.post(route, &body).await.json(400)["error"].clone();
+        (error["param"].clone(), error["message"].as_str().unwrap().to_owned())
+    };
+    house.model.prepares_nothing(|| PromptError::NoStrictCalls { name: "f".into(), index: 3 });
+    for (route, param) in [(CHAT, json!("tools[3].function.strict")), (RESPONSES, json!("tools[3].strict"))] {
+        assert_eq!(message(route).await.0, param);
+    }
+    house.model.prepares_nothing(|| PromptError::Tool {
+        name: "f".into(),
+        index: 3,
+        fault: GrammarError::Structure { message: "x is not supported".into() },
+    });
+    for (route, path) in [
+        (CHAT, "tools[3].function.parameters"),
+        (RESPONSES, "tools[3].parameters"),
+        (MESSAGES, "tools[3].input_schema"),
+    ] {
+        let text = format!("{path}, the schema of \"f\", cannot be enforced: x is not supported");
+        assert_eq!(message(route).await.1, text);
+    }
+}
 
 #[tokio::test]
 async fn a_conversation_is_the_same_in_every_dialect() {

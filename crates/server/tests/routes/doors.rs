@@ -123,7 +123,10 @@ async fn browsers_are_told_what_they_may_send() {
     assert_eq!(reply.headers["access-control-allow-headers"], "authorization,content-type");
     assert_eq!(reply.headers["access-control-max-age"], "600");
     let reply = house.call("GET", "/v1/models", &asks[..1], "").await;
-    assert_eq!(reply.headers["access-control-expose-headers"], "x-request-id,retry-after");
+    assert_eq!(reply.headers["access-control-expose-headers"], "x-request-id,retry-after,x-ignored-tools");
+    let delete = [asks[0], ("access-control-request-method", "DELETE")];
+    let reply = house.call("OPTIONS", "/v1/responses/resp_x", &delete, "").await;
+    assert_eq!(reply.headers["access-control-allow-methods"], "GET,POST,DELETE");
 }
 
 /// A server that pages of one origin, or of all, may use.
@@ -149,7 +152,7 @@ async fn pages_can_read_answers_streams_and_errors_alike() {
             assert_eq!(reply.status, status, "{path}");
             assert_eq!(reply.headers["access-control-allow-origin"], told, "{method} {path}");
             let exposed = reply.headers["access-control-expose-headers"].to_str().unwrap();
-            assert_eq!(exposed, "x-request-id,retry-after", "{path}");
+            assert_eq!(exposed, "x-request-id,retry-after,x-ignored-tools", "{path}");
             assert!(reply.headers.get("access-control-allow-credentials").is_none());
             // Caches must not give one page's answer to another, if they differ.
             let varies = reply.headers.get_all("vary").iter().any(|vary| vary.to_str().unwrap().contains("origin"));

@@ -1,7 +1,7 @@
 //! `POST /v1/messages` and `POST /v1/messages/count_tokens`
 
 use crate::house::{House, Reply, with};
-use crate::script::{CONTEXT, End, Fail, Gate, Say, Script, Stop, Wait, calls, garbles, says, thinks};
+use crate::script::{CONTEXT, End, Fail, Gate, Say, Script, Stop, Wait, breaks, calls, garbles, says, thinks};
 use http_body_util::BodyExt;
 use mlx_serving_engine::{EngineError, FinishReason};
 use mlx_serving_runtime::{Message, Role, Structure, Tool, ToolCall, ToolChoice};
@@ -135,12 +135,14 @@ async fn the_reason_for_the_end_is_told() {
     let cut = |reason| vec![Say("a"), End(reason, "")];
     let garbled = [vec![Say("a")], calls("f", &["{"]), vec![garbles("}}")], says(&[])].concat();
     let called = [calls("f", &["{}"]), says(&[])].concat();
+    let stopped = [calls("f", &["{}"]), vec![Stop("b")]].concat();
     for (steps, extra, reason, stop) in [
         (cut(FinishReason::Stop), json!({}), "end_turn", Value::Null),
         (cut(FinishReason::Length), json!({ "max_tokens": 1 }), "max_tokens", Value::Null),
         (cut(FinishReason::Length), json!({ "max_tokens": 9000 }), "model_context_window_exceeded", Value::Null),
         (vec![Say("a"), Stop("b")], json!({ "stop_sequences": ["b", "c"] }), "stop_sequence", json!("b")),
         (called, json!({}), "tool_use", Value::Null),
+        (stopped, json!({ "stop_sequences": ["b"] }), "tool_use", Value::Null),
         (garbled, json!({}), "end_turn", Value::Null),
     ] {
         house.model.plays([steps.clone(), steps]);
@@ -170,11 +172,25 @@ async fn calls_are_blocks_and_what_is_no_call_stays_text() {
     let text = |text: &str| json!({ "type": "text", "text": text });
     let both = [vec![Say("a")], calls("f", &["{\"b\": 1, ", "\"a\": [2]}"]), calls("f", &[]), says(&[])].concat();
     assert_eq!(content(both).await, json!([text("a"), call(json!({ "b": 1, "a": [2] })), call(json!({}))]));
-    let cut = [calls("f", &["{\"a\": "]), vec![End(FinishReason::Length, "")]].concat();
-    assert_eq!(content(cut).await, json!([text("f: {\"a\": ")]));
+    let broken = breaks("f", "{\"a\": ", "<call>f(a=");
+    let cut = [calls("g", &["{}"]), broken.clone(), vec![End(FinishReason::Length, "")]].concat();
+    assert_eq!(content(cut).await, json!([text("<call>f(a="), { "type": "tool_use", "name": "g", "input": {} }]));
+    let garbled_on = [vec![Say("a")], broken, vec![garbles("\\)")], says(&[])].concat();
+    assert_eq!(content(garbled_on).await, json!([text("a<call>f(a=\\)")]), "in the order in which it was written");
     let garbled = [vec![Say("a")], vec![garbles("<call>f(")], says(&[])].concat();
     assert_eq!(content(garbled).await, json!([text("a<call>f(")]));
     assert_eq!(content(says(&[])).await, json!([]));
+}
+
+#[tokio::test]
+async fn a_streamed_call_that_is_cut_off_ends_with_its_block() {
+    let house = House::new();
+    house.model.plays([[breaks("f", "{\"a\": ", "<call>f(a="), vec![End(FinishReason::Length, "")]].concat()]);
+    let events = events(&message(&house, json!({ "stream": true })).await);
+    let kinds: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
+    let block = ["content_block_start", "content_block_delta", "content_block_stop"];
+    assert_eq!(kinds, [&["message_start"], &block[..], &["message_delta", "message_stop"]].concat());
+    assert_eq!(events[2]["delta"], json!({ "type": "input_json_delta", "partial_json": "{\"a\": " }));
 }
 
 #[tokio::test]
@@ -277,7 +293,7 @@ async fn tools_and_choices_are_passed_on() {
         message(&house, json!({ "tools": tools, "tool_choice": choice })).await.json(200);
         let conversation = house.model.conversation();
         assert_eq!((&conversation.tool_choice, conversation.parallel_calls), (&expected, parallel), "{choice}");
-        let Tool { name, definition, parameters, strict } = &conversation.tools[0];
+        let Tool { name, definition, parameters, strict, .. } = &conversation.tools[0];
         assert_eq!((name.as_str(), parameters, *strict, conversation.tools.len()), ("f", &schema, true, 2));
         let function = json!({ "name": "f", "description": "does f", "parameters": schema });
         assert_eq!(definition.to_string(), json!({ "type": "function", "function": function }).to_string());
@@ -345,7 +361,7 @@ async fn an_answer_is_held_to_a_schema_under_either_name() {
     );
     house.model.compiles_nothing("/properties/a/x is not supported");
     let (_, text) = error(&message(&house, json!({ "output_config": { "format": format } })).await, 400);
-    assert_eq!(text, "output_config.format cannot be held to: /properties/a/x is not supported");
+    assert_eq!(text, "output_config.format cannot be enforced: /properties/a/x is not supported");
 }
 
 #[tokio::test]
@@ -445,7 +461,7 @@ async fn every_refusal_has_anthropics_shape() {
             json!({ "messages": [{ "role": "user", "content": [
                 { "type": "text", "text": "a" }, { "type": "image", "source": { "type": "base64", "data": "" } },
             ] }] }),
-            "messages[0].content[1].type is \"image\": this server takes text only, no images and documents",
+            "messages[0].content[1].type is \"image\": this server takes text only, no images or documents",
         ),
         (
             json!({ "messages": [{ "role": "user", "content": [{ "type": "tool_result", "tool_use_id": "t", "content": [

@@ -26,6 +26,26 @@ async fn a_field_that_nobody_knows_is_refused_by_name() {
 }
 
 #[tokio::test]
+async fn a_field_in_whose_place_there_is_another_is_refused_with_its_name() {
+    let house = House::new();
+    let hi = json!([{ "role": "user", "content": "hi" }]);
+    for (route, body, says) in [
+        ("/v1/completions", json!({ "prompt": "a", "max_completion_tokens": 7 }), "send `max_tokens`"),
+        ("/v1/completions", json!({ "prompt": "a", "request_id": "x" }), "send the header `X-Request-Id`"),
+        (
+            "/v1/chat/completions",
+            json!({ "messages": hi, "echo": true }),
+            "`continue_final_message` goes on with a message",
+        ),
+        ("/v1/responses", json!({ "input": "a", "prompt": { "id": "p" } }), "send `instructions`"),
+        ("/v1/responses", json!({ "input": "a", "max_tokens": 7 }), "send `max_output_tokens`"),
+    ] {
+        let (param, _, message) = house.post(route, &body).await.error(400);
+        assert_eq!(message, format!("{param} is not supported by this server; {says}"));
+    }
+}
+
+#[tokio::test]
 async fn a_value_of_the_wrong_type_is_refused_by_name() {
     let house = House::new();
     let (param, _, message) = house.chat(json!({ "temperature": "hot" })).await.error(400);

@@ -10,8 +10,7 @@ const TEXT: &str = "/v1/completions/render";
 async fn a_chat_is_rendered_without_being_answered() {
     let house = House::new();
     let messages = json!([{ "role": "user", "content": "hi" }]);
-    let body =
-        json!({ "messages": messages, "top_p": 0.5, "seed": -3, "stop": "x", "max_completion_tokens": 7, "n": 2 });
+    let body = json!({ "messages": messages, "top_p": 0.7, "logit_bias": { "65": 0.1 }, "seed": -3, "stop": "x", "max_completion_tokens": 7, "n": 2 });
     let json = house.post(CHAT, &body).await.json(200);
     let prompt = "user: hi\n";
     assert_eq!((&json["model"], &json["prompt_text"]), (&json!("m"), &json!(prompt)));
@@ -19,8 +18,8 @@ async fn a_chat_is_rendered_without_being_answered() {
     assert_eq!(
         json["sampling_params"],
         json!({
-            "n": 2, "temperature": 0.5, "top_p": 0.5, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0,
-            "presence_penalty": 0.0, "frequency_penalty": 0.0, "seed": -3, "logit_bias": {}, "max_tokens": 7,
+            "n": 2, "temperature": 0.5, "top_p": 0.7, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0,
+            "presence_penalty": 0.0, "frequency_penalty": 0.0, "seed": -3, "logit_bias": { "65": 0.1 }, "max_tokens": 7,
             "stop": ["x"], "ignore_eos": false, "logprobs": null, "prompt_logprobs": null, "thinking_token_budget": null,
         })
     );

@@ -1,7 +1,7 @@
 //! `POST /v1/responses`, and the responses that are kept.
 
 use crate::house::{House, Reply, with};
-use crate::script::{CONTEXT, End, Fail, Say, Script, calls, garbles, says, thinks};
+use crate::script::{CONTEXT, End, Fail, Say, Script, breaks, calls, garbles, says, thinks};
 use mlx_serving_engine::{EngineError, FinishReason};
 use mlx_serving_runtime::{Message, Role, Structure, ToolChoice};
 use mlx_serving_server::{Limits, Settings};
@@ -228,7 +228,6 @@ async fn an_answer_that_is_cut_off_is_incomplete() {
         (cut(vec![Say("a")]), json!([said("a", "incomplete")])),
         (cut(vec![thinks("a")]), json!([reasoned("a", "incomplete")])),
         (cut(vec![thinks("a"), Say("b")]), json!([reasoned("a", "completed"), said("b", "incomplete")])),
-        (cut(calls("f", &["{\"a\""])), json!([call("f", "{\"a\"", "incomplete")])),
         (
             cut([vec![Say("a")], calls("f", &["{}"])].concat()),
             json!([said("a", "completed"), call("f", "{}", "completed")]),
@@ -250,14 +249,11 @@ async fn an_answer_that_is_cut_off_is_incomplete() {
 #[tokio::test]
 async fn a_call_that_cannot_be_read_is_text_and_nothing_is_an_empty_text() {
     let house = House::new();
-    let garbled = [calls("f", &["{\"a\""]), vec![garbles("oops")], says(&[])].concat();
+    let garbled = [breaks("f", "{\"a\"", "<call>f(a"), vec![garbles("oops")], says(&[])].concat();
     house.model.plays([garbled.clone(), garbled, says(&[]), says(&[])]);
     let whole = respond(&house, json!({})).await.json(200);
     assert_eq!(whole["status"], "completed");
-    assert_eq!(
-        forgotten(whole["output"].clone()),
-        json!([said("oops", "completed"), call("f", "{\"a\"", "incomplete")])
-    );
+    assert_eq!(forgotten(whole["output"].clone()), json!([said("<call>f(aoops", "completed")]));
     let stream = events(&respond(&house, json!({ "stream": true })).await);
     let output = &stream.last().unwrap()["response"]["output"];
     assert_eq!(forgotten(output.clone()), json!([call("f", "{\"a\"", "incomplete"), said("oops", "completed")]));
@@ -265,6 +261,19 @@ async fn a_call_that_cannot_be_read_is_text_and_nothing_is_an_empty_text() {
     assert_eq!(forgotten(respond(&house, json!({})).await.json(200)["output"].clone()), empty);
     let stream = events(&respond(&house, json!({ "stream": true })).await);
     assert_eq!(forgotten(stream.last().unwrap()["response"]["output"].clone()), empty);
+}
+
+#[tokio::test]
+async fn a_call_that_is_cut_off_is_text_and_in_a_stream_an_item_that_is_not_whole() {
+    let house = House::new();
+    let cut = [breaks("f", "{\"a\"", "<call>f(a"), vec![End(FinishReason::Length, "")]].concat();
+    house.model.plays([cut.clone(), cut]);
+    let whole = respond(&house, json!({})).await.json(200);
+    assert_eq!(whole["status"], "incomplete");
+    assert_eq!(forgotten(whole["output"].clone()), json!([said("<call>f(a", "incomplete")]));
+    let stream = events(&respond(&house, json!({ "stream": true })).await);
+    let output = &stream.last().unwrap()["response"]["output"];
+    assert_eq!(forgotten(output.clone()), json!([call("f", "{\"a\"", "incomplete")]));
 }
 
 #[tokio::test]
@@ -320,8 +329,8 @@ async fn tools_choices_and_forms_are_passed_on() {
         (json!("none"), ToolChoice::None, 2, json!("none")),
         (json!("required"), ToolChoice::Required, 2, json!("required")),
         (named.clone(), ToolChoice::Named("g".into()), 2, named),
-        (allowed("auto"), ToolChoice::Auto, 1, json!("auto")),
-        (allowed("required"), ToolChoice::Required, 1, json!("required")),
+        (allowed("auto"), ToolChoice::Auto, 1, allowed("auto")),
+        (allowed("required"), ToolChoice::Required, 1, allowed("required")),
     ] {
         let json = respond(&house, json!({ "tools": tools, "tool_choice": choice })).await.json(200);
         let conversation = house.model.conversation();
@@ -416,7 +425,11 @@ async fn what_cannot_be_done_is_refused_by_name() {
     let house = House::new();
     for (extra, param, message) in [
         (json!({ "background": true }), "background", "background is not supported by this server; leave it out"),
-        (json!({ "conversation": "c" }), "conversation", "conversation is not supported by this server; leave it out"),
+        (
+            json!({ "conversation": "c" }),
+            "conversation",
+            "conversation is not supported by this server; send `previous_response_id`, or all items",
+        ),
         (json!({ "max_output_tokens": 0 }), "max_output_tokens", "max_output_tokens is 0; it must be at least 1"),
         (
             json!({ "truncation": "auto" }),
@@ -426,7 +439,7 @@ async fn what_cannot_be_done_is_refused_by_name() {
         (
             json!({ "input": [{ "role": "user", "content": [{ "type": "input_image", "image_url": "x" }] }] }),
             "input[0].content[0].type",
-            "input[0].content[0].type is \"input_image\": this server takes text only, no images, files and sound",
+            "input[0].content[0].type is \"input_image\": this server takes text only, no images, files or sound",
         ),
         (
             json!({ "input": [{ "type": "item_reference", "id": "msg_1_0" }] }),
@@ -454,7 +467,14 @@ async fn what_cannot_be_done_is_refused_by_name() {
             "include",
             "include has \"message.output_text.logprobs\", which this server tells in chat and text completions only",
         ),
-        (json!({ "metadata": { "a": 1 } }), "metadata", "metadata has a value for \"a\" that is no string"),
+        (
+            json!({ "include": ["file_search_call.results", "zz"] }),
+            "include",
+            "include has \"zz\", which is none of reasoning.encrypted_content, file_search_call.results, \
+             web_search_call.results, web_search_call.action.sources, message.input_image.image_url, \
+             computer_call_output.output.image_url, code_interpreter_call.outputs and message.output_text.logprobs",
+        ),
+        (json!({ "metadata": { "a": 1 } }), "metadata", "metadata has a value for \"a\" that is not a string"),
         (
             json!({ "reasoning": { "effort": "huge" } }),
             "reasoning.effort",

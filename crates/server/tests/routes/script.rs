@@ -102,6 +102,11 @@ pub fn calls(name: &str, arguments: &[&str]) -> Vec<Step> {
     std::iter::once(Tell(vec![Segment::Call { name: name.into() }])).chain(arguments).collect()
 }
 
+/// A call that breaks off behind its beginning and this markup.
+pub fn breaks(name: &str, arguments: &str, markup: &str) -> Vec<Step> {
+    [calls(name, &[arguments]), vec![Tell(vec![Segment::Unfinished(markup.into())])]].concat()
+}
+
 /// One token that completes markup of a call that cannot be read.
 pub fn garbles(text: &str) -> Step {
     Tell(vec![Segment::Malformed(text.into())])
@@ -130,6 +135,7 @@ pub struct Script {
     asked: Mutex<Vec<Request>>,
     inputs: Mutex<Vec<(Input, Option<Structure>)>>,
     unstructured: Mutex<Option<GrammarError>>,
+    unprepared: Mutex<Option<fn() -> PromptError>>,
     live: Arc<AtomicUsize>,
     canceled: Arc<AtomicUsize>,
 }
@@ -160,6 +166,7 @@ impl Script {
             asked: Mutex::default(),
             inputs: Mutex::default(),
             unstructured: Mutex::default(),
+            unprepared: Mutex::default(),
             live: Arc::default(),
             canceled: Arc::default(),
         }
@@ -236,6 +243,11 @@ impl Script {
         *self.unstructured.lock().unwrap() = Some(GrammarError::Structure { message: message.into() });
     }
 
+    /// No input can be made ready from here on.
+    pub fn prepares_nothing(&self, error: fn() -> PromptError) {
+        *self.unprepared.lock().unwrap() = Some(error);
+    }
+
     /// Requests that were dropped before their end.
     pub fn canceled(&self) -> usize {
         self.canceled.load(Ordering::SeqCst)
@@ -261,6 +273,9 @@ impl Generate for Script {
             return Err(PromptError::Text(TextError::Canceled));
         }
         self.inputs.lock().unwrap().push((input.clone(), structure.cloned()));
+        if let Some(error) = *self.unprepared.lock().unwrap() {
+            return Err(error());
+        }
         if let Some(error) = self.unstructured.lock().unwrap().clone() {
             return Err(error.into());
         }

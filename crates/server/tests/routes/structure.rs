@@ -95,11 +95,11 @@ async fn a_form_that_cannot_be_held_to_is_refused_under_the_clients_name() {
             let (found, _, message) = reply.error(400);
             assert_eq!(
                 (found.as_str(), message),
-                (param, format!("{param} cannot be held to: the keyword `not` is not supported"))
+                (param, format!("{param} cannot be enforced: the keyword `not` is not supported"))
             );
         }
     }
     let tools = json!([{ "type": "function", "function": { "name": "f", "strict": true } }]);
     let (param, _, message) = house.chat(json!({ "tools": tools, "tool_choice": "required" })).await.error(400);
-    assert!(param == "tools" && message.starts_with("tools cannot be held to"), "{message}");
+    assert!(param == "tools" && message.starts_with("tools cannot be enforced"), "{message}");
 }

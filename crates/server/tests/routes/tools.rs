@@ -1,7 +1,7 @@
 //! Tools in chats: definitions, calls, results.
 
 use crate::house::{House, with};
-use crate::script::{End, Say, calls, garbles, says, thinks};
+use crate::script::{End, Say, breaks, calls, garbles, says, thinks};
 use mlx_serving_engine::FinishReason;
 use mlx_serving_runtime::{Role, ToolChoice};
 use proptest::prelude::*;
@@ -187,11 +187,57 @@ async fn calls_behind_the_first_are_left_out_where_the_client_wants_one() {
 #[tokio::test]
 async fn text_before_a_call_is_content_and_a_cut_answer_ends_with_length() {
     let house = House::new();
-    let cut = [vec![Say("wait")], calls("time", &["{\"a"]), vec![End(FinishReason::Length, "")]].concat();
-    house.model.plays([cut]);
+    let broken = breaks("time", "{\"a", "<call>time(a");
+    let cut = [vec![Say("wait")], broken, vec![End(FinishReason::Length, "")]].concat();
+    house.model.plays([cut.clone(), cut]);
+    let streamed = house.chat(json!({ "tools": tools(), "stream": true })).await.streamed();
+    let text: String = streamed.iter().filter_map(|choice| choice["delta"]["content"].as_str()).collect();
+    assert_eq!((text.as_str(), &streamed.last().unwrap()["finish_reason"]), ("wait", &json!("length")));
     let choice = house.chat(json!({ "tools": tools() })).await.choice();
-    assert_eq!((&choice["message"]["content"], &choice["finish_reason"]), (&json!("wait"), &json!("length")));
-    assert_eq!(choice["message"]["tool_calls"][0]["function"]["arguments"], "{\"a");
+    let expected = json!({ "role": "assistant", "content": "wait<call>time(a", "refusal": null });
+    assert_eq!((&choice["message"], &choice["finish_reason"]), (&expected, &json!("length")));
+}
+
+#[tokio::test]
+async fn a_whole_answer_has_a_call_that_breaks_off_as_it_was_written() {
+    let house = House::new();
+    let broken = breaks("time", "{\"a\": ", "<call>time(a=");
+    let garbled = [vec![Say("wait")], calls("weather", &["{}"]), broken, vec![garbles("?)")], says(&[" so"])].concat();
+    house.model.plays([garbled.clone(), garbled]);
+    let choice = house.chat(json!({ "tools": tools() })).await.choice();
+    let (message, calls) = (&choice["message"], choice["message"]["tool_calls"].as_array().unwrap());
+    assert_eq!((message["content"].as_str(), calls.len()), (Some("wait<call>time(a=?) so"), 1));
+    assert_eq!((&choice["finish_reason"], &choice["stop_reason"]), (&json!("stop"), &json!("malformed_tool_call")));
+    let message = joined(&house.chat(json!({ "tools": tools(), "stream": true })).await.streamed());
+    assert_eq!(
+        (&message["content"], &message["tool_calls"][1]["function"]["arguments"]),
+        (&json!("wait?) so"), &json!("{\"a\": "))
+    );
+}
+
+#[tokio::test]
+async fn arguments_are_an_object_whatever_else_a_schema_says() {
+    let house = House::new();
+    let asked = |parameters: Value| json!({ "tools": [{ "type": "function", "function": { "name": "f", "parameters": parameters } }] });
+    for kind in [json!("array"), json!(["string", "null"]), json!(5)] {
+        let (param, _, message) = house.chat(asked(json!({ "type": kind }))).await.error(400);
+        assert_eq!(param, "tools[0].function.parameters", "{kind}");
+        assert!(message.contains(&kind.to_string()), "{message}");
+    }
+    for parameters in [json!({}), json!({ "type": ["object", "null"] }), json!({ "anyOf": [{ "type": "object" }] })] {
+        house.chat(asked(parameters)).await.json(200);
+    }
+}
+
+#[tokio::test]
+async fn forced_calls_leave_nothing_for_a_form_that_is_asked_for_expressly() {
+    let house = House::new();
+    let asked = |extra| with(json!({ "tools": tools(), "tool_choice": "required" }), extra);
+    house.chat(asked(json!({ "response_format": { "type": "json_object" } }))).await.json(200);
+    for (field, value) in [("guided_choice", json!(["a"])), ("structured_outputs", json!({ "choice": ["a"] }))] {
+        let (param, _, message) = house.chat(asked(json!({ field: value }))).await.error(400);
+        assert!(param.starts_with(field) && message.contains("tool_choice"), "{param}: {message}");
+    }
 }
 
 #[tokio::test]

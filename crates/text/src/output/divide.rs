@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 /// Bytes of a call that may be held back until they can be read.
 const MAX_HELD: usize = 1 << 20;
+/// Bytes of a call's markup that are kept for the case that it never becomes whole; what is beyond them is lost then.
+const MAX_WRITTEN: usize = 4 << 20;
 /// Characters of a marker at most.
 const MAX_MARKER: usize = 32;
 
@@ -51,6 +53,8 @@ struct Call {
     reader: Reader,
     /// Text that has not gone out.
     raw: Vec<(char, bool)>,
+    /// Text of what has gone out of the last call.
+    written: String,
     bytes: usize,
     /// It is one for certain: a marker or the reader said so.
     certain: bool,
@@ -169,7 +173,7 @@ impl Divider {
                 if let Some(calls) = self.formats.calls {
                     let reader = calls.reader(&self.tools, text);
                     let (raw, bytes) = (held, text.len());
-                    self.at = At::Call(Box::new(Call { reader, raw, bytes, certain: true }));
+                    self.at = At::Call(Box::new(Call { reader, raw, written: String::new(), bytes, certain: true }));
                 }
             }
             Marker::Close => {
@@ -195,7 +199,8 @@ impl Divider {
             At::Content { fresh: true, .. } if self.syntax.is_some_and(|syntax| syntax.bare == Some(c)) => {
                 if let Some(calls) = self.formats.calls {
                     let (reader, raw) = (calls.reader(&self.tools, ""), Vec::new());
-                    self.at = At::Call(Box::new(Call { reader, raw, bytes: 0, certain: false }));
+                    let written = String::new();
+                    self.at = At::Call(Box::new(Call { reader, raw, written, bytes: 0, certain: false }));
                     self.read(c, hidden, sink);
                 }
             }
@@ -219,11 +224,18 @@ impl Divider {
     /// Takes a character of a call.
     fn read(&mut self, c: char, hidden: bool, sink: &mut Sink) {
         let At::Call(call) = &mut self.at else { return };
-        let before = sink.parts();
+        let (before, calls) = (sink.parts(), sink.calls());
         let step = call.reader.push(c, sink);
         if sink.parts() > before {
             call.certain = true;
-            call.raw.clear();
+            if sink.calls() > calls {
+                call.written.clear();
+            }
+            let now = step.is_ok().then_some(c);
+            let written = call.raw.drain(..).map(|(c, _)| c).chain(now);
+            if call.written.len() < MAX_WRITTEN {
+                call.written.extend(written);
+            }
             call.bytes = 0;
             self.space.clear();
         }
@@ -256,6 +268,7 @@ impl Divider {
             self.at = At::Content { fresh: false, trims: false };
             return raw.into_iter().for_each(|(c, hidden)| self.push(c, hidden, sink));
         }
+        sink.break_off(std::mem::take(&mut call.written));
         self.at = At::Garbled;
         // Its end may be the beginning of the marker that closes it.
         let last = raw.len().saturating_sub(MAX_MARKER);

@@ -4,13 +4,19 @@ use super::step::{Garbled, Step};
 
 /// Levels of lists and objects at most: what parsers of clients take.
 pub(super) const MAX_DEPTH: usize = 128;
+/// Characters of a number at most.
+const MAX_NUMBER: usize = 1024;
 
-/// One JSON value, checked a character at a time. Takes no memory but a bit of state a level.
+/// One JSON value, checked a character at a time. Takes no memory but a bit of state a level, and the number that goes on.
+///
+/// A number has to be one that 64-bit floats have, because parsers of clients refuse others.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Json {
     at: At,
     /// Open lists and objects; true for objects.
     open: Vec<bool>,
+    /// The number that goes on.
+    number: String,
 }
 
 /// Place in a value.
@@ -92,8 +98,12 @@ impl Json {
                 self.at = if missing == 1 { At::Text { key } } else { At::Unicode { key, missing: missing - 1 } };
             }
             At::Number(digits) => match digits.next(c) {
-                Some(digits) => self.at = At::Number(digits),
-                None if !digits.is_whole() => return Err(Garbled),
+                Some(_) if self.number.len() >= MAX_NUMBER => return Err(Garbled),
+                Some(digits) => {
+                    self.number.push(c);
+                    self.at = At::Number(digits);
+                }
+                None if !self.is_number(digits) => return Err(Garbled),
                 None if self.open.is_empty() => {
                     self.at = At::End;
                     return Ok(Step::Before);
@@ -117,7 +127,7 @@ impl Json {
     pub(super) fn is_whole(&self) -> bool {
         match self.at {
             At::End => true,
-            At::Number(digits) => self.open.is_empty() && digits.is_whole(),
+            At::Number(digits) => self.open.is_empty() && self.is_number(digits),
             _ => false,
         }
     }
@@ -136,8 +146,10 @@ impl Json {
             'n' => At::Word("ull"),
             _ => return Err(Garbled),
         };
-        if matches!(c, '[' | '{') {
-            self.open.push(c == '{');
+        match c {
+            '[' | '{' => self.open.push(c == '{'),
+            '-' | '0'..='9' => self.number = c.into(),
+            _ => {}
         }
         Ok(())
     }
@@ -147,6 +159,11 @@ impl Json {
             return Err(Garbled);
         }
         Ok(self.ended())
+    }
+
+    /// True if the number would be whole with nothing more, and is no larger than floats are.
+    fn is_number(&self, digits: Digits) -> bool {
+        digits.is_whole() && self.number.parse().is_ok_and(f64::is_finite)
     }
 
     /// A value has ended with this character.
@@ -241,6 +258,10 @@ mod tests {
             ".5",
             "1e",
             "1e5",
+            "1e308",
+            "1e309",
+            "-1e999",
+            "[1e999]",
             "-0",
             "nul",
             "null",

@@ -129,7 +129,7 @@ impl Loose {
                 }
             }
             At::Marked { end, key } => {
-                if end.push(c, |c| escape(c, json)) {
+                if end.push(c, |c| escape(c, json)).is_some() {
                     let key = *key;
                     json.push('"');
                     return Ok(self.ended(key));

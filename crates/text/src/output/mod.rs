@@ -22,6 +22,7 @@ mod segment;
 mod sink;
 mod step;
 mod stop;
+mod surrogates;
 mod tools;
 
 pub use answer::{AnswerStep, AnswerText};

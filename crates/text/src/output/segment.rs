@@ -14,9 +14,11 @@ pub enum Segment {
     },
     /// A further part of the arguments of the call that began last: JSON, whatever the model's own markup is.
     Arguments(String),
-    /// Markup of a call that cannot be read, as the model wrote it. What of it came as a call before is not repeated: it is empty where an
-    /// answer ends within a call all of which came.
+    /// Markup of a call that cannot be read, as the model wrote it. What of it came as a call before is not repeated.
     Malformed(String),
+    /// The call that began last never becomes whole. The markup of what came of it, as the model wrote it, for who cannot use a part of a
+    /// call; what follows of its markup is [`Malformed`](Self::Malformed).
+    Unfinished(String),
 }
 
 impl Segment {
@@ -25,7 +27,8 @@ impl Segment {
     pub fn as_str(&self) -> &str {
         match self {
             Self::Call { name } => name,
-            Self::Content(text) | Self::Reasoning(text) | Self::Arguments(text) | Self::Malformed(text) => text,
+            Self::Content(text) | Self::Reasoning(text) | Self::Arguments(text) => text,
+            Self::Malformed(text) | Self::Unfinished(text) => text,
         }
     }
 }

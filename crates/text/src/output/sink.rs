@@ -1,7 +1,10 @@
 //! Where the parts of an answer go.
 
+use super::json::Json;
 use super::segment::Segment;
+use super::step::Step;
 use super::stop::StopMatcher;
+use super::surrogates::Surrogates;
 
 /// Collects segments. Stop strings are looked for in content, between calls and reasoning: no match spans either.
 #[derive(Debug, Clone)]
@@ -13,13 +16,29 @@ pub(super) struct Sink {
     stopped: bool,
     /// Index of the stop string that was found.
     stop: Option<usize>,
-    /// Parts of calls so far.
+    /// Calls so far, and parts of them.
+    calls: usize,
     parts: usize,
+    /// Arguments of the last call, and whether they are whole.
+    arguments: Json,
+    surrogates: Surrogates,
+    whole: bool,
 }
 
 impl Sink {
     pub(super) fn new(stops: StopMatcher) -> Self {
-        Self { stops, content: String::new(), segments: Vec::new(), stopped: false, stop: None, parts: 0 }
+        Self {
+            stops,
+            content: String::new(),
+            segments: Vec::new(),
+            stopped: false,
+            stop: None,
+            calls: 0,
+            parts: 0,
+            arguments: Json::default(),
+            surrogates: Surrogates::default(),
+            whole: false,
+        }
     }
 
     pub(super) fn content(&mut self, c: char) {
@@ -45,20 +64,39 @@ impl Sink {
     }
 
     pub(super) fn call(&mut self, name: String) {
-        self.parts += 1;
+        (self.calls, self.parts) = (self.calls + 1, self.parts + 1);
+        (self.arguments, self.whole) = (Json::default(), false);
         self.other(Segment::Call { name });
     }
 
     pub(super) fn arguments(&mut self, json: &str) {
         if !json.is_empty() {
             self.parts += 1;
-            self.other(Segment::Arguments(json.to_owned()));
+            self.whole = self.whole || json.chars().any(|c| self.arguments.push(c) == Ok(Step::Done));
+            let mut text = String::with_capacity(json.len());
+            json.chars().for_each(|c| self.surrogates.push(c, &mut text));
+            self.end_content();
+            self.add(Segment::Arguments(text));
         }
     }
 
-    /// Markup that cannot be read; empty where all of it has gone out as a call already.
+    /// Markup that cannot be read.
     pub(super) fn malformed(&mut self, text: &str) {
-        self.other(Segment::Malformed(text.to_owned()));
+        if !text.is_empty() {
+            self.other(Segment::Malformed(text.to_owned()));
+        }
+    }
+
+    /// The last call breaks off behind this markup of it, unless it is whole.
+    pub(super) fn break_off(&mut self, markup: String) {
+        if !(self.whole || markup.is_empty()) {
+            self.other(Segment::Unfinished(markup));
+        }
+    }
+
+    /// Calls that have gone out, whole or in part.
+    pub(super) fn calls(&self) -> usize {
+        self.calls
     }
 
     /// Parts of calls that have gone out.
@@ -92,6 +130,8 @@ impl Sink {
     /// What is not content ends the content before it.
     fn other(&mut self, segment: Segment) {
         self.end_content();
+        let held = self.surrogates.finish();
+        self.add(Segment::Arguments(held));
         self.add(segment);
     }
 
@@ -125,7 +165,7 @@ impl Sink {
             | (Some(Segment::Reasoning(to)), Segment::Reasoning(text))
             | (Some(Segment::Arguments(to)), Segment::Arguments(text))
             | (Some(Segment::Malformed(to)), Segment::Malformed(text)) => *to += &text,
-            (_, Segment::Content(text)) if text.is_empty() => {}
+            (_, Segment::Content(text) | Segment::Arguments(text)) if text.is_empty() => {}
             (_, segment) => self.segments.push(segment),
         }
     }

@@ -19,27 +19,35 @@ pub(super) struct Garbled;
 #[derive(Debug, Clone)]
 pub(super) struct Until {
     end: &'static str,
-    /// Characters of the marker that the text seen so far ends with.
-    matched: usize,
+    /// Other markers that end it.
+    others: &'static [&'static str],
+    /// Characters that may begin a marker.
+    held: Vec<char>,
 }
 
 impl Until {
     /// The text before `end`, which is ASCII and not empty.
     pub(super) fn new(end: &'static str) -> Self {
-        Self { end, matched: 0 }
+        Self::any(end, &[])
     }
 
-    /// Takes the next character; gives to `text` what cannot belong to the marker. True once the marker is whole.
-    pub(super) fn push(&mut self, c: char, mut text: impl FnMut(char)) -> bool {
-        let mut seen: Vec<char> = self.end.chars().take(self.matched).collect();
-        seen.push(c);
-        let mut from = 0;
-        while !begins(self.end, &seen[from..]) {
-            text(seen[from]);
-            from += 1;
+    /// The text before `end` or one of the others, all of them ASCII and not empty.
+    pub(super) fn any(end: &'static str, others: &'static [&'static str]) -> Self {
+        Self { end, others, held: Vec::new() }
+    }
+
+    /// Takes the next character; gives to `text` what cannot belong to a marker. The marker, once one is whole.
+    pub(super) fn push(&mut self, c: char, mut text: impl FnMut(char)) -> Option<&'static str> {
+        self.held.push(c);
+        let markers = || std::iter::once(self.end).chain(self.others.iter().copied());
+        let from = (0..self.held.len()).find(|&from| markers().any(|marker| begins(marker, &self.held[from..])));
+        let whole = from.and_then(|from| markers().find(|marker| marker.len() == self.held.len() - from));
+        let whole = whole.filter(|marker| begins(marker, &self.held[self.held.len() - marker.len()..]));
+        self.held.drain(..from.unwrap_or(self.held.len())).for_each(&mut text);
+        if whole.is_some() {
+            self.held.clear();
         }
-        self.matched = seen.len() - from;
-        self.matched == self.end.len()
+        whole
     }
 }
 

@@ -93,6 +93,11 @@ fn malformed(text: &str) -> Segment {
     Segment::Malformed(text.into())
 }
 
+/// A call that never becomes whole.
+fn broken(name: &str, arguments: &str, markup: &str) -> Vec<Segment> {
+    [call(name, arguments), vec![Segment::Unfinished(markup.into())]].concat()
+}
+
 fn call(name: &str, arguments: &str) -> Vec<Segment> {
     let arguments = Some(Segment::Arguments(arguments.into())).filter(|_| !arguments.is_empty());
     std::iter::once(Segment::Call { name: name.into() }).chain(arguments).collect()
@@ -102,7 +107,8 @@ fn tools() -> Vec<ToolSchema> {
     let parameters = json!({ "type": "object", "required": ["city"], "properties": {
         "city": { "type": "string" }, "days": { "type": "integer" }, "metric": { "type": "boolean" }, "note": { "type": ["string", "null"] },
         "where": { "type": "object" }, "either": { "anyOf": [{ "type": "string" }, { "type": "integer" }] }, "unit": { "enum": ["C", "F"] },
-    } });
+        "far": { "$ref": "#/$defs/far" },
+    }, "$defs": { "far": { "anyOf": [{ "type": "string" }, { "type": "number" }] } } });
     vec![ToolSchema { name: "weather".into(), parameters }]
 }
 
@@ -178,12 +184,16 @@ fn a_call_that_cannot_be_read_comes_as_it_is() {
         "a <tool_call>{name: 1}</tool_call> b",
         &[content("a"), malformed("<tool_call>{name: 1}</tool_call>"), content("b")],
     );
-    let begun = [&call("f", r#"{"a": 1"#)[..], &[malformed("; 2}}</tool_call>")]].concat();
+    let half = r#"<tool_call>{"name": "f", "arguments": {"a": 1"#;
+    let second_half = |second: &str| [&broken("f", r#"{"a": 1"#, half)[..], &[malformed(second)]].concat();
+    let begun = second_half("; 2}}</tool_call>");
     read(r#"<tool_call>{"name": "f", "arguments": {"a": 1; 2}}</tool_call>"#, &begun);
-    read(
-        r#"<tool_call>{"name": "f", "arguments": {"a": 1"#,
-        &[&call("f", r#"{"a": 1"#)[..], &[malformed("")]].concat(),
-    );
+    read(half, &broken("f", r#"{"a": 1"#, half));
+    // Of several calls in one list, only the last is broken off.
+    let listed = r#"<tool_call>[{"name": "f", "arguments": {}}"#;
+    let second = r#", {"name": "g", "arguments": {"a"#;
+    read(&format!("{listed}{second}"), &[call("f", "{}"), broken("g", r#"{"a"#, second)].concat());
+    read(&format!("{listed}, "), &[&call("f", "{}")[..], &[malformed(", ")]].concat());
     read(r#"<tool_call>{"name": "f", "arg"#, &[malformed(r#"<tool_call>{"name": "f", "arg"#)]);
     read(
         "<tool_call>{\"name\": \"f\"</tool_call>{",
@@ -191,8 +201,29 @@ fn a_call_that_cannot_be_read_comes_as_it_is() {
     );
     let second = [&[malformed("<tool_call>x ")], &call("f", "{}")[..]].concat();
     read("<tool_call>x <tool_call>{\"name\": \"f\"}</tool_call>", &second);
+    // A number that no client can read.
+    read(
+        &format!("{half}e999}}}}</tool_call>"),
+        &[&broken("f", r#"{"a": 1e999"#, &format!("{half}e999"))[..], &[malformed("}}</tool_call>")]].concat(),
+    );
+    let nameless = r#"<tool_call>{"name": "", "arguments": {}}</tool_call>"#;
+    read(nameless, &[malformed(nameless)]);
     // Whole, but for the marker.
     read("<tool_call>{\"name\": \"f\"}\n", &call("f", "{}"));
+}
+
+#[test]
+fn half_of_a_pair_of_surrogates_is_replaced_in_arguments() {
+    let hermes = |string: &str| format!(r#"<tool_call>{{"name": "f", "arguments": {{"a": "{string}"}}}}</tool_call>"#);
+    let arguments = |string: &str| call("f", &format!(r#"{{"a": "{string}"}}"#));
+    reads(&calls(CallFormat::Hermes), &hermes(r"\ud83d \ud83d\ude00"), &arguments(r"\ufffd \ud83d\ude00"));
+    reads(&calls(CallFormat::Hermes), &hermes(r"\ude00\ud83d"), &arguments(r"\ufffd\ufffd"));
+    reads(&calls(CallFormat::Pythonic), r#"[f(a="\ud83d\ude00\ud83d.")]"#, &arguments(r"\ud83d\ude00\ufffd."));
+    let text = r#"<tool_call>weather<arg_key>where</arg_key><arg_value>{"a": "\ud83d"}</arg_value></tool_call>"#;
+    reads(&calls(CallFormat::Glm), text, &call("weather", r#"{"where": {"a": "\ufffd"}}"#));
+    // An answer that ends there goes on with nothing that was held back.
+    let half = r#"<tool_call>{"name": "f", "arguments": {"a": "\ud83d"#;
+    reads(&calls(CallFormat::Hermes), half, &broken("f", r#"{"a": "\ud83d"#, half));
 }
 
 #[test]
@@ -277,14 +308,30 @@ fn qwens_tags_become_json_by_the_schema() {
     value("either", "7", "7");
     value("either", "7 of", "\"7 of\"");
     value("either", "[7]", "\"[7]\"");
+    value("either", "\"7\"", "\"7\"");
+    value("days", "1e999", "\"1e999\"");
+    value("far", "5", "5");
+    value("far", "x", "\"x\"");
     value("unit", "C", "\"C\"");
     value("unheard", "5", "\"5\"");
+    // A parameter's end is forgotten, or the lines.
+    let begun = "<tool_call>\n<function=weather>\n<parameter=city>\nPar <parameter=x> is\n";
+    let end = "</function>\n</tool_call>";
+    read(&format!("{begun}{end}"), &call("weather", r#"{"city": "Par <parameter=x> is"}"#));
+    read(
+        &format!("{begun}\n<parameter=days>\n3\n{end}"),
+        &call("weather", r#"{"city": "Par <parameter=x> is\n", "days": 3}"#),
+    );
+    read(
+        "<tool_call><function=weather><parameter=city>\n<parameter=note>x\n</function></tool_call>",
+        &call("weather", r#"{"city": "", "note": "x"}"#),
+    );
     // The first marker is forgotten, or the last.
     read("<function=f>\n</function>\n</tool_call>\nok", &[&call("f", "{}")[..], &[content("ok")]].concat());
     read("<tool_call><function=f></function><function=g></function>", &[call("f", "{}"), call("g", "{}")].concat());
     read(
         "<tool_call>\n<function=weather>\n<parameter=city>\nPar",
-        &[&call("weather", "{\"city\": \"Par")[..], &[malformed("")]].concat(),
+        &broken("weather", "{\"city\": \"Par", "<tool_call>\n<function=weather>\n<parameter=city>\nPar"),
     );
     read("<tool_call>\nf()\n</tool_call>", &[malformed("<tool_call>\nf()\n</tool_call>")]);
 }
@@ -303,7 +350,11 @@ fn glms_tags_become_json_by_the_schema() {
     let twice = "<tool_call>f<arg_key>k</arg_key><arg_value>1</arg_value><arg_key>k</arg_key>";
     read(
         &format!("{twice}</tool_call>"),
-        &[&call("f", "{\"k\": 1")[..], &[malformed("<arg_key>k</arg_key></tool_call>")]].concat(),
+        &[
+            &broken("f", "{\"k\": 1", "<tool_call>f<arg_key>k</arg_key><arg_value>1</arg_value>")[..],
+            &[malformed("<arg_key>k</arg_key></tool_call>")],
+        ]
+        .concat(),
     );
 }
 
@@ -321,7 +372,8 @@ fn llamas_objects_need_no_marker_and_other_objects_are_content() {
     read(" {\"name\": \"Bob\"}", &[content(" {\"name\": \"Bob\"}")]);
     read("{\"name\": \"f\", \"para", &[content("{\"name\": \"f\", \"para")]);
     read("Take {\"name\": \"f\", \"parameters\": {}}", &[content("Take {\"name\": \"f\", \"parameters\": {}}")]);
-    read("{\"name\": \"f\", \"parameters\": {\"a\"", &[&call("f", "{\"a\"")[..], &[malformed("")]].concat());
+    let half = "{\"name\": \"f\", \"parameters\": {\"a\"";
+    read(half, &broken("f", "{\"a\"", half));
     read("⟦<|python_tag|>⟧print(1)", &[malformed("<|python_tag|>print(1)")]);
 }
 
@@ -341,10 +393,11 @@ fn pythons_calls_become_json() {
         "⟦<|tool_call_start|>⟧[f(a=\"b\")]⟦<|tool_call_end|>⟧Looking.",
         &[&call("f", "{\"a\": \"b\"}")[..], &[content("Looking.")]].concat(),
     );
+    read("[a:b/c(d=1)]", &call("a:b/c", "{\"d\": 1}"));
     read("[link](url) and [f(x)]", &[content("[link](url) and [f(x)]")]);
     read("[1, 2]", &[content("[1, 2]")]);
     read("[f(x)]", &[content("[f(x)]")]);
-    read("[f(a=x)]", &[&call("f", "{\"a\": ")[..], &[malformed("x)]")]].concat());
+    read("[f(a=x)]", &[&broken("f", "{\"a\": ", "[f(a=")[..], &[malformed("x)]")]].concat());
     read(r#"[f(a="\x41\u00e9\q\n")]"#, &call("f", r#"{"a": "Aé\\q\n"}"#));
 }
 
@@ -383,7 +436,8 @@ fn gemmas_calls_become_json() {
     );
     read("<|tool_call>call:f{}call:g{}<tool_call|>", &[call("f", "{}"), call("g", "{}")].concat());
     read("⟦<|tool_call>⟧f{}⟦<tool_call|>⟧", &[malformed("<|tool_call>f{}<tool_call|>")]);
-    read("⟦<|tool_call>⟧call:f{a:1⟦<end_of_turn>⟧", &[&call("f", "{\"a\": ")[..], &[malformed("1")]].concat());
+    let half = [&broken("f", "{\"a\": ", "<|tool_call>call:f{a:")[..], &[malformed("1")]].concat();
+    read("⟦<|tool_call>⟧call:f{a:1⟦<end_of_turn>⟧", &half);
 }
 
 #[test]
@@ -415,8 +469,10 @@ fn harmonys_messages_are_reasoning_content_or_calls() {
     );
     read(
         "⟦<|channel|>⟧commentary to=functions.f⟦<|message|>⟧{\"a\"",
-        &[&call("f", "{\"a\"")[..], &[malformed("")]].concat(),
+        &broken("f", "{\"a\"", "<|channel|>commentary to=functions.f<|message|>{\"a\""),
     );
+    let nameless = "<|channel|>commentary to=functions.<|message|>{}";
+    read(&format!("{}⟦<|call|>⟧", nameless.replace("<|", "⟦<|").replace("|>", "|>⟧")), &[malformed(nameless)]);
     read("⟦<|channel|>⟧ana", &[]);
     read("No header", &[content("No header")]);
     let mut answer = Answer::new(&format, &[]);

@@ -18,6 +18,23 @@ pub struct ToolSchema {
     pub parameters: Value,
 }
 
+/// The schema to which a `$ref` leads, within `root`.
+pub(super) fn referred<'a>(schema: &Value, root: &'a Value) -> Option<&'a Value> {
+    root.pointer(schema.get("$ref")?.as_str()?.strip_prefix('#')?)
+}
+
+/// The schema of an object to which a tool's leads.
+pub(super) fn object(root: &Value) -> &Value {
+    let mut schema = root;
+    for _ in 0..MAX_CHOICES {
+        match referred(schema, root) {
+            Some(to) => schema = to,
+            None => break,
+        }
+    }
+    schema
+}
+
 /// Types that a schema allows, a bit each; 0 where it names none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Types(u8);
@@ -26,23 +43,27 @@ impl Types {
     pub(super) const ANY: Self = Self(0xff);
     pub(super) const TEXT: Self = Self(1);
     const NULL: Self = Self(2);
+    pub(super) const LIST: Self = Self(16);
+    pub(super) const OBJECT: Self = Self(32);
 
     /// The types of an argument; `unknown` where the schema does not tell.
     pub(super) fn of(tools: &[ToolSchema], tool: &str, argument: &str, unknown: Self) -> Self {
-        let tool = tools.iter().find(|known| known.name == tool);
-        let schema = tool.and_then(|tool| tool.parameters.get("properties")?.get(argument));
-        match schema.map(Self::in_schema) {
-            None | Some(Self(0)) => unknown,
-            Some(types) => types,
-        }
+        let Some(tool) = tools.iter().find(|known| known.name == tool) else { return unknown };
+        let schema = object(&tool.parameters)["properties"].get(argument);
+        schema.map_or(Self(0), |schema| Self::in_schema(schema, &tool.parameters)).or_unknown(unknown)
     }
 
-    /// The types that a schema names.
-    pub(super) fn in_schema(schema: &Value) -> Self {
-        Self::within(schema, MAX_CHOICES)
+    /// The types that a schema names, whose references lead into `root`.
+    pub(super) fn in_schema(schema: &Value, root: &Value) -> Self {
+        Self::within(schema, root, MAX_CHOICES)
     }
 
-    fn within(schema: &Value, levels: usize) -> Self {
+    /// These types, or `unknown` where there are none.
+    pub(super) fn or_unknown(self, unknown: Self) -> Self {
+        if self == Self(0) { unknown } else { self }
+    }
+
+    fn within(schema: &Value, root: &Value, levels: usize) -> Self {
         let list = |key: &str| schema.get(key).and_then(Value::as_array).into_iter().flatten();
         let named = match &schema["type"] {
             Value::String(name) => Self::named(name),
@@ -52,9 +73,13 @@ impl Types {
             _ => {
                 let values = list("enum").chain(schema.get("const")).map(Self::of_value);
                 let choices = ["anyOf", "oneOf", "allOf"].into_iter().flat_map(list).filter(|_| levels > 0);
-                let choices = choices.map(|choice| Self::within(choice, levels - 1));
+                let choices = choices.map(|choice| Self::within(choice, root, levels - 1));
                 let found = values.chain(choices).fold(Self(0), Self::or);
-                if schema.get("$ref").is_some() { Self::ANY } else { found }
+                match schema.get("$ref") {
+                    None => found,
+                    Some(_) if levels == 0 => Self::ANY,
+                    Some(_) => referred(schema, root).map_or(Self::ANY, |to| Self::within(to, root, levels - 1)),
+                }
             }
         };
         if schema["nullable"] == Value::Bool(true) { named.or(Self::NULL) } else { named }
@@ -72,7 +97,7 @@ impl Types {
         })
     }
 
-    fn of_value(value: &Value) -> Self {
+    pub(super) fn of_value(value: &Value) -> Self {
         Self::named(match value {
             Value::Null => "null",
             Value::Bool(_) => "boolean",
@@ -104,9 +129,9 @@ impl Types {
         self.admits(Self::TEXT) && self.0 & !3 == 0
     }
 
-    /// True if there are types, and none of them is a string, a list or an object.
-    pub(super) fn is_scalar(self) -> bool {
-        self.0 != 0 && self.0 & (1 | 16 | 32) == 0
+    /// Names of those that are no strings, lists and objects.
+    pub(super) fn scalars(self) -> Vec<&'static str> {
+        ["null", "boolean", "number"].into_iter().filter(|name| self.admits(Self::named(name))).collect()
     }
 
     pub(super) fn admits(self, other: Self) -> bool {
@@ -150,10 +175,8 @@ impl Argument {
         }
         let text = self.held.trim();
         let json = if is_json(text) { Some(text.to_owned()) } else { from_python(text) };
-        // A quoted text is a text with quotes, unless any type will do.
-        let text = |json: &str| self.types != Types::ANY && json.starts_with('"');
         let allowed = |json: &str| self.types.admits(Types::of_json(json)) || !self.types.admits(Types::TEXT);
-        match json.filter(|json| allowed(json) && !text(json)) {
+        match json.filter(|json| allowed(json)) {
             Some(json) => sink.arguments(&json),
             None => sink.arguments(&quoted(&self.held)),
         }

@@ -67,7 +67,7 @@ fn types_are_named_as_json_names_them() {
             "prompt is 5; it has to be a string, a list of strings, a list of token ids, or a list of such lists",
         ),
         (r#"{"prompt": [1, "x"]}"#, "prompt[1] is \"x\", a string; it has to be a whole number"),
-        (r#"{"prompt": [-1]}"#, "prompt[0] is -1, which is no token id"),
+        (r#"{"prompt": [-1]}"#, "prompt[0] is -1, which is not a token id"),
         (
             r#"{"prompt": "x", "logprobs": true}"#,
             "logprobs is true, a boolean; it has to be a whole number of at least 0, or false",

@@ -40,15 +40,15 @@ const REASONING: [(&[&str], ReasoningFormat); 6] = [
     (&["</think>"], ReasoningFormat::Think),
 ];
 
-/// Names that mlx-lm gives formats in a checkpoint's `tool_parser_type`.
-const PARSERS: [(&str, CallFormat); 6] = [
-    ("json_tools", CallFormat::Hermes),
-    ("qwen3_coder", CallFormat::QwenXml),
-    ("mistral", CallFormat::Mistral),
-    ("pythonic", CallFormat::Pythonic),
-    ("gemma4", CallFormat::Gemma),
-    ("glm47", CallFormat::Glm),
-];
+/// Names that mlx-lm gives formats in a checkpoint's `tool_parser_type`, where they are not those of configurations.
+const PARSERS: [(&str, CallFormat); 2] = [("json_tools", CallFormat::Hermes), ("glm47", CallFormat::Glm)];
+
+impl CallFormat {
+    /// The format of this name in a checkpoint's `tool_parser_type`.
+    pub(crate) fn of_parser(name: &str) -> Option<Self> {
+        Self::NAMES.iter().chain(&PARSERS).find(|(known, _)| *known == name).map(|(_, format)| *format)
+    }
+}
 
 impl Formats {
     /// The formats of a model with these texts of chat templates and this tokenizer. `parser` is the checkpoint's own `tool_parser_type`,
@@ -56,8 +56,7 @@ impl Formats {
     #[must_use]
     pub fn detect(templates: &[&str], parser: Option<&str>, tokenizer: &Tokenizer) -> Self {
         let has = |texts: &[&str]| templates.iter().any(|template| texts.iter().all(|text| template.contains(text)));
-        let named = parser.and_then(|parser| PARSERS.iter().find(|(name, _)| *name == parser));
-        let calls = named.map(|(_, format)| *format);
+        let calls = parser.and_then(CallFormat::of_parser);
         let calls = calls.or_else(|| CALLS.iter().find(|(texts, _)| has(texts)).map(|(_, format)| *format));
         let reasoning = REASONING.iter().find(|(texts, _)| has(texts)).map(|(_, format)| *format);
         // A model may reason though its template does not speak of it: the tokens are there for nothing else.

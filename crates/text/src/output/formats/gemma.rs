@@ -1,6 +1,6 @@
 //! Calls of Gemma 4: `call:NAME{key:value}`.
 
-use super::lark::Lark;
+use super::lark::{Field, Lark};
 use crate::output::loose::{Loose, Notation};
 use crate::output::sink::Sink;
 use crate::output::step::{Expect, Garbled, Step};
@@ -74,11 +74,17 @@ impl Call {
     }
 }
 
+/// True if a name of an argument can be written.
+pub(super) fn carries(key: &str) -> bool {
+    let plain = |c: char| !(c.is_control() || ",:[]{}()=<\"'".contains(c));
+    !key.is_empty() && key.len() <= MAX_NAME && key.trim() == key && key.chars().all(plain)
+}
+
 /// A call as Lark, without its markers. Strings, numbers and words are held to their types, lists and objects to the notation alone.
 pub(super) fn lark(lark: &mut Lark<'_>, tool: &ToolSchema) -> String {
     let mut fields = Vec::new();
-    for (key, schema, required) in lark.properties(tool) {
-        let value = lark.marked(&schema, QUOTE);
+    for Field { key, schema, required } in lark.fields(tool, carries) {
+        let value = lark.marked(tool, &schema, QUOTE);
         fields.push((format!("{} {value}", lark.text(&format!("{key}:"))), required));
     }
     let fields = lark.separated(fields, ",");

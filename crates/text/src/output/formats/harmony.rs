@@ -48,6 +48,8 @@ struct Call {
     whole: bool,
     /// What has not gone out.
     raw: String,
+    /// Text of what has gone out.
+    written: String,
 }
 
 impl Messages {
@@ -107,7 +109,7 @@ impl Messages {
             At::Header(header) if header.contains("to=") => sink.malformed(&header),
             // A model that does not write headers at all.
             At::Header(header) if !header.contains(CHANNEL) => sink.contents(&header),
-            At::Call(call) if !call.whole => sink.malformed(&call.raw),
+            At::Call(mut call) if !call.whole => call.break_off(sink),
             _ => {}
         }
     }
@@ -133,7 +135,7 @@ impl Messages {
             At::Reasoning => sink.reasoning(c),
             At::Call(call) => {
                 if !call.push(c, sink) {
-                    sink.malformed(&call.raw);
+                    call.break_off(sink);
                     self.at = At::Garbled;
                 }
             }
@@ -148,7 +150,7 @@ impl Messages {
 
     fn marker(&mut self, marker: &str, sink: &mut Sink) {
         match &mut self.at {
-            At::Header(header) if marker == MESSAGE => self.at = message(header),
+            At::Header(header) if marker == MESSAGE => self.at = message(header, sink),
             At::Header(header) if matches!(marker, CHANNEL | CONSTRAIN) => header.push_str(marker),
             _ if matches!(marker, MESSAGE | CONSTRAIN) => {}
             _ => {
@@ -165,14 +167,19 @@ impl Messages {
 }
 
 /// The message behind a header such as `assistant<|channel|>commentary to=functions.NAME <|constrain|>json`.
-fn message(header: &str) -> At {
+fn message(header: &str, sink: &mut Sink) -> At {
     let word = |text: &str| text.split(|c: char| c.is_whitespace() || c == '<').next().unwrap_or_default().to_owned();
     let channel = header.split_once(CHANNEL).map(|(_, behind)| word(behind));
     match header.split_once("to=").map(|(_, behind)| word(behind)) {
         Some(to) => {
             let name = to.strip_prefix(FUNCTIONS).unwrap_or(&to).to_owned();
             let raw = format!("{header}{MESSAGE}");
-            At::Call(Box::new(Call { name, arguments: Arguments::default(), whole: false, raw }))
+            if name.is_empty() {
+                sink.malformed(&raw);
+                return At::Garbled;
+            }
+            let (arguments, written) = (Arguments::default(), String::new());
+            At::Call(Box::new(Call { name, arguments, whole: false, raw, written }))
         }
         None if channel.as_deref() == Some("analysis") => At::Reasoning,
         None => At::Content,
@@ -182,9 +189,9 @@ fn message(header: &str) -> At {
 impl Call {
     /// False if the arguments cannot be read.
     fn push(&mut self, c: char, sink: &mut Sink) -> bool {
-        let Self { name, arguments, whole, raw } = self;
-        raw.push(c);
+        let Self { name, arguments, whole, raw, written } = self;
         if *whole {
+            raw.push(c);
             return c.is_whitespace();
         }
         let parts = sink.parts();
@@ -196,9 +203,20 @@ impl Call {
         });
         *whole = step == Ok(Step::Done);
         if sink.parts() > parts {
-            raw.clear();
+            *written += &std::mem::take(raw);
+        }
+        if step.is_ok() && sink.parts() > parts {
+            written.push(c)
+        } else {
+            raw.push(c)
         }
         step.is_ok()
+    }
+
+    /// Ends before it is whole, or behind its end in text that is none of it.
+    fn break_off(&mut self, sink: &mut Sink) {
+        sink.break_off(std::mem::take(&mut self.written));
+        sink.malformed(&self.raw);
     }
 }
 
@@ -206,7 +224,7 @@ impl Call {
 pub(super) fn lark(lark: &mut Lark<'_>, tool: &ToolSchema) -> String {
     let head =
         lark.text(&format!("{START}assistant{CHANNEL}commentary to={FUNCTIONS}{} {CONSTRAIN}json{MESSAGE}", tool.name));
-    format!("{head} {} {}", lark.json(tool, &tool.parameters), lark.text(ENDS[2]))
+    format!("{head} {} {}", lark.arguments(tool), lark.text(ENDS[2]))
 }
 
 /// A message to the user as Lark, from its start.

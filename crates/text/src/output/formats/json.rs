@@ -114,6 +114,9 @@ impl Objects {
             }
             At::Name(name) => {
                 if let Some(name) = name.push(c)? {
+                    if name.is_empty() {
+                        return Err(Garbled);
+                    }
                     if self.argued {
                         self.called = true;
                         sink.call(name.clone());
@@ -225,5 +228,5 @@ pub(super) fn lark(lark: &mut Lark<'_>, tool: &ToolSchema, key: &str) -> String 
     // Piece by piece as JSON is: where content may be JSON too, a lexer takes the longest piece that fits either.
     let (name, key) = (quoted(&tool.name), format!("\"{key}\""));
     let before = ["{", "\"name\"", ": ", &name, ", ", &key, ": "].map(|piece| lark.text(piece)).join(" ");
-    format!("{before} {} {}", lark.json(tool, &tool.parameters), lark.text("}"))
+    format!("{before} {} {}", lark.arguments(tool), lark.text("}"))
 }

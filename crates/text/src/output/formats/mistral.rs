@@ -87,5 +87,5 @@ impl Call {
 
 /// A call as Lark, behind its marker.
 pub(super) fn lark(lark: &mut Lark<'_>, tool: &ToolSchema) -> String {
-    format!("{} {}", lark.text(&format!("{}{ARGS}", tool.name)), lark.json(tool, &tool.parameters))
+    format!("{} {}", lark.text(&format!("{}{ARGS}", tool.name)), lark.arguments(tool))
 }

@@ -150,6 +150,12 @@ impl ReasoningFormat {
         }
     }
 
+    /// Its name in configurations.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        name_of(self, &Self::NAMES)
+    }
+
     /// Texts that may stand around it in a message's own text, for templates that have no other place for it.
     #[must_use]
     pub fn inline(self) -> Option<(&'static str, &'static str)> {
@@ -195,6 +201,12 @@ impl CallFormat {
         ("harmony", Self::Harmony),
     ];
 
+    /// Its name in configurations.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        name_of(self, &Self::NAMES)
+    }
+
     /// A grammar of answers that call these tools, in llguidance's dialect of Lark, whose first rule is `start`: one call, or any number
     /// where they are `parallel`. Special tokens of `tokenizer` are written as their ids.
     #[must_use]
@@ -229,11 +241,11 @@ impl CallFormat {
             Self::Harmony => return self.lark_or(tokenizer, tools, parallel, &harmony::lark_of_text(&lark)),
         };
         let call = self.calls(&mut lark, &frame, tools);
-        let begun = lark.until(marker);
+        let begun = lark.until(marker, &[]);
         let list = if frame.list { format!("({} {call})*", lark.text(frame.between)) } else { String::new() };
         let one = format!("{begun} {} {call} {list} {}", lark.text(rest), lark.text(frame.after));
         let one = lark.rule("", &one);
-        let text = lark.without(marker);
+        let text = lark.without(&[marker]);
         lark.finish(&format!("{one}{} {text}", if parallel { "*" } else { "?" }))
     }
 
@@ -245,6 +257,19 @@ impl CallFormat {
             &format!("start: calls | text\ntext: {text}\ncalls:"),
             1,
         )
+    }
+
+    /// Why calls of a tool cannot be held to its schema in this format, if they cannot. A tool that is not `strict` may have keywords that do
+    /// not count.
+    #[must_use]
+    pub fn misfit(self, tokenizer: &Tokenizer, tool: &ToolSchema, strict: bool) -> Option<String> {
+        match self {
+            Self::Hermes | Self::LlamaJson | Self::Mistral | Self::Harmony => None,
+            Self::QwenXml => lark::misfit(tokenizer, tool, strict, |key| xml::QWEN.carries(key)),
+            Self::Glm => lark::misfit(tokenizer, tool, strict, |key| xml::GLM.carries(key)),
+            Self::Pythonic => lark::misfit(tokenizer, tool, strict, pythonic::carries),
+            Self::Gemma => lark::misfit(tokenizer, tool, strict, gemma::carries),
+        }
     }
 
     /// One of the calls, from behind its marker to its end.
@@ -320,6 +345,10 @@ impl CallFormat {
             Self::Glm => Reader::Tagged(xml::Tagged::new(&xml::GLM, tools, marker)),
         }
     }
+}
+
+fn name_of<F: PartialEq>(format: F, names: &[(&'static str, F)]) -> &'static str {
+    names.iter().find(|(_, named)| *named == format).map_or("", |(name, _)| name)
 }
 
 impl Reader {

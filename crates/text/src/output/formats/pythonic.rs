@@ -1,6 +1,6 @@
 //! Calls as Python writes them: `[name(key=value), name(key=value)]`.
 
-use super::lark::Lark;
+use super::lark::{Field, Lark};
 use crate::output::json::quoted;
 use crate::output::loose::{Loose, Notation};
 use crate::output::sink::Sink;
@@ -59,7 +59,7 @@ impl Calls {
             At::Name if space && self.name.is_empty() => {}
             At::Start if c == '[' => self.at = At::Name,
             At::Name if c == '(' && !self.name.is_empty() => self.at = At::Key,
-            At::Name if is_word(c) && self.name.len() < MAX_NAME => self.name.push(c),
+            At::Name if (is_word(c) || matches!(c, ':' | '/')) && self.name.len() < MAX_NAME => self.name.push(c),
             At::Key if c == ')' => {
                 self.call(sink);
                 self.end(sink);
@@ -137,6 +137,11 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '.' | '-')
 }
 
+/// True if a name of an argument can be written.
+pub(super) fn carries(key: &str) -> bool {
+    !key.is_empty() && key.len() <= MAX_NAME && key.chars().all(is_word)
+}
+
 /// Texts around a list of calls, as a model with this tokenizer writes them.
 pub(super) fn around(tokenizer: &Tokenizer) -> (&'static str, &'static str) {
     match tokenizer.token_to_id(OPEN[0]) {
@@ -148,7 +153,7 @@ pub(super) fn around(tokenizer: &Tokenizer) -> (&'static str, &'static str) {
 /// A call as Lark, without the brackets of the list.
 pub(super) fn lark(lark: &mut Lark<'_>, tool: &ToolSchema) -> String {
     let mut fields = Vec::new();
-    for (key, schema, required) in lark.properties(tool) {
+    for Field { key, schema, required } in lark.fields(tool, carries) {
         fields.push((format!("{} {}", lark.text(&format!("{key}=")), lark.json(tool, &schema)), required));
     }
     let fields = lark.separated(fields, ", ");

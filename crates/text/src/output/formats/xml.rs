@@ -1,6 +1,6 @@
 //! Calls with tags around each argument: Qwen3-Coder's and GLM's.
 
-use super::lark::Lark;
+use super::lark::{Field, LINE, Lark, listed};
 use crate::output::json::quoted;
 use crate::output::sink::Sink;
 use crate::output::step::{Expect, Garbled, Step, Until};
@@ -9,6 +9,10 @@ use std::sync::Arc;
 
 /// Bytes of a name or a key at most.
 const MAX_NAME: usize = 512;
+
+/// A parameter, or the end of a call, at the beginning of a line.
+const NEXT_PARAMETER: &str = "\n<parameter=";
+const END_OF_FUNCTION: &str = "\n</function>";
 
 /// Texts around the parts of a call. Space between them means nothing.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub(super) struct Tags {
     /// Between the end of a key and its value, if anything.
     value: &'static str,
     value_end: &'static str,
+    /// What ends a value whose own end is missing.
+    value_cut: &'static [&'static str],
     end: &'static str,
     /// Behind the call, where `end` is not that already.
     close: &'static str,
@@ -36,6 +42,7 @@ pub(super) static QWEN: Tags = Tags {
     key_end: ">",
     value: "",
     value_end: "</parameter>",
+    value_cut: &[NEXT_PARAMETER, END_OF_FUNCTION],
     end: "</function>",
     close: "</tool_call>",
     lines: true,
@@ -49,6 +56,7 @@ pub(super) static GLM: Tags = Tags {
     key_end: "</arg_key>",
     value: "<arg_value>",
     value_end: "</arg_value>",
+    value_cut: &[],
     end: "</tool_call>",
     close: "",
     lines: false,
@@ -118,12 +126,12 @@ impl Tagged {
             At::Name if space || "<>{}()\"'=,".contains(c) || self.name.len() >= MAX_NAME => return Err(Garbled),
             At::Name => self.name.push(c),
             At::Tag(seen) => match tag(seen, c, [tags.key, tags.end])? {
-                Some(0) => self.at = At::Key(Until::new(tags.key_end), String::new()),
+                Some(0) => self.at = self.key(),
                 Some(_) => return Ok(self.end(sink)),
                 None => {}
             },
             At::Key(end, key) => {
-                if end.push(c, |c| key.push(c)) {
+                if end.push(c, |c| key.push(c)).is_some() {
                     let key = key.trim().to_owned();
                     self.begin_value(key, sink)?;
                 } else if key.len() > MAX_NAME {
@@ -137,11 +145,16 @@ impl Tagged {
                 }
             }
             At::Value(value) => {
-                if value.push(c, tags.lines, sink) {
+                if let Some(end) = value.push(c, tags.lines, sink) {
                     let At::Value(value) = std::mem::replace(&mut self.at, At::Tag(String::new())) else {
                         return Err(Garbled);
                     };
                     value.argument.finish(sink);
+                    match end {
+                        NEXT_PARAMETER => self.at = self.key(),
+                        END_OF_FUNCTION => return Ok(self.end(sink)),
+                        _ => {}
+                    }
                 }
             }
             At::Close(seen) => match tag(seen, c, [tags.close, tags.begin])? {
@@ -179,10 +192,14 @@ impl Tagged {
         Ok(())
     }
 
+    fn key(&self) -> At {
+        At::Key(Until::new(self.tags.key_end), String::new())
+    }
+
     fn value(&self) -> At {
         let key = self.keys.last().map_or("", String::as_str);
         let types = Types::of(&self.tools, &self.name, key, self.tags.unknown);
-        let end = Until::new(self.tags.value_end);
+        let end = Until::any(self.tags.value_end, self.tags.value_cut);
         At::Value(Box::new(Value { end, argument: Argument::new(types), first: true, line: false }))
     }
 
@@ -194,10 +211,10 @@ impl Tagged {
 }
 
 impl Value {
-    /// True once the value is whole.
-    fn push(&mut self, c: char, lines: bool, sink: &mut Sink) -> bool {
+    /// What ends the value, once it is whole.
+    fn push(&mut self, c: char, lines: bool, sink: &mut Sink) -> Option<&'static str> {
         let Self { end, argument, first, line } = self;
-        end.push(c, |c| {
+        let ended = end.push(c, |c| {
             let markup = lines && c == '\n';
             if !(markup && *first) {
                 if std::mem::replace(line, markup) {
@@ -208,7 +225,12 @@ impl Value {
                 }
             }
             *first = false;
-        })
+        });
+        // The line feed that is markup belongs to what cuts the value off.
+        if *line && ended.is_some_and(|end| end.starts_with('\n')) {
+            argument.push('\n', sink);
+        }
+        ended
     }
 }
 
@@ -226,23 +248,41 @@ fn tag(seen: &mut String, c: char, tags: [&str; 2]) -> Result<Option<usize>, Gar
 }
 
 impl Tags {
-    /// A call as Lark, without the marker that opens it.
+    /// A call as Lark, without the marker that opens it. Lines between tags may be missing.
     pub(super) fn lark(&self, lark: &mut Lark<'_>, tool: &ToolSchema) -> String {
-        let line = if self.lines { "\n" } else { "" };
-        let name_end = if self.begin.is_empty() { "\n" } else { ">\n" };
-        let mut call = lark.text(&format!("{}{}{name_end}", self.begin, tool.name));
-        for (key, schema, required) in lark.properties(tool) {
-            let before = lark.text(&format!(
-                "{}{key}{}{}{}{line}",
-                self.key,
-                self.key_end,
-                if self.value.is_empty() { "" } else { "\n" },
-                self.value
-            ));
-            let value = lark.value(tool, &schema, &format!("{line}{}\n", self.value_end));
-            call += &if required { format!(" {before} {value}") } else { format!(" ({before} {value})?") };
+        let name_end = if self.begin.is_empty() { "" } else { ">" };
+        let mut call = format!("{} {LINE}", lark.text(&format!("{}{}{name_end}", self.begin, tool.name)));
+        for Field { key, schema, required } in lark.fields(tool, |key| self.carries(key)) {
+            let key = lark.text(&format!("{}{key}{}", self.key, self.key_end));
+            let between =
+                if self.value.is_empty() { String::new() } else { format!("{LINE} {}", lark.text(self.value)) };
+            let field = format!("{key} {between} {} {LINE}", self.value(lark, tool, &schema));
+            call += &if required { format!(" {field}") } else { format!(" ({field})?") };
         }
-        let close = if self.close.is_empty() { String::new() } else { format!("\n{}", self.close) };
-        format!("{call} {}", lark.text(&format!("{}{close}", self.end)))
+        let close = if self.close.is_empty() { String::new() } else { format!("{LINE} {}", lark.text(self.close)) };
+        format!("{call} {} {close}", lark.text(self.end))
+    }
+
+    /// A value and its end: text as it is, anything else as JSON.
+    fn value(&self, lark: &mut Lark<'_>, tool: &ToolSchema, schema: &serde_json::Value) -> String {
+        let line = if self.lines { "\n" } else { "" };
+        let end = format!("{line}{}", self.value_end);
+        if !Types::in_schema(schema, &tool.parameters).or_unknown(self.unknown).is_text() {
+            return format!("{} {} {}", lark.text(line), lark.json(tool, schema), lark.text(&end));
+        }
+        let Some(texts) = listed(schema, &tool.parameters) else { return lark.until(self.value_end, self.value_cut) };
+        let texts = texts.iter().filter_map(|value| if value.is_null() { Some("null") } else { value.as_str() });
+        let whole = |text: &&str| {
+            std::iter::once(self.value_end)
+                .chain(self.value_cut.iter().copied())
+                .all(|end| !format!("{line}{text}").contains(end))
+        };
+        let texts: Vec<String> = texts.filter(whole).map(|text| quoted(&format!("{line}{text}{end}"))).collect();
+        lark.any(&texts)
+    }
+
+    /// True if a name of an argument can be written.
+    pub(super) fn carries(&self, key: &str) -> bool {
+        !key.is_empty() && key.len() <= MAX_NAME && key.trim() == key && !key.contains(self.key_end)
     }
 }
