@@ -69,8 +69,11 @@ impl Job {
         let mut mask = vec![0; duty.words()];
         let began = Instant::now();
         let made = catch_unwind(AssertUnwindSafe(|| {
+            if !duty.begin() {
+                return Err(Fault::Dropped);
+            }
             let mut matcher = matcher.unwrap_or_else(|| rules.begin());
-            if !duty.begin(matcher.canceler()) {
+            if !duty.stops_by(matcher.canceler()) {
                 return Err(Fault::Dropped);
             }
             make(&mut *matcher, &take, &mut mask)
