@@ -10,7 +10,7 @@ BEYOND = re.compile(
     r"|needs stream to be true|needs logprobs to be true|differ; send the latter alone|best_of is|dimensions is \d+; this model"
     r"|cannot be enforced|cannot be held to|asks for calls, but the request has no tools"
     # A schema as a string is JSON within JSON.
-    r"|is not a JSON object"
+    r"|is not JSON|it has to be an object"
 )
 
 

@@ -41,8 +41,8 @@ pub struct Options {
     pub unread_bytes: usize,
     /// A step that takes longer is a failure of the device.
     pub step_limit: Duration,
-    /// A mask of allowed tokens that a step has waited for so long fails its request. Far below the time after which drivers give a step
-    /// up.
+    /// A mask of allowed tokens fails its request if a step has waited so long for the work on it: some hundred times what masks take. A step
+    /// waits ten times as long for all its masks, which is far below the time after which drivers give one up.
     pub mask_limit: Duration,
     /// Threads that make masks, started with the first request that needs one.
     pub mask_threads: usize,
@@ -60,7 +60,7 @@ impl Default for Options {
             unread_stream_bytes: 4 << 20,
             unread_bytes: 64 << 20,
             step_limit: Duration::from_secs(120),
-            mask_limit: Duration::from_secs(1),
+            mask_limit: Duration::from_millis(100),
             mask_threads: std::thread::available_parallelism()
                 .map_or(1, |cores| cores.get().div_ceil(2).min(MASK_THREADS)),
             spill: SpillOptions::default(),

@@ -19,6 +19,7 @@ use std::time::Instant;
 
 mod answer;
 mod constraint;
+mod opening;
 mod pooler;
 
 /// Facts that all sequences of an engine share.
@@ -348,8 +349,7 @@ impl Sequence {
 
     /// True while it has rows to compute: of the prompt, or for a token of the answer, if that may be read soon.
     fn has_rows(&self) -> bool {
-        let holds =
-            self.constraint.as_ref().is_some_and(|constraint| constraint.holds(self.tokens.len(), self.pending));
+        let holds = self.constraint.as_ref().is_some_and(|constraint| constraint.holds(self.pending));
         !self.paused && !holds && (self.computed < self.prompt || self.known() < self.end)
     }
 

@@ -168,3 +168,45 @@ fn a_grammar_begins_where_reasoning_ends_and_reasoning_ends_at_its_budget() {
         assert!(seen.iter().all(|tokens| *tokens == seen[0]), "{seen:?}");
     }
 }
+
+fn reasoning(prompt: &str) -> OutputFormat {
+    let formats = Formats { reasoning: Some(ReasoningFormat::Think), calls: None };
+    OutputFormat::new(formats, Vec::new(), prompt)
+}
+
+/// A request under a choice, to a model that prefers these tokens.
+fn preferring(engine: &Engine, tokens: &[u32], format: OutputFormat) -> Request {
+    let logit_bias = tokens.iter().map(|token| (*token, 100.0)).collect();
+    Request {
+        prompt: tokenizer().encode("Think: <think>\n", false).unwrap(),
+        max_tokens: Some(60),
+        sampling: Sampling { logit_bias, ..Sampling::default() },
+        grammar: Some(grammars(engine)[1].clone()),
+        reasoning_budget: Some(5),
+        format,
+        ..Request::default()
+    }
+}
+
+#[test]
+fn an_answer_does_not_end_in_reasoning_before_its_rules() {
+    let engine = on_cpu(&ring(3), &patient());
+    let (_, said, tokens) = thoughts(&engine, preferring(&engine, &EOS, reasoning("<think>\n")));
+    assert!(["ownership", "borrowing", "lifetimes"].contains(&said.trim()), "{said:?}");
+    assert!(tokens[..5].iter().all(|token| !EOS.contains(token)), "{tokens:?}");
+}
+
+#[test]
+fn a_marker_of_several_tokens_begins_reasoning_before_the_rules_with_space_or_without() {
+    let engine = on_cpu(&ring(3), &patient());
+    let format = reasoning("");
+    let start = format.start_of_reasoning(&tokenizer());
+    assert!(start.len() > 1, "{start:?}");
+    let line = *tokenizer().encode("\n", false).unwrap().last().unwrap();
+    for prefers in [start.clone(), vec![line]] {
+        let (_, said, tokens) = thoughts(&engine, preferring(&engine, &prefers, format.clone()));
+        assert!(["ownership", "borrowing", "lifetimes"].contains(&said.trim()), "{said:?}");
+        let begins = usize::from(prefers == [line]);
+        assert_eq!(tokens[begins..begins + start.len()], start, "{tokens:?}");
+    }
+}

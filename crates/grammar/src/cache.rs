@@ -2,14 +2,22 @@
 
 use std::collections::VecDeque;
 
-/// Bytes of structures at most. A compiled grammar takes some hundred times as much as its structure, by measurement.
-const MAX_BYTES: usize = 256 << 10;
+/// Bytes of grammars at most, as estimated.
+const MAX_BYTES: usize = 32 << 20;
+/// Bytes of a grammar's rules for each of its structure, by measurement.
+const RULES: usize = 100;
 /// Structures at most: small ones have a grammar of some size too.
 const MAX_ENTRIES: usize = 64;
 
 /// Values by the text of their structure, least recently used first.
 pub(crate) struct Cache<T> {
-    entries: VecDeque<(String, T)>,
+    entries: VecDeque<Entry<T>>,
+    bytes: usize,
+}
+
+struct Entry<T> {
+    key: String,
+    value: T,
     bytes: usize,
 }
 
@@ -21,21 +29,23 @@ impl<T> Default for Cache<T> {
 
 impl<T: Clone> Cache<T> {
     pub(crate) fn get(&mut self, key: &str) -> Option<T> {
-        let at = self.entries.iter().position(|(known, _)| known == key)?;
+        let at = self.entries.iter().position(|entry| entry.key == key)?;
         let entry = self.entries.remove(at)?;
-        let grammar = entry.1.clone();
+        let value = entry.value.clone();
         self.entries.push_back(entry);
-        Some(grammar)
+        Some(value)
     }
 
-    pub(crate) fn insert(&mut self, key: String, grammar: T) {
-        if key.len() > MAX_BYTES || self.get(&key).is_some() {
+    /// Keeps a value that takes so many bytes beside its rules, unless it alone is too large.
+    pub(crate) fn insert(&mut self, key: String, value: T, bytes: usize) {
+        let bytes = bytes + RULES * key.len();
+        if bytes > MAX_BYTES || self.get(&key).is_some() {
             return;
         }
-        self.bytes += key.len();
-        self.entries.push_back((key, grammar));
+        self.bytes += bytes;
+        self.entries.push_back(Entry { key, value, bytes });
         while self.bytes > MAX_BYTES || self.entries.len() > MAX_ENTRIES {
-            self.bytes -= self.entries.pop_front().map_or(0, |(key, _)| key.len());
+            self.bytes -= self.entries.pop_front().map_or(0, |entry| entry.bytes);
         }
     }
 }
@@ -47,15 +57,21 @@ mod tests {
     #[test]
     fn the_least_recently_used_make_room() {
         let mut cache = Cache::default();
-        (0..MAX_ENTRIES).for_each(|i| cache.insert(i.to_string(), i));
+        (0..MAX_ENTRIES).for_each(|i| cache.insert(i.to_string(), i, 1));
         assert_eq!(cache.get("0"), Some(0));
-        cache.insert("more".into(), 99);
+        cache.insert("more".into(), 99, 1);
         assert_eq!((cache.get("0"), cache.get("1"), cache.get("more")), (Some(0), None, Some(99)));
-        let large = |c: &str| c.repeat(MAX_BYTES / 2);
-        cache.insert(large("a"), 100);
-        cache.insert(large("b"), 101);
-        assert_eq!((cache.get("more"), cache.get(&large("a")), cache.get(&large("b"))), (None, Some(100), Some(101)));
-        cache.insert("c".repeat(MAX_BYTES + 1), 102);
-        assert_eq!((cache.entries.len(), cache.bytes), (2, MAX_BYTES));
+    }
+
+    #[test]
+    fn values_weigh_what_they_take_however_short_their_keys() {
+        let mut cache = Cache::default();
+        let half = MAX_BYTES / 2 - RULES;
+        (0..9).for_each(|i| cache.insert(i.to_string(), i, half));
+        assert_eq!((cache.entries.len(), cache.get("7"), cache.get("8")), (2, Some(7), Some(8)));
+        assert_eq!(cache.bytes, MAX_BYTES);
+        cache.insert("c".into(), 9, MAX_BYTES);
+        cache.insert("d".repeat(MAX_BYTES / RULES + 1), 9, 1);
+        assert_eq!((cache.entries.len(), cache.bytes), (2, MAX_BYTES), "too large alone");
     }
 }

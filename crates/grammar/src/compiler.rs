@@ -4,17 +4,19 @@ use crate::cache::Cache;
 use crate::error::{GrammarError, reason};
 use crate::expression;
 use crate::lark;
-use crate::matcher::Matcher;
+use crate::matcher::{Canceler, Matcher};
 use crate::schema;
 use crate::structure::Structure;
 use crate::vocabulary::Vocabulary;
 use llguidance::api::{GrammarWithLexer, ParserLimits, TopLevelGrammar};
 use llguidance::earley::SlicedBiasComputer;
+use llguidance::panic_utils::catch_unwind;
 use llguidance::toktrie::{InferenceCapabilities, TokEnv};
-use llguidance::{CancellationHandle, ParserFactory, regex_to_lark};
+use llguidance::{ParserFactory, regex_to_lark};
 use mlx_serving_text::Tokenizer;
 use serde_json::json;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -27,6 +29,10 @@ const LIMIT_S: u64 = 10;
 const AT_ONCE: usize = 2;
 /// Bytes of a regular expression, and of a text to choose. llguidance takes the square of the length of some expressions for time.
 const MAX_REGEX: usize = 4 << 10;
+/// Bytes of an answer's state at its beginning: each answer has a copy.
+const MAX_START: usize = 16 << 20;
+/// Tokens that are chosen, twice, to follow a compiled grammar before any answer does.
+const WALK: usize = 12;
 /// Time between two looks at who waits.
 const TICK: Duration = Duration::from_millis(20);
 /// Stack of a thread that compiles: llguidance goes a few functions deeper with each rule that a rule names. Only what is used is
@@ -49,21 +55,21 @@ struct Shared {
 /// A compiled grammar. Clones share it.
 #[derive(Clone)]
 pub struct Grammar {
-    start: Arc<llguidance::Matcher>,
-    vocab: usize,
+    /// Where answers begin. It is only copied.
+    start: Arc<Matcher>,
 }
 
 impl Grammar {
     /// The state of an answer that begins. Matchers share nothing that one could spoil for another.
     #[must_use]
     pub fn matcher(&self) -> Matcher {
-        Matcher::new(&self.start, self.vocab)
+        self.start.another()
     }
 }
 
 impl fmt::Debug for Grammar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grammar").field("vocab", &self.vocab).finish_non_exhaustive()
+        f.debug_struct("Grammar").finish_non_exhaustive()
     }
 }
 
@@ -131,7 +137,8 @@ impl Compiler {
             handle.cancel();
         }
         let grammar = built?;
-        self.shared.cache().insert(key, grammar.clone());
+        let bytes = grammar.start.bytes();
+        self.shared.cache().insert(key, grammar.clone(), bytes);
         Ok(grammar)
     }
 }
@@ -142,14 +149,41 @@ impl fmt::Debug for Compiler {
     }
 }
 
-/// llguidance's own bounds, but for the number of lexer states, each of which takes one or two KiB for as long as the answer runs.
+/// Bounds of work and memory that are counted, so that what is refused does not depend on how busy the machine is. A row of the parser takes
+/// the square of its items for time, and an object of `n` properties has rows of up to `3 n` items and masks of `11 n`.
 fn limits() -> ParserLimits {
     ParserLimits {
+        max_items_in_row: 3_000,
+        step_max_items: 12_000,
         max_lexer_states: 50_000,
         max_grammar_size: 200_000,
         verbose_errors: false,
         ..ParserLimits::default()
     }
+}
+
+/// Looks for what would fail soon: walks through the grammar for some tokens, as answers may.
+fn walk(start: &Matcher, seed: u64, canceler: &OnceLock<Canceler>) -> Result<(), GrammarError> {
+    let (mut matcher, mut random) = (start.another(), seed);
+    let (mut mask, first) = (vec![0u32; start.words()], canceler.get());
+    let mut choices = 0;
+    for _ in 0..4 * WALK {
+        if first.is_some_and(Canceler::is_canceled) {
+            return Err(GrammarError::Canceled);
+        }
+        matcher.mask(&mut mask)?;
+        let allowed = (0..32 * mask.len() as u32).filter(|token| mask[*token as usize / 32] >> (token % 32) & 1 == 1);
+        let allowed: Vec<u32> = allowed.collect();
+        // Steps of a linear congruential generator: any will do that goes elsewhere with each token.
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        choices += usize::from(allowed.len() > 1);
+        let Some(token) = allowed.get((random >> 33) as usize % allowed.len().max(1)) else { break };
+        matcher.take(*token)?;
+        if matcher.ended() || choices == WALK {
+            break;
+        }
+    }
+    Ok(())
 }
 
 impl Shared {
@@ -158,7 +192,7 @@ impl Shared {
     }
 
     /// Panics of llguidance come as errors. What `stop` is set to ends the work on the first mask.
-    fn build(&self, structure: &Structure, stop: &OnceLock<CancellationHandle>) -> Result<Grammar, GrammarError> {
+    fn build(&self, structure: &Structure, stop: &OnceLock<Canceler>) -> Result<Grammar, GrammarError> {
         let json = GrammarWithLexer::from_json_schema;
         let grammar = match structure {
             Structure::Object => json(schema::supported(&json!({ "type": "object" }))?),
@@ -182,14 +216,25 @@ impl Shared {
             Structure::Lark(text) => GrammarWithLexer::from_lark(lark::supported(text)?),
         };
         let parser = self.factory.create_parser(TopLevelGrammar::from_grammar(grammar));
-        let mut start = llguidance::Matcher::new(parser).into_cancellable();
-        let _ = stop.set(start.cancellation_handle().unwrap_or_default());
+        let mut parser = parser.map_err(|error| structure.fault(&reason(&error)))?;
+        parser.start_without_prompt();
+        // llguidance bounds the number of states with the first mask, and forces a text without bounds before it.
+        let computer = parser.bias_computer.clone();
+        let bounded = catch_unwind(AssertUnwindSafe(|| Ok(drop(parser.parser.compute_bias(&*computer, &[])))));
+        bounded.map_err(|error| structure.fault(&reason(&error)))?;
+        let mut start = Matcher::new(parser, self.vocab);
+        let _ = stop.set(start.canceler());
         // Answers begin with what the first mask takes: a grammar that allows nothing, or takes too much, is found out here.
-        let _ = start.compute_ff_tokens();
-        let _ = start.compute_mask_or_eos();
-        match start.get_error() {
-            None => Ok(Grammar { start: Arc::new(start), vocab: self.vocab }),
-            Some(error) => Err(structure.fault(&reason(&anyhow::Error::msg(error)))),
+        let probe = start.mask(&mut vec![0; start.words()]).and_then(|()| match start.bytes() {
+            bytes if bytes > MAX_START => Err(GrammarError::Step {
+                message: format!("it takes {} MiB, of {} that it may", bytes >> 20, MAX_START >> 20),
+            }),
+            _ => (1..3).try_for_each(|seed| walk(&start, seed, stop)),
+        });
+        match probe {
+            Ok(()) => Ok(Grammar { start: Arc::new(start) }),
+            Err(GrammarError::Step { message }) => Err(structure.fault(&message)),
+            Err(error) => Err(error),
         }
     }
 }

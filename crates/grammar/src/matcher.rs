@@ -1,13 +1,20 @@
 //! One answer under a grammar.
 
-use crate::error::{GrammarError, reason};
-use llguidance::CancellationHandle;
+use crate::error::GrammarError;
+use llguidance::api::StopReason;
+use llguidance::panic_utils::catch_unwind;
+use llguidance::{CancellationHandle, TokenParser};
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
+
+/// Bytes of the lexer of one answer at most. It makes its states when they are first reached: those of JSON take less than one MiB.
+const MAX_LEXER: usize = 32 << 20;
 
 /// State of one answer: which tokens may come next.
 pub struct Matcher {
-    inner: llguidance::Matcher,
+    parser: TokenParser,
+    cancellation: CancellationHandle,
     vocab: usize,
     /// Tokens that are known to come, and not taken yet.
     forced: VecDeque<u32>,
@@ -22,16 +29,40 @@ impl Canceler {
     pub fn cancel(&self) {
         self.0.cancel();
     }
+
+    pub(crate) fn is_canceled(&self) -> bool {
+        self.0.is_cancelled()
+    }
 }
 
 impl Matcher {
-    pub(crate) fn new(grammar: &llguidance::Matcher, vocab: usize) -> Self {
-        Self { inner: grammar.deep_clone().into_cancellable(), vocab, forced: VecDeque::new() }
+    pub(crate) fn new(mut parser: TokenParser, vocab: usize) -> Self {
+        let cancellation = parser.enable_cancellation();
+        Self { parser, cancellation, vocab, forced: VecDeque::new() }
+    }
+
+    /// A matcher in the same state, which shares nothing with this one that either could spoil.
+    pub(crate) fn another(&self) -> Self {
+        let mut parser = self.parser.deep_clone();
+        let cancellation = parser.enable_cancellation();
+        Self { parser, cancellation, vocab: self.vocab, forced: self.forced.clone() }
+    }
+
+    /// Words of a mask.
+    pub(crate) fn words(&self) -> usize {
+        self.vocab.div_ceil(32)
+    }
+
+    /// Bytes that it takes, roughly, beside the rules that all matchers of a grammar share.
+    pub(crate) fn bytes(&self) -> usize {
+        /// Bytes of the parser's stacks for each byte of text, by measurement.
+        const STACKS: usize = 100;
+        self.parser.parser.lexer_stats().num_bytes + STACKS * self.parser.parser.get_bytes().len()
     }
 
     /// Handle that stops its work from another thread.
     pub fn canceler(&self) -> Canceler {
-        Canceler(self.inner.cancellation_handle().unwrap_or_default())
+        Canceler(self.cancellation.clone())
     }
 
     /// Takes a token that was chosen.
@@ -48,7 +79,10 @@ impl Matcher {
                 false => Err(GrammarError::Step { message: format!("token {token} came after the end") }),
             };
         }
-        self.inner.consume_token(token).map_err(|e| GrammarError::step(&e))
+        self.work(|parser| {
+            anyhow::ensure!(parser.consume_token(token)? == 0, "it takes back what has been said");
+            parser.check_stop().map(drop)
+        })
     }
 
     /// Writes which tokens may come next, a bit each: token `i` is bit `i % 32` of word `i / 32`. End tokens may come where the text may
@@ -67,7 +101,10 @@ impl Matcher {
             words[token as usize / 32] |= 1 << (token % 32);
             return Ok(());
         }
-        let mask = self.inner.compute_mask_or_eos().map_err(|e| GrammarError::step(&e))?;
+        let mask = self.work(|parser| match parser.stop_reason() {
+            StopReason::NotStopped => parser.compute_mask(),
+            _ => Ok(parser.token_env.tok_trie().eos_token_set()),
+        })?;
         let mask = mask.as_slice();
         words.copy_from_slice(&mask[..words.len()]);
         Ok(())
@@ -86,28 +123,45 @@ impl Matcher {
     /// Finds the forced tokens, once for all of a run: cutting a long text into tokens anew for each would take its square.
     fn force(&mut self) -> Result<(), GrammarError> {
         if self.forced.is_empty() && !self.ended() {
-            self.forced = self.inner.compute_ff_tokens().into();
-            if let Some(error) = self.inner.get_error() {
-                return Err(GrammarError::Step { message: reason(&anyhow::Error::msg(error)) });
-            }
+            self.forced = self
+                .work(|parser| {
+                    let forced = parser.compute_ff_tokens();
+                    // llguidance would hand out what it has found, and tell of the error when that is used up.
+                    parser.parser.get_error().map_or(Ok(forced), |error| Err(anyhow::Error::msg(error.message())))
+                })?
+                .into();
         }
         Ok(())
     }
 
+    /// Lets llguidance work. Its panics come as errors; so does a canceled matcher, or one that has grown too large.
+    fn work<T>(&mut self, work: impl FnOnce(&mut TokenParser) -> anyhow::Result<T>) -> Result<T, GrammarError> {
+        let parser = &mut self.parser;
+        let done = catch_unwind(AssertUnwindSafe(|| work(parser))).map_err(|e| GrammarError::step(&e))?;
+        let fault = |message: String| Err(GrammarError::Step { message });
+        if self.cancellation.is_cancelled() {
+            return fault("it was canceled".into());
+        }
+        match self.parser.parser.lexer_stats().num_bytes {
+            bytes if bytes > MAX_LEXER => fault(format!("its lexer takes more than {} MiB", MAX_LEXER >> 20)),
+            _ => Ok(done),
+        }
+    }
+
     /// True once the text is whole and nothing can be added, whether an end token has come or not.
     pub fn ended(&self) -> bool {
-        self.inner.is_stopped() && self.inner.stop_reason().is_ok()
+        !self.cancellation.is_cancelled() && self.parser.stopped() && self.parser.stop_reason().is_ok()
     }
 
     fn ends(&self, token: u32) -> bool {
-        self.inner.tok_env().is_ok_and(|env| env.tok_trie().eos_tokens().contains(&token))
+        self.parser.token_env.tok_trie().eos_tokens().contains(&token)
     }
 }
 
 impl fmt::Debug for Matcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Matcher")
-            .field("stop", &self.inner.stop_reason())
+            .field("stop", &self.parser.stop_reason())
             .field("forced", &self.forced)
             .finish_non_exhaustive()
     }

@@ -190,3 +190,46 @@ fn one_who_no_longer_waits_gets_nothing() {
     });
     assert!(matches!(found, Ok(_) | Err(GrammarError::Canceled)));
 }
+
+/// The reason for which a structure is refused.
+fn refusal(subject: &Subject, structure: &Structure) -> String {
+    match subject.compile(structure) {
+        Err(GrammarError::Structure { message }) => message,
+        other => panic!("{structure:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn repeats_within_each_other_are_refused_by_name() {
+    let subject = Subject::bundled();
+    for (regex, repeat) in [("(x{1000}){1000}N", "`x{1000}`"), ("a(b{2,90}c{3}){1,900}", "`b{2,90}`")] {
+        let message = refusal(&subject, &Structure::Regex(regex.into()));
+        assert!(message.contains(repeat) && message.contains("at most 50000"), "{message}");
+        let pattern = json!({ "type": "string", "pattern": regex });
+        let message = refusal(&subject, &Structure::Schema(pattern));
+        assert!(message.contains(repeat), "{message}");
+    }
+    subject.compile(&Structure::Regex("(x{10}y){100}".into())).unwrap();
+    // A grammar's expressions are not read here: what they force is bounded all the same.
+    let message = refusal(&subject, &Structure::Lark("start: /(x{1000}){1000}N/\n".into()));
+    assert!(message.contains("too many states"), "{message}");
+}
+
+fn last_required(properties: usize) -> Structure {
+    let each = |i| (format!("p{i}"), json!({ "type": "integer" }));
+    let properties: serde_json::Map<String, Value> = (0..properties).map(each).collect();
+    let last = properties.keys().next_back().cloned();
+    Structure::Schema(
+        json!({ "type": "object", "properties": properties, "required": [last], "additionalProperties": false }),
+    )
+}
+
+#[test]
+fn what_would_fail_after_a_few_tokens_is_refused_at_once() {
+    let subject = Subject::bundled();
+    subject.compile(&last_required(700)).unwrap();
+    let message = refusal(&subject, &last_required(1100));
+    assert!(message.contains("max is 3000") || message.contains("limit 12000"), "{message}");
+    let message = refusal(&subject, &Structure::Regex("(.{1,60}[aeiou]){60}".into()));
+    assert!(message.contains("too many expressions"), "{message}");
+}

@@ -1,9 +1,18 @@
 use crate::error::EngineError;
 use crate::masks::rules::{Cancel, Matching};
-use mlx_serving_device::{Buffer, Patience, Point};
+use mlx_serving_device::{Buffer, Point};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// Time between two looks at which rows are late.
+const TICK: Duration = Duration::from_millis(5);
+/// Limits of one mask for which a step waits until the masks that are left have to be quick.
+const GENEROUS: u32 = 2;
+/// Limits of one mask for which a step waits at most.
+const WHOLE: u32 = 10;
+/// Part of the limit that a mask may take that has to be quick.
+const QUICK: u32 = 10;
 
 /// Masks of one step, and the point at which none of them is outstanding.
 ///
@@ -25,10 +34,19 @@ struct Rows {
 }
 
 enum Row {
-    /// A mask is to come. Work on it has begun if there is something to cancel.
-    Open(Option<Cancel>),
+    /// A mask is to come.
+    Open(Work),
     /// Its mask is written, or none will be; the outcome, until the sequence takes it.
     Settled(Option<Result<Made, Fault>>),
+}
+
+/// Work on a mask.
+#[derive(Default)]
+struct Work {
+    /// Time that the step has waited for it since it began, if it has.
+    ran: Option<Duration>,
+    /// Stops it.
+    cancel: Option<Cancel>,
 }
 
 /// Results that come with a mask.
@@ -45,7 +63,7 @@ pub(crate) struct Made {
 /// Reason for which a row has no mask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The engine has waited for so long.
+    /// The engine has waited so long for its work.
     Late(Duration),
     /// Its maker panicked, or there was none.
     Died,
@@ -59,8 +77,7 @@ impl From<Fault> for EngineError {
     fn from(fault: Fault) -> Self {
         EngineError::Grammar(match fault {
             Fault::Late(limit) => format!(
-                "the tokens that it allows next were not known within {limit:?}; simplify the schema or the grammar, or try again when the \
-                 machine is less busy"
+                "the tokens that it allows next were not known within {limit:?}; simplify the schema or the grammar"
             ),
             Fault::Died => "the thread that works out which tokens it allows next has failed, which is a fault of this program; try again, \
                             and report it with the schema or the grammar"
@@ -87,38 +104,58 @@ impl Board {
     /// A board whose rows are all open, and an order for each. `masks` has room for so many rows; `point` is signaled for this board
     /// only, or for later ones of the same memory.
     pub(crate) fn new(masks: Buffer, words: usize, rows: usize, point: Point) -> (Arc<Self>, Vec<Order>) {
-        let open = Rows { rows: (0..rows).map(|_| Row::Open(None)).collect(), open: rows };
+        let open = Rows { rows: (0..rows).map(|_| Row::Open(Work::default())).collect(), open: rows };
         let board = Arc::new(Self { masks, words, point, rows: Mutex::new(open), settled: Condvar::new() });
         let orders = (0..rows).map(|row| Order { board: board.clone(), row }).collect();
         (board, orders)
     }
 
-    /// Waits until every row is settled; those that are open after `limit` are too late. Returns how many were. Once the step has `ended`
-    /// without them, none is wanted any more.
+    /// Waits until every row is settled. Work that goes on for longer than `limit` is too late, and fails its own row: those behind it get
+    /// their turn. Once the step has waited for some such time, less is left to each, so that it waits a bounded time in all. Returns how
+    /// many rows were late. Once the step has `ended` without them, none is wanted any more.
+    ///
+    /// Time counts as the ticks in which it is looked for, so that one in which the process was stopped does not.
     pub(crate) fn wait(&self, limit: Duration, ended: impl Fn() -> bool) -> usize {
-        let mut patience = Patience::new(limit);
+        let (mut waited, mut late) = (Duration::ZERO, 0);
         let mut rows = self.lock();
         while rows.open > 0 {
             if ended() {
-                self.settle_all(rows, &Fault::Dropped);
-                return 0;
+                self.settle_where(rows, &Fault::Dropped, |_| true);
+                return late;
             }
-            let Some(slice) = patience.slice() else { return self.settle_all(rows, &Fault::Late(limit)) };
-            rows = self.settled.wait_timeout(rows, slice).unwrap_or_else(PoisonError::into_inner).0;
+            let own = if waited < GENEROUS * limit { limit } else { limit / QUICK };
+            let over = waited >= WHOLE * limit;
+            let is_late = |work: &Work| over || work.ran.is_some_and(|ran| ran >= own);
+            late += self.settle_where(rows, &Fault::Late(if over { waited } else { own }), is_late);
+            rows = self.lock();
+            if rows.open == 0 {
+                break;
+            }
+            let began = Instant::now();
+            rows = self.settled.wait_timeout(rows, TICK.min(limit)).unwrap_or_else(PoisonError::into_inner).0;
+            let tick = began.elapsed().min(2 * TICK);
+            waited += tick;
+            for row in &mut rows.rows {
+                if let Row::Open(Work { ran: Some(ran), .. }) = row {
+                    *ran += tick;
+                }
+            }
         }
-        0
+        late
     }
 
     /// Settles every row: nobody wants the step's results any more.
     pub(crate) fn abandon(&self) {
-        self.settle_all(self.lock(), &Fault::Dropped);
+        self.settle_where(self.lock(), &Fault::Dropped, |_| true);
     }
 
-    fn settle_all(&self, mut rows: MutexGuard<'_, Rows>, fault: &Fault) -> usize {
+    fn settle_where(&self, mut rows: MutexGuard<'_, Rows>, fault: &Fault, which: impl Fn(&Work) -> bool) -> usize {
         let mut stopped = Vec::new();
         for row in &mut rows.rows {
-            if let Row::Open(cancel) = row {
-                stopped.push(cancel.take());
+            if let Row::Open(work) = row
+                && which(work)
+            {
+                stopped.push(work.cancel.take());
                 *row = Row::Settled(Some(Err(fault.clone())));
             }
         }
@@ -132,8 +169,8 @@ impl Board {
     /// Settles one row, unless it is.
     fn settle(&self, row: usize, outcome: Result<(&[u32], Made), Fault>) {
         let mut rows = self.lock();
-        let Some(Row::Open(cancel)) = rows.rows.get_mut(row) else { return };
-        let stopped = cancel.take().filter(|_| matches!(outcome, Err(Fault::Dropped)));
+        let Some(Row::Open(work)) = rows.rows.get_mut(row) else { return };
+        let stopped = work.cancel.take().filter(|_| matches!(outcome, Err(Fault::Dropped)));
         let outcome = outcome.and_then(|(mask, made)| {
             let at = 4 * (row * self.words) as u64;
             self.masks.write(at, mask).map(|()| made).map_err(|e| Fault::Stuck(e.to_string()))
@@ -190,11 +227,20 @@ impl Drop for Order {
 }
 
 impl Duty {
-    /// Notes what stops the work that begins. False if nobody waits for it any more.
-    pub(crate) fn begin(&self, cancel: Cancel) -> bool {
+    /// Notes that the work begins. False if nobody waits for it any more.
+    pub(crate) fn begin(&self) -> bool {
+        self.note(|work| work.ran = Some(Duration::ZERO))
+    }
+
+    /// Notes what stops it. False if nobody waits for it any more.
+    pub(crate) fn stops_by(&self, cancel: Cancel) -> bool {
+        self.note(|work| work.cancel = Some(cancel))
+    }
+
+    fn note(&self, note: impl FnOnce(&mut Work)) -> bool {
         match self.board.lock().rows.get_mut(self.row) {
-            Some(Row::Open(before)) => {
-                *before = Some(cancel);
+            Some(Row::Open(work)) => {
+                note(work);
                 true
             }
             _ => false,

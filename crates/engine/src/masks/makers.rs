@@ -17,8 +17,9 @@ pub(crate) struct Job {
     pub take: Vec<u32>,
     /// End tokens that are left out of the mask as long as anything else is in it.
     pub avoid: Option<Arc<[u32]>>,
-    /// A token that may come whatever the rules say: one that begins reasoning.
-    pub admit: Option<u32>,
+    /// Tokens that may come whatever the rules say: they begin reasoning, or go on to. Those before may not be what the rules allow, and then
+    /// no others may come.
+    pub admit: Vec<u32>,
 }
 
 /// The threads that make masks, started when the first one is wanted. They end with the job that they are at when this is dropped.
@@ -69,17 +70,25 @@ impl Job {
         let mut mask = vec![0; duty.words()];
         let began = Instant::now();
         let made = catch_unwind(AssertUnwindSafe(|| {
-            let mut matcher = matcher.unwrap_or_else(|| rules.begin());
-            if !duty.begin(matcher.canceler()) {
+            if !duty.begin() {
                 return Err(Fault::Dropped);
             }
-            make(&mut *matcher, &take, &mut mask)
-                .map(|forced| Made {
-                    only_ends: limit(&mut mask, avoid.as_deref(), admit),
-                    matcher: Some(matcher),
-                    forced,
-                })
-                .map_err(|error| Fault::Stuck(error.to_string()))
+            let mut matcher = matcher.unwrap_or_else(|| rules.begin());
+            if !duty.stops_by(matcher.canceler()) {
+                return Err(Fault::Dropped);
+            }
+            match make(&mut *matcher, &take, &mut mask) {
+                Ok(forced) => {
+                    let only_ends = limit(&mut mask, avoid.as_deref(), &admit);
+                    Ok(Made { only_ends, matcher: Some(matcher), forced })
+                }
+                Err(_) if !admit.is_empty() && !take.is_empty() => {
+                    mask.fill(0);
+                    limit(&mut mask, None, &admit);
+                    Ok(Made::default())
+                }
+                Err(error) => Err(Fault::Stuck(error.to_string())),
+            }
         }));
         let made = made.unwrap_or(Err(Fault::Died)).and_then(|made| match mask.iter().all(|word| *word == 0) {
             true => Err(Fault::Stuck("no token can come next".into())),
@@ -109,8 +118,8 @@ fn make(
     Ok(forced)
 }
 
-/// Leaves the ends out if anything else is allowed, and lets one more token in. True if only ends are allowed.
-fn limit(mask: &mut [u32], avoid: Option<&[u32]>, admit: Option<u32>) -> bool {
+/// Leaves the ends out if anything else is allowed, and lets more tokens in. True if only ends are allowed.
+fn limit(mask: &mut [u32], avoid: Option<&[u32]>, admit: &[u32]) -> bool {
     let mut only_ends = false;
     if let Some(ends) = avoid {
         let before = mask.to_vec();
@@ -124,8 +133,10 @@ fn limit(mask: &mut [u32], avoid: Option<&[u32]>, admit: Option<u32>) -> bool {
             mask.copy_from_slice(&before);
         }
     }
-    if let Some((word, token)) = admit.and_then(|token| Some((mask.get_mut(token as usize / 32)?, token))) {
-        *word |= 1 << (token % 32);
+    for token in admit {
+        if let Some(word) = mask.get_mut(*token as usize / 32) {
+            *word |= 1 << (token % 32);
+        }
     }
     only_ends
 }

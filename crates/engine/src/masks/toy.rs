@@ -111,7 +111,10 @@ struct State {
 impl Matching for State {
     fn take(&mut self, token: u32) -> Result<(), GrammarError> {
         let next = self.toy.next(&self.taken);
-        assert!(self.toy.allows(&next, token), "token {token} after {:?}, where {next:?} may come", self.taken);
+        if !self.toy.allows(&next, token) {
+            let message = format!("token {token} after {:?}, where {next:?} may come", self.taken);
+            return Err(GrammarError::Step { message });
+        }
         self.taken.push(token);
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! A sequence's constraints: the grammar of its answer, and the budget of its reasoning.
 
 use super::Terms;
+use super::opening::Opening;
 use crate::error::EngineError;
 use crate::masks::board::{Made, Order};
 use crate::masks::makers::{Job, Makers};
@@ -20,11 +21,17 @@ pub(super) struct Constraint {
     prompt: usize,
     /// End tokens, where the answer shall not end as long as it can go on.
     avoid: Option<Arc<[u32]>>,
-    /// Tokens that begin reasoning, if the answer may begin with them. Under rules no more than one: which of two things several begin shows
-    /// with the last of them only.
-    start: Vec<u32>,
+    /// End tokens, where an answer must not end in reasoning, because its rules are still to come.
+    ends: Option<Arc<[u32]>>,
+    /// Where it may begin to reason.
+    opening: Opening,
+    /// Reasoning may begin with the next token; as far as that depends on content, which counts from `fresh_from`.
+    fresh: bool,
+    fresh_from: usize,
     /// Tokens of reasoning that are left before its end is written; `None` for any number.
     budget: Option<usize>,
+    /// The end of the reasoning that there is now is being written.
+    ending: bool,
     end_of_reasoning: Vec<u32>,
     /// Place of the first token that the rules take; `None` while the answer reasons.
     begins: Option<usize>,
@@ -54,17 +61,17 @@ impl Constraint {
         if rules.is_none() && budget.is_none() {
             return None;
         }
-        let mut start = request.format.start_of_reasoning(&terms.tokenizer);
-        if rules.is_some() && start.len() > 1 {
-            start.clear();
-        }
         let mut constraint = Self {
+            ends: rules.is_some().then(|| terms.eos.clone()),
             rules,
             makers: terms.makers.clone(),
             prompt,
             avoid: request.ignore_eos.then(|| terms.eos.clone()),
-            start,
+            opening: Opening::new(&request.format, &terms.tokenizer),
+            fresh: true,
+            fresh_from: prompt,
             budget,
+            ending: false,
             end_of_reasoning,
             begins: (!text.reasons()).then_some(prompt),
             matcher: None,
@@ -84,15 +91,14 @@ impl Constraint {
 
     /// It joins no step until the tokens in flight are known: then others follow that need not be sampled, or reasoning may have to end. How
     /// far steps run ahead therefore changes no answer.
-    pub(super) fn holds(&self, known: usize, pending: usize) -> bool {
+    pub(super) fn holds(&self, pending: usize) -> bool {
         if pending == 0 {
             return false;
         }
-        // Tokens that are to come before the answer can reason, if it can still begin to.
-        let before = (self.prompt + self.start.len()).saturating_sub(known);
         let spent = match (self.budget, self.begins) {
-            (Some(left), None) => pending >= left,
-            (Some(left), Some(_)) => before > 0 && pending >= before + left,
+            (Some(left), None) => !self.ending && pending >= left,
+            // The next token may begin reasoning.
+            (Some(left), Some(_)) => self.fresh && pending > left,
             (None, _) => false,
         };
         spent || self.appends && self.forced.len() >= pending + 2
@@ -132,14 +138,34 @@ impl Constraint {
     /// Notes the newest of the tokens, after which the answer reasons or not.
     pub(super) fn note(&mut self, tokens: &[u32], reasons: bool) {
         match self.begins {
-            Some(_) if reasons && !self.start.is_empty() && tokens[self.prompt..] == self.start => {
+            Some(_) if reasons && self.opens(tokens) => {
                 self.begins = None;
                 self.spend(0, tokens);
             }
             None if reasons => self.spend(1, tokens),
-            // What is left of the end that is being written comes before the answer.
-            None => self.begins = Some(tokens.len() + self.forced.len()),
-            Some(_) => {}
+            None => {
+                // What is left of the end that is being written comes before the answer.
+                let begins = tokens.len() + self.forced.len();
+                (self.begins, self.fresh_from, self.ending) = (Some(begins), tokens.len(), false);
+                self.fresh = self.rules.is_none();
+            }
+            Some(_) if !self.fresh => {}
+            Some(_) if self.rules.is_some() => {
+                self.fresh = !self.opening.next(&tokens[self.prompt..]).is_empty();
+                if self.fresh {
+                    // What the rules force is not all that may come.
+                    self.forced.clear();
+                }
+            }
+            Some(_) => self.fresh = self.opening.may_follow(&tokens[self.fresh_from..]),
+        }
+    }
+
+    /// The newest token begins reasoning. A text under rules does so at its beginning only: elsewhere they say what it is.
+    fn opens(&self, tokens: &[u32]) -> bool {
+        match self.rules {
+            Some(_) => self.fresh && self.opening.is_opened_by(&tokens[self.prompt..]),
+            None => self.opening.is_completed(&tokens[self.prompt..]),
         }
     }
 
@@ -149,8 +175,11 @@ impl Constraint {
         let begun = self.begins.filter(|begins| *begins <= tokens.len());
         let (Some(begins), Some(rules)) = (begun, &self.rules) else {
             let forced = self.forced.front().filter(|_| begun.is_none());
-            return order.fill(&mask_of(forced.copied(), order.words()));
+            let ends = self.ends.as_deref().filter(|_| begun.is_none());
+            return order.fill(&mask_of(forced.copied(), ends.unwrap_or_default(), order.words()));
         };
+        let fresh = self.fresh && begins == self.prompt;
+        let admit = if fresh { self.opening.next(&tokens[self.prompt..]) } else { Vec::new() };
         let matcher = self.matcher.take();
         let from = if matcher.is_some() { self.taken.max(begins) } else { begins };
         self.makers.hand_out(Job {
@@ -159,7 +188,7 @@ impl Constraint {
             rules: rules.clone(),
             take: tokens[from..].to_vec(),
             avoid: self.avoid.clone(),
-            admit: self.start.first().filter(|_| tokens.len() == self.prompt).copied(),
+            admit,
         });
     }
 
@@ -176,9 +205,10 @@ impl Constraint {
     /// Spends so much of the budget while the answer, whose newest token is the last of `tokens`, reasons. At its end the tokens that end
     /// reasoning must come, once, but for those with which the model has begun.
     fn spend(&mut self, spent: usize, tokens: &[u32]) {
-        let Some(left) = self.budget.filter(|_| self.begins.is_none()) else { return };
-        self.budget = Some(left.saturating_sub(spent)).filter(|left| *left > 0);
-        if self.budget.is_none() {
+        let Some(left) = self.budget.filter(|_| self.begins.is_none() && !self.ending) else { return };
+        let left = left.saturating_sub(spent);
+        (self.budget, self.ending) = (Some(left), left == 0);
+        if self.ending {
             let end = &self.end_of_reasoning;
             let begun = (0..end.len()).rev().find(|&begun| tokens.ends_with(&end[..begun])).unwrap_or(0);
             self.forced = end[begun..].iter().copied().collect();
@@ -186,13 +216,18 @@ impl Constraint {
     }
 }
 
-/// A mask of one token, or of all.
-fn mask_of(token: Option<u32>, words: usize) -> Vec<u32> {
-    let Some(token) = token else { return vec![u32::MAX; words] };
-    let mut mask = vec![0; words];
-    if let Some(word) = mask.get_mut(token as usize / 32) {
-        *word = 1 << (token % 32);
-    }
+/// A mask of one token, or of all but `ends`.
+fn mask_of(token: Option<u32>, ends: &[u32], words: usize) -> Vec<u32> {
+    let bit = |token: u32| (token as usize / 32, 1 << (token % 32));
+    let Some(token) = token else {
+        let mut mask = vec![u32::MAX; words];
+        for (word, bit) in ends.iter().map(|end| bit(*end)) {
+            mask.get_mut(word).into_iter().for_each(|word| *word &= !bit);
+        }
+        return mask;
+    };
+    let (mut mask, (word, bit)) = (vec![0; words], bit(token));
+    mask.get_mut(word).into_iter().for_each(|word| *word = bit);
     mask
 }
 

@@ -112,13 +112,42 @@ fn a_mask_that_comes_late_is_written_nowhere() {
     let (order, duty) = (rig.orders.remove(0).unwrap(), rig.duties.remove(0).unwrap());
     let canceled = Arc::new(AtomicUsize::new(0));
     let count = canceled.clone();
-    assert!(duty.begin(Box::new(move || _ = count.fetch_add(1, SeqCst))));
+    assert!(duty.begin() && duty.stops_by(Box::new(move || _ = count.fetch_add(1, SeqCst))));
     assert_eq!(rig.board.wait(Duration::from_millis(5), || false), 1);
     assert!(rig.point.reached());
     assert_eq!(canceled.load(SeqCst), 1, "the work is stopped");
     duty.finish(Ok((&[9; WORDS], Made::default())));
     assert_eq!(rig.masks(), [[0; WORDS]]);
     assert_eq!(order.take().err(), Some(Fault::Late(Duration::from_millis(5))));
+}
+
+#[test]
+fn work_that_takes_too_long_fails_alone_and_what_waits_behind_it_has_its_turn() {
+    let mut rig = rig(2);
+    let [slow, queued] = [0, 1].map(|row| rig.duties[row].take().unwrap());
+    let limit = Duration::from_millis(50);
+    let (sender, stopped) = std::sync::mpsc::channel();
+    assert!(slow.begin() && slow.stops_by(Box::new(move || sender.send(()).unwrap())));
+    std::thread::scope(|scope| {
+        // One maker, who comes to the second row once the first one is given up.
+        scope.spawn(move || {
+            stopped.recv().unwrap();
+            assert!(queued.begin());
+            queued.finish(Ok((&[5; WORDS], Made::default())));
+        });
+        assert_eq!(rig.board.wait(limit, || false), 1);
+    });
+    let outcomes: Vec<_> = rig.orders.into_iter().map(|order| order.unwrap().take().err()).collect();
+    assert_eq!(outcomes, [Some(Fault::Late(limit)), None]);
+}
+
+#[test]
+fn a_step_waits_a_bounded_time_for_masks_that_nobody_begins() {
+    let rig = rig(1);
+    let began = Instant::now();
+    assert_eq!(rig.board.wait(Duration::from_millis(2), || false), 1);
+    assert!(began.elapsed() < Duration::from_secs(20));
+    assert!(matches!(rig.orders.into_iter().next().unwrap().unwrap().take().err(), Some(Fault::Late(_))));
 }
 
 #[test]
@@ -139,9 +168,9 @@ fn work_that_nobody_waits_for_does_not_begin_and_stops() {
         Box::new(move || _ = count.fetch_add(1, SeqCst)) as Cancel
     };
     let [one, two] = [0, 1].map(|row| rig.duties[row].take().unwrap());
-    assert!(one.begin(cancel()));
+    assert!(one.begin() && one.stops_by(cancel()));
     rig.orders.clear();
-    assert!(!two.begin(cancel()));
+    assert!(!two.begin() && !two.stops_by(cancel()));
     assert_eq!(canceled.load(SeqCst), 1);
     assert!(rig.point.reached());
 }
@@ -157,7 +186,7 @@ fn threads_that_race_leave_every_board_settled() {
                 let duty = duty.unwrap();
                 scope.spawn(move || {
                     (0..(round * 7 + row as u64 * 13) % 50).for_each(|_| std::thread::yield_now());
-                    if duty.begin(Box::new(|| ())) && !(round + row as u64).is_multiple_of(5) {
+                    if duty.begin() && duty.stops_by(Box::new(|| ())) && !(round + row as u64).is_multiple_of(5) {
                         duty.finish(Ok((&[row as u32 + 1; WORDS], Made::default())));
                     }
                 });

@@ -47,7 +47,7 @@ impl Rig {
 }
 
 fn job(duty: Duty, toy: &Toy, take: &[u32]) -> Job {
-    Job { duty, matcher: None, rules: Arc::new(toy.clone()), take: take.to_vec(), avoid: None, admit: None }
+    Job { duty, matcher: None, rules: Arc::new(toy.clone()), take: take.to_vec(), avoid: None, admit: Vec::new() }
 }
 
 /// Tokens that the rules allow, one after the other.
@@ -124,6 +124,17 @@ fn one_token_may_be_let_in() {
     let mut expected = toy.mask_after(&[]);
     let outside = (0..VOCAB as u32).find(|t| expected[*t as usize / 32] >> (t % 32) & 1 == 0).unwrap();
     expected[outside as usize / 32] |= 1 << (outside % 32);
-    let (_, mask) = rig.make(|duty| Job { admit: Some(outside), ..job(duty, &toy, &[]) });
+    let (_, mask) = rig.make(|duty| Job { admit: vec![outside], ..job(duty, &toy, &[]) });
     assert_eq!(mask, expected);
+}
+
+#[test]
+fn what_the_rules_refuse_before_reasoning_leaves_the_tokens_that_begin_it() {
+    let (rig, toy) = (rig(), toy(Faults::default()));
+    let (refused, admit) = ((3..).find(|token| !toy.allows(&toy.next(&[]), *token)).unwrap(), vec![33]);
+    let (made, mask) = rig.make(|duty| Job { admit: admit.clone(), ..job(duty, &toy, &[refused]) });
+    assert!(made.unwrap().matcher.is_none(), "it is begun anew");
+    let bits: Vec<u32> = (0..VOCAB as u32).filter(|t| mask[*t as usize / 32] >> (t % 32) & 1 == 1).collect();
+    assert_eq!(bits, admit);
+    assert!(matches!(rig.after(&toy, &[refused]).0.err(), Some(Fault::Stuck(_))), "reasoning cannot begin");
 }
