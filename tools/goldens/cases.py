@@ -16,6 +16,7 @@ class Case:
     overrides: dict = field(default_factory=dict)  # module path -> {"bits", "group_size"}, or False
     tokens: int = 24
     prefill: int | None = None  # tokens given in one call, the rest one at a time; None: all in one call
+    greedy: int = 0  # tokens of a greedy answer to the tokens, to be written down too
     window_everywhere: bool = False  # every layer slides, as Mistral 7B v0.1 does
     shards: int = 1
     embeds: bool = False  # as embedding models are published: no head, no `model.` before names, the files of sentence-transformers

@@ -35,6 +35,11 @@ pub(crate) const ALL: &[Architecture] = &[
     Architecture { name: "smollm3", parse: smollm3::parse, shapes: &smollm3::SHAPES },
 ];
 
+/// Architectures that are known, by their `model_type`.
+pub fn architectures() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|architecture| architecture.name)
+}
+
 impl Blueprint {
     /// The blueprint of a checkpoint's model. It has no head where the files call it an embedding model, nor where one of its own would
     /// be needed and the checkpoint has none, which is how embedding models are published.
@@ -61,7 +66,7 @@ impl Blueprint {
         let keys = config.keys();
         let named = keys.text("model_type").ok().flatten();
         let Some(architecture) = ALL.iter().find(|architecture| Some(architecture.name) == named) else {
-            let names: Vec<&str> = ALL.iter().map(|architecture| architecture.name).collect();
+            let names: Vec<&str> = architectures().collect();
             return Err(keys.bad("model_type", format!("one of the architectures known here: {}", names.join(", "))));
         };
         let model = (architecture.parse)(&keys)?;
