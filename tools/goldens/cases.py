@@ -40,6 +40,7 @@ _ARCHITECTURES = {
     "llama": dict(rms_norm_eps=1e-5, rope_theta=1e4, tie_word_embeddings=False),
     "mistral": dict(rms_norm_eps=1e-5, rope_theta=1e4, tie_word_embeddings=False),
     "smollm3": dict(rms_norm_eps=1e-6, rope_theta=2e6, tie_word_embeddings=True),
+    "olmo2": dict(rms_norm_eps=1e-6, rope_theta=5e5, tie_word_embeddings=False),
 }
 
 
@@ -129,7 +130,12 @@ def embedding_models():
     yield Case("qwen3-embedding", config("qwen3", tie_word_embeddings=False), tokens=40, embeds=True)
 
 
+def dense_families():
+    yield Case("olmo2", config("olmo2"), greedy=24)
+    yield Case("olmo2-multi-head-biases", config("olmo2", num_key_value_heads=None, attention_bias=True, mlp_bias=True), tokens=40, prefill=30)
+
+
 def every_case():
-    cases = [*architectures(), *quantizations(), *later_architectures(), *embedding_models()]
+    cases = [*architectures(), *quantizations(), *later_architectures(), *embedding_models(), *dense_families()]
     assert len({case.name for case in cases}) == len(cases)
     return cases

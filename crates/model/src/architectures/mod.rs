@@ -4,6 +4,7 @@
 mod dense;
 mod llama;
 mod mistral;
+mod olmo2;
 mod qwen2;
 mod qwen3;
 mod rope_keys;
@@ -33,6 +34,7 @@ pub(crate) const ALL: &[Architecture] = &[
     Architecture { name: "llama", parse: llama::parse, shapes: &llama::SHAPES },
     Architecture { name: "mistral", parse: mistral::parse, shapes: &mistral::SHAPES },
     Architecture { name: "smollm3", parse: smollm3::parse, shapes: &smollm3::SHAPES },
+    Architecture { name: "olmo2", parse: olmo2::parse, shapes: &olmo2::SHAPES },
 ];
 
 /// Architectures that are known, by their `model_type`.
