@@ -41,6 +41,18 @@ _ARCHITECTURES = {
     "mistral": dict(rms_norm_eps=1e-5, rope_theta=1e4, tie_word_embeddings=False),
     "smollm3": dict(rms_norm_eps=1e-6, rope_theta=2e6, tie_word_embeddings=True),
     "olmo2": dict(rms_norm_eps=1e-6, rope_theta=5e5, tie_word_embeddings=False),
+    "granite": dict(
+        rms_norm_eps=5e-3,  # large enough to show
+        rope_theta=1e7,
+        tie_word_embeddings=True,
+        attention_bias=False,
+        mlp_bias=False,
+        # No powers of two; with a real model's 12 and 0.22, random layers would hardly change what is predicted.
+        embedding_multiplier=1.5,
+        attention_multiplier=0.3,
+        residual_multiplier=0.6,
+        logits_scaling=7.0,
+    ),
 }
 
 
@@ -133,6 +145,9 @@ def embedding_models():
 def dense_families():
     yield Case("olmo2", config("olmo2"), greedy=24)
     yield Case("olmo2-multi-head-biases", config("olmo2", num_key_value_heads=None, attention_bias=True, mlp_bias=True), tokens=40, prefill=30)
+    eight_bits = {"model.layers.0.self_attn.o_proj": {"group_size": 64, "bits": 8}}
+    yield Case("granite", config("granite"), overrides=eight_bits)
+    yield Case("granite-untied-biases", config("granite", tie_word_embeddings=False, attention_bias=True, mlp_bias=True), tokens=40, prefill=30, greedy=24)
 
 
 def every_case():

@@ -2,6 +2,7 @@
 //! This is the only list of them.
 
 mod dense;
+mod granite;
 mod llama;
 mod mistral;
 mod olmo2;
@@ -35,6 +36,7 @@ pub(crate) const ALL: &[Architecture] = &[
     Architecture { name: "mistral", parse: mistral::parse, shapes: &mistral::SHAPES },
     Architecture { name: "smollm3", parse: smollm3::parse, shapes: &smollm3::SHAPES },
     Architecture { name: "olmo2", parse: olmo2::parse, shapes: &olmo2::SHAPES },
+    Architecture { name: "granite", parse: granite::parse, shapes: &granite::SHAPES },
 ];
 
 /// Architectures that are known, by their `model_type`.
