@@ -53,6 +53,7 @@ _ARCHITECTURES = {
         residual_multiplier=0.6,
         logits_scaling=7.0,
     ),
+    "phi3": dict(rms_norm_eps=1e-5, rope_theta=1e4, tie_word_embeddings=False),
 }
 
 
@@ -148,6 +149,12 @@ def dense_families():
     eight_bits = {"model.layers.0.self_attn.o_proj": {"group_size": 64, "bits": 8}}
     yield Case("granite", config("granite"), overrides=eight_bits)
     yield Case("granite-untied-biases", config("granite", tie_word_embeddings=False, attention_bias=True, mlp_bias=True), tokens=40, prefill=30, greedy=24)
+    yield Case("phi3", config("phi3"))
+    # As Phi-4-mini; lists have a number for each of the 6 pairs of 16 · 0.75 values.
+    factors = dict(long_factor=[1.0, 1.5, 2.0, 4.0, 8.0, 11.0], short_factor=[1.0] * 6)
+    longrope = dict(original_max_position_embeddings=64, rope_scaling=dict(type="longrope", **factors))
+    yield Case("phi3-longrope", config("phi3", partial_rotary_factor=0.75, tie_word_embeddings=True, **longrope), tokens=48, prefill=30, greedy=24)
+    yield Case("phi3-dense-f16", config("phi3", num_hidden_layers=1, sliding_window=64), bits=None, dtype="float16")
 
 
 def every_case():

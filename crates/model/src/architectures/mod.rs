@@ -6,6 +6,7 @@ mod granite;
 mod llama;
 mod mistral;
 mod olmo2;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod rope_keys;
@@ -37,6 +38,7 @@ pub(crate) const ALL: &[Architecture] = &[
     Architecture { name: "smollm3", parse: smollm3::parse, shapes: &smollm3::SHAPES },
     Architecture { name: "olmo2", parse: olmo2::parse, shapes: &olmo2::SHAPES },
     Architecture { name: "granite", parse: granite::parse, shapes: &granite::SHAPES },
+    Architecture { name: "phi3", parse: phi3::parse, shapes: &phi3::SHAPES },
 ];
 
 /// Architectures that are known, by their `model_type`.
