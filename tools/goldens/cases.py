@@ -54,6 +54,7 @@ _ARCHITECTURES = {
         logits_scaling=7.0,
     ),
     "phi3": dict(rms_norm_eps=1e-5, rope_theta=1e4, tie_word_embeddings=False),
+    "glm4": dict(rms_norm_eps=1e-5, rope_theta=1e4, head_dim=32, partial_rotary_factor=0.5, attention_bias=False, tie_word_embeddings=False),
 }
 
 
@@ -155,6 +156,8 @@ def dense_families():
     longrope = dict(original_max_position_embeddings=64, rope_scaling=dict(type="longrope", **factors))
     yield Case("phi3-longrope", config("phi3", partial_rotary_factor=0.75, tie_word_embeddings=True, **longrope), tokens=48, prefill=30, greedy=24)
     yield Case("phi3-dense-f16", config("phi3", num_hidden_layers=1, sliding_window=64), bits=None, dtype="float16")
+    yield Case("glm4", config("glm4"), greedy=24)
+    yield Case("glm4-biases", config("glm4", attention_bias=True, partial_rotary_factor=0.25), tokens=40, prefill=30)
 
 
 def every_case():

@@ -2,6 +2,7 @@
 //! This is the only list of them.
 
 mod dense;
+mod glm4;
 mod granite;
 mod llama;
 mod mistral;
@@ -39,6 +40,7 @@ pub(crate) const ALL: &[Architecture] = &[
     Architecture { name: "olmo2", parse: olmo2::parse, shapes: &olmo2::SHAPES },
     Architecture { name: "granite", parse: granite::parse, shapes: &granite::SHAPES },
     Architecture { name: "phi3", parse: phi3::parse, shapes: &phi3::SHAPES },
+    Architecture { name: "glm4", parse: glm4::parse, shapes: &glm4::SHAPES },
 ];
 
 /// Architectures that are known, by their `model_type`.
