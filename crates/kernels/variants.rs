@@ -9,6 +9,7 @@ impl Variant {
     pub(crate) fn all() -> Vec<Self> {
         let mut all = vec![Self::Copy, Self::RopeAngles, Self::GatherCheck, Self::LinearRows, Self::AttendMerge];
         all.extend([Self::ObserveClear, Self::ObserveMark, Self::SampleAdjust, Self::SampleChoose]);
+        all.extend([false, true].map(|adds| Self::Normalize { adds }));
         for bits in CODES.map(Bits::Code).into_iter().chain([Bits::B16, Bits::B32]) {
             all.push(Self::Embed { bits });
             for gated in [false, true] {
@@ -39,6 +40,7 @@ impl Variant {
             Self::LinearFew { .. } => "linear_few",
             Self::LinearMany { .. } => "linear_many",
             Self::LinearMatrix { .. } => "linear_matrix",
+            Self::Normalize { .. } => "normalize",
             Self::AttendWrite { .. } => "attend_write",
             Self::Attend { .. } => "attend",
             Self::AttendMerge => "attend_merge",
@@ -59,6 +61,7 @@ impl Variant {
             Self::LinearRows | Self::LinearFew { .. } | Self::LinearMany { .. } | Self::LinearMatrix { .. } => {
                 "LinearParams"
             }
+            Self::Normalize { .. } => "NormalizeParams",
             Self::AttendWrite { .. } | Self::Attend { .. } | Self::AttendMerge => "AttendParams",
             Self::ObserveClear => "ObserveClearParams",
             Self::ObserveMark => "ObserveMarkParams",
@@ -78,6 +81,7 @@ impl Variant {
             Self::LinearMatrix { bits, gated, side } => {
                 vec![("BITS", bits as u32), ("GATED", gated.into()), ("SIDE", side as u32)]
             }
+            Self::Normalize { adds } => vec![("ADDS", adds.into())],
             Self::AttendWrite { kv } => vec![("KV", kv as u32)],
             Self::Attend { kv, queries, items } => {
                 vec![("KV", kv as u32), ("QUERIES", queries as u32), ("ITEMS", items as u32)]

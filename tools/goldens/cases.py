@@ -16,6 +16,7 @@ class Case:
     overrides: dict = field(default_factory=dict)  # module path -> {"bits", "group_size"}, or False
     tokens: int = 24
     prefill: int | None = None  # tokens given in one call, the rest one at a time; None: all in one call
+    greedy: int = 0  # tokens of a greedy answer to the tokens, to be written down too
     window_everywhere: bool = False  # every layer slides, as Mistral 7B v0.1 does
     shards: int = 1
     embeds: bool = False  # as embedding models are published: no head, no `model.` before names, the files of sentence-transformers
@@ -39,6 +40,21 @@ _ARCHITECTURES = {
     "llama": dict(rms_norm_eps=1e-5, rope_theta=1e4, tie_word_embeddings=False),
     "mistral": dict(rms_norm_eps=1e-5, rope_theta=1e4, tie_word_embeddings=False),
     "smollm3": dict(rms_norm_eps=1e-6, rope_theta=2e6, tie_word_embeddings=True),
+    "olmo2": dict(rms_norm_eps=1e-6, rope_theta=5e5, tie_word_embeddings=False),
+    "granite": dict(
+        rms_norm_eps=5e-3,  # large enough to show
+        rope_theta=1e7,
+        tie_word_embeddings=True,
+        attention_bias=False,
+        mlp_bias=False,
+        # No powers of two; with a real model's 12 and 0.22, random layers would hardly change what is predicted.
+        embedding_multiplier=1.5,
+        attention_multiplier=0.3,
+        residual_multiplier=0.6,
+        logits_scaling=7.0,
+    ),
+    "phi3": dict(rms_norm_eps=1e-5, rope_theta=1e4, tie_word_embeddings=False),
+    "glm4": dict(rms_norm_eps=1e-5, rope_theta=1e4, head_dim=32, partial_rotary_factor=0.5, attention_bias=False, tie_word_embeddings=False),
 }
 
 
@@ -128,7 +144,23 @@ def embedding_models():
     yield Case("qwen3-embedding", config("qwen3", tie_word_embeddings=False), tokens=40, embeds=True)
 
 
+def dense_families():
+    yield Case("olmo2", config("olmo2"), greedy=24)
+    yield Case("olmo2-multi-head-biases", config("olmo2", num_key_value_heads=None, attention_bias=True, mlp_bias=True), tokens=40, prefill=30)
+    eight_bits = {"model.layers.0.self_attn.o_proj": {"group_size": 64, "bits": 8}}
+    yield Case("granite", config("granite"), overrides=eight_bits)
+    yield Case("granite-untied-biases", config("granite", tie_word_embeddings=False, attention_bias=True, mlp_bias=True), tokens=40, prefill=30, greedy=24)
+    yield Case("phi3", config("phi3"))
+    # As Phi-4-mini; lists have a number for each of the 6 pairs of 16 · 0.75 values.
+    factors = dict(long_factor=[1.0, 1.5, 2.0, 4.0, 8.0, 11.0], short_factor=[1.0] * 6)
+    longrope = dict(original_max_position_embeddings=64, rope_scaling=dict(type="longrope", **factors))
+    yield Case("phi3-longrope", config("phi3", partial_rotary_factor=0.75, tie_word_embeddings=True, **longrope), tokens=48, prefill=30, greedy=24)
+    yield Case("phi3-dense-f16", config("phi3", num_hidden_layers=1, sliding_window=64), bits=None, dtype="float16")
+    yield Case("glm4", config("glm4"), greedy=24)
+    yield Case("glm4-biases", config("glm4", attention_bias=True, partial_rotary_factor=0.25), tokens=40, prefill=30)
+
+
 def every_case():
-    cases = [*architectures(), *quantizations(), *later_architectures(), *embedding_models()]
+    cases = [*architectures(), *quantizations(), *later_architectures(), *embedding_models(), *dense_families()]
     assert len({case.name for case in cases}) == len(cases)
     return cases

@@ -130,9 +130,14 @@ def make_checkpoints(names):
             make_embeddings(case, seed, tokens, folder)
             continue
         write_checkpoint(case, random_model(case, seed), folder)
-        logits = logits_of(load_oracle(case, folder), tokens, prefill)
+        model = load_oracle(case, folder)
+        logits = logits_of(model, tokens, prefill)
         assert logits.shape == (case.tokens, case.config["vocab_size"]) and np.isfinite(logits).all()
-        (folder / "tokens.json").write_text(json.dumps({"tokens": tokens, "prefill": prefill}) + "\n")
+        given = {"tokens": tokens, "prefill": prefill}
+        if case.greedy:
+            given["greedy"], margins, _ = greedy(model, tokens, set(), case.greedy)
+            print(f"{case.name:28} least margin {min(margins):.5f}")
+        (folder / "tokens.json").write_text(json.dumps(given) + "\n")
         np.save(folder / "logits.npy", logits)
         size = sum(f.stat().st_size for f in folder.iterdir())
         print(f"{case.name:28} {size / 1024:7.1f} KiB  logits rms {np.sqrt((logits**2).mean()):.3f}")

@@ -108,6 +108,16 @@ impl<'a> Keys<'a> {
         })
     }
 
+    /// A list of so many numbers of a range.
+    pub fn numbers(
+        &self,
+        key: &str,
+        count: usize,
+        range: RangeInclusive<f64>,
+    ) -> Result<Option<Vec<f64>>, CheckpointError> {
+        self.list(key, count, &numbers(&range), |value| value.as_f64().filter(|n| range.contains(n)))
+    }
+
     fn list<T>(
         &self,
         key: &str,

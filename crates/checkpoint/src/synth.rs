@@ -19,7 +19,7 @@ pub struct Weights {
 }
 
 /// Shape of a model's tensors.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Shape {
     /// Name of the shape, as `--shape` has it.
     pub name: &'static str,
@@ -39,6 +39,8 @@ pub struct Shape {
     pub vocab: usize,
     /// True if the head's weights are the embedding's.
     pub tied: bool,
+    /// Further numbers of the configuration, by their keys.
+    pub numbers: &'static [(&'static str, f64)],
 }
 
 impl Shape {
@@ -46,7 +48,7 @@ impl Shape {
     #[rustfmt::skip]
     pub const TINY: Self = Self {
         name: "tiny", hidden: 128, layers: 2, intermediate: 256,
-        heads: 4, kv_heads: 2, head_dim: 32, vocab: 512, tied: false,
+        heads: 4, kv_heads: 2, head_dim: 32, vocab: 512, tied: false, numbers: &[],
     };
 
     /// Checks that such weights fit this shape.
@@ -70,7 +72,7 @@ impl Shape {
     /// A model's `config.json`.
     pub fn config(&self, model_type: &str, weights: &Weights) -> Result<Config, CheckpointError> {
         let quantization = json!({ "group_size": weights.group_size, "bits": weights.bits });
-        let keys = json!({
+        let mut keys = json!({
             "model_type": model_type, "hidden_size": self.hidden, "num_hidden_layers": self.layers,
             "intermediate_size": self.intermediate, "num_attention_heads": self.heads,
             "num_key_value_heads": self.kv_heads, "head_dim": self.head_dim, "vocab_size": self.vocab,
@@ -78,6 +80,9 @@ impl Shape {
             "hidden_act": "silu", "eos_token_id": self.vocab - 1, "torch_dtype": "bfloat16",
             "quantization": quantization,
         });
+        for &(key, number) in self.numbers {
+            keys[key] = json!(number);
+        }
         Config::from_value(keys, Path::new("config.json"))
     }
 }

@@ -24,6 +24,7 @@ pub(crate) fn lower(op: &Embed) -> Result<Vec<Launch>> {
             count: part.spec.rows as u32,
             vocabulary: vocabulary as u32,
             sampled_count: sampled as u32,
+            scale: op.scale,
         };
         launches.push(Launch {
             kernel: Variant::Embed { bits: packed.bits }.kernel(),

@@ -14,6 +14,7 @@ mod launch;
 mod layout;
 mod linear;
 mod lowering;
+mod normalize;
 mod observe;
 mod params;
 mod rope;

@@ -1,5 +1,5 @@
 use crate::variant::Side;
-use crate::{Launch, attend, copy, embed, layout, linear, observe, rope, sample};
+use crate::{Launch, attend, copy, embed, layout, linear, normalize, observe, rope, sample};
 use mlx_serving_device::{Arithmetic, Buffer, KvSpec, Op, Result, WeightLayout, WeightSource, WeightSpec};
 use std::ops::Range;
 
@@ -39,6 +39,7 @@ impl Lowering {
             Op::Embed(op) => embed::lower(op),
             Op::RopeAngles(op) => Ok(rope::lower(op)),
             Op::Linear(op) => linear::lower(op, self.matrix_side, scratch),
+            Op::Normalize(op) => Ok(normalize::lower(op)),
             Op::Attend(op) => attend::lower(op, self.arithmetic, scratch),
             Op::Observe(op) => observe::lower(op),
             Op::Sample(op) => sample::lower(op, scratch),

@@ -39,6 +39,7 @@ pub(crate) struct EmbedParams {
     pub(crate) count: u32,
     pub(crate) vocabulary: u32,
     pub(crate) sampled_count: u32,
+    pub(crate) scale: f32,
 }
 
 #[repr(C)]
@@ -61,6 +62,15 @@ pub(crate) struct LinearParams {
     pub(crate) out_stride: u32,
     pub(crate) out_first: u32,
     pub(crate) flags: u32,
+    pub(crate) eps: f32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(crate) struct NormalizeParams {
+    pub(crate) stride: u32,
+    pub(crate) first: u32,
+    pub(crate) width: u32,
     pub(crate) eps: f32,
 }
 

@@ -12,6 +12,7 @@ pub(crate) enum Variant {
     LinearFew { bits: Bits, gated: bool, tile: Tile },
     LinearMany { bits: Bits, gated: bool },
     LinearMatrix { bits: Code, gated: bool, side: Side },
+    Normalize { adds: bool },
     AttendWrite { kv: Kv },
     Attend { kv: Kv, queries: Queries, items: Items },
     AttendMerge,

@@ -3,7 +3,7 @@
 
 use mlx_serving_device::fake::{FakeDevice, FakeOptions};
 use mlx_serving_device::ops::{
-    Activation, Attend, Batch, Copy, Embed, Epilogue, Linear, Norm, Observe, Projection, RopeAngles, Sample,
+    Activation, Attend, Batch, Copy, Embed, Epilogue, Linear, Norm, Normalize, Observe, Projection, RopeAngles, Sample,
     SampleParams, Span,
 };
 use mlx_serving_device::{Arithmetic, Buffer, Device, Float, KvSpec, Op, Storage, Weight, WeightFormat, WeightSpec};
@@ -140,7 +140,7 @@ fn launches_fit_devices_and_use_every_kernel() {
             }
             let parts = vec![rig.weight(10, 128, format), rig.weight(6, 128, format)];
             let (tokens, out) = (rig.room(5), rig.room(5 * 128));
-            let embed = Op::Embed(Embed { table: parts, tokens, sampled: None, rows: 5, out });
+            let embed = Op::Embed(Embed { table: parts, tokens, sampled: None, scale: 1.0, rows: 5, out });
             rig.check(embed);
         }
         for dim in [8, 20, 64, 80, 128, 256] {
@@ -152,6 +152,12 @@ fn launches_fit_devices_and_use_every_kernel() {
                     }
                 }
             }
+        }
+        for target in [None, Some(rig.room(700 * 64))] {
+            let norm = Norm { weight: rig.room(64), eps: 1e-5 };
+            let input = rig.room(700 * 100);
+            let op = Normalize { input, rows: 700, stride: 100, first: 30, width: 64, norm, target };
+            rig.check(Op::Normalize(op));
         }
         let angles = RopeAngles {
             positions: rig.room(512),

@@ -13,6 +13,8 @@ pub struct Blueprint {
     pub max_positions: usize,
     /// ε of the RMS norms.
     pub norm_eps: f32,
+    /// Factors between the parts.
+    pub multipliers: Multipliers,
     /// The layers, first to last.
     pub layers: Vec<LayerSpec>,
     /// Rotary embeddings, which layers name by their index.
@@ -21,6 +23,17 @@ pub struct Blueprint {
     pub root: &'static str,
     /// Weights of the head; `None` in a model that makes embeddings and generates nothing.
     pub head: Option<HeadWeights>,
+}
+
+/// Factors between the parts of a model, 1 in most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Multipliers {
+    /// Of the embedding.
+    pub embedding: f64,
+    /// Of what each part of a layer adds to the residual stream.
+    pub residual: f64,
+    /// Of the logits.
+    pub logits: f64,
 }
 
 /// Weights of a head.
@@ -32,7 +45,7 @@ pub enum HeadWeights {
     Own,
 }
 
-/// One layer: residual += mixer(norm(residual)), then residual += mlp(norm(residual)).
+/// One layer: residual += mixer(residual), then residual += mlp(residual), each between its norms.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerSpec {
     /// Part that lets positions see one another.
@@ -41,9 +54,29 @@ pub struct LayerSpec {
     pub mlp: MlpSpec,
 }
 
+/// RMS norms around a part of a layer, by their paths under the layer: after(part(before(residual))).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Norms {
+    /// Norm in front.
+    pub before: Option<&'static str>,
+    /// Norm behind, before the result is added.
+    pub after: Option<&'static str>,
+}
+
+/// RMS norms of queries and keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorms {
+    /// Of each head by itself.
+    Heads,
+    /// Of all query heads together, and of all key heads.
+    Whole,
+}
+
 /// Causal attention of grouped heads.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionSpec {
+    /// Norms around it.
+    pub norms: Norms,
     /// Query heads.
     pub heads: usize,
     /// Key/value heads; divides the query heads.
@@ -54,8 +87,12 @@ pub struct AttentionSpec {
     pub window: Option<usize>,
     /// Index of the rotary embedding; `None` rotates nothing.
     pub rope: Option<usize>,
-    /// RMS norm of each query and key head.
-    pub head_norms: bool,
+    /// Factor of the scores, usually 1/√head_dim.
+    pub scale: f32,
+    /// Norms of queries and keys.
+    pub qk_norms: Option<QkNorms>,
+    /// q, k and v are one tensor.
+    pub fused: bool,
     /// Biases on q, k and v.
     pub qkv_bias: bool,
     /// Bias on o.
@@ -65,10 +102,14 @@ pub struct AttentionSpec {
 /// Gated feed-forward network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MlpSpec {
+    /// Norms around it.
+    pub norms: Norms,
     /// Width between gate and down.
     pub width: usize,
     /// Biases on gate, up and down.
     pub bias: bool,
+    /// Gate and up are one tensor.
+    pub fused: bool,
 }
 
 /// A linear module, as checkpoints name it.
@@ -82,8 +123,19 @@ pub struct LinearSpec {
     pub cols: usize,
     /// True if there is a bias.
     pub bias: bool,
-    /// True if it must lie in one buffer, because a gated op takes it whole.
-    pub whole: bool,
+    /// Places where its rows may be divided.
+    pub division: Division,
+}
+
+/// Places where the rows of a linear module may be divided into weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Division {
+    /// Wherever a buffer ends.
+    Anywhere,
+    /// Nowhere: a gated op takes it whole.
+    Nowhere,
+    /// In the middle and nowhere else: a gate, and what it is multiplied with.
+    Halves,
 }
 
 /// An RMS norm's weight, as checkpoints name it.
@@ -95,7 +147,23 @@ pub struct NormSpec {
     pub len: usize,
 }
 
+impl Multipliers {
+    /// No factors.
+    pub const NONE: Self = Self { embedding: 1.0, residual: 1.0, logits: 1.0 };
+}
+
 impl Blueprint {
+    /// Factor of the embedding where the residual stream is kept divided by its own multiplier, so that what parts add has none. Norms see
+    /// no difference but in their ε: [`Self::stream_eps`].
+    pub(crate) fn embedding_scale(&self) -> f32 {
+        (self.multipliers.embedding / self.multipliers.residual) as f32
+    }
+
+    /// ε of the norms of that stream.
+    pub(crate) fn stream_eps(&self) -> f32 {
+        (f64::from(self.norm_eps) / self.multipliers.residual.powi(2)) as f32
+    }
+
     /// Path of the layers, which are numbered under it.
     pub(crate) fn layers_path(&self) -> String {
         under(self.root, "layers")

@@ -19,7 +19,11 @@ mod rope;
 mod state;
 pub mod synth;
 
-pub use blueprint::{AttentionSpec, Blueprint, HeadWeights, LayerSpec, LinearSpec, MlpSpec, NormSpec};
+pub use architectures::architectures;
+pub use blueprint::{
+    AttentionSpec, Blueprint, Division, HeadWeights, LayerSpec, LinearSpec, MlpSpec, Multipliers, NormSpec, Norms,
+    QkNorms,
+};
 pub use error::ModelError;
 pub use inputs::Step;
 pub use load::{LoadInputs, LoadProgress, row_parts};

@@ -33,7 +33,7 @@ impl Model {
         let blueprint = Blueprint::of(&source.checkpoint)?;
         tell(&source.checkpoint, &blueprint);
         let allocate = source.allocate;
-        let mut loader = Loader::new(source, blueprint.norm_eps)?;
+        let mut loader = Loader::new(source, &blueprint)?;
         let rotary = Rotary::all(&blueprint.ropes, allocate)?;
         let embedding = Embedding::load(&mut loader, &blueprint)?;
         let layers = (0..blueprint.layers.len())

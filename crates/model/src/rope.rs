@@ -55,6 +55,13 @@ pub enum Scaling {
         /// Factor of rotated queries and keys: attention's temperature.
         attention: f64,
     },
+    /// LongRoPE (arXiv:2402.13753): every pair's wavelength stretched by a factor of its own.
+    Long {
+        /// Factors of the pairs, those for long contexts.
+        factors: Vec<f64>,
+        /// Factor of rotated queries and keys.
+        attention: f64,
+    },
 }
 
 impl Rope {
@@ -67,15 +74,15 @@ impl Rope {
     pub(crate) fn frequencies(&self, length: usize) -> Vec<f32> {
         let dims = self.dims as f64;
         let plain = |theta: f64| (0..self.dims / 2).map(move |i| theta.powf(-2.0 * i as f64 / dims));
-        let scaled: Vec<f64> = match self.scaling {
+        let scaled: Vec<f64> = match &self.scaling {
             Scaling::None => plain(self.theta).collect(),
-            Scaling::Linear { factor } => plain(self.theta).map(|f| f / factor).collect(),
-            Scaling::Dynamic { factor, max_position } => {
+            &Scaling::Linear { factor } => plain(self.theta).map(|f| f / factor).collect(),
+            &Scaling::Dynamic { factor, max_position } => {
                 let stretch = length.max(max_position) as f64 / max_position as f64;
                 let growth = (factor * stretch - (factor - 1.0)).powf(dims / (dims - 2.0));
                 plain(self.theta * growth).collect()
             }
-            Scaling::Llama3 { factor, low, high, original } => plain(self.theta)
+            &Scaling::Llama3 { factor, low, high, original } => plain(self.theta)
                 .map(|f| {
                     let turns = original * f / TAU;
                     if turns < low {
@@ -88,7 +95,7 @@ impl Rope {
                     }
                 })
                 .collect(),
-            Scaling::Yarn { factor, original, beta_fast, beta_slow, .. } => {
+            &Scaling::Yarn { factor, original, beta_fast, beta_slow, .. } => {
                 let pair_of = |turns: f64| dims * (original / (turns * TAU)).ln() / (2.0 * self.theta.ln());
                 let first = pair_of(beta_fast).floor().max(0.0);
                 let last = pair_of(beta_slow).ceil().min(dims - 1.0);
@@ -101,25 +108,26 @@ impl Rope {
                     })
                     .collect()
             }
+            Scaling::Long { factors, .. } => plain(self.theta).zip(factors).map(|(f, factor)| f / factor).collect(),
         };
         scaled.into_iter().map(|f| f as f32).collect()
     }
 
-    /// Factor of rotated queries and keys: YaRN's attention temperature, 1 otherwise.
+    /// Factor of rotated queries and keys: the attention temperature of YaRN and LongRoPE, 1 otherwise.
     pub(crate) fn attention_factor(&self) -> f32 {
         match self.scaling {
-            Scaling::Yarn { attention, .. } => attention as f32,
+            Scaling::Yarn { attention, .. } | Scaling::Long { attention, .. } => attention as f32,
             _ => 1.0,
         }
     }
 
-    /// Context of a model that was made for `positions`. Llama 3 writes the stretched context into its configuration.
+    /// Context of a model that was made for `positions`. Llama 3 and LongRoPE's models have the stretched context in their configuration.
     pub(crate) fn stretched(&self, positions: usize) -> usize {
         // Positions are u32 on the device, and their top bit is taken.
         const LIMIT: f64 = (1u64 << 30) as f64;
         let times = |factor: f64, from: f64| (factor.max(1.0) * from).min(LIMIT) as usize;
         match self.scaling {
-            Scaling::None | Scaling::Llama3 { .. } => positions,
+            Scaling::None | Scaling::Llama3 { .. } | Scaling::Long { .. } => positions,
             Scaling::Linear { factor } | Scaling::Dynamic { factor, .. } => times(factor, positions as f64),
             Scaling::Yarn { factor, original, .. } => positions.max(times(factor, original)),
         }

@@ -149,7 +149,7 @@ fn rotary_parameters_that_disagree_or_are_unknown() {
         ),
         (json!({ "rope_scaling": yarn, "original_max_position_embeddings": 1024 }), "original_max_position_embeddings"),
         (json!({ "rope_scaling": { "factor": 4.0 } }), "rope_scaling.rope_type"),
-        (json!({ "rope_scaling": { "type": "longrope", "factor": 4.0 } }), "rope_scaling.type"),
+        (json!({ "rope_scaling": { "type": "longrope", "factor": 4.0 } }), "rope_scaling.long_factor"),
         (json!({ "rope_scaling": 4.0 }), "rope_scaling"),
     ] {
         let message = config(changes.clone()).expect_err(&changes.to_string());
@@ -266,7 +266,9 @@ fn the_bundled_model_is_what_its_card_says() {
     for layer in &model.layers {
         let mixer = &layer.mixer;
         assert_eq!((mixer.heads, mixer.kv_heads, mixer.head_dim, mixer.window), (4, 2, 64, None));
-        assert!(mixer.rope == Some(0) && mixer.qkv_bias && !mixer.o_bias && !mixer.head_norms && !layer.mlp.bias);
+        assert!(
+            mixer.rope == Some(0) && mixer.qkv_bias && !mixer.o_bias && mixer.qk_norms.is_none() && !layer.mlp.bias
+        );
     }
     assert_eq!((model.ropes[0].theta, &model.ropes[0].scaling), (10_000.0, &Scaling::None));
 }
@@ -290,7 +292,7 @@ fn architectures_differ_in_their_defaults_and_quirks() {
             mixer.window,
             mixer.qkv_bias,
             mixer.o_bias,
-            mixer.head_norms,
+            mixer.qk_norms.is_some(),
         )
     };
     assert_eq!(told(of("qwen2", json!({}))), (true, 32_768, None, true, false, false));

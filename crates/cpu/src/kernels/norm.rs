@@ -23,6 +23,47 @@ impl Kernel for RmsNorm<'_> {
     }
 }
 
+/// row = row · weight / sqrt(mean(row²) + eps).
+pub(crate) struct NormInPlace<'a> {
+    pub(crate) row: &'a mut [f32],
+    pub(crate) weight: &'a [f32],
+    pub(crate) eps: f32,
+}
+
+impl Kernel for NormInPlace<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { row, weight, eps } = self;
+        let factor = norm_factor(simd, row, eps);
+        for (x, w) in row.iter_mut().zip(weight) {
+            *x = *x * factor * w;
+        }
+    }
+}
+
+/// to += row · weight / sqrt(mean(row²) + eps).
+pub(crate) struct AddNorm<'a> {
+    pub(crate) row: &'a [f32],
+    pub(crate) weight: &'a [f32],
+    pub(crate) eps: f32,
+    pub(crate) to: &'a mut [f32],
+}
+
+impl Kernel for AddNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let Self { row, weight, eps, to } = self;
+        let factor = norm_factor(simd, row, eps);
+        for ((to, x), w) in to.iter_mut().zip(row).zip(weight) {
+            *to += x * factor * w;
+        }
+    }
+}
+
 /// 1 / sqrt(mean(row²) + eps).
 #[inline(always)]
 pub(crate) fn norm_factor<S: Simd>(simd: S, row: &[f32], eps: f32) -> f32 {

@@ -10,6 +10,7 @@ use mlx_serving_device::{DeviceError, Result};
 pub(crate) struct EmbedStep {
     table: Vec<PackedWeight>,
     width: usize,
+    scale: f32,
     tokens: View<u32>,
     sampled: Option<View<u32>>,
     out: View<f32>,
@@ -22,6 +23,7 @@ impl EmbedStep {
         Ok(Self {
             table: op.table.iter().map(PackedWeight::new).collect::<Result<_>>()?,
             width,
+            scale: op.scale,
             tokens: View::new(&op.tokens, op.rows)?,
             sampled: op.sampled.as_ref().map(View::whole).transpose()?,
             out: View::new(&op.out, op.rows * width)?,
@@ -36,6 +38,7 @@ impl EmbedStep {
                 // SAFETY: the row is this worker's own.
                 let out = unsafe { self.out.get_mut(row * self.width..(row + 1) * self.width) };
                 self.look_up(token, out)?;
+                out.iter_mut().for_each(|x| *x *= self.scale);
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ mod copy;
 mod embed;
 mod linear;
 mod lowering;
+mod normalize;
 mod rope;
 mod sample;
 mod weight;
@@ -17,6 +18,7 @@ use embed::EmbedStep;
 use linear::LinearStep;
 pub(crate) use lowering::Lowering;
 use mlx_serving_device::{Arithmetic, Op, Result};
+use normalize::NormalizeStep;
 use rope::RopeStep;
 use sample::SampleStep;
 
@@ -25,6 +27,7 @@ pub(crate) enum Step {
     Embed(EmbedStep),
     Rope(RopeStep),
     Linear(LinearStep),
+    Normalize(NormalizeStep),
     AttendHalf(AttendStep<u16>),
     AttendFull(AttendStep<f32>),
     Observe(ObserveStep),
@@ -39,6 +42,7 @@ impl Step {
             Op::Embed(op) => Step::Embed(EmbedStep::new(op, lowering)?),
             Op::RopeAngles(op) => Step::Rope(RopeStep::new(&op)?),
             Op::Linear(op) => Step::Linear(LinearStep::new(op, lowering)?),
+            Op::Normalize(op) => Step::Normalize(NormalizeStep::new(&op, lowering)?),
             Op::Attend(op) => match lowering.arithmetic {
                 Arithmetic::Fast => Step::AttendHalf(AttendStep::new(&op, lowering)?),
                 Arithmetic::Exact => Step::AttendFull(AttendStep::new(&op, lowering)?),
@@ -56,7 +60,7 @@ impl Step {
             Step::AttendHalf(step) => step.shared_bytes(),
             Step::AttendFull(step) => step.shared_bytes(),
             Step::Sample(step) => step.shared_bytes(),
-            Step::Embed(_) | Step::Rope(_) | Step::Observe(_) | Step::Copy(_) => 0,
+            Step::Embed(_) | Step::Rope(_) | Step::Normalize(_) | Step::Observe(_) | Step::Copy(_) => 0,
         }
     }
 
@@ -81,6 +85,10 @@ impl Step {
                 Ok(())
             }
             Step::Linear(step) => step.run(worker),
+            Step::Normalize(step) => {
+                step.run(worker);
+                Ok(())
+            }
             Step::AttendHalf(step) => step.run(worker),
             Step::AttendFull(step) => step.run(worker),
             Step::Observe(step) => step.run(worker),

@@ -11,6 +11,7 @@ mod data;
 pub mod embed;
 pub mod linear;
 pub mod memory;
+pub mod normalize;
 pub mod order;
 mod rig;
 pub mod sample;
@@ -66,6 +67,9 @@ macro_rules! conformance {
             linear::any_shape,
             linear::a_row_depends_on_itself_only,
             linear::gathered_rows_stay_within_the_input,
+            normalize::columns_of_any_width,
+            normalize::company_changes_no_bit,
+            normalize::columns_outside_and_overlap_are_refused,
             attend::any_batch,
             attend::long_contexts,
             attend::company_and_cuts_change_no_bit,

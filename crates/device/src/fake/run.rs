@@ -2,7 +2,9 @@
 
 use super::layout::unpack;
 use super::memory::{load, load_all, store};
-use crate::ops::{Attend, Copy, Embed, Epilogue, Linear, NO_MASK_ROW, Norm, Observe, RopeAngles, Sample, SampleParams};
+use crate::ops::{
+    Attend, Copy, Embed, Epilogue, Linear, NO_MASK_ROW, Norm, Normalize, Observe, RopeAngles, Sample, SampleParams,
+};
 use crate::oracle::{self, Finish, Matrix};
 use crate::{Op, Result};
 use std::collections::BTreeMap;
@@ -13,6 +15,7 @@ pub(super) fn run(op: &Op) -> Result<()> {
         Op::Embed(op) => embed(op),
         Op::RopeAngles(op) => rope(op),
         Op::Linear(op) => linear(op),
+        Op::Normalize(op) => normalize(op),
         Op::Attend(op) => attend(op),
         Op::Observe(op) => observe(op),
         Op::Sample(op) => sample(op),
@@ -53,7 +56,7 @@ pub fn next_allowed(token: u32, mask: &[u32], vocab: usize) -> u32 {
 fn embed(op: &Embed) -> Result<()> {
     let table = op.table.iter().map(unpack).collect::<Result<Vec<_>>>()?;
     let sampled = op.sampled.as_ref().map(load_all).transpose()?;
-    store(&op.out, &oracle::embed(&table, &load::<u32>(&op.tokens, op.rows)?, sampled.as_deref())?)
+    store(&op.out, &oracle::embed(&table, &load::<u32>(&op.tokens, op.rows)?, sampled.as_deref(), op.scale)?)
 }
 
 fn rope(op: &RopeAngles) -> Result<()> {
@@ -99,6 +102,24 @@ fn linear(op: &Linear) -> Result<()> {
     };
     oracle::linear(&op, &mut out)?;
     store(to, &out)
+}
+
+fn normalize(op: &Normalize) -> Result<()> {
+    let weight = load(&op.norm.weight, op.width)?;
+    let norm = oracle::Norm { weight: &weight, eps: op.norm.eps };
+    let naive = oracle::Normalize { stride: op.stride, columns: op.first..op.first + op.width, norm };
+    let mut input = load(&op.input, op.rows * op.stride)?;
+    match &op.target {
+        None => {
+            oracle::normalize(&naive, &mut input, None);
+            store(&op.input, &input)
+        }
+        Some(to) => {
+            let mut target = load(to, op.rows * op.width)?;
+            oracle::normalize(&naive, &mut input, Some(&mut target));
+            store(to, &target)
+        }
+    }
 }
 
 /// The oracle sees a small cache of the blocks in use only, under numbers of their own.

@@ -1,7 +1,7 @@
 use super::check::{holds, require};
 use crate::{Buffer, Result, Weight};
 
-/// `out[r]` = `table[token(r)]`, dequantized to `f32`.
+/// `out[r]` = `table[token(r)]` · `scale`, dequantized to `f32`.
 #[derive(Debug, Clone)]
 pub struct Embed {
     /// (vocabulary, width), possibly split by rows into several weights of the same width.
@@ -10,6 +10,8 @@ pub struct Embed {
     pub tokens: Buffer,
     /// u32: the previous step's sampled tokens, if any row refers to them.
     pub sampled: Option<Buffer>,
+    /// Factor of all values.
+    pub scale: f32,
     /// Rows.
     pub rows: usize,
     /// f32 `[rows][width]`.

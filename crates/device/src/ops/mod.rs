@@ -1,7 +1,7 @@
 //! The operations: few and fused, because a GPU pays for launches and a CPU for barriers.
 //!
 //! A transformer layer is five of them: [`Linear`] (norm → q, k, v), [`Attend`], [`Linear`] (→ residual), [`Linear`]
-//! (norm → gate · up), [`Linear`] (→ residual). All activations are `f32`; matrices are row-major, one row a token.
+//! (norm → gate · up), [`Linear`] (→ residual); some models' have a [`Normalize`] behind a product. All activations are `f32`; matrices are row-major, one row a token.
 //! The exact definition of each is in [`crate::oracle`].
 
 mod attend;
@@ -9,12 +9,14 @@ mod batch;
 mod check;
 mod embed;
 mod linear;
+mod normalize;
 mod sample;
 
 pub use attend::{Attend, RopeAngles};
 pub use batch::{Batch, SAMPLED, Span};
 pub use embed::{Copy, Embed};
 pub use linear::{Activation, Epilogue, Linear, Norm, Projection};
+pub use normalize::Normalize;
 pub use sample::{LogitBias, MIN_TEMPERATURE, NO_HISTORY_ROW, NO_MASK_ROW, Observe, Sample, SampleParams};
 
 use crate::{Buffer, DeviceError, Result};
@@ -29,6 +31,8 @@ pub enum Op {
     RopeAngles(RopeAngles),
     /// Matrix product with its norm, bias, residual and activation.
     Linear(Linear),
+    /// Norm behind a product, or over all heads.
+    Normalize(Normalize),
     /// Attention over the paged KV cache.
     Attend(Attend),
     /// Notes a prompt's tokens for the penalties of sampling.
@@ -46,6 +50,7 @@ impl Op {
             Op::Embed(_) => "Embed",
             Op::RopeAngles(_) => "RopeAngles",
             Op::Linear(_) => "Linear",
+            Op::Normalize(_) => "Normalize",
             Op::Attend(_) => "Attend",
             Op::Observe(_) => "Observe",
             Op::Sample(_) => "Sample",
@@ -59,6 +64,7 @@ impl Op {
             Op::Embed(op) => op.buffers(),
             Op::RopeAngles(op) => vec![&op.positions, &op.inv_freq, &op.out],
             Op::Linear(op) => op.buffers(),
+            Op::Normalize(op) => op.buffers(),
             Op::Attend(op) => op.buffers(),
             Op::Observe(op) => vec![&op.history, &op.tokens],
             Op::Sample(op) => op.buffers(),
@@ -83,6 +89,7 @@ impl Op {
             Op::Embed(op) => op.validate(),
             Op::RopeAngles(op) => op.validate(),
             Op::Linear(op) => op.validate(),
+            Op::Normalize(op) => op.validate(),
             Op::Attend(op) => op.validate(),
             Op::Observe(op) => op.validate(),
             Op::Sample(op) => op.validate(),

@@ -17,7 +17,7 @@ mod weight;
 pub use attend::{Attend, attend, kv_block_values};
 pub use embed::embed;
 pub use linear::{Finish, Linear, Projection, linear};
-pub use norm::{Norm, rms_norm};
+pub use norm::{Norm, Normalize, normalize, rms_norm};
 pub use observe::{PROMPT, observe};
 pub use random::{gumbel, threefry};
 pub use rope::{rope_angles, rotate};

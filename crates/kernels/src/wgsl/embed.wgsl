@@ -1,6 +1,6 @@
 {% include "lib/prelude.wgsl" %}
 {% include "lib/weight.wgsl" %}
-// Rows of one part of an embedding table, dequantized: one invocation a chunk of 32 columns.
+// Rows of one part of an embedding table, dequantized, times scale: one invocation a chunk of 32 columns.
 struct Params {
     head: Head,
     cols: u32,
@@ -14,6 +14,7 @@ struct Params {
     vocabulary: u32,
     // Sampled tokens that there are.
     sampled_count: u32,
+    scale: f32,
 }
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> table: array<u32>;
@@ -69,15 +70,15 @@ fn embed(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_inde
         if (bit % 32u + {{ BITS }}u > 32u) {
             code |= table[words + bit / 32u + 1u] << (32u - bit % 32u);
         }
-        result[out + i] = fma(f32(code & {{ 2 ** BITS - 1 }}u), sb.x, sb.y);
+        result[out + i] = fma(f32(code & {{ 2 ** BITS - 1 }}u), sb.x, sb.y) * params.scale;
     }
 {% else %}
     let left = min(32u, params.cols - chunk * 32u);
     for (var i = 0u; i < left; i++) {
 {% if BITS == 32 %}
-        result[out + i] = bitcast<f32>(table[words + i]);
+        result[out + i] = bitcast<f32>(table[words + i]) * params.scale;
 {% else %}
-        result[out + i] = halves(params.kind, table[words + i / 2u])[i & 1u];
+        result[out + i] = halves(params.kind, table[words + i / 2u])[i & 1u] * params.scale;
 {% endif %}
     }
 {% endif %}

@@ -1,7 +1,7 @@
 //! Keys that decoders of attention and a gated feed-forward network, each behind a norm, have in common.
 
 use super::rope_keys;
-use crate::blueprint::{AttentionSpec, Blueprint, HeadWeights, LayerSpec, MlpSpec};
+use crate::blueprint::{AttentionSpec, Blueprint, HeadWeights, LayerSpec, MlpSpec, Multipliers, Norms};
 use mlx_serving_checkpoint::{Keys, Result};
 
 /// Key that says whether the head's weights are the embedding's.
@@ -13,6 +13,8 @@ const MAX_DIMENSION: u64 = 1 << 20;
 const MAX_LAYERS: u64 = 1024;
 const MAX_HEADS: u64 = 4096;
 const SLIDING: &str = "sliding_attention";
+/// Key of the share of a head that rotates.
+pub(super) const PARTIAL: &str = "partial_rotary_factor";
 
 /// Values that an architecture takes for absent keys, each as in mlx-lm.
 pub(super) struct Defaults {
@@ -24,14 +26,22 @@ pub(super) struct Defaults {
     pub positions: usize,
     /// `rope_theta`; `None` must be given.
     pub theta: Option<f64>,
+    /// Share of a head that rotates, where no key says; `None`: all of it, and a key that says otherwise is refused.
+    pub share: Option<f64>,
     /// Windows of so many layers.
     pub windows: fn(&Keys<'_>, usize) -> Result<Vec<Option<usize>>>,
+    /// Keys of [`RELATIVES`] that this architecture has, and reads itself.
+    pub own: &'static [&'static str],
 }
 
-/// A decoder whose layers are alike but for their windows: one rotary embedding over whole heads, no biases, no norms of heads.
+/// A decoder whose layers are alike but for their windows: one rotary embedding over whole heads, no biases, no norms but in front of
+/// each part.
 pub(super) fn read(keys: &Keys<'_>, defaults: &Defaults) -> Result<Blueprint> {
     // Nothing would be computed of these.
-    RELATIVES.iter().try_for_each(|&(key, neutral)| keys.refuse_unless(key, neutral))?;
+    let mut others = RELATIVES
+        .iter()
+        .filter(|(key, _)| !defaults.own.contains(key) && (*key != PARTIAL || defaults.share.is_none()));
+    others.try_for_each(|&(key, neutral)| keys.refuse_unless(key, neutral))?;
     let hidden = keys.size("hidden_size", MAX_DIMENSION)?;
     let layers = keys.size("num_hidden_layers", MAX_LAYERS)?;
     let heads = keys.size("num_attention_heads", MAX_HEADS)?;
@@ -62,11 +72,28 @@ pub(super) fn read(keys: &Keys<'_>, defaults: &Defaults) -> Result<Blueprint> {
     }
     let max_positions = keys.optional_size("max_position_embeddings", 1 << 28)?.unwrap_or(defaults.positions);
     let windows = (defaults.windows)(keys, layers)?;
-    let rope = rope_keys::read(keys, head_dim, defaults.theta, max_positions, &windows)?;
-    let mlp = MlpSpec { width: keys.size("intermediate_size", MAX_DIMENSION)?, bias: false };
+    let rope = rope_keys::read(keys, head_dim, defaults.share, defaults.theta, max_positions, &windows)?;
+    let norms = |path| Norms { before: Some(path), after: None };
+    let mlp = MlpSpec {
+        norms: norms("post_attention_layernorm"),
+        width: keys.size("intermediate_size", MAX_DIMENSION)?,
+        bias: false,
+        fused: false,
+    };
     let layer = |window| {
-        let (rope, head_norms, qkv_bias, o_bias) = (Some(0), false, false, false);
-        let mixer = AttentionSpec { heads, kv_heads, head_dim, window, rope, head_norms, qkv_bias, o_bias };
+        let mixer = AttentionSpec {
+            norms: norms("input_layernorm"),
+            heads,
+            kv_heads,
+            head_dim,
+            window,
+            rope: Some(0),
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            qk_norms: None,
+            fused: false,
+            qkv_bias: false,
+            o_bias: false,
+        };
         LayerSpec { mixer, mlp: mlp.clone() }
     };
     Ok(Blueprint {
@@ -74,11 +101,28 @@ pub(super) fn read(keys: &Keys<'_>, defaults: &Defaults) -> Result<Blueprint> {
         hidden,
         max_positions,
         norm_eps: keys.number("rms_norm_eps", None, 1e-12..=1e-2)? as f32,
+        multipliers: Multipliers::NONE,
         layers: windows.into_iter().map(layer).collect(),
         ropes: vec![rope],
         root: ROOT,
         head: Some(if keys.flag(TIED, true)? { HeadWeights::Tied } else { HeadWeights::Own }),
     })
+}
+
+/// Refuses biases of attention in an architecture that has none.
+pub(super) fn no_attention_bias(keys: &Keys<'_>) -> Result<()> {
+    match keys.flag("attention_bias", false)? {
+        false => Ok(()),
+        true => Err(keys.bad("attention_bias", "false: biases of this architecture are not implemented")),
+    }
+}
+
+/// The window of every layer, unless `layer_types` names those that have it.
+pub(super) fn windows_of_all(keys: &Keys<'_>, layers: usize) -> Result<Vec<Option<usize>>> {
+    match keys.has("layer_types") {
+        true => typed_windows(keys, layers),
+        false => Ok(vec![keys.optional_size("sliding_window", 1 << 28)?; layers]),
+    }
 }
 
 /// Windows of the layers that `layer_types` names sliding.
@@ -103,7 +147,7 @@ pub(super) fn sliding(keys: &Keys<'_>, layers: usize) -> Result<Option<Vec<bool>
 /// Keys of these architectures' relatives, which change what a model computes in ways that are not implemented, each with the
 /// number that asks for nothing (true and false are 1 and 0). `None`: the key must not be there.
 const RELATIVES: [(&str, Option<f64>); 21] = [
-    ("partial_rotary_factor", Some(1.0)),
+    (PARTIAL, Some(1.0)),
     ("rope_local_base_freq", None),
     ("rope_interleaved", Some(0.0)),
     ("is_causal", Some(1.0)),

@@ -13,6 +13,8 @@ pub(super) const DEFAULTS: Defaults = Defaults {
     positions: 4096,
     theta: Some(1e4),
     windows: dense::typed_windows,
+    share: None,
+    own: &[],
 };
 
 pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {

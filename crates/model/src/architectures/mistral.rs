@@ -8,14 +8,7 @@ use mlx_serving_checkpoint::{Keys, Result};
 
 pub(super) const SHAPES: [Shape; 1] = [Shape { name: "tiny-mistral", ..Shape::TINY }];
 
-pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
-    llama::parse_with(keys, &Defaults { windows, ..llama::DEFAULTS })
-}
-
 /// mlx-lm knows only the layers that are named; Mistral 7B v0.1 names none and means all.
-fn windows(keys: &Keys<'_>, layers: usize) -> Result<Vec<Option<usize>>> {
-    match keys.has("layer_types") {
-        true => dense::typed_windows(keys, layers),
-        false => Ok(vec![keys.optional_size("sliding_window", 1 << 28)?; layers]),
-    }
+pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
+    llama::parse_with(keys, &Defaults { windows: dense::windows_of_all, ..llama::DEFAULTS })
 }

@@ -2,8 +2,12 @@
 //! This is the only list of them.
 
 mod dense;
+mod glm4;
+mod granite;
 mod llama;
 mod mistral;
+mod olmo2;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod rope_keys;
@@ -33,7 +37,16 @@ pub(crate) const ALL: &[Architecture] = &[
     Architecture { name: "llama", parse: llama::parse, shapes: &llama::SHAPES },
     Architecture { name: "mistral", parse: mistral::parse, shapes: &mistral::SHAPES },
     Architecture { name: "smollm3", parse: smollm3::parse, shapes: &smollm3::SHAPES },
+    Architecture { name: "olmo2", parse: olmo2::parse, shapes: &olmo2::SHAPES },
+    Architecture { name: "granite", parse: granite::parse, shapes: &granite::SHAPES },
+    Architecture { name: "phi3", parse: phi3::parse, shapes: &phi3::SHAPES },
+    Architecture { name: "glm4", parse: glm4::parse, shapes: &glm4::SHAPES },
 ];
+
+/// Architectures that are known, by their `model_type`.
+pub fn architectures() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|architecture| architecture.name)
+}
 
 impl Blueprint {
     /// The blueprint of a checkpoint's model. It has no head where the files call it an embedding model, nor where one of its own would
@@ -61,7 +74,7 @@ impl Blueprint {
         let keys = config.keys();
         let named = keys.text("model_type").ok().flatten();
         let Some(architecture) = ALL.iter().find(|architecture| Some(architecture.name) == named) else {
-            let names: Vec<&str> = ALL.iter().map(|architecture| architecture.name).collect();
+            let names: Vec<&str> = architectures().collect();
             return Err(keys.bad("model_type", format!("one of the architectures known here: {}", names.join(", "))));
         };
         let model = (architecture.parse)(&keys)?;

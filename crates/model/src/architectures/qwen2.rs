@@ -1,6 +1,7 @@
 //! Qwen2 and Qwen2.5: biases on q, k and v.
 
 use super::dense::{self, Defaults};
+use super::llama;
 use crate::blueprint::Blueprint;
 use mlx_serving_checkpoint::synth::Shape;
 use mlx_serving_checkpoint::{Keys, Result};
@@ -8,7 +9,7 @@ use mlx_serving_checkpoint::{Keys, Result};
 #[rustfmt::skip]
 const QWEN_0_5B: Shape = Shape {
     name: "qwen2.5-0.5b", hidden: 896, layers: 24, intermediate: 4864,
-    heads: 14, kv_heads: 2, head_dim: 64, vocab: 151_936, tied: true,
+    heads: 14, kv_heads: 2, head_dim: 64, vocab: 151_936, tied: true, numbers: &[],
 };
 
 #[rustfmt::skip]
@@ -17,7 +18,7 @@ pub(super) const SHAPES: [Shape; 4] = [
     Shape { name: "qwen2.5-1.5b", hidden: 1536, layers: 28, intermediate: 8960, heads: 12, head_dim: 128, ..QWEN_0_5B },
     Shape {
         name: "qwen2.5-7b", hidden: 3584, layers: 28, intermediate: 18_944,
-        heads: 28, kv_heads: 4, head_dim: 128, vocab: 152_064, tied: false,
+        heads: 28, kv_heads: 4, head_dim: 128, vocab: 152_064, tied: false, numbers: &[],
     },
     Shape { name: "tiny-qwen2", tied: true, ..Shape::TINY },
 ];
@@ -26,7 +27,7 @@ pub(super) const SHAPES: [Shape; 4] = [
 const MAX_WINDOW_LAYERS: usize = 28;
 
 pub(super) const DEFAULTS: Defaults =
-    Defaults { own_kv_heads: false, derived_head_dim: true, positions: 32_768, theta: Some(1e6), windows: no_windows };
+    Defaults { own_kv_heads: false, positions: 32_768, theta: Some(1e6), windows: no_windows, ..llama::DEFAULTS };
 
 pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
     let mut model = dense::read(keys, &DEFAULTS)?;

@@ -2,17 +2,15 @@
 
 use super::dense::{self, Defaults};
 use super::qwen2;
-use crate::blueprint::Blueprint;
+use crate::blueprint::{Blueprint, QkNorms};
 use mlx_serving_checkpoint::synth::Shape;
 use mlx_serving_checkpoint::{Keys, Result};
 
 pub(super) const SHAPES: [Shape; 1] = [Shape { name: "tiny-qwen3", head_dim: 64, ..Shape::TINY }];
 
 pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
-    if keys.flag("attention_bias", false)? {
-        return Err(keys.bad("attention_bias", "false: biases of this architecture are not implemented"));
-    }
+    dense::no_attention_bias(keys)?;
     let mut model = dense::read(keys, &Defaults { derived_head_dim: false, theta: None, ..qwen2::DEFAULTS })?;
-    model.layers.iter_mut().for_each(|layer| layer.mixer.head_norms = true);
+    model.layers.iter_mut().for_each(|layer| layer.mixer.qk_norms = Some(QkNorms::Heads));
     Ok(model)
 }

@@ -1,5 +1,6 @@
 //! Keys of rotary embedding.
 
+use super::dense::PARTIAL;
 use crate::rope::{Rope, Scaling};
 use mlx_serving_checkpoint::{Keys, Nesting, Result};
 
@@ -26,6 +27,9 @@ const KNOWN: [&str; 19] = [
     "mrope_interleaved",
 ];
 
+/// Keys of [`Scaling::Long`] alone.
+const FACTORS: [&str; 2] = ["long_factor", "short_factor"];
+
 /// Longest context before stretching.
 const MAX_CONTEXT: f64 = (1u64 << 28) as f64;
 
@@ -34,19 +38,25 @@ const MAX_CONTEXT: f64 = (1u64 << 28) as f64;
 #[derive(Debug, Clone, PartialEq)]
 struct Parameters {
     theta: Option<f64>,
+    /// Share of a head that rotates.
+    share: Option<f64>,
     /// `None` where nothing is said of it.
     scaling: Option<Scaling>,
 }
 
-/// Rotary embedding that every layer shares. `default_theta` is the base where no key gives one; the model was made for `positions`.
+/// Rotary embedding that every layer shares. `default_share` of a head rotates where no key says, all of it without; `default_theta` is the
+/// base where no key gives one; the model was made for `positions`.
 pub(super) fn read(
     keys: &Keys<'_>,
     head_dim: usize,
+    default_share: Option<f64>,
     default_theta: Option<f64>,
     positions: usize,
     windows: &[Option<usize>],
 ) -> Result<Rope> {
-    let layers = Layers { windows, positions, beside: keys.optional_number(ORIGINAL, 1.0..=MAX_CONTEXT)? };
+    let beside = keys.optional_number(ORIGINAL, 1.0..=MAX_CONTEXT)?;
+    let layers =
+        Layers { windows, positions, beside, head_dim, default_share, share: share(keys, default_share.is_some())? };
     let old = parameters(keys, "rope_scaling", &layers)?;
     let new = parameters(keys, "rope_parameters", &layers)?;
     let theta = agreed([("rope_theta", theta(keys)?), ("rope_parameters", new.theta), ("rope_scaling", old.theta)])
@@ -54,16 +64,24 @@ pub(super) fn read(
     let scaling = agreed([("rope_scaling", old.scaling), ("rope_parameters", new.scaling)])
         .map_err(|key| keys.bad(key, "the same scaling as in rope_scaling"))?
         .unwrap_or(Scaling::None);
+    let share = agreed([(PARTIAL, layers.share), ("rope_parameters", new.share), ("rope_scaling", old.share)])
+        .map_err(|key| keys.bad(key, format!("the same {PARTIAL} wherever the file gives one")))?;
+    let dims = layers.dims(share);
+    if dims < 2 || !dims.is_multiple_of(2) {
+        let expected =
+            format!("a share of a head that is an even number of its {head_dim} values: they rotate in pairs");
+        return Err(keys.bad(PARTIAL, expected));
+    }
     if let Scaling::Llama3 { original, .. } | Scaling::Yarn { original, .. } = scaling
         && layers.beside.is_some_and(|beside| beside != original)
     {
         return Err(keys.bad(ORIGINAL, format!("{original}, as in the parameters of the rotary embedding")));
     }
     let Some(theta) = theta.or(default_theta) else { return Err(keys.bad("rope_theta", THETA)) };
-    if matches!(scaling, Scaling::Dynamic { .. }) && head_dim == 2 {
+    if matches!(scaling, Scaling::Dynamic { .. }) && dims == 2 {
         return Err(keys.bad("head_dim", "a number above 2: a single pair has no dynamic scaling"));
     }
-    Ok(Rope { dims: head_dim, theta, interleaved: keys.flag("rope_traditional", false)?, scaling })
+    Ok(Rope { dims, theta, interleaved: keys.flag("rope_traditional", false)?, scaling })
 }
 
 /// Facts about the model that its rotary parameters depend on.
@@ -73,6 +91,18 @@ struct Layers<'a> {
     positions: usize,
     /// Context before stretching that the file gives outside of the parameters, for those that have none of their own.
     beside: Option<f64>,
+    head_dim: usize,
+    /// Share of a head that rotates where no key says, in architectures that may rotate a part.
+    default_share: Option<f64>,
+    /// Share that the file gives outside of the parameters.
+    share: Option<f64>,
+}
+
+impl Layers<'_> {
+    /// Values of a head that rotate.
+    fn dims(&self, share: Option<f64>) -> usize {
+        (self.head_dim as f64 * share.or(self.share).or(self.default_share).unwrap_or(1.0)) as usize
+    }
 }
 
 const ORIGINAL: &str = "original_max_position_embeddings";
@@ -80,6 +110,14 @@ const THETA: &str = "a number from 2 to 1e12";
 
 fn theta(keys: &Keys<'_>) -> Result<Option<f64>> {
     keys.optional_number("rope_theta", 2.0..=1e12)
+}
+
+/// Share of a head that rotates, by a key that means nothing in most architectures.
+fn share(keys: &Keys<'_>, partial: bool) -> Result<Option<f64>> {
+    match partial {
+        true => keys.optional_number(PARTIAL, 0.0..=1.0),
+        false => keys.refuse_unless(PARTIAL, Some(1.0)).map(|()| None),
+    }
 }
 
 /// The one value that is given, in several places perhaps; the first place that says something else.
@@ -98,7 +136,7 @@ fn agreed<T: PartialEq, const N: usize>(found: [(&'static str, Option<T>); N]) -
 
 /// The parameters under a key, which may be nested by the layers' type. Types that no layer has do not count.
 fn parameters(keys: &Keys<'_>, key: &str, layers: &Layers<'_>) -> Result<Parameters> {
-    let Some(all) = keys.object(key)? else { return Ok(Parameters { theta: None, scaling: None }) };
+    let Some(all) = keys.object(key)? else { return Ok(Parameters { theta: None, share: None, scaling: None }) };
     match all.nesting() {
         Nesting::Flat => return one(&all, layers),
         Nesting::Nested => {}
@@ -123,34 +161,44 @@ fn parameters(keys: &Keys<'_>, key: &str, layers: &Layers<'_>) -> Result<Paramet
             "what full_attention has: rotary embeddings that differ by the layers' type are not implemented",
         )),
         [(_, first), ..] => Ok(first.clone()),
-        [] => Ok(Parameters { theta: None, scaling: None }),
+        [] => Ok(Parameters { theta: None, share: None, scaling: None }),
     }
 }
 
 /// The parameters of one object that is not nested.
 fn one(keys: &Keys<'_>, layers: &Layers<'_>) -> Result<Parameters> {
-    if let Some(key) = keys.names().find(|key| !KNOWN.contains(key)) {
+    let share = share(keys, layers.default_share.is_some())?;
+    let scaling = scaling(keys, layers, share)?;
+    let known =
+        |key: &&str| KNOWN.contains(key) || matches!(scaling, Some(Scaling::Long { .. })) && FACTORS.contains(key);
+    if let Some(key) = keys.names().find(|key| !known(key)) {
         return Err(keys.bad(key, "nothing: rotary embedding with this key is not implemented"));
     }
-    keys.refuse_unless("partial_rotary_factor", Some(1.0))?;
     keys.refuse_unless("extrapolation_factor", Some(1.0))?;
     if !keys.flag("truncate", true)? {
         return Err(keys.bad("truncate", "true: a ramp between fractions of a pair is not implemented"));
     }
-    Ok(Parameters { theta: theta(keys)?, scaling: scaling(keys, layers)? })
+    Ok(Parameters { theta: theta(keys)?, share, scaling })
 }
 
-fn scaling(keys: &Keys<'_>, layers: &Layers<'_>) -> Result<Option<Scaling>> {
-    const KINDS: [&str; 6] = ["default", "linear", "dynamic", "llama3", "yarn", "mrope"];
-    // All sections of a multimodal model's positions are one text's.
-    let kind =
-        |key| keys.choice(key, &KINDS).map(|kind| kind.map(|kind| if kind == "mrope" { "default" } else { kind }));
+fn scaling(keys: &Keys<'_>, layers: &Layers<'_>, share: Option<f64>) -> Result<Option<Scaling>> {
+    const KINDS: [&str; 8] = ["default", "linear", "dynamic", "llama3", "yarn", "longrope", "su", "mrope"];
+    let same = |kind| match kind {
+        // All sections of a multimodal model's positions are one text's.
+        "mrope" => "default",
+        "su" => "longrope",
+        kind => kind,
+    };
+    let kind = |key| keys.choice(key, &KINDS).map(|kind| kind.map(same));
     let kind = agreed([("type", kind("type")?), ("rope_type", kind("rope_type")?)])
         .map_err(|key| keys.bad(key, "the same as type"))?;
     let Some(kind) = kind else {
         return match keys.optional_number("factor", 1.0..=1.0) {
             Ok(_) => Ok(None),
-            Err(_) => Err(keys.bad("rope_type", "default, linear, dynamic, llama3 or yarn, because a factor is there")),
+            Err(_) => {
+                Err(keys
+                    .bad("rope_type", "default, linear, dynamic, llama3, yarn or longrope, because a factor is there"))
+            }
         };
     };
     let factor = || keys.number("factor", None, 0.01..=1e4);
@@ -180,8 +228,25 @@ fn scaling(keys: &Keys<'_>, layers: &Layers<'_>) -> Result<Option<Scaling>> {
                 attention: attention(keys, factor)?,
             }
         }
+        "longrope" => {
+            let dims = layers.dims(share);
+            let expected = || keys.bad("long_factor", format!("a list of {} numbers: one for each pair", dims / 2));
+            let factors = keys.numbers("long_factor", dims / 2, 1e-2..=1e4)?.ok_or_else(expected)?;
+            Scaling::Long { factors, attention: long_attention(keys, layers)? }
+        }
         _ => Scaling::None,
     }))
+}
+
+/// LongRoPE's factor of rotated queries and keys: `attention_factor`, else what the stretching of the context asks for.
+fn long_attention(keys: &Keys<'_>, layers: &Layers<'_>) -> Result<f64> {
+    let original = keys.number(ORIGINAL, layers.beside.or(Some(4096.0)), 2.0..=MAX_CONTEXT)?;
+    if layers.beside.is_some_and(|beside| beside != original) {
+        return Err(keys.bad(ORIGINAL, "the same as outside of the parameters of the rotary embedding"));
+    }
+    let factor = keys.number("factor", Some(layers.positions as f64 / original), 1e-9..=1e9)?;
+    let given = keys.optional_number("attention_factor", 0.01..=100.0)?;
+    Ok(given.unwrap_or(if factor > 1.0 { (1.0 + factor.ln() / original.ln()).sqrt() } else { 1.0 }))
 }
 
 /// YaRN's factor of rotated queries and keys: `attention_factor`, else what the context's stretching by `factor` asks for; times

@@ -1,5 +1,5 @@
 use super::embedding::Embedding;
-use crate::blueprint::{Blueprint, HeadWeights, LinearSpec, NormSpec, under};
+use crate::blueprint::{Blueprint, Division, HeadWeights, LinearSpec, NormSpec, under};
 use crate::load::{Loader, Module, Residency};
 use crate::state::Scratch;
 use crate::{ModelError, Step};
@@ -9,9 +9,10 @@ use mlx_serving_device::{DeviceError, Encoder, Op, Result};
 
 const PATH: &str = "lm_head";
 
-/// End of a model: hidden = norm(residual), logits = head(hidden) of the wanted rows
+/// End of a model: hidden = norm(residual), logits = head(hidden) · multiplier of the wanted rows
 #[derive(Debug)]
 pub(crate) struct Head {
+    /// The norm, with the logits' multiplier in its weight.
     norm: Norm,
     /// The norm where the host applies it.
     pub host_norm: HostNorm,
@@ -34,13 +35,14 @@ impl Head {
 
     /// Its own module, if it has one.
     pub(crate) fn spec(model: &Blueprint) -> Option<LinearSpec> {
-        let own = LinearSpec { path: PATH, rows: model.vocab, cols: model.hidden, bias: false, whole: false };
+        let own =
+            LinearSpec { path: PATH, rows: model.vocab, cols: model.hidden, bias: false, division: Division::Anywhere };
         (model.head == Some(HeadWeights::Own)).then_some(own)
     }
 
     pub(crate) fn load(loader: &mut Loader<'_>, model: &Blueprint, tied: &Embedding) -> Result<Self, ModelError> {
         let spec = Self::norm(model);
-        let norm = loader.norm(model.root, &spec)?;
+        let norm = loader.stream_norm(model.root, &spec, model.multipliers.logits as f32)?;
         let weight = loader.on_host(&format!("{}.weight", under(model.root, spec.path)), spec.len)?;
         let module = match Self::spec(model) {
             Some(own) => Some(loader.linear("", &own)?),

@@ -18,13 +18,14 @@ pub(crate) struct Layer {
 impl LayerSpec {
     /// Linear modules of a layer on a residual stream of this width, in the order in which they are loaded.
     pub fn linears(&self, hidden: usize) -> Vec<LinearSpec> {
-        [&self.mixer.linears(hidden)[..], &self.mlp.linears(hidden)].concat()
+        [self.mixer.linears(hidden), self.mlp.linears(hidden)].concat()
     }
 
     /// Norms of a layer on a residual stream of this width.
     pub fn norms(&self, hidden: usize) -> Vec<NormSpec> {
-        let around = [self.mixer.norm(hidden), self.mlp.norm(hidden)];
-        around.into_iter().chain(self.mixer.head_norms().into_iter().flatten()).collect()
+        let around = [self.mixer.norms, self.mlp.norms].map(|norms| [norms.before, norms.after]);
+        let around = around.into_iter().flatten().flatten().map(|path| NormSpec { path, len: hidden });
+        around.chain(self.mixer.qk_norms().into_iter().flatten()).collect()
     }
 }
 

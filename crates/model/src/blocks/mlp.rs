@@ -1,35 +1,34 @@
 use super::pass::Pass;
 use crate::ModelError;
-use crate::blueprint::{LinearSpec, MlpSpec, NormSpec};
+use crate::blueprint::{Division, LinearSpec, MlpSpec};
 use crate::load::{Loader, Module};
 use mlx_serving_device::Result;
 use mlx_serving_device::ops::{Activation, Epilogue, Norm};
 
-/// Gated feed-forward network behind a norm:
+/// Gated feed-forward network between norms, each where there is one:
 ///
-/// residual += down(silu(gate(norm(residual))) · up(norm(residual)))
+/// residual += after(down(silu(gate(before(residual))) · up(before(residual))))
 #[derive(Debug)]
 pub(super) struct Mlp {
-    norm: Norm,
+    before: Option<Norm>,
     /// Gate, then up.
     gate_up: Module,
     down: Module,
+    after: Option<Norm>,
 }
 
 impl MlpSpec {
-    /// Norm in front.
-    pub(super) fn norm(&self, hidden: usize) -> NormSpec {
-        NormSpec { path: "post_attention_layernorm", len: hidden }
-    }
-
-    /// Gate, up, down.
-    pub(super) fn linears(&self, hidden: usize) -> [LinearSpec; 3] {
-        let input = |path| LinearSpec { path, rows: self.width, cols: hidden, bias: self.bias, whole: true };
-        [
-            input("mlp.gate_proj"),
-            input("mlp.up_proj"),
-            LinearSpec { path: "mlp.down_proj", rows: hidden, cols: self.width, bias: self.bias, whole: false },
-        ]
+    /// Gate and up, which may be one, then down.
+    pub(super) fn linears(&self, hidden: usize) -> Vec<LinearSpec> {
+        let linear = |path, rows, cols, division| LinearSpec { path, rows, cols, bias: self.bias, division };
+        let mut all = match self.fused {
+            true => vec![linear("mlp.gate_up_proj", 2 * self.width, hidden, Division::Halves)],
+            false => {
+                ["mlp.gate_proj", "mlp.up_proj"].map(|path| linear(path, self.width, hidden, Division::Nowhere)).into()
+            }
+        };
+        all.push(linear("mlp.down_proj", hidden, self.width, Division::Anywhere));
+        all
     }
 }
 
@@ -40,18 +39,22 @@ impl Mlp {
         layer: &str,
         hidden: usize,
     ) -> Result<Self, ModelError> {
-        let norm = loader.norm(layer, &spec.norm(hidden))?;
-        let [gate, up, down] = spec.linears(hidden);
-        let mut gate_up = loader.linear(layer, &gate)?;
-        gate_up.extend(loader.linear(layer, &up)?);
+        let before = loader.before(layer, &spec.norms, hidden)?;
+        let mut gate_up = Module::new();
+        let mut linears = spec.linears(hidden);
+        let down = linears.pop();
+        for linear in &linears {
+            gate_up.extend(loader.linear(layer, linear)?);
+        }
         loader.check_gated(layer, &gate_up)?;
-        Ok(Self { norm, gate_up, down: loader.linear(layer, &down)? })
+        let down = down.map_or(Ok(Module::new()), |down| loader.linear(layer, &down))?;
+        Ok(Self { before, gate_up, down, after: loader.after(layer, &spec.norms, hidden)? })
     }
 
     pub(super) fn record(&self, pass: &mut Pass<'_>) -> Result<()> {
         let x = pass.x;
         let gated = Epilogue::Gated(Activation::Silu, x.gated.clone());
-        pass.linear(&x.residual, Some(&self.norm), &self.gate_up, gated)?;
-        pass.linear(&x.gated, None, &self.down, Epilogue::Add(x.residual.clone()))
+        pass.linear(&x.residual, self.before.as_ref(), &self.gate_up, gated)?;
+        pass.add(&x.gated, &self.down, self.after.as_ref())
     }
 }

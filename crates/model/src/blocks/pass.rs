@@ -1,5 +1,5 @@
 use crate::state::Scratch;
-use mlx_serving_device::ops::{Batch, Epilogue, Linear, Norm, Projection};
+use mlx_serving_device::ops::{Batch, Epilogue, Linear, Norm, Normalize, Projection};
 use mlx_serving_device::{Buffer, Encoder, Op, Result};
 
 /// One forward pass through one layer: what its blocks record into, and read and write.
@@ -27,6 +27,22 @@ impl Pass<'_> {
             norm: norm.cloned(),
             projections: modules.to_vec(),
             epilogue,
+        }))
+    }
+
+    /// residual += after(modules(input)), or without such a norm residual += modules(input).
+    pub(super) fn add(&mut self, input: &Buffer, modules: &[Projection], after: Option<&Norm>) -> Result<()> {
+        let x = self.x;
+        let Some(norm) = after else { return self.linear(input, None, modules, Epilogue::Add(x.residual.clone())) };
+        self.linear(input, None, modules, Epilogue::Store(x.qkv.clone()))?;
+        self.encoder.record(Op::Normalize(Normalize {
+            input: x.qkv.clone(),
+            rows: self.batch.rows,
+            stride: x.hidden_width(),
+            first: 0,
+            width: x.hidden_width(),
+            norm: norm.clone(),
+            target: Some(x.residual.clone()),
         }))
     }
 }

@@ -6,7 +6,7 @@ mod rows;
 pub(crate) use residency::Residency;
 
 use crate::ModelError;
-use crate::blueprint::{Blueprint, LinearSpec, NormSpec, under};
+use crate::blueprint::{Blueprint, Division, LinearSpec, NormSpec, Norms, under};
 use mlx_serving_checkpoint::{Checkpoint, CheckpointError};
 use mlx_serving_device::ops::{Norm, Projection};
 use mlx_serving_device::{Buffer, Device, Storage, Weight, WeightSpec};
@@ -46,8 +46,10 @@ pub(crate) type Module = Vec<Projection>;
 /// Moves one model's tensors to the device, in the order in which a forward pass uses them.
 pub(crate) struct Loader<'a> {
     source: LoadInputs<'a>,
-    /// ε of the norms.
+    /// ε of the norms of what parts compute.
     eps: f32,
+    /// ε of the norms of the residual stream.
+    stream_eps: f32,
     done: u64,
     total: u64,
     used: BTreeSet<String>,
@@ -83,7 +85,7 @@ pub fn row_parts(device: &dyn Device, whole: &WeightSpec) -> mlx_serving_device:
 }
 
 impl<'a> Loader<'a> {
-    pub(crate) fn new(source: LoadInputs<'a>, eps: f32) -> Result<Self, ModelError> {
+    pub(crate) fn new(source: LoadInputs<'a>, model: &Blueprint) -> Result<Self, ModelError> {
         let total = source.checkpoint.total_bytes();
         let info = source.device.info();
         let (budget, storage) =
@@ -94,7 +96,8 @@ impl<'a> Loader<'a> {
         source.allocate.expect_weights(total);
         Ok(Self {
             source,
-            eps,
+            eps: model.norm_eps,
+            stream_eps: model.stream_eps(),
             done: 0,
             total,
             used: BTreeSet::new(),
@@ -115,12 +118,9 @@ impl<'a> Loader<'a> {
             return Err(self.contradiction(name, "by which this module has no bias".into()));
         }
         let linear = Linear::of(&checkpoint, module, spec.rows, spec.cols)?;
-        if spec.whole {
-            self.undivided(module, &linear)?;
-        }
-        let bias = if spec.bias { Some(self.vector(&name, spec.rows)?) } else { None };
+        let bias = if spec.bias { Some(self.vector(&name, spec.rows, 1.0)?) } else { None };
         let mut parts = Module::new();
-        for range in row_parts(self.source.device.as_ref(), &linear.spec)? {
+        for range in self.ranges(module, &linear, spec.division)? {
             let spec = WeightSpec { rows: range.len(), ..linear.spec };
             let buffer = self.upload_weight(&linear, range.clone())?;
             let bias = match &bias {
@@ -140,13 +140,19 @@ impl<'a> Loader<'a> {
         checked.map_err(|source| ModelError::Gated { layer: layer.to_owned(), source })
     }
 
-    /// Refuses a weight that does not lie in one buffer.
-    fn undivided(&self, module: &str, linear: &Linear) -> Result<(), ModelError> {
-        let bytes = self.source.device.weight_layout(&linear.spec)?.bytes() as u64;
-        let limit = self.source.device.info().max_buffer_len;
+    /// Rows of each weight of a module. Refuses one that does not lie in one buffer and must.
+    fn ranges(&self, module: &str, linear: &Linear, division: Division) -> Result<Vec<Range<usize>>, ModelError> {
+        let (device, rows) = (self.source.device.as_ref(), linear.spec.rows);
+        let ranges = match division {
+            Division::Anywhere => return Ok(row_parts(device, &linear.spec)?),
+            Division::Nowhere => vec![0..rows],
+            Division::Halves => vec![0..rows / 2, rows / 2..rows],
+        };
+        let bytes = device.weight_layout(&WeightSpec { rows: ranges[0].len(), ..linear.spec })?.bytes() as u64;
+        let limit = device.info().max_buffer_len;
         match bytes > limit {
             true => Err(ModelError::TooLong { module: module.to_owned(), bytes, limit }),
-            false => Ok(()),
+            false => Ok(ranges),
         }
     }
 
@@ -170,14 +176,30 @@ impl<'a> Loader<'a> {
         Ok(buffer)
     }
 
-    /// Loads the weight of an RMS norm under `layer`.
+    /// Loads the weight of an RMS norm under `layer`, of what a part computes.
     pub(crate) fn norm(&mut self, layer: &str, spec: &NormSpec) -> Result<Norm, ModelError> {
-        let weight = self.vector(&format!("{}.weight", under(layer, spec.path)), spec.len)?;
+        let weight = self.vector(&format!("{}.weight", under(layer, spec.path)), spec.len, 1.0)?;
         Ok(Norm { weight, eps: self.eps })
     }
 
-    /// Loads a vector, widened to f32.
-    fn vector(&mut self, name: &str, len: usize) -> Result<Buffer, ModelError> {
+    /// Loads the weight of an RMS norm of the residual stream, times `scale`.
+    pub(crate) fn stream_norm(&mut self, layer: &str, spec: &NormSpec, scale: f32) -> Result<Norm, ModelError> {
+        let weight = self.vector(&format!("{}.weight", under(layer, spec.path)), spec.len, scale)?;
+        Ok(Norm { weight, eps: self.stream_eps })
+    }
+
+    /// Loads the norm in front of a part of `layer`, if it has one.
+    pub(crate) fn before(&mut self, layer: &str, norms: &Norms, hidden: usize) -> Result<Option<Norm>, ModelError> {
+        norms.before.map(|path| self.stream_norm(layer, &NormSpec { path, len: hidden }, 1.0)).transpose()
+    }
+
+    /// Loads the norm behind a part of `layer`, if it has one.
+    pub(crate) fn after(&mut self, layer: &str, norms: &Norms, hidden: usize) -> Result<Option<Norm>, ModelError> {
+        norms.after.map(|path| self.norm(layer, &NormSpec { path, len: hidden })).transpose()
+    }
+
+    /// Loads a vector, widened to f32, times `scale`.
+    fn vector(&mut self, name: &str, len: usize, scale: f32) -> Result<Buffer, ModelError> {
         let checkpoint = self.source.checkpoint.clone();
         let info = checkpoint.vector(name, len)?;
         let (dtype, bytes) = (float(info.dtype), info.bytes as usize);
@@ -186,7 +208,9 @@ impl<'a> Loader<'a> {
         let fill = move |out: &mut [u8]| {
             let mut values = vec![0; bytes];
             checkpoint.read(&tensor, 0, &mut values).map_err(|e| e.to_string())?;
-            out.copy_from_slice(bytemuck::cast_slice(&dtype.widen(&values)));
+            let mut values = dtype.widen(&values);
+            values.iter_mut().for_each(|x| *x *= scale);
+            out.copy_from_slice(bytemuck::cast_slice(&values));
             Ok(())
         };
         self.stream(name, &buffer, Box::new(fill))?;

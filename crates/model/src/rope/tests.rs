@@ -44,6 +44,13 @@ fn yarn_ramps_between_its_two_betas_and_warms_attention() {
 }
 
 #[test]
+fn longrope_stretches_every_pair_by_its_own_factor() {
+    let long = rope(Scaling::Long { factors: vec![1.0, 2.0, 4.0, 10.0], attention: 1.19 });
+    close(&long.frequencies(1), &[1.0, 0.05, 0.0025, 0.0001]);
+    assert_eq!((long.attention_factor(), long.stretched(131_072)), (1.19, 131_072));
+}
+
+#[test]
 fn scaling_stretches_the_context() {
     assert_eq!(rope(Scaling::None).stretched(4096), 4096);
     assert_eq!(rope(Scaling::Linear { factor: 4.0 }).stretched(4096), 16_384);

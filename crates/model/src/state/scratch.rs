@@ -1,4 +1,4 @@
-use crate::blueprint::Blueprint;
+use crate::blueprint::{Blueprint, LayerSpec};
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Buffer, Device, Encoder, Op, Result, Storage};
 use mlx_serving_metal_layer::{Allocate, Allocation};
@@ -9,7 +9,7 @@ use std::ops::Range;
 pub struct Scratch {
     /// [rows][hidden]: the residual stream.
     pub(crate) residual: Buffer,
-    /// [rows][(heads + 2 · kv heads) · head_dim]
+    /// [rows][(heads + 2 · kv heads) · head_dim], then what a norm behind a part takes: [rows][hidden]
     pub(crate) qkv: Buffer,
     /// [rows][heads · head_dim]
     pub(crate) attended: Buffer,
@@ -40,10 +40,12 @@ impl Sizes {
     /// Sizes for steps of `rows` rows of which `logit_rows` need logits: each as wide as the widest layer's.
     pub(super) fn of(model: &Blueprint, rows: usize, logit_rows: usize) -> Self {
         let mixers = || model.layers.iter().map(|layer| &layer.mixer);
+        let normed = |layer: &LayerSpec| layer.mixer.norms.after.or(layer.mlp.norms.after).is_some();
+        let behind = model.layers.iter().any(normed).then_some(model.hidden);
         let widest = |widths: &mut dyn Iterator<Item = usize>| rows * widths.max().unwrap_or(0);
         Self {
             residual: rows * model.hidden,
-            qkv: widest(&mut mixers().map(|m| (m.heads + 2 * m.kv_heads) * m.head_dim)),
+            qkv: widest(&mut mixers().map(|m| (m.heads + 2 * m.kv_heads) * m.head_dim).chain(behind)),
             attended: widest(&mut mixers().map(|m| m.heads * m.head_dim)),
             gated: widest(&mut model.layers.iter().map(|layer| layer.mlp.width)),
             angles: model.ropes.iter().map(|rope| rows * rope.dims).collect(),
@@ -106,6 +108,11 @@ impl Scratch {
             vocab: model.vocab,
             _held: held,
         })
+    }
+
+    /// Width of the residual stream.
+    pub(crate) fn hidden_width(&self) -> usize {
+        self.hidden
     }
 
     /// Rows of the residual stream, f32 `[rows][hidden]`: after a step's ops, what its layers made of them; valid until the next step

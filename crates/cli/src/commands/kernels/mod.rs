@@ -80,7 +80,7 @@ fn kernels(plan: &Plan, device: &Arc<dyn Device>, bar: &Bar) -> Result<(Vec<Meas
         for kernel in MeasuredOp::ALL {
             let (rows, context) = (kernel.rows(case), kernel.context(case));
             bar.step(kernel.label());
-            if all.iter().any(|m| m.is(kernel, case)) {
+            if !step.has(kernel) || all.iter().any(|m| m.is(kernel, case)) {
                 continue;
             }
             let timing = time(&queue, &|call| step.op(kernel, call)).map_err(Failure::failed)?;
@@ -89,8 +89,8 @@ fn kernels(plan: &Plan, device: &Arc<dyn Device>, bar: &Bar) -> Result<(Vec<Meas
             all.push(Measured { kernel, rows, context, speed: Speed { timing, cost } });
         }
         let layers = plan.shape.layers;
-        let calls =
-            || MeasuredOp::ALL.into_iter().flat_map(|kernel| (0..kernel.calls(layers)).map(move |n| (kernel, n)));
+        let kernels = || MeasuredOp::ALL.into_iter().filter(|&kernel| step.has(kernel));
+        let calls = || kernels().flat_map(|kernel| (0..kernel.calls(layers)).map(move |n| (kernel, n)));
         let recorded = recording(&queue, &|| calls().map(|(kernel, n)| step.op(kernel, n)).collect());
         recordings.push(recorded.map_err(Failure::failed)?);
     }

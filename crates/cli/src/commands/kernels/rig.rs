@@ -22,8 +22,10 @@ pub(super) enum MeasuredOp {
     Embed,
     RopeAngles,
     Qkv,
+    QkNorm,
     Attend,
     O,
+    NormBehind,
     GateUp,
     Down,
     LmHead,
@@ -31,13 +33,15 @@ pub(super) enum MeasuredOp {
 }
 
 impl MeasuredOp {
-    /// All of them, in the order of a step.
-    pub(super) const ALL: [Self; 9] = [
+    /// All of them, in the order of a step; not every model has norms of their own.
+    pub(super) const ALL: [Self; 11] = [
         Self::Embed,
         Self::RopeAngles,
         Self::Qkv,
+        Self::QkNorm,
         Self::Attend,
         Self::O,
+        Self::NormBehind,
         Self::GateUp,
         Self::Down,
         Self::LmHead,
@@ -50,8 +54,10 @@ impl MeasuredOp {
             MeasuredOp::Embed => "embed",
             MeasuredOp::RopeAngles => "rope angles",
             MeasuredOp::Qkv => "norm, q, k, v",
+            MeasuredOp::QkNorm => "norm of q, k",
             MeasuredOp::Attend => "attend",
             MeasuredOp::O => "o",
+            MeasuredOp::NormBehind => "norm behind",
             MeasuredOp::GateUp => "norm, gate, up",
             MeasuredOp::Down => "down",
             MeasuredOp::LmHead => "norm, lm_head",
@@ -63,6 +69,8 @@ impl MeasuredOp {
     pub(super) fn calls(self, layers: usize) -> usize {
         match self {
             MeasuredOp::Qkv | MeasuredOp::Attend | MeasuredOp::O | MeasuredOp::GateUp | MeasuredOp::Down => layers,
+            // Of queries and of keys; behind attention and behind the feed-forward network.
+            MeasuredOp::QkNorm | MeasuredOp::NormBehind => 2 * layers,
             MeasuredOp::Embed | MeasuredOp::RopeAngles | MeasuredOp::LmHead | MeasuredOp::Sample => 1,
         }
     }
@@ -85,12 +93,15 @@ impl MeasuredOp {
             Op::Attend(_) => MeasuredOp::Attend,
             Op::Sample(_) => MeasuredOp::Sample,
             Op::Linear(linear) => match linear.epilogue {
-                Epilogue::Store(_) if linear.gather.is_some() => MeasuredOp::LmHead,
-                Epilogue::Store(_) => MeasuredOp::Qkv,
+                _ if linear.gather.is_some() => MeasuredOp::LmHead,
                 Epilogue::Gated(..) => MeasuredOp::GateUp,
-                Epilogue::Add(_) if previous == Some(MeasuredOp::Attend) => MeasuredOp::O,
-                Epilogue::Add(_) => MeasuredOp::Down,
+                // Stored where a norm is behind.
+                Epilogue::Store(_) | Epilogue::Add(_) if previous == Some(MeasuredOp::Attend) => MeasuredOp::O,
+                Epilogue::Store(_) | Epilogue::Add(_) if previous == Some(MeasuredOp::GateUp) => MeasuredOp::Down,
+                Epilogue::Store(_) | Epilogue::Add(_) => MeasuredOp::Qkv,
             },
+            Op::Normalize(op) if op.target.is_some() => MeasuredOp::NormBehind,
+            Op::Normalize(_) => MeasuredOp::QkNorm,
             Op::Copy(_) | Op::Observe(_) => return None,
         })
     }
@@ -155,7 +166,8 @@ impl<'a> Rig<'a> {
                 last = kernel;
             }
         }
-        match MeasuredOp::ALL.iter().find(|&&kernel| step.0[kernel as usize].is_empty()) {
+        let every = |kernel: &&MeasuredOp| !matches!(kernel, MeasuredOp::QkNorm | MeasuredOp::NormBehind);
+        match MeasuredOp::ALL.iter().filter(every).find(|&&kernel| !step.has(kernel)) {
             Some(kernel) => Err(DeviceError::CommandFailed(format!("this model has no {}", kernel.label()))),
             None => Ok(step),
         }
@@ -232,6 +244,11 @@ fn load(plan: &Plan, checkpoint: Checkpoint, memory: &Memory<'_>) -> Result<(Mod
 pub(super) struct Step([Vec<Op>; MeasuredOp::ALL.len()]);
 
 impl Step {
+    /// True if the model has such ops.
+    pub(super) fn has(&self, kernel: MeasuredOp) -> bool {
+        !self.0[kernel as usize].is_empty()
+    }
+
     /// The n-th call of a kernel: calls take the layers in turn.
     pub(super) fn op(&self, kernel: MeasuredOp, n: usize) -> Op {
         let ops = &self.0[kernel as usize];
