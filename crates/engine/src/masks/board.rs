@@ -13,6 +13,8 @@ const GENEROUS: u32 = 2;
 const WHOLE: u32 = 10;
 /// Part of the limit that a mask may take that has to be quick.
 const QUICK: u32 = 10;
+/// Time for each token that is taken before a mask: many are where a failed step has to be computed again.
+const TOKEN: Duration = Duration::from_micros(200);
 
 /// Masks of one step, and the point at which none of them is outstanding.
 ///
@@ -45,6 +47,8 @@ enum Row {
 struct Work {
     /// Time that the step has waited for it since it began, if it has.
     ran: Option<Duration>,
+    /// Time that it may take beside that of a mask.
+    more: Duration,
     /// Stops it.
     cancel: Option<Cancel>,
 }
@@ -125,7 +129,7 @@ impl Board {
             }
             let own = if waited < GENEROUS * limit { limit } else { limit / QUICK };
             let over = waited >= WHOLE * limit;
-            let is_late = |work: &Work| over || work.ran.is_some_and(|ran| ran >= own);
+            let is_late = |work: &Work| over || work.ran.is_some_and(|ran| ran >= own + work.more);
             late += self.settle_where(rows, &Fault::Late(if over { waited } else { own }), is_late);
             rows = self.lock();
             if rows.open == 0 {
@@ -227,9 +231,12 @@ impl Drop for Order {
 }
 
 impl Duty {
-    /// Notes that the work begins. False if nobody waits for it any more.
-    pub(crate) fn begin(&self) -> bool {
-        self.note(|work| work.ran = Some(Duration::ZERO))
+    /// Notes that the work begins, with so many tokens to take. False if nobody waits for it any more.
+    pub(crate) fn begin(&self, tokens: usize) -> bool {
+        self.note(|work| {
+            work.ran = Some(Duration::ZERO);
+            work.more = TOKEN.saturating_mul(u32::try_from(tokens).unwrap_or(u32::MAX));
+        })
     }
 
     /// Notes what stops it. False if nobody waits for it any more.

@@ -70,7 +70,7 @@ impl Job {
         let mut mask = vec![0; duty.words()];
         let began = Instant::now();
         let made = catch_unwind(AssertUnwindSafe(|| {
-            if !duty.begin() {
+            if !duty.begin(take.len()) {
                 return Err(Fault::Dropped);
             }
             let mut matcher = matcher.unwrap_or_else(|| rules.begin());

@@ -112,7 +112,7 @@ fn a_mask_that_comes_late_is_written_nowhere() {
     let (order, duty) = (rig.orders.remove(0).unwrap(), rig.duties.remove(0).unwrap());
     let canceled = Arc::new(AtomicUsize::new(0));
     let count = canceled.clone();
-    assert!(duty.begin() && duty.stops_by(Box::new(move || _ = count.fetch_add(1, SeqCst))));
+    assert!(duty.begin(0) && duty.stops_by(Box::new(move || _ = count.fetch_add(1, SeqCst))));
     assert_eq!(rig.board.wait(Duration::from_millis(5), || false), 1);
     assert!(rig.point.reached());
     assert_eq!(canceled.load(SeqCst), 1, "the work is stopped");
@@ -127,18 +127,32 @@ fn work_that_takes_too_long_fails_alone_and_what_waits_behind_it_has_its_turn() 
     let [slow, queued] = [0, 1].map(|row| rig.duties[row].take().unwrap());
     let limit = Duration::from_millis(50);
     let (sender, stopped) = std::sync::mpsc::channel();
-    assert!(slow.begin() && slow.stops_by(Box::new(move || sender.send(()).unwrap())));
+    assert!(slow.begin(0) && slow.stops_by(Box::new(move || sender.send(()).unwrap())));
     std::thread::scope(|scope| {
         // One maker, who comes to the second row once the first one is given up.
         scope.spawn(move || {
             stopped.recv().unwrap();
-            assert!(queued.begin());
+            assert!(queued.begin(0));
             queued.finish(Ok((&[5; WORDS], Made::default())));
         });
         assert_eq!(rig.board.wait(limit, || false), 1);
     });
     let outcomes: Vec<_> = rig.orders.into_iter().map(|order| order.unwrap().take().err()).collect();
     assert_eq!(outcomes, [Some(Fault::Late(limit)), None]);
+}
+
+#[test]
+fn work_that_takes_many_tokens_first_has_time_for_them() {
+    let mut rig = rig(1);
+    let duty = rig.duties.remove(0).unwrap();
+    assert!(duty.begin(10_000));
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            std::thread::sleep(Duration::from_millis(250));
+            duty.finish(Ok((&[5; WORDS], Made::default())));
+        });
+        assert_eq!(rig.board.wait(Duration::from_millis(100), || false), 0);
+    });
 }
 
 #[test]
@@ -168,9 +182,9 @@ fn work_that_nobody_waits_for_does_not_begin_and_stops() {
         Box::new(move || _ = count.fetch_add(1, SeqCst)) as Cancel
     };
     let [one, two] = [0, 1].map(|row| rig.duties[row].take().unwrap());
-    assert!(one.begin() && one.stops_by(cancel()));
+    assert!(one.begin(0) && one.stops_by(cancel()));
     rig.orders.clear();
-    assert!(!two.begin() && !two.stops_by(cancel()));
+    assert!(!two.begin(0) && !two.stops_by(cancel()));
     assert_eq!(canceled.load(SeqCst), 1);
     assert!(rig.point.reached());
 }
@@ -186,7 +200,7 @@ fn threads_that_race_leave_every_board_settled() {
                 let duty = duty.unwrap();
                 scope.spawn(move || {
                     (0..(round * 7 + row as u64 * 13) % 50).for_each(|_| std::thread::yield_now());
-                    if duty.begin() && duty.stops_by(Box::new(|| ())) && !(round + row as u64).is_multiple_of(5) {
+                    if duty.begin(0) && duty.stops_by(Box::new(|| ())) && !(round + row as u64).is_multiple_of(5) {
                         duty.finish(Ok((&[row as u32 + 1; WORDS], Made::default())));
                     }
                 });
