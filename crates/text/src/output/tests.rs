@@ -190,10 +190,10 @@ fn a_call_that_cannot_be_read_comes_as_it_is() {
     read(r#"<tool_call>{"name": "f", "arguments": {"a": 1; 2}}</tool_call>"#, &begun);
     read(half, &broken("f", r#"{"a": 1"#, half));
     // Of several calls in one list, only the last is broken off.
-    let listed = r#"<tool_call>[{"name": "f", "arguments": {}}"#;
-    let second = r#", {"name": "g", "arguments": {"a"#;
+    let listed = r#"<tool_call>[{"name": "f", "arguments": {}"#;
+    let second = r#"}, {"name": "g", "arguments": {"a"#;
     read(&format!("{listed}{second}"), &[call("f", "{}"), broken("g", r#"{"a"#, second)].concat());
-    read(&format!("{listed}, "), &[&call("f", "{}")[..], &[malformed(", ")]].concat());
+    read(&format!("{listed}}}, "), &[&call("f", "{}")[..], &[malformed("}, ")]].concat());
     read(r#"<tool_call>{"name": "f", "arg"#, &[malformed(r#"<tool_call>{"name": "f", "arg"#)]);
     read(
         "<tool_call>{\"name\": \"f\"</tool_call>{",
