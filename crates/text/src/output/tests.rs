@@ -309,7 +309,17 @@ fn qwens_tags_become_json_by_the_schema() {
     value("either", "7 of", "\"7 of\"");
     value("either", "[7]", "\"[7]\"");
     value("either", "\"7\"", "\"7\"");
-    value("days", "1e999", "\"1e999\"");
+    value("days", "1e9", "1e9");
+    value("city", "1e999", "\"1e999\"");
+    let beyond = "<tool_call><function=weather><parameter=days>1e999";
+    read(
+        &format!("{beyond}</parameter></function></tool_call>"),
+        &[
+            &broken("weather", "{\"days\": ", &beyond[..beyond.len() - 5])[..],
+            &[malformed("1e999</parameter></function></tool_call>")],
+        ]
+        .concat(),
+    );
     value("far", "5", "5");
     value("far", "x", "\"x\"");
     value("unit", "C", "\"C\"");
