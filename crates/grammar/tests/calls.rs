@@ -110,7 +110,7 @@ fn what_a_grammar_lets_through_is_read_as_calls_that_fit() {
         let grammar = subject.lark(&calls.lark(&subject.tokenizer, &tools(), true));
         let format = OutputFormat::new(Formats { reasoning: None, calls: Some(calls) }, tools(), "");
         let (mut rng, mut read) = (Rng::new(7), 0);
-        for _ in 0..40 {
+        'walks: for _ in 0..40 {
             let Some(ids) = subject.walk(&grammar, &mut rng, 400) else { continue };
             let mut answer = AnswerText::new(&subject.tokenizer, None, StopMatcher::new::<&str>(&[]).unwrap(), &format);
             let mut segments: Vec<Segment> = Vec::new();
@@ -123,17 +123,14 @@ fn what_a_grammar_lets_through_is_read_as_calls_that_fit() {
                 match segment {
                     Segment::Call { name } => found.push((name, String::new())),
                     Segment::Arguments(json) => found.last_mut().unwrap().1 += &json,
+                    _ if has_number_beyond_floats(&subject.text(&ids)) => continue 'walks,
                     other => panic!("{calls:?}: {other:?} in {:?}", subject.text(&ids)),
                 }
             }
             assert!(!found.is_empty());
             for (name, arguments) in found {
                 let tool = tools().into_iter().find(|tool| tool.name == name).unwrap();
-                let arguments: Value = match serde_json::from_str(&arguments) {
-                    // JSON has no largest number, serde_json has.
-                    Err(error) if error.to_string().contains("out of range") => continue,
-                    arguments => arguments.unwrap(),
-                };
+                let arguments: Value = serde_json::from_str(&arguments).unwrap();
                 // Lists in Gemma's notation are held to the notation alone.
                 let fits = calls == CallFormat::Gemma || jsonschema::is_valid(&tool.parameters, &arguments);
                 assert!(fits && arguments.is_object(), "{calls:?}: {arguments} in {:?}", subject.text(&ids));
@@ -142,6 +139,12 @@ fn what_a_grammar_lets_through_is_read_as_calls_that_fit() {
         }
         assert!(read > 10, "{calls:?}: {read} calls were whole");
     }
+}
+
+/// JSON has no largest number, floats have: no client could read such a call.
+fn has_number_beyond_floats(text: &str) -> bool {
+    let numbers = text.split(|c: char| !(c.is_ascii_digit() || ".eE+-".contains(c)));
+    numbers.filter_map(|number| number.parse().ok()).any(f64::is_infinite)
 }
 
 /// What is read of an answer that a grammar let through: its calls, if all of them are whole.
@@ -333,7 +336,10 @@ fn calls_of_any_schema_that_a_grammar_lets_through_are_read_and_fit() {
         for _ in 0..4 {
             let Some(ids) = subject.walk(&grammar, &mut rng, 300) else { continue };
             let shown = || format!("{calls:?}: {:?} by {parameters}", subject.text(&ids));
-            let found = calls_in(&subject, &format, &ids).unwrap_or_else(|other| panic!("{other:?}, {}", shown()));
+            let found = match calls_in(&subject, &format, &ids) {
+                Err(_) if has_number_beyond_floats(&subject.text(&ids)) => continue,
+                found => found.unwrap_or_else(|other| panic!("{other:?}, {}", shown())),
+            };
             assert_eq!(found.len(), 1, "{}", shown());
             let arguments: Value =
                 serde_json::from_str(&found[0].1).unwrap_or_else(|error| panic!("{error}, {}", shown()));

@@ -196,6 +196,11 @@ impl Digits {
     }
 }
 
+/// True if a text is a number that is larger than floats are.
+pub(super) fn is_beyond(text: &str) -> bool {
+    text.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && text.parse().is_ok_and(f64::is_infinite)
+}
+
 /// True if a text is one JSON value.
 pub(super) fn is_json(text: &str) -> bool {
     let mut json = Json::default();

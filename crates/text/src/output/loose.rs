@@ -1,6 +1,6 @@
 //! Values that are nearly JSON, into JSON while they come: Python's literals, and Gemma's notation.
 
-use super::json::{MAX_DEPTH, escape, is_json, quoted};
+use super::json::{MAX_DEPTH, escape, is_beyond, is_json, quoted};
 use super::step::{Garbled, Step, Until};
 
 /// Bytes of a number, a word or a bare key at most.
@@ -195,8 +195,8 @@ impl Loose {
         };
         match (is_json(word), self.notation) {
             (true, _) => Some(word.to_owned()),
-            (false, Notation::Marked(_)) => Some(quoted(text)),
-            (false, Notation::Python) => None,
+            (false, Notation::Marked(_)) if !is_beyond(text) => Some(quoted(text)),
+            (false, _) => None,
         }
     }
 

@@ -41,8 +41,10 @@ impl Until {
         self.held.push(c);
         let markers = || std::iter::once(self.end).chain(self.others.iter().copied());
         let from = (0..self.held.len()).find(|&from| markers().any(|marker| begins(marker, &self.held[from..])));
-        let whole = from.and_then(|from| markers().find(|marker| marker.len() == self.held.len() - from));
-        let whole = whole.filter(|marker| begins(marker, &self.held[self.held.len() - marker.len()..]));
+        let whole = from.and_then(|from| {
+            let held = &self.held[from..];
+            markers().find(|marker| marker.len() == held.len() && begins(marker, held))
+        });
         self.held.drain(..from.unwrap_or(self.held.len())).for_each(&mut text);
         if whole.is_some() {
             self.held.clear();

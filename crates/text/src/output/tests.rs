@@ -190,10 +190,10 @@ fn a_call_that_cannot_be_read_comes_as_it_is() {
     read(r#"<tool_call>{"name": "f", "arguments": {"a": 1; 2}}</tool_call>"#, &begun);
     read(half, &broken("f", r#"{"a": 1"#, half));
     // Of several calls in one list, only the last is broken off.
-    let listed = r#"<tool_call>[{"name": "f", "arguments": {}}"#;
-    let second = r#", {"name": "g", "arguments": {"a"#;
+    let listed = r#"<tool_call>[{"name": "f", "arguments": {}"#;
+    let second = r#"}, {"name": "g", "arguments": {"a"#;
     read(&format!("{listed}{second}"), &[call("f", "{}"), broken("g", r#"{"a"#, second)].concat());
-    read(&format!("{listed}, "), &[&call("f", "{}")[..], &[malformed(", ")]].concat());
+    read(&format!("{listed}}}, "), &[&call("f", "{}")[..], &[malformed("}, ")]].concat());
     read(r#"<tool_call>{"name": "f", "arg"#, &[malformed(r#"<tool_call>{"name": "f", "arg"#)]);
     read(
         "<tool_call>{\"name\": \"f\"</tool_call>{",
@@ -309,7 +309,17 @@ fn qwens_tags_become_json_by_the_schema() {
     value("either", "7 of", "\"7 of\"");
     value("either", "[7]", "\"[7]\"");
     value("either", "\"7\"", "\"7\"");
-    value("days", "1e999", "\"1e999\"");
+    value("days", "1e9", "1e9");
+    value("city", "1e999", "\"1e999\"");
+    let beyond = "<tool_call><function=weather><parameter=days>1e999";
+    read(
+        &format!("{beyond}</parameter></function></tool_call>"),
+        &[
+            &broken("weather", "{\"days\": ", &beyond[..beyond.len() - 5])[..],
+            &[malformed("1e999</parameter></function></tool_call>")],
+        ]
+        .concat(),
+    );
     value("far", "5", "5");
     value("far", "x", "\"x\"");
     value("unit", "C", "\"C\"");

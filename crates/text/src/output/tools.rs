@@ -1,6 +1,6 @@
 //! Tools as formats need them, and the types of their arguments.
 
-use super::json::{Json, escape, is_json, quoted};
+use super::json::{Json, escape, is_beyond, is_json, quoted};
 use super::loose::from_python;
 use super::sink::Sink;
 use super::step::{Garbled, Step};
@@ -169,17 +169,22 @@ impl Argument {
         sink.arguments(&json);
     }
 
-    pub(super) fn finish(self, sink: &mut Sink) {
+    pub(super) fn finish(self, sink: &mut Sink) -> Result<(), Garbled> {
         if self.begun {
-            return sink.arguments("\"");
+            sink.arguments("\"");
+            return Ok(());
         }
         let text = self.held.trim();
+        if is_beyond(text) && !self.types.admits(Types::TEXT) {
+            return Err(Garbled);
+        }
         let json = if is_json(text) { Some(text.to_owned()) } else { from_python(text) };
         let allowed = |json: &str| self.types.admits(Types::of_json(json)) || !self.types.admits(Types::TEXT);
         match json.filter(|json| allowed(json)) {
             Some(json) => sink.arguments(&json),
             None => sink.arguments(&quoted(&self.held)),
         }
+        Ok(())
     }
 }
 

@@ -149,7 +149,7 @@ impl Tagged {
                     let At::Value(value) = std::mem::replace(&mut self.at, At::Tag(String::new())) else {
                         return Err(Garbled);
                     };
-                    value.argument.finish(sink);
+                    value.argument.finish(sink)?;
                     match end {
                         NEXT_PARAMETER => self.at = self.key(),
                         END_OF_FUNCTION => return Ok(self.end(sink)),
