@@ -220,8 +220,8 @@ impl Shared {
         parser.start_without_prompt();
         // llguidance bounds the number of states with the first mask, and forces a text without bounds before it.
         let computer = parser.bias_computer.clone();
-        let bounded = catch_unwind(AssertUnwindSafe(|| Ok(drop(parser.parser.compute_bias(&*computer, &[])))));
-        bounded.map_err(|error| structure.fault(&reason(&error)))?;
+        let first = catch_unwind(AssertUnwindSafe(|| Ok(parser.parser.compute_bias(&*computer, &[]))));
+        first.map_err(|error| structure.fault(&reason(&error)))?;
         let mut start = Matcher::new(parser, self.vocab);
         let _ = stop.set(start.canceler());
         // Answers begin with what the first mask takes: a grammar that allows nothing, or takes too much, is found out here.
