@@ -210,7 +210,7 @@ impl Writer for ResponseWriter {
         let answer = answers.into_iter().next().unwrap_or_default();
         self.finish = answer.finish;
         let reasoning = Some(answer.reasoning).filter(|text| !text.is_empty()).map(Open::Reasoning);
-        let calls = answer.calls.into_iter().map(|Call { name, arguments, .. }| Open::Call { name, arguments });
+        let calls = answer.calls.into_iter().map(|Call { name, arguments }| Open::Call { name, arguments });
         let says = !answer.text.is_empty() || (reasoning.is_none() && calls.len() == 0);
         let message = says.then_some(Open::Message(answer.text));
         let items: Vec<Open> = reasoning.into_iter().chain(message).chain(calls).collect();
