@@ -18,6 +18,8 @@ pub struct Matcher {
     vocab: usize,
     /// Tokens that are known to come, and not taken yet.
     forced: VecDeque<u32>,
+    /// Reason for which it is of no use any more.
+    failed: Option<GrammarError>,
 }
 
 /// Stops a matcher's work from another thread, for good.
@@ -38,14 +40,14 @@ impl Canceler {
 impl Matcher {
     pub(crate) fn new(mut parser: TokenParser, vocab: usize) -> Self {
         let cancellation = parser.enable_cancellation();
-        Self { parser, cancellation, vocab, forced: VecDeque::new() }
+        Self { parser, cancellation, vocab, forced: VecDeque::new(), failed: None }
     }
 
     /// A matcher in the same state, which shares nothing with this one that either could spoil.
     pub(crate) fn another(&self) -> Self {
         let mut parser = self.parser.deep_clone();
         let cancellation = parser.enable_cancellation();
-        Self { parser, cancellation, vocab: self.vocab, forced: self.forced.clone() }
+        Self { parser, cancellation, vocab: self.vocab, forced: self.forced.clone(), failed: self.failed.clone() }
     }
 
     /// Words of a mask.
@@ -122,6 +124,8 @@ impl Matcher {
 
     /// Finds the forced tokens, once for all of a run: cutting a long text into tokens anew for each would take its square.
     fn force(&mut self) -> Result<(), GrammarError> {
+        // Those that are known must not hide that it is canceled.
+        self.work(|_| Ok(()))?;
         if self.forced.is_empty() && !self.ended() {
             self.forced = self
                 .work(|parser| {
@@ -134,18 +138,23 @@ impl Matcher {
         Ok(())
     }
 
-    /// Lets llguidance work. Its panics come as errors; so does a canceled matcher, or one that has grown too large.
+    /// Lets llguidance work. Its panics come as errors; so does a canceled matcher, or one that has grown too large. An error stays.
     fn work<T>(&mut self, work: impl FnOnce(&mut TokenParser) -> anyhow::Result<T>) -> Result<T, GrammarError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
         let parser = &mut self.parser;
-        let done = catch_unwind(AssertUnwindSafe(|| work(parser))).map_err(|e| GrammarError::step(&e))?;
+        let done = catch_unwind(AssertUnwindSafe(|| work(parser))).map_err(|e| GrammarError::step(&e));
         let fault = |message: String| Err(GrammarError::Step { message });
-        if self.cancellation.is_cancelled() {
-            return fault("it was canceled".into());
-        }
-        match self.parser.parser.lexer_stats().num_bytes {
-            bytes if bytes > MAX_LEXER => fault(format!("its lexer takes more than {} MiB", MAX_LEXER >> 20)),
-            _ => Ok(done),
-        }
+        let done = match done {
+            _ if self.cancellation.is_cancelled() => fault("operation cancelled".into()),
+            Ok(_) if self.parser.parser.lexer_stats().num_bytes > MAX_LEXER => {
+                fault(format!("its lexer takes more than {} MiB", MAX_LEXER >> 20))
+            }
+            done => done,
+        };
+        self.failed = done.as_ref().err().cloned();
+        done
     }
 
     /// True once the text is whole and nothing can be added, whether an end token has come or not.
