@@ -9,8 +9,17 @@ use mlx_serving_model::{KvCache, Scratch};
 use proptest::prelude::*;
 
 /// One of each architecture; a scaling whose frequencies depend on the prompt, and a window.
-const CASES: [&str; 5] =
-    ["qwen2-4bit-g64", "qwen3-untied-f16-head-128", "llama-dynamic-long-prompt", "llama-dense-head", "mistral-window"];
+const CASES: [&str; 9] = [
+    "qwen2-4bit-g64",
+    "qwen3-untied-f16-head-128",
+    "llama-dynamic-long-prompt",
+    "llama-dense-head",
+    "mistral-window",
+    "olmo2",
+    "granite",
+    "phi3-longrope",
+    "glm4",
+];
 
 fn tokens(count: usize, seed: u32) -> Vec<u32> {
     (0..count as u32).map(|i| (i * 37 + seed * 11 + i * i % 7) % 131).collect()

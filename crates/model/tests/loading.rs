@@ -85,7 +85,8 @@ fn a_model_beyond_the_budget_is_refused_before_anything_is_allocated() {
 fn weights_longer_than_a_buffer_are_split_by_rows() {
     let tokens: Vec<u32> = (0..40).collect();
     for arithmetic in [Arithmetic::Exact, Arithmetic::Fast] {
-        for case in [bundled(), goldens().join("llama-attention-bias"), goldens().join("llama-dense-head")] {
+        let cases = ["llama-attention-bias", "llama-dense-head", "phi3"].map(|case| goldens().join(case));
+        for case in cases.into_iter().chain([bundled()]) {
             let whole = load(&case, cpu(arithmetic)).logits(&tokens, 40, 64);
             let gate = if case == bundled() { 256 << 10 } else { 20 << 10 };
             let mut narrow = load(&case, Narrow::device(cpu(arithmetic), |info| info.max_buffer_len = gate));
@@ -95,6 +96,10 @@ fn weights_longer_than_a_buffer_are_split_by_rows() {
     let device = Narrow::device(cpu(Arithmetic::Exact), |info| info.max_buffer_len = 8 << 10);
     let message = refusal(&bundled(), device);
     assert!(message.contains("model.layers.0.mlp.gate_proj") && message.contains("8192"), "{message}");
+    // Half of it, 128 rows of 64 values in 16 bits, is too long.
+    let device = Narrow::device(cpu(Arithmetic::Exact), |info| info.max_buffer_len = 8 << 10);
+    let message = refusal(&goldens().join("phi3-dense-f16"), device);
+    assert!(message.contains("model.layers.0.mlp.gate_up_proj") && message.contains("8192"), "{message}");
 }
 
 #[test]

@@ -259,6 +259,12 @@ fn a_head_is_tied_where_neither_the_configuration_nor_the_tensors_have_one() {
         ("qwen2", true),
         ("qwen3", true),
         ("smollm3", true),
+        ("olmo2", false),
+        ("granite", true),
+        ("granite-untied-biases", false),
+        ("phi3", false),
+        ("phi3-longrope", true),
+        ("glm4", false),
     ] {
         let case = Case::of(name).without("tie_word_embeddings");
         case.is_the_same();
@@ -280,7 +286,7 @@ fn flat(mut case: Case) -> Case {
 
 #[test]
 fn names_without_the_prefix_are_the_same_model() {
-    for name in ["qwen2", "qwen3", "qwen3-untied-f16-head-128", "llama-mlp-bias", "mistral"] {
+    for name in ["qwen2", "qwen3", "qwen3-untied-f16-head-128", "llama-mlp-bias", "mistral", "olmo2", "phi3", "glm4"] {
         let case = flat(Case::of(name));
         case.is_the_same();
         assert!(load(case.write().path(), cpu(Arithmetic::Exact)).model.unused().is_empty(), "{name}");

@@ -6,7 +6,8 @@ use common::Watched;
 use mlx_serving_device::{Arithmetic, Device};
 use mlx_serving_vulkan::VulkanOptions;
 use mlx_serving_whole_model::{
-    SELECTIONS, company_changes_no_answer, embeddings, engines_share_a_device, greedy_answers, logits,
+    SELECTIONS, company_changes_no_answer, embeddings, engines_share_a_device, greedy_answers,
+    greedy_answers_of_architectures, logits,
 };
 use std::sync::Arc;
 
@@ -38,6 +39,13 @@ fn fast_logits_are_near_mlx_lms() {
 fn embeddings_are_mlx_lms() {
     if there_is_vulkan() {
         embeddings(|| device(Arithmetic::Exact), 1e-5);
+    }
+}
+
+#[test]
+fn greedy_answers_of_architectures_are_mlx_lms() {
+    if there_is_vulkan() {
+        greedy_answers_of_architectures(|| device(Arithmetic::Exact), &["none"]);
     }
 }
 

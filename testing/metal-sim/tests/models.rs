@@ -6,7 +6,10 @@ extern crate metal_sim;
 use metal_sim::faults;
 use mlx_serving_device::{Arithmetic, Device};
 use mlx_serving_metal::{MetalDevice, MetalOptions};
-use mlx_serving_whole_model::{company_changes_no_answer, embeddings, engines_share_a_device, greedy_answers, logits};
+use mlx_serving_whole_model::{
+    company_changes_no_answer, embeddings, engines_share_a_device, greedy_answers, greedy_answers_of_architectures,
+    logits,
+};
 use std::sync::Arc;
 
 fn metal(arithmetic: Arithmetic) -> Arc<dyn Device> {
@@ -23,7 +26,14 @@ fn exact_logits_are_mlx_lms() {
 #[test]
 fn fast_logits_are_near_mlx_lms() {
     faults::reset();
-    logits(|| metal(Arithmetic::Fast), 5e-2, |name| ["llama", "mistral", "qwen2", "qwen3"].contains(&name));
+    let each = ["llama", "mistral", "qwen2", "qwen3", "olmo2", "granite", "phi3", "glm4"];
+    assert_eq!(logits(|| metal(Arithmetic::Fast), 5e-2, |name| each.contains(&name)), each.len());
+}
+
+#[test]
+fn greedy_answers_of_architectures_are_mlx_lms() {
+    faults::reset();
+    assert!(greedy_answers_of_architectures(|| metal(Arithmetic::Exact), &["none"]) >= 4);
 }
 
 #[test]

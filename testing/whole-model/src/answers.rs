@@ -32,6 +32,33 @@ pub fn greedy_answers(device: impl Fn() -> Arc<dyn Device>, selections: &[&str],
     }
 }
 
+/// Greedy answers of the random checkpoints that have one on record must be mlx-lm's, token for token, with each of `selections` on; how many
+/// checkpoints these were. The device computes in exact arithmetic.
+///
+/// # Panics
+/// A token is another one, or a request fails.
+pub fn greedy_answers_of_architectures(device: impl Fn() -> Arc<dyn Device>, selections: &[&str]) -> usize {
+    let mut checkpoints = 0;
+    for entry in std::fs::read_dir(repository("crates/model/tests/goldens")).unwrap() {
+        let folder = entry.unwrap().path();
+        let Ok(golden) = std::fs::read(folder.join("tokens.json")) else { continue };
+        let golden: Value = serde_json::from_slice(&golden).unwrap();
+        if golden["greedy"].is_null() {
+            continue;
+        }
+        checkpoints += 1;
+        let (prompt, expected) = (ids(&golden["tokens"]), ids(&golden["greedy"]));
+        let request = Request { prompt, max_tokens: Some(expected.len()), ignore_eos: true, ..Request::default() };
+        for selection in selections {
+            let engine = start_with(&folder, device(), selection);
+            let found: Vec<u32> =
+                collect(engine.submit(request.clone()).unwrap()).iter().map(|token| token.id).collect();
+            assert_eq!(found, expected, "{selection}: {}", folder.display());
+        }
+    }
+    checkpoints
+}
+
 /// Greedy answers to the first `prompts` prompts, one after the other, must be those to all of them in one batch, with no
 /// optimization on and with all, in whatever arithmetic.
 ///

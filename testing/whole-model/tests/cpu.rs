@@ -5,7 +5,8 @@ use mlx_serving_cpu::{CpuDevice, CpuOptions, Isa};
 use mlx_serving_device::fake::{FakeDevice, FakeOptions};
 use mlx_serving_device::{Arithmetic, Device};
 use mlx_serving_whole_model::{
-    SELECTIONS, company_changes_no_answer, embeddings, greedy_answers, logits, sampled_answers,
+    SELECTIONS, company_changes_no_answer, embeddings, greedy_answers, greedy_answers_of_architectures, logits,
+    sampled_answers,
 };
 use std::sync::Arc;
 
@@ -41,6 +42,11 @@ fn greedy_answers_of_a_discrete_device_are_mlx_lms() {
 #[test]
 fn greedy_answers_are_mlx_lms_whatever_is_on() {
     greedy_answers(|| cpu(Arithmetic::Exact), &SELECTIONS, 20, 64);
+}
+
+#[test]
+fn greedy_answers_of_architectures_are_mlx_lms() {
+    assert!(greedy_answers_of_architectures(|| cpu(Arithmetic::Exact), &["none", "all"]) >= 4);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::failure::Failure;
 use crate::origins::Loaded;
 use crate::{command_line, device, machine};
 use mlx_serving_device::DeviceInfo;
+use mlx_serving_model::architectures;
 use mlx_serving_runtime::Source;
 use serde_json::json;
 use std::io::Write;
@@ -75,6 +76,7 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
                 "kind": gpu.kind.to_lowercase(), "memory": gpu.memory, "uses": gpu.used,
                 "lacks": gpu.missing,
             })).collect::<Vec<_>>(),
+            "architectures": architectures().collect::<Vec<_>>(),
             "missing": missing.iter().map(|(name, why)| json!({ "backend": name, "reason": why })).collect::<Vec<_>>(),
             "problems": problems,
         });
@@ -120,6 +122,7 @@ pub(crate) fn run(context: &Context, loaded: &Loaded, args: &Doctor) -> Result<(
         lines.extend([driver, state].iter().map(|text| row(&" ".repeat(INDENT), text)));
     }
     lines.extend(missing.iter().map(|(name, why)| row(&format!("- {name:8} "), why)));
+    lines.push(row(&format!("{:INDENT$}", "models"), &architectures().collect::<Vec<_>>().join(", ")));
     lines.extend(problems.iter().map(|problem| format!("{yellow}!{yellow:#} {}", wrapped(problem, 2))));
     if problems.is_empty() {
         lines.push(format!("{green}✓{green:#} nothing is wrong"));
