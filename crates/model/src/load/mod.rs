@@ -143,11 +143,12 @@ impl<'a> Loader<'a> {
     /// Rows of each weight of a module. Refuses one that does not lie in one buffer and must.
     fn ranges(&self, module: &str, linear: &Linear, division: Division) -> Result<Vec<Range<usize>>, ModelError> {
         let (device, rows) = (self.source.device.as_ref(), linear.spec.rows);
-        let ranges = match division {
+        let parts = match division {
             Division::Anywhere => return Ok(row_parts(device, &linear.spec)?),
-            Division::Nowhere => vec![0..rows],
-            Division::Halves => vec![0..rows / 2, rows / 2..rows],
+            Division::Nowhere => 1,
+            Division::Halves => 2,
         };
+        let ranges: Vec<_> = (0..parts).map(|part| part * rows / parts..(part + 1) * rows / parts).collect();
         let bytes = device.weight_layout(&WeightSpec { rows: ranges[0].len(), ..linear.spec })?.bytes() as u64;
         let limit = device.info().max_buffer_len;
         match bytes > limit {

@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use mlx_serving_device::{Device, DeviceInfo, Result, WeightFormat, WeightSpec};
 use mlx_serving_model::synth::Shape;
-use mlx_serving_model::{BLOCK_TOKENS, Blueprint, row_parts, working_set};
+use mlx_serving_model::{BLOCK_TOKENS, Blueprint, Division, row_parts, working_set};
 
 /// Weights, and KV cache, that calls walk over, so that caches do not hold them.
 const WALK: u64 = 512 << 20;
@@ -49,9 +49,12 @@ impl Sizes {
         for spec in &model.layers {
             let mut sum = 0;
             for linear in spec.linears(model.hidden) {
-                let bytes = bytes(linear.rows, linear.cols)?;
-                sum += bytes;
-                gate = gate.max(if linear.whole { bytes } else { 0 });
+                sum += bytes(linear.rows, linear.cols)?;
+                gate = gate.max(match linear.division {
+                    Division::Anywhere => 0,
+                    Division::Nowhere => bytes(linear.rows, linear.cols)?,
+                    Division::Halves => bytes(linear.rows / 2, linear.cols)?,
+                });
             }
             layer = layer.max(sum);
             wide = wide.max(spec.mlp.width).max((spec.mixer.heads + 2 * spec.mixer.kv_heads) * spec.mixer.head_dim);
