@@ -300,7 +300,7 @@ fn what_is_wrong_with_a_models_settings_is_told_with_its_place() {
     for (text, told) in [
         (
             "models: {m: {sampling_defaults: {temperature: 3}}}",
-            vec!["`models.m.sampling_defaults.temperature`", "greater than 2"],
+            vec!["`models.m.sampling_defaults.temperature`", "must be 0 to 2"],
         ),
         ("models: {m: {sampling_defaults: {temprature: 1}}}", vec!["did you mean `temperature`?"]),
         ("models: {m: {sampling_default: {}}}", vec!["did you mean `sampling_defaults`?"]),

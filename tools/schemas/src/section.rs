@@ -28,7 +28,7 @@ pub(crate) struct Key {
 pub(crate) enum Kind {
     Boolean,
     /// A whole number from the first to the second.
-    Whole(u64, Option<u64>),
+    Whole(i64, Option<i64>),
     /// A number from the first to the second.
     Number(f64, f64),
     Text(Text),
@@ -96,7 +96,7 @@ fn kind(root: &Value, node: &Value, here: &str) -> Result<Kind, String> {
     };
     match word {
         Some("boolean") => Ok(Kind::Boolean),
-        Some("integer") => Ok(Kind::Whole(target["minimum"].as_u64().unwrap_or(0), target["maximum"].as_u64())),
+        Some("integer") => Ok(Kind::Whole(target["minimum"].as_i64().unwrap_or(0), target["maximum"].as_i64())),
         Some("number") => match (target["minimum"].as_f64(), target["maximum"].as_f64()) {
             (Some(min), Some(max)) => Ok(Kind::Number(min, max)),
             _ => Err(format!("{here} is a number without a range")),

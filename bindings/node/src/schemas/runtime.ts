@@ -163,7 +163,7 @@ export const SamplingDefaultsConfigSchema = z.strictObject({
     .describe('0 takes the most likely token'),
   top_p: z.number().min(0).max(1).nullable().default(null)
     .describe('Keep the smallest set of most likely tokens that reaches this probability; 1 keeps all'),
-  top_k: z.number().int().min(0).max(4294967295).nullable().default(null)
+  top_k: z.number().int().min(-1).max(4294967295).nullable().default(null)
     .describe('Keep the k most likely tokens; 0 and -1 keep all'),
   min_p: z.number().min(0).max(1).nullable().default(null)
     .describe('Keep tokens of at least this share of the largest probability; 0 keeps all'),
@@ -182,7 +182,7 @@ export interface SamplingDefaultsConfigInput {
   temperature?: number | null | undefined;
   /** Keep the smallest set of most likely tokens that reaches this probability; 1 keeps all. 0 to 1; default `null`. */
   top_p?: number | null | undefined;
-  /** Keep the k most likely tokens; 0 and -1 keep all. 0 to 4294967295; default `null`. */
+  /** Keep the k most likely tokens; 0 and -1 keep all. -1 to 4294967295; default `null`. */
   top_k?: number | null | undefined;
   /** Keep tokens of at least this share of the largest probability; 0 keeps all. 0 to 1; default `null`. */
   min_p?: number | null | undefined;

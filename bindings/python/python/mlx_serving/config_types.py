@@ -92,7 +92,7 @@ class SamplingDefaultsConfig(TypedDict, total=False):
     temperature: float | None
     # Keep the smallest set of most likely tokens that reaches this probability; 1 keeps all. 0 to 1; default None.
     top_p: float | None
-    # Keep the k most likely tokens; 0 and -1 keep all. 0 to 4294967295; default None.
+    # Keep the k most likely tokens; 0 and -1 keep all. -1 to 4294967295; default None.
     top_k: int | None
     # Keep tokens of at least this share of the largest probability; 0 keeps all. 0 to 1; default None.
     min_p: float | None

@@ -121,7 +121,11 @@ fn a_model_behind_a_link_has_the_links_name_and_a_setting_that_bounds_it_is_told
     std::fs::write(&config, "engine: { kv_cache_tokens: 256 }\nserver: { host: \"127.0.0.1\" }\n").unwrap();
     let (link, config) = (dir.path().join("my-model").display().to_string(), config.display().to_string());
     let server = Server::start(&["--device", "cpu", "-m", &link, "--config", &config]);
-    assert!(server.logged("engine.kv_cache_tokens bounds them"), "{:?}", server.lines());
+    assert!(
+        server.logged("the context is limited to 256 of 2048 tokens by engine.kv_cache_tokens"),
+        "{:?}",
+        server.lines()
+    );
     let (status, answer) =
         server.post("/v1/completions", &json!({ "model": "my-model", "prompt": "word ".repeat(400), "max_tokens": 1 }));
     assert_eq!((status, &answer["error"]["code"]), (400, &json!("context_length_exceeded")), "{answer}");

@@ -133,8 +133,8 @@ fn config_check_and_show_know_every_variable() {
     for (name, value, part) in [
         ("MLX_SERVING_PORT", "abc", "it takes a whole number"),
         ("MLX_SERVING_HOST", "no such host", "is not an address"),
-        ("MLX_SERVING_CORS_ORIGIN", "app.example", "is no origin"),
-        ("MLX_SERVING_DEVICE", "abacus", "is no device"),
+        ("MLX_SERVING_CORS_ORIGIN", "app.example", "is not an origin"),
+        ("MLX_SERVING_DEVICE", "abacus", "is not a device"),
         ("MLX_SERVING_MAX_TOKENS", "many", "variable MLX_SERVING_MAX_TOKENS"),
         ("MLX_SERVING_BITS", "x", "variable MLX_SERVING_BITS"),
         ("MLX_SERVING_ARITHMETIC", "slow", "it takes fast or exact"),

@@ -144,7 +144,7 @@ mod tests {
             (json!({ "engine": { "threads": 1025 } }), "engine.threads", false, "must be 0 to 1024; it is 1025"),
             (json!({ "engine": { "arithmetic": "slow" } }), "engine.arithmetic", false, "one of fast, exact"),
             (json!({ "engine": { "arithmetic": 1 } }), "engine.arithmetic", true, "it is 1"),
-            (json!({ "engine": { "device": "tpu" } }), "engine.device", false, "no device"),
+            (json!({ "engine": { "device": "tpu" } }), "engine.device", false, "is not a device"),
             (json!({ "engine": { "max_batch_rows": 1 } }), "engine.max_batch_rows", false, "must be 16 to 8192"),
             (json!({ "server": { "port": 70_000 } }), "server.port", false, "it is 70000"),
             (json!({ "models": { "serve": "a" } }), "models.serve", true, "a list"),

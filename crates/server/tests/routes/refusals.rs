@@ -35,7 +35,7 @@ async fn a_field_in_whose_place_there_is_another_is_refused_with_its_name() {
         (
             "/v1/chat/completions",
             json!({ "messages": hi, "echo": true }),
-            "`continue_final_message` goes on with a message",
+            "send `continue_final_message` to continue a message",
         ),
         ("/v1/responses", json!({ "input": "a", "prompt": { "id": "p" } }), "send `instructions`"),
         ("/v1/responses", json!({ "input": "a", "max_tokens": 7 }), "send `max_output_tokens`"),

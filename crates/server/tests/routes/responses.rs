@@ -428,7 +428,7 @@ async fn what_cannot_be_done_is_refused_by_name() {
         (
             json!({ "conversation": "c" }),
             "conversation",
-            "conversation is not supported by this server; send `previous_response_id`, or all items",
+            "conversation is not supported by this server; send `previous_response_id`, or the whole conversation",
         ),
         (json!({ "max_output_tokens": 0 }), "max_output_tokens", "max_output_tokens is 0; it must be at least 1"),
         (
