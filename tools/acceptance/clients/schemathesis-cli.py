@@ -10,7 +10,7 @@ from cases import *
 @case
 def every_route_does_what_the_document_says():
     report = Path.cwd() / "schemathesis.xml"
-    command = [str(Path(sys.executable).parent / "st"), "--no-color", "run", f"{URL}/openapi.json", "--seed", "1", "--workers", "2"]
+    command = [str(Path(sys.executable).parent / "st"), "--no-color", "run", f"{URL}/openapi.json", "--seed", "1"]
     command += ["--max-examples", os.environ["ACCEPTANCE_EXAMPLES"], "--request-timeout", "60"]
     # One with known exceptions takes its place.
     command += ["--exclude-checks", "positive_data_acceptance", "--report", "junit", "--report-junit-path", str(report)]
