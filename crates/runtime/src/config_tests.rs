@@ -305,7 +305,7 @@ fn what_is_wrong_with_a_models_settings_is_told_with_its_place() {
         ("models: {m: {sampling_defaults: {temprature: 1}}}", vec!["did you mean `temperature`?"]),
         ("models: {m: {sampling_default: {}}}", vec!["did you mean `sampling_defaults`?"]),
         ("models: {m: {sampling_defaults: {top_p: many}}}", vec!["takes a number from 0 to 1"]),
-        ("models: {Qwen2.5: {sampling_defaults: {top_k: -1}}}", vec!["`models.\"Qwen2.5\".sampling_defaults.top_k`"]),
+        ("models: {Qwen2.5: {sampling_defaults: {top_k: many}}}", vec!["`models.\"Qwen2.5\".sampling_defaults.top_k`"]),
         ("models: {serv: [a]}", vec!["models has no key `serv`; did you mean `serve`?"]),
         ("models: {x: 1}", vec!["models has no key `x`; it has serve, ", "any other key is a model's name"]),
         (

@@ -161,8 +161,8 @@ impl<'de> Deserialize<'de> for Include {
             return Err(D::Error::custom(message));
         }
         if let Some(part) = parts.iter().find(|part| **part != ENCRYPTED && !FOREIGN.contains(&part.as_str())) {
-            let known = FOREIGN.join(", ");
-            let message = format!("has {:?}, which is none of {ENCRYPTED}, {known} and {LOGPROBS}", shorten(part));
+            let message =
+                format!("has {:?}, which this API does not have; leave it out, or send {ENCRYPTED}", shorten(part));
             return Err(D::Error::custom(message));
         }
         Ok(Self { encrypted: parts.iter().any(|part| part == ENCRYPTED) })
