@@ -10,7 +10,7 @@ BEYOND = re.compile(
     r"|needs stream to be true|needs logprobs to be true|differ; send the latter alone|best_of is|dimensions is \d+; this model"
     r"|cannot be enforced|asks for calls, but the request has no tools|the final message cannot be continued|as an earlier tool's name is"
     r"|are both given; send the latter alone|differs from reasoning_content, its other name|asks for a form of the answer beside"
-    r"|which is none of the request's tools|is not here: it was forgotten"
+    r"|which is none of the request's tools|is not here: it was forgotten|an item of no response that is kept"
     # A schema as a string is JSON within JSON.
     r"|is not JSON|it has to be an object"
 )
