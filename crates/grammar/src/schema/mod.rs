@@ -180,11 +180,7 @@ impl<'a> Walk<'a> {
                     let options = self.list(value, at, |walk, schema, at| walk.schema(schema, at, depth + 1))?;
                     if disjoint::all(self.root, value) {
                         // As good as `anyOf`, which the schema may have too.
-                        let any = json!({ "anyOf": options });
-                        match kept.get_mut("allOf") {
-                            Some(Value::Array(all)) => all.push(any),
-                            _ => drop(kept.insert("allOf".into(), json!([any]))),
-                        }
+                        and(&mut kept, json!({ "anyOf": options }));
                         continue;
                     }
                     options
@@ -214,6 +210,12 @@ impl<'a> Walk<'a> {
                             "`format` \"{format}\" is not supported; use `pattern`, or one of {known}"
                         )));
                     }
+                    // llguidance writes the second 60 at any time; there is one at most at the end of a day.
+                    match format {
+                        "time" => and(&mut kept, json!({ "pattern": "^.{6}[0-5]" })),
+                        "date-time" => and(&mut kept, json!({ "pattern": "^.{17}[0-5]" })),
+                        _ => {}
+                    }
                     value.clone()
                 }
                 "uniqueItems" if value == &Value::Bool(false) => continue,
@@ -226,7 +228,7 @@ impl<'a> Walk<'a> {
                 _ => continue,
             };
             match (keyword.as_str(), kept.get_mut("allOf"), value) {
-                // Behind those that `oneOf` became.
+                // Behind those that `oneOf` and `format` became.
                 ("allOf", Some(Value::Array(all)), Value::Array(more)) => all.extend(more),
                 (_, _, value) => drop(kept.insert(keyword.clone(), value)),
             }
@@ -338,6 +340,14 @@ fn types<'a>(keywords: &'a Map<String, Value>, place: &Place) -> Result<Option<V
         let given: String = listed.unwrap_or(value).to_string().chars().take(MAX_SHOWN).collect();
         at.fault(format!("{given} is not a type; expected one or more of {}", TYPES.join(", ")))
     })
+}
+
+/// Adds a schema that a value has to follow too.
+fn and(kept: &mut Map<String, Value>, schema: Value) {
+    match kept.get_mut("allOf") {
+        Some(Value::Array(all)) => all.push(schema),
+        _ => drop(kept.insert("allOf".into(), json!([schema]))),
+    }
 }
 
 fn unsupported(keyword: &str, at: &Place) -> GrammarError {
