@@ -55,7 +55,7 @@ struct Shared {
 /// A compiled grammar. Clones share it.
 #[derive(Clone)]
 pub struct Grammar {
-    /// Where answers begin. It is only copied.
+    /// State at the beginning of an answer, which is only copied.
     start: Arc<Matcher>,
 }
 

@@ -147,7 +147,7 @@ fn has_number_beyond_floats(text: &str) -> bool {
     numbers.filter_map(|number| number.parse().ok()).any(f64::is_infinite)
 }
 
-/// What is read of an answer that a grammar let through: its calls, if all of them are whole.
+/// Calls of an answer that a grammar let through, if all of them are whole.
 fn calls_in(subject: &Subject, format: &OutputFormat, ids: &[u32]) -> Result<Vec<(String, String)>, Segment> {
     let mut answer = AnswerText::new(&subject.tokenizer, None, StopMatcher::new::<&str>(&[]).unwrap(), format);
     let mut segments: Vec<Segment> = Vec::new();

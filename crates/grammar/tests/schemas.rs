@@ -17,7 +17,7 @@ struct Seen {
     refused: usize,
 }
 
-/// What becomes of an answer under the schema of a seed.
+/// Checks an answer under the schema of a seed.
 fn answer(subject: &Subject, seed: u64, seen: &mut Seen) {
     let mut rng = Rng::new(seed);
     let schema = random::schema(&mut rng);

@@ -149,7 +149,7 @@ fn template(id: &str, dir: &Path, file: Option<&Path>) -> Result<Option<ChatTemp
     Ok(template)
 }
 
-/// What keeps calls from being found in a model's answers, unless the configuration says how they are written.
+/// Reason for which calls are not found in a model's answers, unless the configuration says how they are written.
 fn unread_calls(template: &ChatTemplate, formats: Formats, models: &Models) -> Vec<String> {
     if models.tool_call_format.is_some() {
         return Vec::new();

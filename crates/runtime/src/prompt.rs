@@ -15,7 +15,7 @@ pub struct Prepared {
     pub ids: Vec<u32>,
     /// Markup of the answers.
     pub format: OutputFormat,
-    /// What the answers may say.
+    /// Grammar of the answers.
     pub grammar: Option<Grammar>,
 }
 
@@ -83,7 +83,7 @@ pub enum PromptError {
         name: String,
         /// Its index among the tools of the request.
         index: usize,
-        /// What is wrong with its schema.
+        /// Fault of its schema.
         fault: GrammarError,
     },
     /// Both calls and content of a form that does not stand beside calls.

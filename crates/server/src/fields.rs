@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-/// What becomes of a field.
+/// Fate of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
     /// The answer is as it asks.
@@ -19,11 +19,11 @@ pub enum Fate {
 pub struct Field {
     /// Its path, `[]` for each entry of a list: `messages[].role`.
     pub name: &'static str,
-    /// What becomes of it.
+    /// Its fate.
     pub fate: Fate,
     /// JSON of a value that asks for something. `"STORED"` stands for the id of a response that the test has stored.
     pub example: &'static str,
-    /// What it means, or what to do without it.
+    /// Meaning, or the way to do without it.
     pub note: &'static str,
     /// Path at which the example stands, where that is not the name with the first entry of each list.
     pub at: Option<&'static str>,

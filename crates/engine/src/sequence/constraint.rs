@@ -23,7 +23,7 @@ pub(super) struct Constraint {
     avoid: Option<Arc<[u32]>>,
     /// End tokens, where an answer must not end in reasoning, because its rules are still to come.
     ends: Option<Arc<[u32]>>,
-    /// Where it may begin to reason.
+    /// Place at which reasoning may begin.
     opening: Opening,
     /// Reasoning may begin with the next token; as far as that depends on content, which counts from `fresh_from`.
     fresh: bool,

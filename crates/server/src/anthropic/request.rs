@@ -232,7 +232,7 @@ const OLDER_NAMES: Names = Names(&[
     ("tools[].parameters", "tools[].input_schema"),
 ]);
 
-/// What a request asks for beside the answer itself.
+/// Parts of a request that shape how its answer is told.
 #[derive(Debug)]
 pub(crate) struct Details {
     /// Tokens of the answer at most.

@@ -38,7 +38,7 @@ impl Entry for Definition {
 
 impl<'de> Deserialize<'de> for Definition {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        /// What tells one kind from another.
+        /// Name of the kind.
         #[derive(Derive)]
         struct Kind {
             #[serde(rename = "type", default)]

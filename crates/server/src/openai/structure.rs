@@ -1,7 +1,8 @@
 //! Fields that say which form an answer has.
 
-use crate::error::{ApiError, shorten};
+use crate::error::ApiError;
 use crate::request::bounded::Bounded;
+use crate::request::format::FormatKind;
 use crate::request::object::{at_most, fields, object, word};
 use mlx_serving_runtime::Structure;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
@@ -61,24 +62,6 @@ object! {
     pub(crate) struct ResponseFormat {
         kind as "type": FormatKind,
         json_schema: NamedSchema,
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum FormatKind {
-    Text,
-    Object,
-    Schema,
-}
-
-impl<'de> Deserialize<'de> for FormatKind {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, "a string", |kind| match kind {
-            "text" => Ok(Self::Text),
-            "json_object" => Ok(Self::Object),
-            "json_schema" => Ok(Self::Schema),
-            other => Err(format!("is {:?}, which is none of text, json_object and json_schema", shorten(other))),
-        })
     }
 }
 

@@ -4,6 +4,7 @@ mod body;
 pub(crate) mod bounded;
 mod decode;
 mod fault;
+pub(crate) mod format;
 pub(crate) mod neutral;
 pub(crate) mod object;
 pub(crate) mod reasoning;

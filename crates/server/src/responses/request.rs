@@ -7,6 +7,7 @@ use crate::error::{ApiError, shorten};
 use crate::generation::{Ask, Names};
 use crate::ids::secret;
 use crate::request::bounded::Bounded;
+use crate::request::format::FormatKind;
 use crate::request::object::{object, word};
 use crate::request::reasoning::{Effort, variables};
 use crate::request::sampling::{SamplingFields, shortest};
@@ -89,24 +90,6 @@ object! {
         description: String,
         schema: Bounded,
         strict: bool,
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum FormatKind {
-    Text,
-    Object,
-    Schema,
-}
-
-impl<'de> Deserialize<'de> for FormatKind {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        word(deserializer, "a string", |kind| match kind {
-            "text" => Ok(Self::Text),
-            "json_object" => Ok(Self::Object),
-            "json_schema" => Ok(Self::Schema),
-            other => Err(format!("is {:?}, which is none of text, json_object and json_schema", shorten(other))),
-        })
     }
 }
 
