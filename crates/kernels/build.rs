@@ -142,7 +142,7 @@ fn immediates_check(params: &str, module: &Module) -> String {
 fn members(module: &Module, ty: Handle<Type>) -> (&[StructMember], u32) {
     match &module.types[ty].inner {
         TypeInner::Struct { members, span } => (members, *span),
-        other => panic!("{other:?} is no struct"),
+        other => panic!("{other:?} is not a struct"),
     }
 }
 

@@ -93,7 +93,7 @@ impl From<EngineError> for Error {
                 let message = format!("the answer ended with its engine, as when its model is unloaded: {reason}");
                 Self::new(Code::GenerationError, message)
             }
-            EngineError::Device(_) | EngineError::Grammar(_) | EngineError::Slow(_) => {
+            EngineError::Device(_) | EngineError::Grammar(_) | EngineError::Masks(_) | EngineError::Slow(_) => {
                 Self::new(Code::GenerationError, message)
             }
         }

@@ -75,7 +75,7 @@ impl Buffer {
     /// [`DeviceError::Contract`] for an offset that is no multiple, or a range that leads outside.
     pub fn placed(memory: Arc<dyn Memory>, offset: u64, len: u64, align: u64) -> Result<Self> {
         if !offset.is_multiple_of(align) {
-            return Err(DeviceError::Contract(format!("placement at {offset}, which is no multiple of {align}")));
+            return Err(DeviceError::Contract(format!("placement at {offset}, which is not a multiple of {align}")));
         }
         range_within(offset, len, memory.len())?;
         Ok(Self { memory, offset, len })

@@ -39,9 +39,12 @@ pub enum EngineError {
     /// The device failed while this request was computed.
     #[error("computing the answer failed: {0}")]
     Device(String),
-    /// The request's grammar could not be followed.
+    /// The request's grammar cannot be followed, or not in time: the client must change it.
     #[error("following the request's grammar failed: {0}")]
     Grammar(String),
+    /// The engine failed at following the request's grammar.
+    #[error("following the request's grammar failed: {0}")]
+    Masks(String),
     /// The client read too slowly, and the answer was abandoned.
     #[error("the client reads too slowly: {0}")]
     Slow(String),

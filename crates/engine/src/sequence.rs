@@ -51,6 +51,8 @@ pub(crate) struct Sequence {
     computed: usize,
     /// Sampled tokens that are in flight.
     pending: usize,
+    /// Place of the first of the tokens that were forced last.
+    forced: usize,
     /// Tokens of the prompt whose log-probabilities are to be told still; those of each are had from the position before it.
     untold: Range<usize>,
     /// Pooling of the prompt's hidden states, if its embedding is all that is asked for.
@@ -115,6 +117,7 @@ impl Sequence {
             },
             computed: 0,
             pending: 0,
+            forced: usize::MAX,
             untold: 0..if request.prompt_logprobs.is_some() { prompt } else { 0 },
             pooler: request.embed.map(|pooling| Pooler::new(pooling, prompt, terms.width)),
             reading: false,
@@ -191,6 +194,11 @@ impl Sequence {
         self.has_rows() && !self.decodes()
     }
 
+    /// Its next row is its newest token, and the token after it is whatever the model likes.
+    pub(crate) fn decodes_freely(&self) -> bool {
+        self.decodes() && !self.masks()
+    }
+
     /// Takes the blocks that its next rows need beyond those that it has: one for a row, several where tokens were forced. False when there
     /// are too few.
     pub(crate) fn make_room(&mut self) -> bool {
@@ -247,12 +255,14 @@ impl Sequence {
         self.retries
     }
 
-    /// Adds as many of its rows to a step as there is room for.
-    pub(crate) fn join(&mut self, plan: &mut Plan, limits: StepLimits, history: &HistoryRows) {
+    /// Adds as many of its rows to a step as there is room for. If it is `paced`, forced tokens come one a step, as those that are sampled.
+    pub(crate) fn join(&mut self, plan: &mut Plan, limits: StepLimits, history: &HistoryRows, paced: bool) {
         let Some(blocks) = &self.blocks else { return };
         let (first_row, start) = (plan.batch.tokens.len(), self.computed);
         let first_logits = plan.batch.logit_rows.len();
-        let (most, masked) = (limits.sequences, self.constraint.as_ref().is_some_and(Constraint::masks));
+        let (most, masked) = (limits.sequences, self.masks());
+        // The token before the forced ones was sampled.
+        let alone = paced && start + 1 >= self.forced;
         let (mut rows, mut scored, mut newest) = (0, Vec::new(), None);
         if start < self.tokens.len() {
             for position in start..self.tokens.len() {
@@ -267,6 +277,9 @@ impl Sequence {
                     scored.push(self.tokens[position + 1]);
                 }
                 rows += 1;
+                if alone {
+                    break;
+                }
             }
         } else if let Some((step, sample)) = self.last_sample
             && step + 1 == plan.step
@@ -340,6 +353,11 @@ impl Sequence {
         if let Some(constraint) = &mut self.constraint {
             constraint.accept(order, place, &self.tokens);
         }
+    }
+
+    /// Its next token is chosen among allowed ones only.
+    fn masks(&self) -> bool {
+        self.constraint.as_ref().is_some_and(Constraint::masks)
     }
 
     /// Tokens that are known or in flight.

@@ -100,7 +100,7 @@ impl Client {
         let bad = |reason: String| HubError::Answer { url: url.clone(), reason };
         let listing: Listing = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
         if !is_hex(&listing.sha) {
-            return Err(bad(format!("{:?} is no commit", listing.sha)));
+            return Err(bad(format!("{:?} is not a commit", listing.sha)));
         }
         let plain = |file: &Sibling| is_plain(&file.rfilename) || file.rfilename == POOLING;
         let files = listing.siblings.into_iter().filter(plain);

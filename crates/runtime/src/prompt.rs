@@ -88,7 +88,7 @@ pub enum PromptError {
     },
     /// Both calls and content of a form that does not stand beside calls.
     #[error(
-        "an answer that may call tools can be held to JSON or to a choice beside them, not to a regular expression or a grammar; leave \
+        "an answer that may call tools can follow a JSON schema or a choice beside them, but not a regular expression or a grammar; leave \
          `tools` out, or set `tool_choice` to none"
     )]
     Both,

@@ -276,7 +276,10 @@ impl From<EngineError> for ApiError {
             }
             EngineError::Stopped(_) | EngineError::Unstarted(_) => Self::unavailable(message),
             EngineError::Device(_) => Self::internal(message).coded("device_error"),
-            EngineError::Grammar(_) => Self::internal(message).coded("grammar_error"),
+            EngineError::Grammar(_) => {
+                Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", message).coded("grammar_error")
+            }
+            EngineError::Masks(_) => Self::internal(message).coded("grammar_error"),
             EngineError::Slow(_) => {
                 Self::new(StatusCode::REQUEST_TIMEOUT, "invalid_request_error", message).coded("slow_reader")
             }
@@ -314,7 +317,8 @@ mod tests {
             (EngineError::Stopped("x".into()), 503),
             (EngineError::Unstarted("x".into()), 503),
             (EngineError::Device("x".into()), 500),
-            (EngineError::Grammar("x".into()), 500),
+            (EngineError::Grammar("x".into()), 400),
+            (EngineError::Masks("x".into()), 500),
             (EngineError::Slow("x".into()), 408),
         ] {
             assert_eq!(ApiError::from(error).into_response().status(), status);

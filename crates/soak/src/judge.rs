@@ -6,8 +6,9 @@ use crate::subject::Footprint;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// Growth of the resident size that an allocator may keep though nothing leaks, beside [`RESIDENT_SHARE`] of the size: in 5 minutes on two
-/// shared cores, after the first round, the least of a window went up and down by up to 9 MiB of 145.
+/// Growth of the resident size that an allocator may keep though nothing leaks, beside [`RESIDENT_SHARE`] of the size. With the model
+/// closed it went up and down between 115 and 165 MiB, with no trend, in the 60 minutes of
+/// `benches/records/2026-12-01-soak-rustbook-5m-intel-r-xeon-r-processor.json`; most of the first windows and least of the last are compared.
 const RESIDENT_BYTES: u64 = 16 << 20;
 /// See [`RESIDENT_BYTES`].
 const RESIDENT_SHARE: f64 = 0.02;

@@ -188,7 +188,7 @@ impl Record {
     /// Reads a record.
     ///
     /// # Errors
-    /// There is no such file, or it is no record of a soak run, or one that was damaged.
+    /// There is no such file, or it is not a record of a soak run, or one that was damaged.
     pub fn read(path: &Path) -> Result<Self, SoakError> {
         let fault = |reason: String| SoakError::File { path: path.to_owned(), reason };
         // Opening a pipe would wait for whoever writes to it, and a device has no end.
@@ -201,10 +201,10 @@ impl Record {
         if told.len() > most
             || file.take(most).read_to_string(&mut text).map_err(|e| fault(e.to_string()))? as u64 == most
         {
-            return Err(fault(format!("it is no record of a soak run: it has {most} bytes or more")));
+            return Err(fault(format!("it is not a record of a soak run: it has {most} bytes or more")));
         }
         let record: Self =
-            serde_json::from_str(&text).map_err(|e| fault(format!("it is no record of a soak run: {e}")))?;
+            serde_json::from_str(&text).map_err(|e| fault(format!("it is not a record of a soak run: {e}")))?;
         if record.benchmark != "soak" {
             return Err(fault(format!("it is a record of {:?}, not of a soak run", record.benchmark)));
         }

@@ -119,7 +119,7 @@ pub(crate) fn read_text(path: &Path) -> Result<Option<String>, TextError> {
     // A pipe would be waited for, and a device may never end.
     let read = |path| match std::fs::metadata(path)?.is_file() {
         true => std::fs::read_to_string(path),
-        false => Err(std::io::Error::other("it is no regular file")),
+        false => Err(std::io::Error::other("it is not a regular file")),
     };
     match read(path) {
         Ok(text) => Ok(Some(text)),

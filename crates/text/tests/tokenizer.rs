@@ -200,7 +200,7 @@ fn a_device_in_the_place_of_a_file_is_refused_and_never_read() {
         std::fs::remove_file(dir.path().join(name)).unwrap();
         std::os::unix::fs::symlink("/dev/null", dir.path().join(name)).unwrap();
         let error = error_of(dir.path());
-        assert!(error.contains(name) && error.contains("no regular file"), "{error}");
+        assert!(error.contains(name) && error.contains("not a regular file"), "{error}");
     }
 }
 

@@ -33,7 +33,7 @@ impl Baseline {
         let about = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?;
         // A pipe would be waited for, and a device may have no end.
         if !about.is_file() {
-            return Err(failed("it is no regular file; name one that bench throughput or bench compare wrote".into()));
+            return Err(failed("it is not a regular file; name one that bench throughput or bench compare wrote".into()));
         }
         let mut text = Vec::new();
         // Some files are longer than they say.
@@ -303,13 +303,13 @@ mod tests {
     fn what_is_no_file_of_a_result_s_size_is_refused_before_it_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let refused = |path: &Path| Baseline::read(path).unwrap_err().to_string();
-        assert!(refused(dir.path()).contains("no regular file"));
+        assert!(refused(dir.path()).contains("not a regular file"));
         #[cfg(unix)]
         {
             // A socket cannot be opened; a pipe would hang this test, and /dev/zero fill its memory.
             let _listener = std::os::unix::net::UnixListener::bind(dir.path().join("socket")).unwrap();
             for path in [dir.path().join("socket"), "/dev/zero".into()] {
-                assert!(refused(&path).contains("no regular file"), "{path:?}");
+                assert!(refused(&path).contains("not a regular file"), "{path:?}");
             }
         }
         let long = dir.path().join("long.json");

@@ -130,7 +130,7 @@ impl TryFrom<Written> for Length {
     fn try_from(written: Written) -> Result<Self, String> {
         match written {
             Written::Number(length) => Ok(Length::Fixed(length)),
-            Written::Text(text) => text.parse().map_err(|takes| format!("{text:?} is no length: {takes}")),
+            Written::Text(text) => text.parse().map_err(|takes| format!("{text:?} is not a length: {takes}")),
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn run(context: &Context, args: &Health) -> Result<(), Failure> {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
     let version_and_rest = head.strip_prefix("HTTP/1.").and_then(|rest| rest.split_once(' '));
     let Some((_, rest)) = version_and_rest else {
-        return Err(Failure::failed(format!("{host}:{port} is no HTTP server")));
+        return Err(Failure::failed(format!("{host}:{port} is not an HTTP server")));
     };
     match rest.split([' ', '\r']).next().unwrap_or_default() {
         "200" => writeln!(anstream::stdout(), "{body}").map_err(Failure::output),

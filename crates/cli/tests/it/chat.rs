@@ -145,7 +145,7 @@ fn commands_do_what_help_says() {
         assert!(terminal.text().contains(&format!("\n{name} ")), "{name}: {}", terminal.text());
     }
     for (line, says) in [
-        ("/bogus", "/bogus is no command: /help lists them"),
+        ("/bogus", "/bogus is not a command: /help lists them"),
         ("/regenerate", "nothing was answered yet"),
         ("/save x", "nothing was said yet"),
         ("/system Be terse.", "the system prompt is set"),

@@ -48,7 +48,7 @@ fn a_line_that_is_not_answered_fails_and_the_rest_is_answered() {
     let (code, out, err) = talk(&["-m", &model], format!("one\n/bogus\n{long}\ntwo\n"));
     assert_eq!((code, out.as_str()), (Some(1), "Hello world\nHello world\n"), "{err}");
     for part in
-        ["/bogus is no command", "too long even without earlier turns", "length is 2048 tokens", "not every line"]
+        ["/bogus is not a command", "too long even without earlier turns", "length is 2048 tokens", "not every line"]
     {
         assert!(err.contains(part), "{part}: {err}");
     }

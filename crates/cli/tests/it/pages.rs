@@ -94,7 +94,7 @@ fn health_takes_nothing_but_http_for_an_answer_and_waits_five_seconds_in_all() {
         let _ = stream.read(&mut [0; 4096]);
         stream.write_all(b"SSH-2.0 200 x\r\n").unwrap();
     });
-    assert!(code == Some(1) && said.contains("is no HTTP server"), "{code:?} {said}");
+    assert!(code == Some(1) && said.contains("is not an HTTP server"), "{code:?} {said}");
     let (code, said, _) = ask(|mut stream| {
         let mut request = [0; 4096];
         let _ = stream.read(&mut request);

@@ -162,7 +162,7 @@ fn take_place(path: &Path) -> io::Result<(File, bool)> {
         return Ok((options().open(path)?, false));
     }
     if !kind.is_file() {
-        return Err(io::Error::other("it exists and is no file"));
+        return Err(io::Error::other("it exists and is not a file"));
     }
     let mut old = options().open(path)?;
     // Held until the new one is there, so that of two engines that start at once only one comes this far.
@@ -171,7 +171,7 @@ fn take_place(path: &Path) -> io::Result<(File, bool)> {
     match old.read_exact(&mut head) {
         Ok(()) if head == *MAGIC => {}
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
-        _ => return Err(io::Error::other("it exists and is no spill file")),
+        _ => return Err(io::Error::other("it exists and is not a spill file")),
     }
     std::fs::remove_file(path)?;
     Ok((create_new(path)?, true))
@@ -212,10 +212,10 @@ mod tests {
         for content in ["to be kept, whatever a configuration says", "short", ""] {
             let path = dir.path().join("letters.txt");
             std::fs::write(&path, content).unwrap();
-            assert!(refused(&path).contains("no spill file"), "{content}");
+            assert!(refused(&path).contains("not a spill file"), "{content}");
             assert_eq!(std::fs::read_to_string(&path).unwrap(), content);
         }
-        assert!(refused(dir.path()).contains("no file"));
+        assert!(refused(dir.path()).contains("not a file"));
         let path = dir.path().join("kv");
         let file = SpillFile::create(&path, 100, 10).unwrap();
         assert!(refused(&path).contains("another engine"));
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "a stranger's");
         std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink(dir.path().join("elsewhere"), &path).unwrap();
-        assert!(refused(&path).contains("no file"));
+        assert!(refused(&path).contains("not a file"));
         assert!(!dir.path().join("elsewhere").exists());
     }
 }

@@ -79,16 +79,18 @@ pub(crate) enum Fault {
 
 impl From<Fault> for EngineError {
     fn from(fault: Fault) -> Self {
-        EngineError::Grammar(match fault {
-            Fault::Late(limit) => format!(
+        match fault {
+            Fault::Late(limit) => EngineError::Grammar(format!(
                 "the tokens that it allows next were not known within {limit:?}; simplify the schema or the grammar"
+            )),
+            Fault::Stuck(why) => EngineError::Grammar(format!("{why}; change the schema or the grammar")),
+            Fault::Died => EngineError::Masks(
+                "the thread that works out which tokens it allows next has failed, which is a fault of this program; try again, \
+                 and report it with the schema or the grammar"
+                    .into(),
             ),
-            Fault::Died => "the thread that works out which tokens it allows next has failed, which is a fault of this program; try again, \
-                            and report it with the schema or the grammar"
-                .into(),
-            Fault::Stuck(why) => format!("{why}; change the schema or the grammar"),
-            Fault::Dropped => "the step was given up".into(),
-        })
+            Fault::Dropped => EngineError::Masks("the step was given up".into()),
+        }
     }
 }
 
@@ -177,7 +179,10 @@ impl Board {
         let stopped = work.cancel.take().filter(|_| matches!(outcome, Err(Fault::Dropped)));
         let outcome = outcome.and_then(|(mask, made)| {
             let at = 4 * (row * self.words) as u64;
-            self.masks.write(at, mask).map(|()| made).map_err(|e| Fault::Stuck(e.to_string()))
+            self.masks.write(at, mask).map(|()| made).map_err(|error| {
+                tracing::error!(%error, "a mask could not be written");
+                Fault::Died
+            })
         });
         rows.rows[row] = Row::Settled(Some(outcome));
         self.close(&mut rows, 1);

@@ -4,6 +4,12 @@ use crate::sequence::Sequence;
 /// to what the others leave.
 pub(crate) const PASSES: [fn(&Sequence) -> bool; 2] = [Sequence::decodes, Sequence::prefills];
 
+/// Tokens that grammars force come one a step, and not as chunks: a chunk makes the step longer, at the cost of those that decode freely, who
+/// have a token of it each.
+pub(crate) fn paces_forced(running: &[Sequence]) -> bool {
+    running.iter().any(Sequence::decodes_freely)
+}
+
 /// Takes the sequence that gives its blocks back where they run out: the youngest, for which least was computed.
 pub(crate) fn victim(running: &mut Vec<Sequence>) -> Option<Sequence> {
     running.pop()

@@ -95,9 +95,10 @@ impl Scheduler {
         }
         let params = self.limits.sequences.min(self.running.len() + self.waiting.len());
         let mut plan = Plan { step: self.step + 1, params: Vec::with_capacity(params), ..Plan::default() };
+        let paced = policy::paces_forced(&self.running);
         for has_turn in policy::PASSES {
             for sequence in self.running.iter_mut().filter(|s| has_turn(s)) {
-                sequence.join(&mut plan, self.limits, &self.history);
+                sequence.join(&mut plan, self.limits, &self.history, paced);
             }
         }
         while plan.batch.tokens.len() < self.limits.rows {
@@ -116,7 +117,7 @@ impl Scheduler {
                 self.counts.prefix_hits += admitted.cached as u64;
                 self.counts.prompt_tokens += admitted.prompt as u64;
             }
-            sequence.join(&mut plan, self.limits, &self.history);
+            sequence.join(&mut plan, self.limits, &self.history, false);
             self.running.push(sequence);
         }
         if plan.batch.tokens.is_empty() {

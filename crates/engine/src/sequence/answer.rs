@@ -23,9 +23,12 @@ impl Sequence {
         // Why there was no mask comes before what was sampled without one.
         let made = constraint.as_mut().map(|constraint| constraint.ordered()).transpose()?;
         let results = results?;
-        let mut must_end = false;
+        let (sampled, mut must_end) = (results.sampled.is_some(), false);
         if let (Some((token, _)), Some(constraint), Some(made)) = (&results.sampled, constraint, made) {
             must_end = constraint.receive(made, self.tokens.len(), *token);
+        }
+        if sampled {
+            self.forced = usize::MAX;
         }
         self.tell_prompt(results.scores, completed);
         if let (Some(pooler), Some(rows)) = (&mut self.pooler, results.hidden) {
@@ -47,7 +50,8 @@ impl Sequence {
             metrics.grammar.forced.inc();
             reason = self.tell(self.tokens[self.tokens.len() - 1], None, false, metrics)?;
         }
-        if let Some(constraint) = &mut self.constraint {
+        // The job for an order was handed out with it unless its token had to be waited for.
+        if let Some(constraint) = self.constraint.as_mut().filter(|_| sampled) {
             constraint.hand_out(&self.tokens);
         }
         let at_end = completed >= self.prompt && self.tokens.len() >= self.end;
@@ -64,10 +68,12 @@ impl Sequence {
         Ok(reason.or(at_end.then_some(FinishReason::Length)))
     }
 
-    /// Appends a token that must come, unless others are in flight. The next step takes all of them as a chunk, as it does a prompt's.
+    /// Appends a token that must come, unless others are in flight. The next step takes all of them as a chunk, as it does a prompt's, unless
+    /// others share it that decode freely: these shall lose nothing.
     fn append_forced(&mut self) -> bool {
         let constraint = self.constraint.as_mut().filter(|_| self.pending == 0);
         let Some(token) = constraint.and_then(Constraint::forced) else { return false };
+        self.forced = self.forced.min(self.tokens.len());
         self.tokens.push(token);
         // It was not sampled, so that the history does not count it.
         self.history = None;

@@ -253,8 +253,8 @@ impl Stepper {
     pub(crate) fn results(&mut self, plan: &Plan, part: &Part, tokens: &[u32]) -> Result<Results, EngineError> {
         let masked = part.mask.and(part.sample).map(|place| tokens[place as usize]);
         if masked == Some(u32::MAX) {
-            let why = "none of the tokens that it allows next has a finite logit; the model's weights may be damaged";
-            return Err(EngineError::Grammar(why.into()));
+            let why = "none of the tokens that the request's grammar allows next has a finite logit; the model's weights may be damaged";
+            return Err(EngineError::Device(why.into()));
         }
         if part.places().any(|place| tokens[place as usize] == u32::MAX) {
             let why = "the model's logits hold no finite value; its weights may be damaged";

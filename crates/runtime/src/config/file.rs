@@ -56,7 +56,7 @@ impl File {
         // It may be a pipe or a device, which have no length.
         fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(unread)?;
         if bytes.len() as u64 > MAX_BYTES {
-            let message = format!("it has more than {} MiB, so it is no configuration", MAX_BYTES >> 20);
+            let message = format!("it has more than {} MiB, so it is not a configuration", MAX_BYTES >> 20);
             return Err(ConfigError::Content { path: path.to_owned(), message });
         }
         let text =

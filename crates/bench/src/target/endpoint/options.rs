@@ -83,7 +83,7 @@ pub(super) fn base_of(url: &str) -> Result<(String, String), BenchError> {
             format!("{why}; it takes http://HOST:PORT or https://HOST:PORT, with a path if the API is not under /v1"),
         )
     };
-    let uri: Uri = url.parse().map_err(|_| refused("this is no URL"))?;
+    let uri: Uri = url.parse().map_err(|_| refused("this is not a URL"))?;
     let authority = uri.authority().ok_or_else(|| refused("there is no host in it"))?;
     // A password would be in every record.
     if authority.as_str().contains('@') {

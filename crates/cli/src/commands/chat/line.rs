@@ -63,7 +63,7 @@ impl<'a> Line<'a> {
             (name, _) if names().any(|known| known == name) => {
                 Line::Wrong(format!("nothing follows {name}; //{} … is sent to the model", &name[1..]))
             }
-            (name, _) => Line::Wrong(format!("{name} is no command: /help lists them; /{name} … is sent to the model")),
+            (name, _) => Line::Wrong(format!("{name} is not a command: /help lists them; /{name} … is sent to the model")),
         }
     }
 }
@@ -119,7 +119,7 @@ mod tests {
     #[test]
     fn what_looks_like_a_command_and_is_none_is_not_sent() {
         for (line, part) in [
-            ("/bogus", "/bogus is no command"),
+            ("/bogus", "/bogus is not a command"),
             ("/Help", "/help lists them"),
             ("/clear everything", "nothing follows /clear"),
             ("/save", "needs the name of a file"),

@@ -7,6 +7,7 @@ use mlx_serving_device::ops::{NO_HISTORY_ROW, SAMPLED, SampleParams};
 use std::collections::HashMap;
 
 mod embeddings;
+mod forced;
 mod properties;
 
 /// A scheduler, and who reads the answers.
