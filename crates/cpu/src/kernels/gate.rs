@@ -4,7 +4,7 @@ use crate::simd::{Kernel, LANES, Simd};
 use mlx_serving_device::ops::Activation;
 
 /// 2 · √(2/π).
-const GELU: f32 = 1.595_769_1;
+const GELU: f32 = 1.595_769;
 
 /// up = activation(gate) · up, vector by vector.
 pub(crate) struct Gate<'a> {
