@@ -197,7 +197,7 @@ def wrapped(model_type, text, **changes):
 
 def windows_and_wrappers():
     """Their seeds are given, so that others may come before them."""
-    yield Case("gemma3", config("gemma3_text", num_hidden_layers=4), tokens=48, prefill=30, greedy=24, seed=1000)
+    yield Case("gemma3", config("gemma3_text"), tokens=48, prefill=30, greedy=24, seed=1000)
     dense = config("gemma3_text", num_hidden_layers=1, sliding_window_pattern=1, tie_word_embeddings=None)
     yield Case("gemma3-dense-f16", dense, bits=None, dtype="float16", seed=1001)
     # As gemma-3-4b: what is left out has other defaults in the wrapper.
