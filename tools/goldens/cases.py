@@ -20,6 +20,7 @@ class Case:
     window_everywhere: bool = False  # every layer slides, as Mistral 7B v0.1 does
     shards: int = 1
     embeds: bool = False  # as embedding models are published: no head, no `model.` before names, the files of sentence-transformers
+    seed: int | None = None  # None: the case's place
     legacy_quantization_config: bool = False  # write the settings under both names, as mlx-lm's converter does
 
 
@@ -55,12 +56,41 @@ _ARCHITECTURES = {
     ),
     "phi3": dict(rms_norm_eps=1e-5, rope_theta=1e4, tie_word_embeddings=False),
     "glm4": dict(rms_norm_eps=1e-5, rope_theta=1e4, head_dim=32, partial_rotary_factor=0.5, attention_bias=False, tie_word_embeddings=False),
+    "gemma3_text": dict(
+        rms_norm_eps=1e-6,
+        rope_theta=1e6,
+        rope_local_base_freq=1e4,
+        head_dim=32,
+        query_pre_attn_scalar=24,
+        sliding_window=16,
+        sliding_window_pattern=2,
+        hidden_act=None,
+        hidden_activation="gelu_pytorch_tanh",
+        tie_word_embeddings=True,
+    ),
+    "ministral3": dict(
+        rms_norm_eps=1e-5,
+        head_dim=32,
+        tie_word_embeddings=False,
+        rope_parameters=dict(
+            type="yarn",
+            rope_type="yarn",
+            rope_theta=1e6,
+            factor=16.0,
+            beta_fast=32.0,
+            beta_slow=1.0,
+            mscale=1.0,
+            mscale_all_dim=1.0,
+            original_max_position_embeddings=16,
+            llama_4_scaling_beta=0.5,  # large enough to show in so few positions
+        ),
+    ),
 }
 
 
 def config(model_type, **changes):
     """The base shape of an architecture with some keys changed; a key set to None is left out."""
-    out = dict(model_type=model_type, **_COMMON, **_ARCHITECTURES[model_type])
+    out = dict(model_type=model_type, **{**_COMMON, **_ARCHITECTURES[model_type]})
     out.update(copy.deepcopy(changes))
     return {key: value for key, value in out.items() if value is not None}
 
@@ -160,7 +190,32 @@ def dense_families():
     yield Case("glm4-biases", config("glm4", attention_bias=True, partial_rotary_factor=0.25), tokens=40, prefill=30)
 
 
+def wrapped(model_type, text, **changes):
+    """A model of more than text around `text`, with some keys of its own."""
+    return dict(model_type=model_type, text_config=text, vocab_size=_COMMON["vocab_size"], **changes)
+
+
+def windows_and_wrappers():
+    """Their seeds are given, so that others may come before them."""
+    yield Case("gemma3", config("gemma3_text"), tokens=48, prefill=30, greedy=24, seed=1000)
+    dense = config("gemma3_text", num_hidden_layers=1, sliding_window_pattern=1, tie_word_embeddings=None)
+    yield Case("gemma3-dense-f16", dense, bits=None, dtype="float16", seed=1001)
+    # As gemma-3-4b: what is left out has other defaults in the wrapper.
+    left_out = ("num_attention_heads", "num_key_value_heads", "vocab_size", "rms_norm_eps", "rope_theta", "rope_local_base_freq", "tie_word_embeddings")
+    text = config(
+        "gemma3_text", num_hidden_layers=3, sliding_window_pattern=3, rope_scaling=dict(rope_type="linear", factor=8.0), **dict.fromkeys(left_out)
+    )
+    yield Case("gemma3-wrapped", wrapped("gemma3", text), tokens=40, seed=1002)
+    yield Case("ministral3", config("ministral3"), tokens=48, prefill=30, greedy=24, seed=1003)
+    layers = dict(layer_types=["sliding_attention", "full_attention"], sliding_window=16)
+    tied = config("ministral3", tie_word_embeddings=True, **layers)
+    eight_bits = {"language_model.model.layers.0.self_attn.o_proj": {"group_size": 64, "bits": 8}}
+    yield Case("mistral3-ministral", wrapped("mistral3", tied), tokens=40, overrides=eight_bits, seed=1004)
+    text = config("mistral", tie_word_embeddings=None, head_dim=32)
+    yield Case("mistral3-mistral", wrapped("mistral3", text), prefill=10, seed=1005)
+
+
 def every_case():
-    cases = [*architectures(), *quantizations(), *later_architectures(), *embedding_models(), *dense_families()]
+    cases = [*architectures(), *quantizations(), *later_architectures(), *embedding_models(), *dense_families(), *windows_and_wrappers()]
     assert len({case.name for case in cases}) == len(cases)
     return cases

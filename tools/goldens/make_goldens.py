@@ -11,6 +11,7 @@ quantized weights stay packed, their scales and biases widen exactly.
 """
 
 import argparse
+import copy
 import dataclasses
 import json
 import math
@@ -44,7 +45,12 @@ def random_model(case, seed):
     model_type = case.config["model_type"]
     module = import_module("mlx_lm.models." + MODEL_REMAPPING.get(model_type, model_type))
     mx.random.seed(seed)
-    model = module.Model(module.ModelArgs.from_dict(case.config))
+    # The arguments of some models change the object that they are made of.
+    model = module.Model(module.ModelArgs.from_dict(copy.deepcopy(case.config)))
+    text, keys = getattr(model, "language_model", model), case.config.get("text_config", case.config)
+    if keys.get("tie_word_embeddings") and "lm_head" in text:
+        # Tied where a checkpoint has none, whatever the configuration says.
+        text.pop("lm_head")
 
     def draw(path, value):
         if value.ndim == 2:
@@ -117,9 +123,10 @@ def make_checkpoints(names):
     unknown = set(names) - {case.name for case in cases}
     if unknown:
         sys.exit(f"no such case: {', '.join(sorted(unknown))}")
-    for seed, case in enumerate(cases):
+    for place, case in enumerate(cases):
         if names and case.name not in names:
             continue
+        seed = place if case.seed is None else case.seed
         folder = CHECKPOINTS / case.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

@@ -1,12 +1,12 @@
 use crate::quantization::Quantization;
 use crate::shard::Shard;
 use crate::weights::WeightFiles;
-use crate::{CheckpointError, Config, Embedding, GenerationDefaults, file};
+use crate::{CheckpointError, Config, Embedding, GenerationDefaults, file, parts};
 use safetensors::Dtype;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// An open checkpoint: configuration, and files whose tensors are read on demand.
+/// An open checkpoint: configuration, and files whose tensors are read on demand. Parts that compute no text are left out.
 #[derive(Debug)]
 pub struct Checkpoint {
     /// `config.json`.
@@ -61,7 +61,8 @@ impl Checkpoint {
         let mut warnings = Vec::new();
         let generation = GenerationDefaults::read(&dir.join("generation_config.json"), &mut warnings)?;
         let embedding = Embedding::read(dir, &mut warnings)?;
-        let (shards, tensors) = shards(dir, &mut warnings)?;
+        let (shards, mut tensors) = shards(dir, &mut warnings)?;
+        warnings.extend(parts::leave_out(&mut tensors));
         if config.quantization.is_empty() && tensors.keys().any(|name| name.ends_with(".scales")) {
             let path = dir.join("config.json");
             warnings.push(format!(

@@ -33,6 +33,10 @@ impl<'a> Keys<'a> {
         Self { map, prefix: format!("[{i}]."), path }
     }
 
+    pub(crate) fn map(&self) -> &'a Map<String, Value> {
+        self.map
+    }
+
     fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|v| !v.is_null())
     }

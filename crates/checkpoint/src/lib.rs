@@ -15,6 +15,7 @@ pub mod fuzz;
 mod generation;
 mod json;
 mod keys;
+mod parts;
 mod quantization;
 pub mod script;
 mod shard;

@@ -39,6 +39,8 @@ pub struct Shape {
     pub vocab: usize,
     /// True if the head's weights are the embedding's.
     pub tied: bool,
+    /// Activation of the gate.
+    pub activation: &'static str,
     /// Further numbers of the configuration, by their keys.
     pub numbers: &'static [(&'static str, f64)],
 }
@@ -48,7 +50,7 @@ impl Shape {
     #[rustfmt::skip]
     pub const TINY: Self = Self {
         name: "tiny", hidden: 128, layers: 2, intermediate: 256,
-        heads: 4, kv_heads: 2, head_dim: 32, vocab: 512, tied: false, numbers: &[],
+        heads: 4, kv_heads: 2, head_dim: 32, vocab: 512, tied: false, activation: "silu", numbers: &[],
     };
 
     /// Checks that such weights fit this shape.
@@ -77,11 +79,12 @@ impl Shape {
             "intermediate_size": self.intermediate, "num_attention_heads": self.heads,
             "num_key_value_heads": self.kv_heads, "head_dim": self.head_dim, "vocab_size": self.vocab,
             "tie_word_embeddings": self.tied, "rms_norm_eps": 1e-6, "rope_theta": 1e6, "max_position_embeddings": 32_768,
-            "hidden_act": "silu", "eos_token_id": self.vocab - 1, "torch_dtype": "bfloat16",
+            "hidden_act": self.activation, "eos_token_id": self.vocab - 1, "torch_dtype": "bfloat16",
             "quantization": quantization,
         });
         for &(key, number) in self.numbers {
-            keys[key] = json!(number);
+            // Counts are whole numbers.
+            keys[key] = if number.fract() == 0.0 { json!(number as i64) } else { json!(number) };
         }
         Config::from_value(keys, Path::new("config.json"))
     }

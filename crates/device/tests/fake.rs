@@ -32,7 +32,7 @@ fn copy(from: &Buffer, to: &Buffer) -> Op {
 fn angles(device: &FakeDevice) -> Op {
     let positions = buffer(device, &[0; 4]);
     let (inv_freq, out) = (buffer(device, &[0; 4]), buffer(device, &[0; 8]));
-    Op::RopeAngles(RopeAngles { positions, inv_freq, pairs: 1, scale: 1.0, rows: 1, out })
+    Op::RopeAngles(RopeAngles { positions, inv_freq, pairs: 1, scale: 1.0, growth: None, rows: 1, out })
 }
 
 fn encoder(queue: &Arc<dyn Queue>, ops: impl IntoIterator<Item = Op>) -> Box<dyn Encoder> {

@@ -81,10 +81,10 @@ pub(crate) fn lower(
     let kv = kv(arithmetic);
     let norm = |norm: &Option<Norm>| norm.as_ref().map_or_else(|| op.qkv.clone(), |norm| norm.weight.clone());
     let batch = [op.batch.spans.clone(), op.batch.block_tables.clone(), op.cache.clone()];
-    let angles = if op.pairs == 0 { op.qkv.clone() } else { op.angles.clone() };
+    let angles = |angles: &Buffer| if op.pairs == 0 { op.qkv.clone() } else { angles.clone() };
     let write = Launch {
         kernel: Variant::AttendWrite { kv }.kernel(),
-        bindings: [vec![op.qkv.clone(), angles.clone(), norm(&op.k_norm)], batch.to_vec()].concat(),
+        bindings: [vec![op.qkv.clone(), angles(&op.key_angles), norm(&op.k_norm)], batch.to_vec()].concat(),
         groups: [rows as u32, op.kv.heads as u32, 1],
         work: (rows * op.kv.heads * dim) as u64,
         params: params.into(),
@@ -93,7 +93,12 @@ pub(crate) fn lower(
     let seen = op.window.map_or(op.batch.max_context, |window| window.min(op.batch.max_context));
     let attend = Launch {
         kernel: Variant::Attend { kv, queries: tiles.queries, items: tiles.items }.kernel(),
-        bindings: [vec![op.qkv.clone(), angles, norm(&op.q_norm)], batch.to_vec(), vec![result.clone()]].concat(),
+        bindings: [
+            vec![op.qkv.clone(), angles(&op.query_angles), norm(&op.q_norm)],
+            batch.to_vec(),
+            vec![result.clone()],
+        ]
+        .concat(),
         groups: [row_tiles as u32, (groups / row_tiles) as u32, splits as u32],
         work: (2 * rows * op.heads * dim * seen) as u64,
         params: params.into(),

@@ -3,7 +3,7 @@ use crate::layout::Packed;
 use crate::params::{GatherCheckParams, LinearParams};
 use crate::variant::{Bits, Side, Tile, Variant};
 use bytemuck::bytes_of;
-use mlx_serving_device::ops::{Epilogue, Linear, Projection};
+use mlx_serving_device::ops::{Activation, Epilogue, Linear, Projection};
 use mlx_serving_device::{Buffer, DeviceError, Result, WeightFormat, WeightSpec};
 
 /// Most rows, half a tile, for the kernel through which the weights stream once for eight rows (four of a gate); more go
@@ -15,6 +15,7 @@ const HAS_BIAS: u32 = 2;
 const HAS_GATHER: u32 = 4;
 const ADDS: u32 = 8;
 const ROUNDS: u32 = 16;
+const GELU: u32 = 32;
 
 /// Makes the launches. All paths give a row the same bits: sums are taken in one order, or, rounded for matrix units, are exact in any.
 pub(crate) fn lower(
@@ -165,7 +166,8 @@ fn params(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Resul
         | flag(HAS_BIAS, part.iter().any(|p| p.bias.is_some()))
         | flag(HAS_GATHER, op.gather.is_some())
         | flag(ADDS, matches!(op.epilogue, Epilogue::Add(_)))
-        | flag(ROUNDS, rounds);
+        | flag(ROUNDS, rounds)
+        | flag(GELU, matches!(op.epilogue, Epilogue::Gated(Activation::GeluTanh, _)));
     let params = LinearParams {
         rows: op.rows as u32,
         features: spec.rows as u32,

@@ -25,6 +25,8 @@ pub(crate) struct CopyParams {
 pub(crate) struct RopeAnglesParams {
     pub(crate) pairs: u32,
     pub(crate) scale: f32,
+    pub(crate) beta: f32,
+    pub(crate) every: u32,
 }
 
 #[repr(C)]

@@ -86,7 +86,8 @@ fn attend(rig: &Rig, head_dim: usize, group: usize, rows: usize, sequences: usiz
         kv,
         q_norm: None,
         k_norm: Some(Norm { weight: rig.room(head_dim), eps: 1e-5 }),
-        angles: rig.room(rows * head_dim),
+        query_angles: rig.room(rows * head_dim),
+        key_angles: rig.room(rows * head_dim),
         pairs: head_dim / 2,
         interleaved: false,
         cache: rig.room(blocks * rig.lowering.kv_block_bytes(&kv) / 4),
@@ -164,6 +165,7 @@ fn launches_fit_devices_and_use_every_kernel() {
             inv_freq: rig.room(64),
             pairs: 64,
             scale: 1.0,
+            growth: None,
             rows: 512,
             out: rig.room(512 * 128),
         };

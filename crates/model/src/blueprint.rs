@@ -1,6 +1,10 @@
 //! The parts of a model as data: an architecture writes it, loading and forward passes follow it.
 
 use crate::rope::Rope;
+use mlx_serving_device::ops::Activation;
+
+/// [`Blueprint::root`] in checkpoints whose whole model of text lies under `language_model`, as mlx-lm writes them; the head does too.
+pub(crate) const WRAPPED_ROOT: &str = "language_model.model";
 
 /// A model: embedding, layers, norm, head.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,13 +17,17 @@ pub struct Blueprint {
     pub max_positions: usize,
     /// ε of the RMS norms.
     pub norm_eps: f32,
+    /// Added to the weight of every norm when it is loaded, in the f32 that it has on the device: 1 where checkpoints hold what the weight
+    /// differs from 1 by.
+    pub norm_offset: f32,
     /// Factors between the parts.
     pub multipliers: Multipliers,
     /// The layers, first to last.
     pub layers: Vec<LayerSpec>,
     /// Rotary embeddings, which layers name by their index.
     pub ropes: Vec<Rope>,
-    /// Module that holds all but the head: `model`, or none in the checkpoints of embedding models that have nothing else.
+    /// Module that holds all but the head: `model`, one of its names in models of more than text, or none in the checkpoints of embedding
+    /// models that have nothing else.
     pub root: &'static str,
     /// Weights of the head; `None` in a model that makes embeddings and generates nothing.
     pub head: Option<HeadWeights>,
@@ -106,6 +114,8 @@ pub struct MlpSpec {
     pub norms: Norms,
     /// Width between gate and down.
     pub width: usize,
+    /// Activation of the gate.
+    pub activation: Activation,
     /// Biases on gate, up and down.
     pub bias: bool,
     /// Gate and up are one tensor.

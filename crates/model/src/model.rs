@@ -1,5 +1,5 @@
 use crate::ModelError;
-use crate::architectures::TIED;
+use crate::architectures::{TIED, says_tied};
 use crate::blocks::{Embedding, Head, Layer, Pass, Rotary};
 use crate::blueprint::{Blueprint, HeadWeights};
 use crate::inputs::Step;
@@ -153,7 +153,7 @@ fn tell(checkpoint: &Checkpoint, model: &Blueprint) {
         tracing::warn!("{warning}");
     }
     let config = checkpoint.dir().join("config.json");
-    match (checkpoint.config.keys().has(TIED), model.head) {
+    match (says_tied(&checkpoint.config).is_ok_and(|keys| keys.is_some()), model.head) {
         (_, None) if checkpoint.embedding.is_some() => tracing::info!("an embedding model: it generates nothing"),
         (_, None) => {
             tracing::warn!(

@@ -1,4 +1,4 @@
-use mlx_serving_device::ops::Span;
+use mlx_serving_device::ops::{Growth, Span};
 use std::f64::consts::TAU;
 
 /// Rotary position embedding (arXiv:2104.09864), with its scaling.
@@ -12,6 +12,8 @@ pub struct Rope {
     pub interleaved: bool,
     /// Scaling of positions beyond the trained context.
     pub scaling: Scaling,
+    /// Growth of rotated queries with their position; keys have none.
+    pub growth: Option<Growth>,
 }
 
 /// Scaling of rotary positions beyond the trained context.

@@ -116,11 +116,11 @@ fn rotary_parameters_are_read_wherever_they_are_nested() {
                 "rope_parameters": { "full_attention": linear, "sliding_attention": own } })
     };
     assert_eq!(rope(mixed(linear.clone())), expected);
-    let message = config(mixed(json!({ "rope_type": "default", "rope_theta": 5000.0 }))).unwrap_err();
-    assert!(
-        message.contains("rope_parameters.sliding_attention is {") && message.contains("not implemented"),
-        "{message}"
-    );
+    let two = config(mixed(json!({ "rope_type": "default", "rope_theta": 7000.0 }))).unwrap();
+    let other = Rope { theta: 7000.0, scaling: Scaling::None, ..expected.clone() };
+    assert_eq!(two.ropes, [expected, other], "layers without a window, then those with one");
+    let of_layers: Vec<_> = two.layers.iter().map(|layer| layer.mixer.rope).collect();
+    assert_eq!(of_layers, [0, 1, 0, 1, 0, 0].map(Some));
     let message = config(mixed(Value::Null)).unwrap_err();
     assert!(message.contains("rope_parameters.sliding_attention is missing"), "{message}");
 }

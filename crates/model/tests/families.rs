@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use mlx_serving_checkpoint::Config;
+use mlx_serving_device::ops::{Activation, Growth};
 use mlx_serving_model::{Blueprint, Norms, QkNorms, Scaling};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -44,6 +45,13 @@ fn norms_lie_where_the_architecture_has_them() {
         at(Some("post_attention_layernorm"), Some("post_mlp_layernorm")),
     ];
     assert_eq!(norms("glm4", json!({})), (around[0], around[1], None));
+    let gemma = [
+        at(Some("input_layernorm"), Some("post_attention_layernorm")),
+        at(Some("pre_feedforward_layernorm"), Some("post_feedforward_layernorm")),
+    ];
+    assert_eq!(norms("gemma3_text", json!({})), (gemma[0], gemma[1], Some(QkNorms::Heads)));
+    let offset = |model_type| of(model_type, json!({})).unwrap().norm_offset;
+    assert_eq!([offset("gemma3_text"), offset("olmo2")], [1.0, 0.0]);
 }
 
 #[test]
@@ -158,4 +166,86 @@ fn what_the_families_lack_is_refused() {
         [windows(json!({ "sliding_window": 2047 })), windows(json!({ "sliding_window": null }))],
         [Some(2047), None]
     );
+}
+
+/// Keys of a Gemma 3 of six layers.
+fn gemma(more: Value) -> Value {
+    let mut keys = json!({ "num_hidden_layers": 6, "rope_theta": null });
+    keys.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    keys
+}
+
+#[test]
+fn gemmas_layers_slide_but_for_each_sixth_and_turn_by_a_base_of_their_own() {
+    let model = of("gemma3_text", gemma(json!({ "rope_scaling": { "rope_type": "linear", "factor": 8 } }))).unwrap();
+    let windows: Vec<_> = model.layers.iter().map(|layer| layer.mixer.window).collect();
+    assert_eq!(windows, [Some(512), Some(512), Some(512), Some(512), Some(512), None]);
+    let ropes: Vec<_> = model.layers.iter().map(|layer| layer.mixer.rope.unwrap()).collect();
+    assert_eq!(ropes, [1, 1, 1, 1, 1, 0]);
+    let found: Vec<_> = model.ropes.iter().map(|rope| (rope.theta, rope.scaling.clone())).collect();
+    assert_eq!(found, [(1e6, Scaling::Linear { factor: 8.0 }), (1e4, Scaling::None)]);
+    let layer = &model.layers[0];
+    assert_eq!(
+        (layer.mixer.scale, layer.mlp.activation, model.multipliers.embedding),
+        (0.0625, Activation::GeluTanh, 8.0)
+    );
+    // Said by type, as newer files have it.
+    let typed = json!({ "layer_types": ["sliding_attention", "full_attention"], "num_hidden_layers": 2, "sliding_window": 9,
+                        "rope_parameters": { "full_attention": { "rope_type": "linear", "factor": 8, "rope_theta": 1e6 },
+                                             "sliding_attention": { "rope_type": "default", "rope_theta": 5e3 } } });
+    let model = of("gemma3_text", gemma(typed)).unwrap();
+    let windows: Vec<_> = model.layers.iter().map(|layer| (layer.mixer.window, layer.mixer.rope)).collect();
+    assert_eq!(windows, [(Some(9), Some(1)), (None, Some(0))]);
+    assert_eq!([model.ropes[0].theta, model.ropes[1].theta], [1e6, 5e3]);
+    let every = of("gemma3_text", gemma(json!({ "sliding_window_pattern": 3, "query_pre_attn_scalar": 64 }))).unwrap();
+    assert_eq!(every.layers[2].mixer.window, None);
+    assert_eq!(every.layers[0].mixer.scale, 0.125);
+}
+
+#[test]
+fn gemmas_other_kinds_are_refused() {
+    let types = ["full_attention", "sliding_attention"];
+    refused(
+        "gemma3_text",
+        &[
+            (json!({ "hidden_activation": "gelu" }), "hidden_activation is \"gelu\", expected \"gelu_pytorch_tanh\""),
+            (json!({ "hidden_act": "silu" }), "hidden_act is \"silu\", expected \"gelu_pytorch_tanh\""),
+            (json!({ "final_logit_softcapping": 30 }), "final_logit_softcapping is 30"),
+            (json!({ "use_bidirectional_attention": true }), "use_bidirectional_attention is true"),
+            (json!({ "query_pre_attn_scalar": 0 }), "query_pre_attn_scalar is 0, expected a number from 0.001"),
+            (json!({ "sliding_window_pattern": 0 }), "sliding_window_pattern is 0, expected a whole number from 1"),
+            (
+                json!({ "sliding_window_pattern": 2, "layer_types": types }),
+                "sliding_window_pattern is 2, expected what layer_types says",
+            ),
+            (json!({ "rope_local_base_freq": 0 }), "rope_local_base_freq is 0, expected a number from 2"),
+        ],
+    );
+}
+
+#[test]
+fn queries_grow_where_rotary_parameters_say_so() {
+    let keys = |more: Value| {
+        let mut rope = json!({ "rope_type": "yarn", "factor": 16, "rope_theta": 1e6,
+                               "original_max_position_embeddings": 16384, "llama_4_scaling_beta": 0.1 });
+        rope.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({ "rope_theta": null, "rope_parameters": rope })
+    };
+    let growth = |more| of("ministral3", keys(more)).unwrap().ropes[0].growth;
+    assert_eq!(growth(json!({})), Some(Growth { beta: 0.1, every: 16384 }));
+    assert_eq!(growth(json!({ "llama_4_scaling_beta": null })), None);
+    refused(
+        "ministral3",
+        &[
+            (
+                keys(json!({ "llama_4_scaling_beta": -1 })),
+                "rope_parameters.llama_4_scaling_beta is -1, expected a number",
+            ),
+            (keys(json!({ "original_max_position_embeddings": 0.5 })), "original_max_position_embeddings is 0.5"),
+            (keys(json!({ "original_max_position_embeddings": null })), "original_max_position_embeddings is missing"),
+            (json!({ "rope_theta": null }), "rope_theta is missing"),
+            (json!({ "attention_bias": true }), "attention_bias is true"),
+        ],
+    );
+    refused("llama", &[(keys(json!({})), "llama_4_scaling_beta is 0.1, expected nothing")]);
 }

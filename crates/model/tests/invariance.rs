@@ -9,7 +9,7 @@ use mlx_serving_model::{KvCache, Scratch};
 use proptest::prelude::*;
 
 /// One of each architecture; a scaling whose frequencies depend on the prompt, and a window.
-const CASES: [&str; 9] = [
+const CASES: [&str; 11] = [
     "qwen2-4bit-g64",
     "qwen3-untied-f16-head-128",
     "llama-dynamic-long-prompt",
@@ -18,6 +18,8 @@ const CASES: [&str; 9] = [
     "olmo2",
     "granite",
     "phi3-longrope",
+    "gemma3",
+    "ministral3",
     "glm4",
 ];
 

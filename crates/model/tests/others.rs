@@ -4,6 +4,7 @@
 mod common;
 
 use common::{Loaded, Narrow, cpu, goldens, load, try_load};
+use mlx_serving_checkpoint::Checkpoint;
 use mlx_serving_device::Arithmetic;
 use mlx_serving_model::eval::Evaluator;
 use mlx_serving_model::{HeadWeights, ModelError};
@@ -59,6 +60,26 @@ impl Case {
         }
         self.data.drain(start as usize..end as usize);
         self.data.extend(wide);
+        self
+    }
+
+    /// Makes it the model of text of a larger one, whose module `root` is what was called `model`, with `head` for the module of its head and
+    /// a tower beside it.
+    fn wrap(mut self, model_type: &str, root: &str, head: &str) -> Self {
+        let rename = |name: String| match (name.strip_prefix("model."), name.strip_prefix("lm_head.")) {
+            (Some(rest), _) => format!("{root}.{rest}"),
+            (_, Some(rest)) => format!("{head}.{rest}"),
+            _ => name,
+        };
+        self.header = self.header.into_iter().map(|(name, entry)| (rename(name), entry)).collect();
+        for name in ["vision_tower.patch.weight", "multi_modal_projector.linear.weight"] {
+            let start = self.data.len();
+            self.data.extend([0xff; 16]);
+            let tensor = json!({ "dtype": "F32", "shape": [2, 2], "data_offsets": [start, start + 16] });
+            self.header.insert(name.to_owned(), tensor);
+        }
+        let text = std::mem::take(&mut self.config);
+        self.config = json!({ "model_type": model_type, "text_config": text, "vision_config": { "hidden_size": 8 } });
         self
     }
 
@@ -173,6 +194,48 @@ fn a_gate_and_an_up_of_unlike_bits_are_multiplied_right_or_refused_when_they_are
     }
     let both = Case::of("qwen2").widen(gate).widen("model.layers.1.mlp.up_proj");
     try_load(both.write().path(), Narrow::alike(cpu(Arithmetic::Exact))).unwrap();
+}
+
+#[test]
+fn a_model_of_text_within_another_is_itself_whatever_its_tensors_are_called() {
+    // Quantization lies in the text's configuration here, and beside it in the goldens.
+    for (case, model_type) in [("gemma3", "gemma3"), ("ministral3", "mistral3"), ("mistral", "mistral3")] {
+        for (root, head) in [
+            ("language_model.model", "language_model.lm_head"),
+            ("model.language_model", "lm_head"),
+            ("model", "lm_head"),
+        ] {
+            let wrapped = Case::of(case).wrap(model_type, root, head);
+            wrapped.is_the_same();
+            let loaded = load(wrapped.write().path(), cpu(Arithmetic::Exact)).model;
+            assert!(loaded.unused().is_empty(), "{case} under {root}: {:?}", loaded.unused());
+        }
+    }
+    let dir = Case::of("gemma3").wrap("gemma3", "language_model.model", "language_model.lm_head").write();
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let whole = Checkpoint::open(&goldens().join("gemma3")).unwrap();
+    assert_eq!(checkpoint.total_bytes(), whole.total_bytes(), "towers take no memory");
+    let [told] = checkpoint.warnings() else { panic!("{:?}", checkpoint.warnings()) };
+    assert!(told.ends_with("multi_modal_projector (1 tensors), vision_tower (1 tensors)"), "{told}");
+}
+
+#[test]
+fn a_model_of_text_that_is_not_there_or_of_another_kind_is_refused() {
+    for (case, model_type, keys, words) in [
+        ("gemma3", "gemma3", json!({ "text_config": null }), "text_config is missing, expected an object"),
+        ("gemma3", "gemma3", json!({ "text_config": [] }), "text_config is [], expected an object"),
+        ("gemma3", "gemma3", json!({ "text_config": { "model_type": "gemma2" } }), "expected gemma3_text"),
+        (
+            "ministral3",
+            "mistral3",
+            json!({ "text_config": { "model_type": "mistral4" } }),
+            "text_config.model_type is \"mistral4\", expected ministral3, mistral or llama",
+        ),
+        ("gemma3", "llava", json!({}), "model_type is \"llava\", expected one of the architectures"),
+    ] {
+        let message = Case::of(case).wrap(model_type, "language_model.model", "lm_head").with(&keys).refusal();
+        assert!(message.contains(words), "{message}");
+    }
 }
 
 #[test]

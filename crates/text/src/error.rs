@@ -13,6 +13,17 @@ pub enum TextError {
         /// The remedy.
         hint: &'static str,
     },
+    /// The checkpoint has sentencepiece's `tokenizer.model` only.
+    #[error(
+        "{path} is missing, and tokenizer.model beside it is not read: convert it with python3 -c \"from transformers import AutoTokenizer as T; \
+         T.from_pretrained('{dir}', use_fast=True).save_pretrained('{dir}')\""
+    )]
+    Unconverted {
+        /// The file that was looked for.
+        path: PathBuf,
+        /// The checkpoint's folder.
+        dir: PathBuf,
+    },
     /// The file is there and cannot be read.
     #[error("cannot read {path}: {source}")]
     Read {

@@ -44,9 +44,12 @@ impl Tokenizer {
     /// A file that is missing, unreadable, malformed, or at odds with the other.
     pub fn from_dir(dir: &Path) -> Result<Self, TextError> {
         let path = dir.join("tokenizer.json");
-        let text = read_text(&path)?.ok_or_else(|| TextError::Missing {
-            path: path.clone(),
-            hint: "the model needs a Hugging Face tokenizer; save one with transformers' AutoTokenizer(…).save_pretrained",
+        let text = read_text(&path)?.ok_or_else(|| match dir.join("tokenizer.model").is_file() {
+            true => TextError::Unconverted { path: path.clone(), dir: dir.to_owned() },
+            false => TextError::Missing {
+                path: path.clone(),
+                hint: "the model needs a Hugging Face tokenizer; save one with transformers' AutoTokenizer(…).save_pretrained",
+            },
         })?;
         let broken = |reason| TextError::Tokenizer { path: path.clone(), reason };
         let mut tokenizer = guarded(|| tokenizers::Tokenizer::from_bytes(text.as_bytes()).map_err(|e| e.to_string()))

@@ -90,6 +90,16 @@ fn a_missing_file_is_named_with_what_to_do() {
 }
 
 #[test]
+fn a_sentencepiece_model_alone_is_refused_with_the_command_that_converts_it() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tokenizer.model"), b"sentencepiece").unwrap();
+    let error = error_of(dir.path());
+    let command = format!("T.from_pretrained('{0}', use_fast=True).save_pretrained('{0}')", dir.path().display());
+    assert!(error.contains("tokenizer.json is missing, and tokenizer.model beside it is not read"), "{error}");
+    assert!(error.contains("python3 -c") && error.contains(&command), "{error}");
+}
+
+#[test]
 fn broken_files_are_named_with_the_reason() {
     let full = std::fs::read_to_string(metaspace_dir().join("tokenizer.json")).unwrap();
     for (file, content, expected) in [

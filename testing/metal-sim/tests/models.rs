@@ -26,7 +26,7 @@ fn exact_logits_are_mlx_lms() {
 #[test]
 fn fast_logits_are_near_mlx_lms() {
     faults::reset();
-    let each = ["llama", "mistral", "qwen2", "qwen3", "olmo2", "granite", "phi3", "glm4"];
+    let each = ["llama", "mistral", "qwen2", "qwen3", "olmo2", "granite", "phi3", "glm4", "gemma3", "ministral3"];
     assert_eq!(logits(|| metal(Arithmetic::Fast), 5e-2, |name| each.contains(&name)), each.len());
 }
 

@@ -3,6 +3,9 @@
 use crate::simd::{Kernel, LANES, Simd};
 use mlx_serving_device::ops::Activation;
 
+/// 2 · √(2/π).
+const GELU: f32 = 1.595_769;
+
 /// up = activation(gate) · up, vector by vector.
 pub(crate) struct Gate<'a> {
     pub(crate) activation: Activation,
@@ -15,13 +18,22 @@ impl Kernel for Gate<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let Self { activation: Activation::Silu, gate, up } = self;
+        let Self { activation, gate, up } = self;
         // e^88 is near the largest number; beyond, the sigmoid is 0 to any precision that is left.
-        let (log2e, lowest, one) = (simd.splat(std::f32::consts::LOG2_E), simd.splat(-126.0), simd.splat(1.0));
+        let (lowest, one) = (simd.splat(-126.0), simd.splat(1.0));
+        // Both are x · sigmoid(x · (linear + cubic · x²)), since 1 + tanh(y) is 2 · sigmoid(2y).
+        let (linear, cubic) = match activation {
+            Activation::Silu => (1.0, 0.0),
+            Activation::GeluTanh => (GELU, 0.044_715 * GELU),
+        };
+        let [linear, cubic] = [linear, cubic].map(|factor| simd.splat(factor * std::f32::consts::LOG2_E));
         for (up, gate) in up.iter_mut().zip(gate) {
             let x = simd.load(gate);
-            let exponent = simd.max(simd.mul(x, log2e), lowest);
-            let exp = simd.exp2(simd.sub(simd.splat(0.0), exponent));
+            let inner = match activation {
+                Activation::Silu => simd.mul(x, linear),
+                Activation::GeluTanh => simd.mul(x, simd.fma(simd.mul(x, x), cubic, linear)),
+            };
+            let exp = simd.exp2(simd.sub(simd.splat(0.0), simd.max(inner, lowest)));
             let activated = simd.div(x, simd.add(one, exp));
             simd.store(up, simd.mul(activated, simd.load(up)));
         }
@@ -33,25 +45,34 @@ mod tests {
     use super::*;
     use crate::simd::{Isa, vectorize};
 
+    /// What the activation makes of `x`, times 2.
+    fn doubled(isa: Isa, activation: Activation, x: f32) -> f64 {
+        let mut up = [[2.0; LANES]];
+        vectorize(isa, Gate { activation, gate: &[[x; LANES]], up: &mut up });
+        up[0][3].into()
+    }
+
     #[test]
-    fn silu_is_close_everywhere() {
+    fn activations_are_close_everywhere() {
+        let silu = |x: f64| x / (1.0 + (-x).exp());
+        let gelu = |x: f64| x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh()) / 2.0;
         for isa in Isa::available() {
-            for x in [-1e30f32, -200.0, -88.0, -20.0, -1.5, -1e-3, 0.0, 0.3, 7.0, 90.0, 1e30] {
-                let mut up = [[2.0; LANES]];
-                vectorize(isa, Gate { activation: Activation::Silu, gate: &[[x; LANES]], up: &mut up });
-                let want = 2.0 * f64::from(x) / (1.0 + (-f64::from(x)).exp());
-                let error = (f64::from(up[0][3]) - want).abs();
-                assert!(error <= 1e-6 * want.abs() + 1e-7 || x <= -1e30, "{isa:?}: {x} gives {}", up[0][3]);
+            for x in [-1e30f32, -200.0, -88.0, -20.0, -4.0, -1.5, -1e-3, 0.0, 0.3, 1.5, 7.0, 90.0, 1e30] {
+                for (activation, want) in [(Activation::Silu, silu(x.into())), (Activation::GeluTanh, gelu(x.into()))] {
+                    let (got, want) = (doubled(isa, activation, x), 2.0 * want);
+                    let error = (got - want).abs();
+                    assert!(error <= 1e-6 * want.abs() + 1e-6 || x <= -1e30, "{isa:?} {activation:?}: {x} gives {got}");
+                }
             }
         }
     }
 
     #[test]
-    fn silu_of_no_number_is_none() {
+    fn no_number_gives_none() {
         for isa in Isa::available() {
-            let mut up = [[1.0; LANES]];
-            vectorize(isa, Gate { activation: Activation::Silu, gate: &[[f32::NAN; LANES]], up: &mut up });
-            assert!(up[0][0].is_nan());
+            for activation in [Activation::Silu, Activation::GeluTanh] {
+                assert!(doubled(isa, activation, f32::NAN).is_nan());
+            }
         }
     }
 }

@@ -33,7 +33,8 @@ pub(crate) struct AttendStep<E> {
     kv: KvSpec,
     q_norm: Option<HeadNorm>,
     k_norm: Option<HeadNorm>,
-    angles: View<[f32; 2]>,
+    query_angles: View<[f32; 2]>,
+    key_angles: View<[f32; 2]>,
     pairs: usize,
     pairing: Pairing,
     cache: View<E>,
@@ -107,7 +108,8 @@ impl<E: Element> AttendStep<E> {
             kv: op.kv,
             q_norm: norm(&op.q_norm)?,
             k_norm: norm(&op.k_norm)?,
-            angles: View::new(&op.angles, rows * op.pairs)?,
+            query_angles: View::new(&op.query_angles, rows * op.pairs)?,
+            key_angles: View::new(&op.key_angles, rows * op.pairs)?,
             pairs: op.pairs,
             pairing: if op.interleaved { Pairing::Interleaved } else { Pairing::Halves },
             cache: View::whole(&op.cache)?,
@@ -199,7 +201,7 @@ impl<E: Element> AttendStep<E> {
                     if !mine.contains(&(row * self.kv.heads + head)) {
                         continue;
                     }
-                    self.head(row, self.heads + head, self.k_norm.as_ref(), key);
+                    self.head(row, self.heads + head, self.k_norm.as_ref(), &self.key_angles, key);
                     vectorize(self.isa, Narrow { from: key, to: narrow });
                     self.write_token(table, head, token, narrow, self.values(row, head));
                 }
@@ -216,12 +218,12 @@ impl<E: Element> AttendStep<E> {
     }
 
     /// Copies head `head` (queries, then keys) of a row to `to`, normed and rotated.
-    fn head(&self, row: usize, head: usize, norm: Option<&HeadNorm>, to: &mut [f32]) {
+    fn head(&self, row: usize, head: usize, norm: Option<&HeadNorm>, angles: &View<[f32; 2]>, to: &mut [f32]) {
         let dim = self.kv.head_dim;
         let at = (row * (self.heads + 2 * self.kv.heads) + head) * dim;
         // SAFETY: earlier ops wrote queries, keys, angles and norms; this one only reads them.
         let (from, angles) =
-            unsafe { (self.qkv.get(at..at + dim), self.angles.get(row * self.pairs..(row + 1) * self.pairs)) };
+            unsafe { (self.qkv.get(at..at + dim), angles.get(row * self.pairs..(row + 1) * self.pairs)) };
         let to = &mut to[..dim];
         match norm {
             None => to.copy_from_slice(from),
@@ -313,7 +315,8 @@ impl<E: Element> AttendStep<E> {
             for g in 0..group {
                 let row = i * group + g;
                 let to = &mut tile.queries[row * width..(row + 1) * width];
-                self.head(span.first_row as usize + query, task.head * group + g, self.q_norm.as_ref(), to);
+                let (from, head) = (span.first_row as usize + query, task.head * group + g);
+                self.head(from, head, self.q_norm.as_ref(), &self.query_angles, to);
                 to.iter_mut().for_each(|x| *x *= self.scale * std::f32::consts::LOG2_E);
                 tile.sees[2 * row] = sees.start as u32;
                 tile.sees[2 * row + 1] = sees.end as u32;

@@ -19,6 +19,8 @@ struct Layer {
     pairs: usize,
     interleaved: bool,
     normed: bool,
+    /// Queries have angles of their own.
+    grows: bool,
     window: Option<usize>,
     /// Tokens of each sequence.
     lengths: Vec<usize>,
@@ -41,7 +43,8 @@ struct Case {
     layer: Layer,
     /// Queries, keys and values of all rows, by sequence.
     qkv: Vec<Vec<f32>>,
-    angles: Vec<Vec<f32>>,
+    query_angles: Vec<Vec<f32>>,
+    key_angles: Vec<Vec<f32>>,
     norms: [Vec<f32>; 2],
     tables: Vec<Vec<u32>>,
     blocks: usize,
@@ -57,14 +60,18 @@ impl Case {
         let norms = [norm(&mut noise), norm(&mut noise)];
         let qkv = layer.lengths.iter().map(|len| noise.units(len * layer.width())).collect();
         let turn = |angle: &f32| [(3.0 * angle).cos(), (3.0 * angle).sin()];
-        let mut angles = |len: &usize| noise.units(len * layer.pairs).iter().flat_map(turn).collect();
-        let angles = layer.lengths.iter().map(&mut angles).collect();
+        let mut angles = |len: &usize| noise.units(len * layer.pairs).iter().flat_map(turn).collect::<Vec<f32>>();
+        let key_angles: Vec<_> = layer.lengths.iter().map(&mut angles).collect();
+        let query_angles = match layer.grows {
+            true => key_angles.iter().map(|angles| angles.iter().map(|x| 1.25 * x).collect()).collect(),
+            false => key_angles.clone(),
+        };
         let needs: Vec<usize> = layer.lengths.iter().map(|len| len.div_ceil(layer.kv.block_tokens)).collect();
         // Some blocks belong to nobody.
         let blocks = needs.iter().sum::<usize>() + 3;
         let mut free = noise.shuffled(blocks).into_iter();
         let tables = needs.iter().map(|need| free.by_ref().take(*need).collect()).collect();
-        Self { layer, qkv, angles, norms, tables, blocks }
+        Self { layer, qkv, query_angles, key_angles, norms, tables, blocks }
     }
 
     /// The rows of a batch, side by side.
@@ -109,7 +116,8 @@ impl Case {
             kv: layer.kv,
             q_norm,
             k_norm,
-            angles: &self.rows(&self.angles, batch),
+            query_angles: &self.rows(&self.query_angles, batch),
+            key_angles: &self.rows(&self.key_angles, batch),
             pairs: layer.pairs,
             interleaved: layer.interleaved,
             spans: &spans,
@@ -142,7 +150,8 @@ impl Case {
             kv: layer.kv,
             q_norm,
             k_norm,
-            angles: upload(device, &self.rows(&self.angles, batch)),
+            query_angles: upload(device, &self.rows(&self.query_angles, batch)),
+            key_angles: upload(device, &self.rows(&self.key_angles, batch)),
             pairs: layer.pairs,
             interleaved: layer.interleaved,
             cache: cache.clone(),
@@ -175,16 +184,19 @@ fn layers(lengths: impl Strategy<Value = Vec<usize>>) -> impl Strategy<Value = L
     let heads = (prop::sample::select(vec![1usize, 2, 3, 7]), 1usize..4);
     let dims = (prop::sample::select(vec![8usize, 20, 24, 64, 80]), 0usize..3, prop::sample::select(vec![16usize, 32]));
     let window = prop::option::of(prop::sample::select(vec![1usize, 5, 17, 64, 100]));
-    (heads, dims, any::<(bool, bool)>(), window, lengths, any::<u32>()).prop_map(
-        |((group, kv_heads), (head_dim, half, block_tokens), (interleaved, normed), window, lengths, seed)| Layer {
-            heads: group * kv_heads,
-            kv: KvSpec { heads: kv_heads, head_dim, block_tokens },
-            pairs: head_dim * half / 4,
-            interleaved,
-            normed,
-            window,
-            lengths,
-            seed,
+    (heads, dims, any::<(bool, bool, bool)>(), window, lengths, any::<u32>()).prop_map(
+        |((group, kv_heads), (head_dim, half, block_tokens), (interleaved, normed, grows), window, lengths, seed)| {
+            Layer {
+                heads: group * kv_heads,
+                kv: KvSpec { heads: kv_heads, head_dim, block_tokens },
+                pairs: head_dim * half / 4,
+                interleaved,
+                normed,
+                grows,
+                window,
+                lengths,
+                seed,
+            }
         },
     )
 }
@@ -213,8 +225,17 @@ pub fn any_batch(device: &Arc<dyn Device>) {
 pub fn long_contexts(device: &Arc<dyn Device>) {
     for (window, seed) in [(None, 1), (Some(700), 2), (Some(3), 3)] {
         let kv = KvSpec { heads: 1, head_dim: 16, block_tokens: 16 };
-        let layer =
-            Layer { heads: 2, kv, pairs: 8, interleaved: false, normed: false, window, lengths: vec![1200, 700], seed };
+        let layer = Layer {
+            heads: 2,
+            kv,
+            pairs: 8,
+            interleaved: false,
+            normed: false,
+            grows: false,
+            window,
+            lengths: vec![1200, 700],
+            seed,
+        };
         let case = Case::new(layer);
         let (cache, mut naive) = (case.cache(device), vec![f32::NAN; case.blocks * kv_block_values(&kv)]);
         for batch in [&[(0, 0, 1100)][..], &[(1, 0, 699)], &[(0, 1100, 1101), (1, 699, 700)], &[(0, 1101, 1200)]] {
@@ -257,9 +278,13 @@ pub fn a_shared_prefix_changes_no_bit(device: &Arc<dyn Device>) {
     for (window, seed) in [(None, 1), (Some(40), 2)] {
         let kv = KvSpec { heads: 2, head_dim: 24, block_tokens: 16 };
         let lengths = vec![70, 90];
-        let layer = Layer { heads: 4, kv, pairs: 12, interleaved: false, normed: true, window, lengths, seed };
+        let layer =
+            Layer { heads: 4, kv, pairs: 12, interleaved: false, normed: true, grows: true, window, lengths, seed };
         let mut case = Case::new(layer);
-        for (rows, width) in [(&mut case.qkv, case.layer.width()), (&mut case.angles, 2 * case.layer.pairs)] {
+        let angles = 2 * case.layer.pairs;
+        let all =
+            [(&mut case.qkv, case.layer.width()), (&mut case.query_angles, angles), (&mut case.key_angles, angles)];
+        for (rows, width) in all {
             let prefix = rows[0][..SHARED * width].to_vec();
             rows[1][..SHARED * width].copy_from_slice(&prefix);
         }
@@ -278,8 +303,17 @@ pub fn a_shared_prefix_changes_no_bit(device: &Arc<dyn Device>) {
 /// Tables, spans and contexts that lead elsewhere.
 pub fn blocks_and_rows_outside_are_refused(device: &Arc<dyn Device>) {
     let kv = KvSpec { heads: 1, head_dim: 8, block_tokens: 16 };
-    let layer =
-        Layer { heads: 1, kv, pairs: 0, interleaved: false, normed: false, window: None, lengths: vec![40], seed: 7 };
+    let layer = Layer {
+        heads: 1,
+        kv,
+        pairs: 0,
+        interleaved: false,
+        normed: false,
+        grows: false,
+        window: None,
+        lengths: vec![40],
+        seed: 7,
+    };
     let mut case = Case::new(layer);
     let cache = case.cache(device);
     let refused = |op: Attend| matches!(attend(device, op), Err(DeviceError::Contract(_)));

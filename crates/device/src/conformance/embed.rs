@@ -3,7 +3,7 @@
 use super::data::{Noise, assert_close, for_all};
 use super::rig::{download, room, run, try_run, upload};
 use super::weights::{Source, formats};
-use crate::ops::{Copy, Embed, Observe, RopeAngles, SAMPLED};
+use crate::ops::{Copy, Embed, Growth, Observe, RopeAngles, SAMPLED};
 use crate::oracle::{self, PROMPT};
 use crate::{Device, DeviceError, Float, Op, Result, WeightFormat, WeightSpec};
 use proptest::prelude::*;
@@ -76,8 +76,9 @@ pub fn unknown_tokens_fail(device: &Arc<dyn Device>) {
 
 /// Angles of near and far positions.
 pub fn angles_turn_with_position(device: &Arc<dyn Device>) {
-    let frequencies = (1usize..70, 1usize..30, 0.5f32..2.0, any::<u32>());
-    for_all(16, frequencies, |(pairs, rows, scale, seed)| {
+    let growth = prop::option::of((0f32..1.0, 1u32..20_000).prop_map(|(beta, every)| Growth { beta, every }));
+    let frequencies = (1usize..70, 1usize..30, 0.5f32..2.0, growth, any::<u32>());
+    for_all(24, frequencies, |(pairs, rows, scale, growth, seed)| {
         let mut noise = Noise::new(seed);
         let positions: Vec<u32> = (0..rows).map(|_| noise.word() >> (15 + noise.below(17))).collect();
         let inv_freq: Vec<f32> = (0..pairs).map(|i| 10_000f32.powf(-(i as f32) / pairs as f32)).collect();
@@ -86,12 +87,13 @@ pub fn angles_turn_with_position(device: &Arc<dyn Device>) {
             inv_freq: upload(device, &inv_freq),
             pairs,
             scale,
+            growth,
             rows,
             out: room(device, 8 * rows * pairs),
         };
         let out = op.out.clone();
         run(device, Op::RopeAngles(op));
-        let want = oracle::rope_angles(&positions, &inv_freq, scale);
+        let want = oracle::rope_angles(&positions, &inv_freq, scale, growth);
         assert_close(&download(&out, 2 * rows * pairs), &want, 1e-6, (&positions, pairs));
     });
 }

@@ -117,11 +117,12 @@ fn result(device: &Arc<dyn Device>, op: Linear) -> Vec<f32> {
 
 /// Widths of any number of groups, or of anything when dense; features enough that no result is near zero by chance.
 fn shapes() -> impl Strategy<Value = Shape> {
-    let finishes = [Finish::Store, Finish::Add, Finish::Gated(Activation::Silu)];
+    let gates = [Activation::Silu, Activation::GeluTanh].map(Finish::Gated);
+    let finishes = [[Finish::Store, Finish::Add], gates].concat();
     let format = prop::sample::select(formats());
     let features = (16usize..80, prop::collection::vec(1usize..50, 0..3));
     let rows = prop::sample::select(vec![1usize, 2, 5, 8, 17, 33, 40, 70]);
-    let options = (any::<bool>(), any::<bool>(), prop::option::of(1usize..20), prop::sample::select(finishes.to_vec()));
+    let options = (any::<bool>(), any::<bool>(), prop::option::of(1usize..20), prop::sample::select(finishes));
     (rows, 1usize..6, features, format, options, any::<u32>()).prop_map(
         |(rows, width, (first, others), format, (bias, norm, gather, finish), seed)| {
             let cols = match format {

@@ -61,7 +61,7 @@ fn embed(op: &Embed) -> Result<()> {
 
 fn rope(op: &RopeAngles) -> Result<()> {
     let (positions, inv_freq) = (load(&op.positions, op.rows)?, load(&op.inv_freq, op.pairs)?);
-    store(&op.out, &oracle::rope_angles(&positions, &inv_freq, op.scale))
+    store(&op.out, &oracle::rope_angles(&positions, &inv_freq, op.scale, op.growth))
 }
 
 /// A norm's weight and eps.
@@ -145,7 +145,8 @@ fn attend(op: &Attend) -> Result<()> {
         kv: op.kv,
         q_norm: as_norm(&q_norm),
         k_norm: as_norm(&k_norm),
-        angles: &load::<f32>(&op.angles, batch.rows * op.pairs * 2)?,
+        query_angles: &load::<f32>(&op.query_angles, batch.rows * op.pairs * 2)?,
+        key_angles: &load::<f32>(&op.key_angles, batch.rows * op.pairs * 2)?,
         pairs: op.pairs,
         interleaved: op.interleaved,
         spans: &spans,

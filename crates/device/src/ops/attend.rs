@@ -14,14 +14,27 @@ pub struct RopeAngles {
     pub pairs: usize,
     /// Attention factor of YaRN (arXiv:2309.00071); 1 without.
     pub scale: f32,
+    /// Growth of that factor with the position.
+    pub growth: Option<Growth>,
     /// Rows.
     pub rows: usize,
     /// f32 `[rows][pairs][2]`.
     pub out: Buffer,
 }
 
+/// Growth of a factor with the position (Llama 4): times 1 + `beta` · ln(1 + ⌊position / `every`⌋).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Growth {
+    /// Slope over the logarithm, at least 0.
+    pub beta: f32,
+    /// Positions that share a factor, at least 1: those of the first `every` are as without.
+    pub every: u32,
+}
+
 impl RopeAngles {
     pub(super) fn validate(&self) -> Result<()> {
+        let grows = |growth: Growth| growth.every > 0 && growth.beta >= 0.0 && growth.beta.is_finite();
+        require(self.growth.is_none_or(grows), || format!("rope: {:?}", self.growth))?;
         holds("rope positions", &self.positions, self.rows)?;
         holds("rope frequencies", &self.inv_freq, self.pairs)?;
         holds("rope angles", &self.out, self.rows * self.pairs * 2)
@@ -42,8 +55,10 @@ pub struct Attend {
     pub q_norm: Option<Norm>,
     /// Norm of each key head, f32 `[head_dim]`.
     pub k_norm: Option<Norm>,
-    /// f32 `[rows][pairs][2]` from [`RopeAngles`].
-    pub angles: Buffer,
+    /// f32 `[rows][pairs][2]` from [`RopeAngles`], for queries.
+    pub query_angles: Buffer,
+    /// The same for keys; the same buffer where queries have no factor of their own.
+    pub key_angles: Buffer,
     /// Pairs rotated; pair i is (`x[i]`, `x[i + pairs]`), or (`x[2i]`, `x[2i + 1]`) when `interleaved`. The rest passes through.
     pub pairs: usize,
     /// True if a pair is (`x[2i]`, `x[2i + 1]`), false if it is (`x[i]`, `x[i + pairs]`).
@@ -64,7 +79,11 @@ impl Attend {
     pub(super) fn buffers(&self) -> Vec<&Buffer> {
         let batch = [&self.batch.positions, &self.batch.spans, &self.batch.block_tables];
         let norms = self.q_norm.iter().chain(&self.k_norm).map(|norm| &norm.weight);
-        [&self.qkv, &self.angles, &self.cache, &self.out].into_iter().chain(batch).chain(norms).collect()
+        [&self.qkv, &self.query_angles, &self.key_angles, &self.cache, &self.out]
+            .into_iter()
+            .chain(batch)
+            .chain(norms)
+            .collect()
     }
 
     pub(super) fn validate(&self) -> Result<()> {
@@ -77,7 +96,8 @@ impl Attend {
         require(2 * self.pairs <= self.kv.head_dim, || format!("attend: {} pairs in {:?}", self.pairs, self.kv))?;
         require(self.window != Some(0), || "attend: empty window".into())?;
         holds("attend qkv", &self.qkv, rows * (self.heads + 2 * self.kv.heads) * self.kv.head_dim)?;
-        holds("attend angles", &self.angles, rows * self.pairs * 2)?;
+        holds("attend query angles", &self.query_angles, rows * self.pairs * 2)?;
+        holds("attend key angles", &self.key_angles, rows * self.pairs * 2)?;
         for norm in self.q_norm.iter().chain(&self.k_norm) {
             holds("attend norm", &norm.weight, self.kv.head_dim)?;
         }

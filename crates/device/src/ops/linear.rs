@@ -24,6 +24,8 @@ pub struct Projection {
 pub enum Activation {
     /// x · sigmoid(x).
     Silu,
+    /// x · (1 + tanh(√(2/π) · (x + 0.044715 · x³))) / 2 (arXiv:1606.08415, section 2).
+    GeluTanh,
 }
 
 /// Destination of the products.

@@ -12,7 +12,7 @@ mod linear;
 mod normalize;
 mod sample;
 
-pub use attend::{Attend, RopeAngles};
+pub use attend::{Attend, Growth, RopeAngles};
 pub use batch::{Batch, SAMPLED, Span};
 pub use embed::{Copy, Embed};
 pub use linear::{Activation, Epilogue, Linear, Norm, Projection};

@@ -16,8 +16,10 @@ pub struct Attend<'a> {
     pub q_norm: Option<Norm<'a>>,
     /// Norm of each key head.
     pub k_norm: Option<Norm<'a>>,
-    /// `[rows][pairs][2]`.
-    pub angles: &'a [f32],
+    /// `[rows][pairs][2]`, for queries.
+    pub query_angles: &'a [f32],
+    /// The same for keys.
+    pub key_angles: &'a [f32],
     /// Pairs rotated.
     pub pairs: usize,
     /// True if a pair is (`x[2i]`, `x[2i + 1]`), false if it is (`x[i]`, `x[i + pairs]`).
@@ -48,7 +50,7 @@ pub fn attend(op: &Attend<'_>, cache: &mut [f32], out: &mut [f32]) -> Result<()>
     op.spans.iter().try_for_each(|span| op.check(span, rows, cache.len() / kv_block_values(&op.kv)))?;
     for (span, row, position) in op.rows() {
         for head in 0..op.kv.heads {
-            let key = op.head(row, op.heads + head, op.k_norm);
+            let key = op.head(row, op.heads + head, op.k_norm, op.key_angles);
             cache[op.place(span, position, head, 0)].copy_from_slice(&key);
             cache[op.place(span, position, head, 1)].copy_from_slice(op.raw(row, op.heads + op.kv.heads + head));
         }
@@ -56,7 +58,7 @@ pub fn attend(op: &Attend<'_>, cache: &mut [f32], out: &mut [f32]) -> Result<()>
     for (span, row, position) in op.rows() {
         for head in 0..op.heads {
             let at = (row * op.heads + head) * dim;
-            let query = op.head(row, head, op.q_norm);
+            let query = op.head(row, head, op.q_norm, op.query_angles);
             let shared = head / (op.heads / op.kv.heads);
             out[at..at + dim].copy_from_slice(&op.attend_head(&query, span, position, shared, cache));
         }
@@ -89,10 +91,10 @@ impl Attend<'_> {
     }
 
     /// A query or key head, normed and rotated.
-    fn head(&self, row: usize, head: usize, norm: Option<Norm<'_>>) -> Vec<f32> {
+    fn head(&self, row: usize, head: usize, norm: Option<Norm<'_>>, angles: &[f32]) -> Vec<f32> {
         let raw = self.raw(row, head);
         let mut head = norm.map_or_else(|| raw.to_vec(), |norm| rms_norm(raw, norm));
-        rotate(&mut head, &self.angles[row * self.pairs * 2..(row + 1) * self.pairs * 2], self.interleaved);
+        rotate(&mut head, &angles[row * self.pairs * 2..(row + 1) * self.pairs * 2], self.interleaved);
         head
     }
 
@@ -138,7 +140,8 @@ mod tests {
             kv: KV,
             q_norm: None,
             k_norm: None,
-            angles: &[],
+            query_angles: &[],
+            key_angles: &[],
             pairs: 0,
             interleaved: false,
             spans,

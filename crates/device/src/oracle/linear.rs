@@ -83,6 +83,10 @@ fn finish(finish: Finish, products: &[f64], out: &mut [f32]) {
 fn activate(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::GeluTanh => {
+            let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            0.5 * x * (1.0 + inner.tanh())
+        }
     }
 }
 
@@ -128,8 +132,19 @@ mod tests {
             projections: &projections,
             finish: Finish::Gated(Activation::Silu),
         };
-        let mut out = [7.0; 2];
-        linear(&op, &mut out).unwrap();
-        assert!(out[0] == 100.0 && out[1].abs() < 1e-30, "{out:?}");
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            let op = Linear { finish: Finish::Gated(activation), ..op };
+            let mut out = [7.0; 2];
+            linear(&op, &mut out).unwrap();
+            assert!(out[0] == 100.0 && out[1].abs() < 1e-30, "{out:?}");
+        }
+    }
+
+    #[test]
+    fn a_gelu_of_one_is_what_is_printed_of_it() {
+        // Of x · Φ(x), 0.8413447 and −0.1586553, which tanh comes near.
+        for (x, want) in [(1.0, 0.841_192), (-1.0, -0.158_808), (0.0, 0.0), (2.5, 2.484_916)] {
+            assert!((activate(Activation::GeluTanh, x) - want).abs() < 1e-6, "{x}");
+        }
     }
 }

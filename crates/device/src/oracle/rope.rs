@@ -1,9 +1,12 @@
+use crate::ops::Growth;
+
 /// [`crate::ops::RopeAngles`] on slices: (cos, sin) · scale of position · frequency, `[positions][frequencies][2]`. The angle is
 /// rounded to `f32`, as models are trained with.
-pub fn rope_angles(positions: &[u32], inv_freq: &[f32], scale: f32) -> Vec<f32> {
+pub fn rope_angles(positions: &[u32], inv_freq: &[f32], scale: f32, growth: Option<Growth>) -> Vec<f32> {
     let turn = |position: u32, freq: f32| {
         let (sin, cos) = f64::from(position as f32 * freq).sin_cos();
-        [cos, sin].map(|x| (x * f64::from(scale)) as f32)
+        let grown = growth.map_or(1.0, |by| 1.0 + f64::from(by.beta) * f64::from(1 + position / by.every).ln());
+        [cos, sin].map(|x| (x * f64::from(scale) * grown) as f32)
     };
     positions.iter().flat_map(|position| inv_freq.iter().flat_map(move |freq| turn(*position, *freq))).collect()
 }
@@ -37,8 +40,15 @@ mod tests {
 
     #[test]
     fn angles_are_positions_times_frequencies() {
-        let angles = rope_angles(&[0, 2], &[0.5, 1.0], 3.0);
+        let angles = rope_angles(&[0, 2], &[0.5, 1.0], 3.0, None);
         assert_eq!(angles[..4], [3.0, 0.0, 3.0, 0.0]);
         assert_eq!(angles[4..], [1f64.cos(), 1f64.sin(), 2f64.cos(), 2f64.sin()].map(|x| (3.0 * x) as f32));
+    }
+
+    #[test]
+    fn growth_begins_behind_the_first_stretch() {
+        let growth = Some(Growth { beta: 0.5, every: 4 });
+        let angles = rope_angles(&[3, 4, 8], &[0.0], 2.0, growth);
+        assert_eq!(angles, [2.0, 0.0, 2.0 + 2f64.ln() as f32, 0.0, 2.0 + 3f64.ln() as f32, 0.0]);
     }
 }

@@ -221,7 +221,7 @@ fn linear_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
 {% endfor %}
         let out = base(params.head, 3u) + row * params.out_stride + params.out_first + feature;
 {% if GATED %}
-        result[out] = silu(z0) * z1;
+        result[out] = activated(z0) * z1;
 {% else %}
         if (has(ADDS)) {
             result[out] += z0;

@@ -1,9 +1,12 @@
 {% include "lib/prelude.wgsl" %}
-// (cos, sin) of position · frequency, each times scale: one invocation a pair.
+{% include "lib/math.wgsl" %}
+// (cos, sin) of position · frequency, each times scale · (1 + beta · ln(1 + ⌊position / every⌋)): one invocation a pair.
 struct Params {
     head: Head,
     pairs: u32,
     scale: f32,
+    beta: f32,
+    every: u32,
 }
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> positions: array<u32>;
@@ -116,7 +119,8 @@ fn rope_angles(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocatio
         return;
     }
     let position = positions[base(params.head, 0u) + group.y];
-    let turned = cos_sin(f32(position) * inv_freq[base(params.head, 1u) + i]) * params.scale;
+    let grown = params.scale * fma(params.beta, exact_ln(f32(1u + position / params.every)), 1.0);
+    let turned = cos_sin(f32(position) * inv_freq[base(params.head, 1u) + i]) * grown;
     let at = base(params.head, 2u) + 2u * (group.y * params.pairs + i);
     angles[at] = turned.x;
     angles[at + 1u] = turned.y;

@@ -1,8 +1,9 @@
 //! Keys that decoders of attention and a gated feed-forward network, each behind a norm, have in common.
 
 use super::rope_keys;
-use crate::blueprint::{AttentionSpec, Blueprint, HeadWeights, LayerSpec, MlpSpec, Multipliers, Norms};
+use crate::blueprint::{AttentionSpec, Blueprint, LayerSpec, MlpSpec, Multipliers, Norms};
 use mlx_serving_checkpoint::{Keys, Result};
+use mlx_serving_device::ops::Activation;
 
 /// Key that says whether the head's weights are the embedding's.
 pub(crate) const TIED: &str = "tie_word_embeddings";
@@ -26,16 +27,31 @@ pub(super) struct Defaults {
     pub positions: usize,
     /// `rope_theta`; `None` must be given.
     pub theta: Option<f64>,
+    /// `rope_local_base_freq`, the base of layers with a window, whose rotation has no scaling; `None`: they rotate as the others do.
+    pub local_theta: Option<f64>,
+    /// `rms_norm_eps`; `None` must be given.
+    pub eps: Option<f64>,
+    /// Counts and widths, by their keys; others must be given.
+    pub sizes: &'static [(&'static str, usize)],
+    /// Activation of the gate.
+    pub activation: Activation,
     /// Share of a head that rotates, where no key says; `None`: all of it, and a key that says otherwise is refused.
     pub share: Option<f64>,
     /// Windows of so many layers.
     pub windows: fn(&Keys<'_>, usize) -> Result<Vec<Option<usize>>>,
-    /// Keys of [`RELATIVES`] that this architecture has, and reads itself.
+    /// Keys of [`RELATIVES`] and of rotary embedding that this architecture has and its relatives do not.
     pub own: &'static [&'static str],
 }
 
-/// A decoder whose layers are alike but for their windows: one rotary embedding over whole heads, no biases, no norms but in front of
-/// each part.
+impl Defaults {
+    /// A count or width that need not be given.
+    fn size(&self, key: &str) -> Option<usize> {
+        self.sizes.iter().find(|(name, _)| *name == key).map(|(_, size)| *size)
+    }
+}
+
+/// A decoder whose layers are alike but for their windows, and the rotary embeddings that go with them: over whole heads, no biases, no
+/// norms but in front of each part.
 pub(super) fn read(keys: &Keys<'_>, defaults: &Defaults) -> Result<Blueprint> {
     // Nothing would be computed of these.
     let mut others = RELATIVES
@@ -44,10 +60,14 @@ pub(super) fn read(keys: &Keys<'_>, defaults: &Defaults) -> Result<Blueprint> {
     others.try_for_each(|&(key, neutral)| keys.refuse_unless(key, neutral))?;
     let hidden = keys.size("hidden_size", MAX_DIMENSION)?;
     let layers = keys.size("num_hidden_layers", MAX_LAYERS)?;
-    let heads = keys.size("num_attention_heads", MAX_HEADS)?;
+    let size = |key, max| match keys.optional_size(key, max)?.or(defaults.size(key)) {
+        Some(size) => Ok(size),
+        None => keys.size(key, max),
+    };
+    let heads = size("num_attention_heads", MAX_HEADS)?;
     let kv_heads = match keys.has("num_key_value_heads") {
         false if defaults.own_kv_heads => heads,
-        _ => keys.size("num_key_value_heads", MAX_HEADS)?,
+        _ => size("num_key_value_heads", MAX_HEADS)?,
     };
     if !heads.is_multiple_of(kv_heads) {
         return Err(keys.bad("num_key_value_heads", format!("a divisor of num_attention_heads, which is {heads}")));
@@ -60,34 +80,41 @@ pub(super) fn read(keys: &Keys<'_>, defaults: &Defaults) -> Result<Blueprint> {
             }
             hidden / heads
         }
-        _ => keys.size("head_dim", 4096)?,
+        _ => size("head_dim", 4096)?,
     };
     if !head_dim.is_multiple_of(2) || head_dim > 4096 {
         let expected = "an even number up to 4096: rotary embedding takes pairs";
         return Err(keys.refusal("head_dim", head_dim, expected));
     }
-    match keys.text("hidden_act")? {
-        None | Some("silu") => {}
-        Some(_) => return Err(keys.bad("hidden_act", "\"silu\", the only activation of these architectures")),
+    let name = match defaults.activation {
+        Activation::Silu => "silu",
+        Activation::GeluTanh => "gelu_pytorch_tanh",
+    };
+    for key in ["hidden_act", "hidden_activation"] {
+        if keys.text(key)?.is_some_and(|activation| activation != name) {
+            return Err(keys.bad(key, format!("{name:?}, the only activation of this architecture")));
+        }
     }
     let max_positions = keys.optional_size("max_position_embeddings", 1 << 28)?.unwrap_or(defaults.positions);
     let windows = (defaults.windows)(keys, layers)?;
-    let rope = rope_keys::read(keys, head_dim, defaults.share, defaults.theta, max_positions, &windows)?;
+    let ropes = rope_keys::read(keys, head_dim, defaults, max_positions, &windows)?;
     let norms = |path| Norms { before: Some(path), after: None };
     let mlp = MlpSpec {
         norms: norms("post_attention_layernorm"),
         width: keys.size("intermediate_size", MAX_DIMENSION)?,
+        activation: defaults.activation,
         bias: false,
         fused: false,
     };
-    let layer = |window| {
+    let layer = |window: Option<usize>| {
         let mixer = AttentionSpec {
             norms: norms("input_layernorm"),
             heads,
             kv_heads,
             head_dim,
             window,
-            rope: Some(0),
+            // Where there are two, the second is that of windows.
+            rope: Some(if window.is_some() { ropes.len() - 1 } else { 0 }),
             scale: 1.0 / (head_dim as f32).sqrt(),
             qk_norms: None,
             fused: false,
@@ -96,16 +123,19 @@ pub(super) fn read(keys: &Keys<'_>, defaults: &Defaults) -> Result<Blueprint> {
         };
         LayerSpec { mixer, mlp: mlp.clone() }
     };
+    let layers = windows.into_iter().map(layer).collect();
     Ok(Blueprint {
-        vocab: keys.size("vocab_size", 1 << 24)?,
+        vocab: size("vocab_size", 1 << 24)?,
         hidden,
         max_positions,
-        norm_eps: keys.number("rms_norm_eps", None, 1e-12..=1e-2)? as f32,
+        norm_eps: keys.number("rms_norm_eps", defaults.eps, 1e-12..=1e-2)? as f32,
+        norm_offset: 0.0,
         multipliers: Multipliers::NONE,
-        layers: windows.into_iter().map(layer).collect(),
-        ropes: vec![rope],
+        layers,
+        ropes,
         root: ROOT,
-        head: Some(if keys.flag(TIED, true)? { HeadWeights::Tied } else { HeadWeights::Own }),
+        // Said by other keys than these, where the model is a part of another.
+        head: None,
     })
 }
 
@@ -148,7 +178,7 @@ pub(super) fn sliding(keys: &Keys<'_>, layers: usize) -> Result<Option<Vec<bool>
 /// number that asks for nothing (true and false are 1 and 0). `None`: the key must not be there.
 const RELATIVES: [(&str, Option<f64>); 21] = [
     (PARTIAL, Some(1.0)),
-    ("rope_local_base_freq", None),
+    (rope_keys::LOCAL_THETA, None),
     ("rope_interleaved", Some(0.0)),
     ("is_causal", Some(1.0)),
     ("use_bidirectional_attention", Some(0.0)),

@@ -17,7 +17,7 @@ const NUMBERS: &[(&str, f64)] = &[(EMBEDDING, 12.0), (RESIDUAL, 0.22), (ATTENTIO
 pub(super) const SHAPES: [Shape; 2] = [
     Shape {
         name: "granite-3.3-2b", hidden: 2048, layers: 40, intermediate: 8192,
-        heads: 32, kv_heads: 8, head_dim: 64, vocab: 49_159, tied: true, numbers: NUMBERS,
+        heads: 32, kv_heads: 8, head_dim: 64, vocab: 49_159, tied: true, numbers: NUMBERS, ..Shape::TINY
     },
     Shape { name: "tiny-granite", tied: true, numbers: NUMBERS, ..Shape::TINY },
 ];

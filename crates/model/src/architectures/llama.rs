@@ -4,6 +4,7 @@ use super::dense::{self, Defaults};
 use crate::blueprint::Blueprint;
 use mlx_serving_checkpoint::synth::Shape;
 use mlx_serving_checkpoint::{Keys, Result};
+use mlx_serving_device::ops::Activation;
 
 pub(super) const SHAPES: [Shape; 1] = [Shape { name: "tiny-llama", ..Shape::TINY }];
 
@@ -12,6 +13,10 @@ pub(super) const DEFAULTS: Defaults = Defaults {
     derived_head_dim: true,
     positions: 4096,
     theta: Some(1e4),
+    local_theta: None,
+    eps: None,
+    sizes: &[],
+    activation: Activation::Silu,
     windows: dense::typed_windows,
     share: None,
     own: &[],

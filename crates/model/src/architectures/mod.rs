@@ -2,10 +2,14 @@
 //! This is the only list of them.
 
 mod dense;
+mod gemma3;
+mod gemma3_text;
 mod glm4;
 mod granite;
 mod llama;
+mod ministral3;
 mod mistral;
+mod mistral3;
 mod olmo2;
 mod phi3;
 mod qwen2;
@@ -16,7 +20,7 @@ mod smollm3;
 pub(crate) use dense::TIED;
 
 use crate::blocks::{Embedding, Head};
-use crate::blueprint::{Blueprint, HeadWeights};
+use crate::blueprint::{Blueprint, HeadWeights, WRAPPED_ROOT};
 use dense::ROOT;
 use mlx_serving_checkpoint::synth::Shape;
 use mlx_serving_checkpoint::{Checkpoint, Config, Keys, Result};
@@ -41,7 +45,32 @@ pub(crate) const ALL: &[Architecture] = &[
     Architecture { name: "granite", parse: granite::parse, shapes: &granite::SHAPES },
     Architecture { name: "phi3", parse: phi3::parse, shapes: &phi3::SHAPES },
     Architecture { name: "glm4", parse: glm4::parse, shapes: &glm4::SHAPES },
+    Architecture { name: "gemma3_text", parse: gemma3_text::parse, shapes: &gemma3_text::SHAPES },
+    Architecture { name: "gemma3", parse: gemma3::parse, shapes: &[] },
+    Architecture { name: "ministral3", parse: ministral3::parse, shapes: &ministral3::SHAPES },
+    Architecture { name: "mistral3", parse: mistral3::parse, shapes: &[] },
 ];
+
+/// Modules that may hold all but the head, the first of them that has an embedding: models of text, and embedding models; models of more
+/// than text as mlx-lm writes them, and as transformers does.
+const ROOTS: [&str; 4] = [ROOT, "", WRAPPED_ROOT, "model.language_model"];
+/// Key of a model of more than text, for the keys of its model of text.
+const TEXT: &str = "text_config";
+
+/// Keys that say whether the head's weights are the embedding's: those of the model of text, where it is a part of another, or else the
+/// whole model's; `None` where neither does.
+///
+/// # Errors
+/// What holds the keys of the model of text is no object.
+pub(crate) fn says_tied(config: &Config) -> Result<Option<Keys<'_>>> {
+    let keys = config.keys();
+    Ok([keys.object(TEXT)?, Some(keys)].into_iter().flatten().find(|keys| keys.has(TIED)))
+}
+
+/// Keys of the model of text in a model of more.
+fn text_of<'a>(keys: &Keys<'a>) -> Result<Keys<'a>> {
+    keys.object(TEXT)?.ok_or_else(|| keys.bad(TEXT, "an object: the keys of the model of text"))
+}
 
 /// Architectures that are known, by their `model_type`.
 pub fn architectures() -> impl Iterator<Item = &'static str> {
@@ -59,9 +88,7 @@ impl Blueprint {
         let mut model = Self::from_config(&checkpoint.config, own_head)?;
         let lacks = model.head == Some(HeadWeights::Own) && !own_head;
         model.head = model.head.filter(|_| checkpoint.embedding.is_none() && !lacks);
-        if [ROOT, ""].map(|root| Embedding::is_in(checkpoint, root)) == [false, true] {
-            model.root = "";
-        }
+        model.root = ROOTS.into_iter().find(|root| Embedding::is_in(checkpoint, root)).unwrap_or(ROOT);
         Ok(model)
     }
 
@@ -78,8 +105,10 @@ impl Blueprint {
             return Err(keys.bad("model_type", format!("one of the architectures known here: {}", names.join(", "))));
         };
         let model = (architecture.parse)(&keys)?;
-        let unsaid = if own_head { HeadWeights::Own } else { HeadWeights::Tied };
-        let head = if keys.has(TIED) { model.head } else { Some(unsaid) };
-        Ok(Self { head, ..model })
+        let tied = match says_tied(config)? {
+            Some(keys) => keys.flag(TIED, true)?,
+            None => !own_head,
+        };
+        Ok(Self { head: Some(if tied { HeadWeights::Tied } else { HeadWeights::Own }), ..model })
     }
 }

@@ -10,7 +10,7 @@ use mlx_serving_checkpoint::{Keys, Result};
 pub(super) const SHAPES: [Shape; 2] = [
     Shape {
         name: "phi-4-mini", hidden: 3072, layers: 32, intermediate: 8192,
-        heads: 24, kv_heads: 8, head_dim: 128, vocab: 200_064, tied: true, numbers: &[(dense::PARTIAL, 0.75)],
+        heads: 24, kv_heads: 8, head_dim: 128, vocab: 200_064, tied: true, numbers: &[(dense::PARTIAL, 0.75)], ..Shape::TINY
     },
     Shape { name: "tiny-phi3", numbers: &[(dense::PARTIAL, 0.75)], ..Shape::TINY },
 ];

@@ -9,7 +9,7 @@ use mlx_serving_checkpoint::{Keys, Result};
 #[rustfmt::skip]
 const QWEN_0_5B: Shape = Shape {
     name: "qwen2.5-0.5b", hidden: 896, layers: 24, intermediate: 4864,
-    heads: 14, kv_heads: 2, head_dim: 64, vocab: 151_936, tied: true, numbers: &[],
+    heads: 14, kv_heads: 2, head_dim: 64, vocab: 151_936, tied: true, ..Shape::TINY
 };
 
 #[rustfmt::skip]
@@ -18,7 +18,7 @@ pub(super) const SHAPES: [Shape; 4] = [
     Shape { name: "qwen2.5-1.5b", hidden: 1536, layers: 28, intermediate: 8960, heads: 12, head_dim: 128, ..QWEN_0_5B },
     Shape {
         name: "qwen2.5-7b", hidden: 3584, layers: 28, intermediate: 18_944,
-        heads: 28, kv_heads: 4, head_dim: 128, vocab: 152_064, tied: false, numbers: &[],
+        heads: 28, kv_heads: 4, head_dim: 128, vocab: 152_064, ..Shape::TINY
     },
     Shape { name: "tiny-qwen2", tied: true, ..Shape::TINY },
 ];

@@ -1,8 +1,9 @@
 //! Keys of rotary embedding.
 
-use super::dense::PARTIAL;
+use super::dense::{Defaults, PARTIAL};
 use crate::rope::{Rope, Scaling};
 use mlx_serving_checkpoint::{Keys, Nesting, Result};
+use mlx_serving_device::ops::Growth;
 
 /// Keys that are read, and those that change nothing. Any other may change the result.
 const KNOWN: [&str; 19] = [
@@ -35,38 +36,52 @@ const MAX_CONTEXT: f64 = (1u64 << 28) as f64;
 
 /// Content of one object of parameters: newer configurations nest everything in `rope_parameters`, older ones have `rope_theta`
 /// beside `rope_scaling`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Parameters {
     theta: Option<f64>,
     /// Share of a head that rotates.
     share: Option<f64>,
     /// `None` where nothing is said of it.
     scaling: Option<Scaling>,
+    growth: Option<Growth>,
 }
 
-/// Rotary embedding that every layer shares. `default_share` of a head rotates where no key says, all of it without; `default_theta` is the
-/// base where no key gives one; the model was made for `positions`.
+/// Rotary embeddings of a model that was made for `positions`: one for all layers, or, where they differ, that of the layers without a
+/// window and then that of the others.
 pub(super) fn read(
     keys: &Keys<'_>,
     head_dim: usize,
-    default_share: Option<f64>,
-    default_theta: Option<f64>,
+    defaults: &Defaults,
     positions: usize,
     windows: &[Option<usize>],
-) -> Result<Rope> {
+) -> Result<Vec<Rope>> {
     let beside = keys.optional_number(ORIGINAL, 1.0..=MAX_CONTEXT)?;
-    let layers =
-        Layers { windows, positions, beside, head_dim, default_share, share: share(keys, default_share.is_some())? };
-    let old = parameters(keys, "rope_scaling", &layers)?;
-    let new = parameters(keys, "rope_parameters", &layers)?;
-    let theta = agreed([("rope_theta", theta(keys)?), ("rope_parameters", new.theta), ("rope_scaling", old.theta)])
-        .map_err(|key| keys.bad(key, "the same base of frequencies (rope_theta) wherever the file gives one"))?;
+    let share = share(keys, defaults.share.is_some())?;
+    let mut ropes = Vec::new();
+    for slides in [false, true] {
+        if windows.iter().any(|window| window.is_some() == slides) {
+            ropes.push(one_kind(keys, &Layers { slides, positions, beside, head_dim, defaults, share })?);
+        }
+    }
+    ropes.dedup();
+    Ok(ropes)
+}
+
+/// Rotary embedding of the layers with a window, or of those without.
+fn one_kind(keys: &Keys<'_>, layers: &Layers<'_>) -> Result<Rope> {
+    let old = parameters(keys, "rope_scaling", layers)?;
+    let new = parameters(keys, "rope_parameters", layers)?;
+    let (base, default) = layers.base();
+    let theta = agreed([(base, theta(keys, base)?), ("rope_parameters", new.theta), ("rope_scaling", old.theta)])
+        .map_err(|key| keys.bad(key, format!("the same base of frequencies ({base}) wherever the file gives one")))?;
     let scaling = agreed([("rope_scaling", old.scaling), ("rope_parameters", new.scaling)])
         .map_err(|key| keys.bad(key, "the same scaling as in rope_scaling"))?
         .unwrap_or(Scaling::None);
+    let growth = agreed([("rope_scaling", old.growth), ("rope_parameters", new.growth)])
+        .map_err(|key| keys.bad(key, format!("the same {GROWTH} as in rope_scaling")))?;
     let share = agreed([(PARTIAL, layers.share), ("rope_parameters", new.share), ("rope_scaling", old.share)])
         .map_err(|key| keys.bad(key, format!("the same {PARTIAL} wherever the file gives one")))?;
-    let dims = layers.dims(share);
+    let (dims, head_dim) = (layers.dims(share), layers.head_dim);
     if dims < 2 || !dims.is_multiple_of(2) {
         let expected =
             format!("a share of a head that is an even number of its {head_dim} values: they rotate in pairs");
@@ -77,23 +92,23 @@ pub(super) fn read(
     {
         return Err(keys.bad(ORIGINAL, format!("{original}, as in the parameters of the rotary embedding")));
     }
-    let Some(theta) = theta.or(default_theta) else { return Err(keys.bad("rope_theta", THETA)) };
+    let Some(theta) = theta.or(default) else { return Err(keys.bad(base, THETA)) };
     if matches!(scaling, Scaling::Dynamic { .. }) && dims == 2 {
         return Err(keys.bad("head_dim", "a number above 2: a single pair has no dynamic scaling"));
     }
-    Ok(Rope { dims, theta, interleaved: keys.flag("rope_traditional", false)?, scaling })
+    Ok(Rope { dims, theta, interleaved: keys.flag("rope_traditional", false)?, scaling, growth })
 }
 
-/// Facts about the model that its rotary parameters depend on.
+/// Facts about the model and its layers of one kind that their rotary parameters depend on.
 struct Layers<'a> {
-    windows: &'a [Option<usize>],
+    /// True if they have a window.
+    slides: bool,
     /// Longest context that the model was made for.
     positions: usize,
     /// Context before stretching that the file gives outside of the parameters, for those that have none of their own.
     beside: Option<f64>,
     head_dim: usize,
-    /// Share of a head that rotates where no key says, in architectures that may rotate a part.
-    default_share: Option<f64>,
+    defaults: &'a Defaults,
     /// Share that the file gives outside of the parameters.
     share: Option<f64>,
 }
@@ -101,15 +116,32 @@ struct Layers<'a> {
 impl Layers<'_> {
     /// Values of a head that rotate.
     fn dims(&self, share: Option<f64>) -> usize {
-        (self.head_dim as f64 * share.or(self.share).or(self.default_share).unwrap_or(1.0)) as usize
+        (self.head_dim as f64 * share.or(self.share).or(self.defaults.share).unwrap_or(1.0)) as usize
+    }
+
+    /// True if they have a base of their own, and none of the parameters that are all layers'.
+    fn local(&self) -> bool {
+        self.slides && self.defaults.local_theta.is_some()
+    }
+
+    /// Key of the base, and its default.
+    fn base(&self) -> (&'static str, Option<f64>) {
+        match self.local() {
+            true => (LOCAL_THETA, self.defaults.local_theta),
+            false => ("rope_theta", self.defaults.theta),
+        }
     }
 }
 
+/// Key of the base of layers with a window.
+pub(super) const LOCAL_THETA: &str = "rope_local_base_freq";
+/// Key of the growth of queries with their position.
+pub(super) const GROWTH: &str = "llama_4_scaling_beta";
 const ORIGINAL: &str = "original_max_position_embeddings";
 const THETA: &str = "a number from 2 to 1e12";
 
-fn theta(keys: &Keys<'_>) -> Result<Option<f64>> {
-    keys.optional_number("rope_theta", 2.0..=1e12)
+fn theta(keys: &Keys<'_>, key: &str) -> Result<Option<f64>> {
+    keys.optional_number(key, 2.0..=1e12)
 }
 
 /// Share of a head that rotates, by a key that means nothing in most architectures.
@@ -136,41 +168,28 @@ fn agreed<T: PartialEq, const N: usize>(found: [(&'static str, Option<T>); N]) -
 
 /// The parameters under a key, which may be nested by the layers' type. Types that no layer has do not count.
 fn parameters(keys: &Keys<'_>, key: &str, layers: &Layers<'_>) -> Result<Parameters> {
-    let Some(all) = keys.object(key)? else { return Ok(Parameters { theta: None, share: None, scaling: None }) };
+    let Some(all) = keys.object(key)? else { return Ok(Parameters::default()) };
+    let kind = if layers.slides { "sliding_attention" } else { "full_attention" };
     match all.nesting() {
-        Nesting::Flat => return one(&all, layers),
-        Nesting::Nested => {}
-        Nesting::Mixed => {
-            return Err(keys.bad(key, "either parameters, or an object of them for each type of layers"));
-        }
-    }
-    let mut found = Vec::new();
-    for (kind, used) in [
-        ("full_attention", layers.windows.iter().any(Option::is_none)),
-        ("sliding_attention", layers.windows.iter().any(Option::is_some)),
-    ] {
-        if used {
+        Nesting::Flat if layers.local() => Ok(Parameters::default()),
+        Nesting::Flat => one(&all, layers),
+        Nesting::Nested => {
             let expected = "an object: it is nested by the layers' type, and layers of this type are there";
-            let own = all.object(kind)?.ok_or_else(|| all.bad(kind, expected))?;
-            found.push((kind, one(&own, layers)?));
+            one(&all.object(kind)?.ok_or_else(|| all.bad(kind, expected))?, layers)
         }
-    }
-    match &found[..] {
-        [(_, first), .., (kind, last)] if first != last => Err(all.bad(
-            kind,
-            "what full_attention has: rotary embeddings that differ by the layers' type are not implemented",
-        )),
-        [(_, first), ..] => Ok(first.clone()),
-        [] => Ok(Parameters { theta: None, share: None, scaling: None }),
+        Nesting::Mixed => Err(keys.bad(key, "either parameters, or an object of them for each type of layers")),
     }
 }
 
 /// The parameters of one object that is not nested.
 fn one(keys: &Keys<'_>, layers: &Layers<'_>) -> Result<Parameters> {
-    let share = share(keys, layers.default_share.is_some())?;
+    let share = share(keys, layers.defaults.share.is_some())?;
     let scaling = scaling(keys, layers, share)?;
-    let known =
-        |key: &&str| KNOWN.contains(key) || matches!(scaling, Some(Scaling::Long { .. })) && FACTORS.contains(key);
+    let known = |key: &&str| {
+        KNOWN.contains(key)
+            || matches!(scaling, Some(Scaling::Long { .. })) && FACTORS.contains(key)
+            || *key == GROWTH && layers.defaults.own.contains(key)
+    };
     if let Some(key) = keys.names().find(|key| !known(key)) {
         return Err(keys.bad(key, "nothing: rotary embedding with this key is not implemented"));
     }
@@ -178,7 +197,14 @@ fn one(keys: &Keys<'_>, layers: &Layers<'_>) -> Result<Parameters> {
     if !keys.flag("truncate", true)? {
         return Err(keys.bad("truncate", "true: a ramp between fractions of a pair is not implemented"));
     }
-    Ok(Parameters { theta: theta(keys)?, share, scaling })
+    Ok(Parameters { theta: theta(keys, "rope_theta")?, share, scaling, growth: growth(keys)? })
+}
+
+/// Growth of queries with their position.
+fn growth(keys: &Keys<'_>) -> Result<Option<Growth>> {
+    let Some(beta) = keys.optional_number(GROWTH, 0.0..=100.0)? else { return Ok(None) };
+    let every = keys.size(ORIGINAL, MAX_CONTEXT as u64)? as u32;
+    Ok(Some(Growth { beta: beta as f32, every }))
 }
 
 fn scaling(keys: &Keys<'_>, layers: &Layers<'_>, share: Option<f64>) -> Result<Option<Scaling>> {

@@ -113,7 +113,8 @@ impl Attention {
             q_norm,
             k_norm,
             // Nothing is read of angles that turn no pairs.
-            angles: self.rope.map_or(&x.qkv, |index| &x.angles[index]).clone(),
+            query_angles: self.rope.map_or(&x.qkv, |index| &x.angles[index].queries).clone(),
+            key_angles: self.rope.map_or(&x.qkv, |index| &x.angles[index].keys).clone(),
             pairs: self.pairs,
             interleaved: self.interleaved,
             cache: pass.cache.clone(),

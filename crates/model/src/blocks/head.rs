@@ -1,5 +1,5 @@
 use super::embedding::Embedding;
-use crate::blueprint::{Blueprint, Division, HeadWeights, LinearSpec, NormSpec, under};
+use crate::blueprint::{Blueprint, Division, HeadWeights, LinearSpec, NormSpec, WRAPPED_ROOT, under};
 use crate::load::{Loader, Module, Residency};
 use crate::state::Scratch;
 use crate::{ModelError, Step};
@@ -8,6 +8,8 @@ use mlx_serving_device::ops::{Epilogue, Linear, Norm};
 use mlx_serving_device::{DeviceError, Encoder, Op, Result};
 
 const PATH: &str = "lm_head";
+/// Its path where the whole model of text lies under `language_model`.
+const WRAPPED_PATH: &str = "language_model.lm_head";
 
 /// End of a model: hidden = norm(residual), logits = head(hidden) · multiplier of the wanted rows
 #[derive(Debug)]
@@ -30,20 +32,21 @@ impl Head {
 
     /// True if a checkpoint has weights of a head.
     pub(crate) fn is_in(checkpoint: &Checkpoint) -> bool {
-        checkpoint.get(&format!("{PATH}.weight")).is_some()
+        [PATH, WRAPPED_PATH].iter().any(|path| checkpoint.get(&format!("{path}.weight")).is_some())
     }
 
     /// Its own module, if it has one.
     pub(crate) fn spec(model: &Blueprint) -> Option<LinearSpec> {
-        let own =
-            LinearSpec { path: PATH, rows: model.vocab, cols: model.hidden, bias: false, division: Division::Anywhere };
+        let path = if model.root == WRAPPED_ROOT { WRAPPED_PATH } else { PATH };
+        let own = LinearSpec { path, rows: model.vocab, cols: model.hidden, bias: false, division: Division::Anywhere };
         (model.head == Some(HeadWeights::Own)).then_some(own)
     }
 
     pub(crate) fn load(loader: &mut Loader<'_>, model: &Blueprint, tied: &Embedding) -> Result<Self, ModelError> {
         let spec = Self::norm(model);
         let norm = loader.stream_norm(model.root, &spec, model.multipliers.logits as f32)?;
-        let weight = loader.on_host(&format!("{}.weight", under(model.root, spec.path)), spec.len)?;
+        let mut weight = loader.on_host(&format!("{}.weight", under(model.root, spec.path)), spec.len)?;
+        weight.iter_mut().for_each(|x| *x += model.norm_offset);
         let module = match Self::spec(model) {
             Some(own) => Some(loader.linear("", &own)?),
             None => model.head.map(|_| tied.module.clone()),

@@ -7,12 +7,13 @@ use mlx_serving_device::ops::{Activation, Epilogue, Norm};
 
 /// Gated feed-forward network between norms, each where there is one:
 ///
-/// residual += after(down(silu(gate(before(residual))) · up(before(residual))))
+/// residual += after(down(activation(gate(before(residual))) · up(before(residual))))
 #[derive(Debug)]
 pub(super) struct Mlp {
     before: Option<Norm>,
     /// Gate, then up.
     gate_up: Module,
+    activation: Activation,
     down: Module,
     after: Option<Norm>,
 }
@@ -48,12 +49,18 @@ impl Mlp {
         }
         loader.check_gated(layer, &gate_up)?;
         let down = down.map_or(Ok(Module::new()), |down| loader.linear(layer, &down))?;
-        Ok(Self { before, gate_up, down, after: loader.after(layer, &spec.norms, hidden)? })
+        Ok(Self {
+            before,
+            gate_up,
+            activation: spec.activation,
+            down,
+            after: loader.after(layer, &spec.norms, hidden)?,
+        })
     }
 
     pub(super) fn record(&self, pass: &mut Pass<'_>) -> Result<()> {
         let x = pass.x;
-        let gated = Epilogue::Gated(Activation::Silu, x.gated.clone());
+        let gated = Epilogue::Gated(self.activation, x.gated.clone());
         pass.linear(&x.residual, self.before.as_ref(), &self.gate_up, gated)?;
         pass.add(&x.gated, &self.down, self.after.as_ref())
     }

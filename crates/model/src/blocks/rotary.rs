@@ -5,7 +5,8 @@ use mlx_serving_device::ops::RopeAngles;
 use mlx_serving_device::{Buffer, Encoder, Op, Result, Storage};
 use mlx_serving_metal_layer::{Allocate, Allocation};
 
-/// Rotary angles of every row: angles = (cos, sin)(position · frequency), once a step for all layers
+/// Rotary angles of every row: angles = (cos, sin)(position · frequency), once a step for all layers; those of queries again where these
+/// grow with their position
 #[derive(Debug)]
 pub(crate) struct Rotary {
     rope: Rope,
@@ -45,14 +46,22 @@ impl Rotary {
                 buffer
             };
             let row = 8 * pairs as u64;
-            encoder.record(Op::RopeAngles(RopeAngles {
+            let place = row * first..row * (first + rows as u64);
+            let angles = &x.angles[self.index];
+            let keys = RopeAngles {
                 positions: step.batch.positions.slice(4 * first..4 * (first + rows as u64))?,
                 inv_freq,
                 pairs,
                 scale: self.rope.attention_factor(),
+                growth: None,
                 rows,
-                out: x.angles[self.index].slice(row * first..row * (first + rows as u64))?,
-            }))?;
+                out: angles.keys.slice(place.clone())?,
+            };
+            if let growth @ Some(_) = self.rope.growth {
+                let out = angles.queries.slice(place)?;
+                encoder.record(Op::RopeAngles(RopeAngles { growth, out, ..keys.clone() }))?;
+            }
+            encoder.record(Op::RopeAngles(keys))?;
             first += rows as u64;
         }
         Ok(())

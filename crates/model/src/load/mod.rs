@@ -50,6 +50,8 @@ pub(crate) struct Loader<'a> {
     eps: f32,
     /// ε of the norms of the residual stream.
     stream_eps: f32,
+    /// Added to the weights of norms.
+    norm_offset: f32,
     done: u64,
     total: u64,
     used: BTreeSet<String>,
@@ -98,6 +100,7 @@ impl<'a> Loader<'a> {
             source,
             eps: model.norm_eps,
             stream_eps: model.stream_eps(),
+            norm_offset: model.norm_offset,
             done: 0,
             total,
             used: BTreeSet::new(),
@@ -118,7 +121,7 @@ impl<'a> Loader<'a> {
             return Err(self.contradiction(name, "by which this module has no bias".into()));
         }
         let linear = Linear::of(&checkpoint, module, spec.rows, spec.cols)?;
-        let bias = if spec.bias { Some(self.vector(&name, spec.rows, 1.0)?) } else { None };
+        let bias = if spec.bias { Some(self.vector(&name, spec.rows, |x| x)?) } else { None };
         let mut parts = Module::new();
         for range in self.ranges(module, &linear, spec.division)? {
             let spec = WeightSpec { rows: range.len(), ..linear.spec };
@@ -179,14 +182,18 @@ impl<'a> Loader<'a> {
 
     /// Loads the weight of an RMS norm under `layer`, of what a part computes.
     pub(crate) fn norm(&mut self, layer: &str, spec: &NormSpec) -> Result<Norm, ModelError> {
-        let weight = self.vector(&format!("{}.weight", under(layer, spec.path)), spec.len, 1.0)?;
-        Ok(Norm { weight, eps: self.eps })
+        Ok(Norm { weight: self.norm_weight(layer, spec, 1.0)?, eps: self.eps })
     }
 
     /// Loads the weight of an RMS norm of the residual stream, times `scale`.
     pub(crate) fn stream_norm(&mut self, layer: &str, spec: &NormSpec, scale: f32) -> Result<Norm, ModelError> {
-        let weight = self.vector(&format!("{}.weight", under(layer, spec.path)), spec.len, scale)?;
-        Ok(Norm { weight, eps: self.stream_eps })
+        Ok(Norm { weight: self.norm_weight(layer, spec, scale)?, eps: self.stream_eps })
+    }
+
+    /// Loads a norm's weight with its offset, f32, times `scale`.
+    fn norm_weight(&mut self, layer: &str, spec: &NormSpec, scale: f32) -> Result<Buffer, ModelError> {
+        let offset = self.norm_offset;
+        self.vector(&format!("{}.weight", under(layer, spec.path)), spec.len, move |x| (x + offset) * scale)
     }
 
     /// Loads the norm in front of a part of `layer`, if it has one.
@@ -199,8 +206,13 @@ impl<'a> Loader<'a> {
         norms.after.map(|path| self.norm(layer, &NormSpec { path, len: hidden })).transpose()
     }
 
-    /// Loads a vector, widened to f32, times `scale`.
-    fn vector(&mut self, name: &str, len: usize, scale: f32) -> Result<Buffer, ModelError> {
+    /// Loads a vector, widened to f32, as `change` has its values.
+    fn vector(
+        &mut self,
+        name: &str,
+        len: usize,
+        change: impl Fn(f32) -> f32 + Send + 'static,
+    ) -> Result<Buffer, ModelError> {
         let checkpoint = self.source.checkpoint.clone();
         let info = checkpoint.vector(name, len)?;
         let (dtype, bytes) = (float(info.dtype), info.bytes as usize);
@@ -210,7 +222,7 @@ impl<'a> Loader<'a> {
             let mut values = vec![0; bytes];
             checkpoint.read(&tensor, 0, &mut values).map_err(|e| e.to_string())?;
             let mut values = dtype.widen(&values);
-            values.iter_mut().for_each(|x| *x *= scale);
+            values.iter_mut().for_each(|x| *x = change(*x));
             out.copy_from_slice(bytemuck::cast_slice(&values));
             Ok(())
         };

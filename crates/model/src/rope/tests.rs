@@ -1,7 +1,7 @@
 use super::*;
 
 fn rope(scaling: Scaling) -> Rope {
-    Rope { dims: 8, theta: 10_000.0, interleaved: false, scaling }
+    Rope { dims: 8, theta: 10_000.0, interleaved: false, scaling, growth: None }
 }
 
 fn close(found: &[f32], expected: &[f64]) {

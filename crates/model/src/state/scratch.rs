@@ -15,8 +15,8 @@ pub struct Scratch {
     pub(crate) attended: Buffer,
     /// [rows][intermediate]
     pub(crate) gated: Buffer,
-    /// Angles of each rotary embedding: [rows][pairs][2]
-    pub(crate) angles: Vec<Buffer>,
+    /// Angles of each rotary embedding.
+    pub(crate) angles: Vec<Angles>,
     /// `f32 [logit rows][vocabulary]`; valid until the next step begins.
     pub logits: Buffer,
     /// The logits for the host, after [`Self::make_readable`]; on unified memory the same buffer.
@@ -26,13 +26,21 @@ pub struct Scratch {
     _held: Vec<Allocation>,
 }
 
+/// Angles of a rotary embedding, each [rows][pairs][2]: one buffer, unless queries grow with their position.
+#[derive(Debug)]
+pub(crate) struct Angles {
+    pub queries: Buffer,
+    pub keys: Buffer,
+}
+
 /// Floats of each buffer.
 pub(super) struct Sizes {
     residual: usize,
     qkv: usize,
     attended: usize,
     gated: usize,
-    angles: Vec<usize>,
+    /// Of each rotary embedding, and how many buffers.
+    angles: Vec<(usize, usize)>,
     logits: usize,
 }
 
@@ -48,14 +56,15 @@ impl Sizes {
             qkv: widest(&mut mixers().map(|m| (m.heads + 2 * m.kv_heads) * m.head_dim).chain(behind)),
             attended: widest(&mut mixers().map(|m| m.heads * m.head_dim)),
             gated: widest(&mut model.layers.iter().map(|layer| layer.mlp.width)),
-            angles: model.ropes.iter().map(|rope| rows * rope.dims).collect(),
+            angles: model.ropes.iter().map(|rope| (rows * rope.dims, 1 + usize::from(rope.growth.is_some()))).collect(),
             logits: logit_rows * model.vocab,
         }
     }
 
     /// Bytes of all buffers, and where they lie.
     pub(super) fn bytes(&self, device: &dyn Device) -> Vec<(u64, Storage)> {
-        let activations = [self.residual, self.qkv, self.attended, self.gated].into_iter().chain(self.angles.clone());
+        let angles = self.angles.iter().flat_map(|&(floats, buffers)| std::iter::repeat_n(floats, buffers));
+        let activations = [self.residual, self.qkv, self.attended, self.gated].into_iter().chain(angles);
         let mut all: Vec<(u64, Storage)> = activations.map(|floats| (4 * floats as u64, Storage::Private)).collect();
         let (logits, readable) = logits_storage(device);
         all.extend([logits].into_iter().chain(readable).map(|storage| (4 * self.logits as u64, storage)));
@@ -92,7 +101,11 @@ impl Scratch {
         let mut own = |floats| room(floats, Storage::Private, "activations");
         let (residual, qkv, attended, gated) =
             (own(sizes.residual)?, own(sizes.qkv)?, own(sizes.attended)?, own(sizes.gated)?);
-        let angles = sizes.angles.iter().map(|&floats| own(floats)).collect::<Result<_>>()?;
+        let mut angles = Vec::new();
+        for &(floats, buffers) in &sizes.angles {
+            let keys = own(floats)?;
+            angles.push(Angles { queries: if buffers > 1 { own(floats)? } else { keys.clone() }, keys });
+        }
         let (storage, other) = logits_storage(device);
         let logits = room(sizes.logits, storage, "logits")?;
         let readable = other.map_or(Ok(logits.clone()), |storage| room(sizes.logits, storage, "logits"))?;

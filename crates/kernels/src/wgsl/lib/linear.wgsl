@@ -10,6 +10,7 @@ const HAS_BIAS: u32 = 2u;
 const HAS_GATHER: u32 = 4u;
 const ADDS: u32 = 8u;
 const ROUNDS: u32 = 16u;
+const GELU: u32 = 32u;
 
 struct Params {
     head: Head,
@@ -50,6 +51,12 @@ fn step_of(highest: u32) -> vec2<f32> {
     return vec2<f32>(bitcast<f32>((264u - exponent) << 23u), bitcast<f32>((exponent - 10u) << 23u));
 }
 
-fn silu(x: f32) -> f32 {
-    return x / (1.0 + exact_exp(-x));
+// x · sigmoid(x), or the tanh form of GELU, which is x · sigmoid(2 · √(2/π) · (x + 0.044715 · x³)): 0 or x beyond ±12.
+fn activated(x: f32) -> f32 {
+    var inner = x;
+    if (has(GELU)) {
+        let c = clamp(x, -12.0, 12.0);
+        inner = c * fma(c * c, 0.0713548162726, 1.59576912161);
+    }
+    return x / (1.0 + exact_exp(-inner));
 }

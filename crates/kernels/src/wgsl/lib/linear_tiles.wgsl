@@ -88,7 +88,7 @@ fn finish(row: u32, feature: u32, factor: f32, {% for w in weights %}y{{ w }}: v
         let z{{ w }} = fma(y{{ w }}[n], factor, bias_of_{{ w }});
 {% endfor %}
 {% if GATED %}
-        result[out + n] = silu(z0) * z1;
+        result[out + n] = activated(z0) * z1;
 {% else %}
         if (has(ADDS)) {
             result[out + n] += z0;
