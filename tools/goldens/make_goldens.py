@@ -47,7 +47,7 @@ def random_model(case, seed):
     model = module.Model(module.ModelArgs.from_dict(case.config))
 
     def draw(path, value):
-        if value.ndim == 2:
+        if value.ndim >= 2:  # a matrix, or one of each expert
             return mx.random.normal(value.shape) * (1.5 / math.sqrt(value.shape[-1]))
         return (1.0 if "norm" in path else 0.0) + 0.2 * mx.random.normal(value.shape)
 
@@ -117,9 +117,10 @@ def make_checkpoints(names):
     unknown = set(names) - {case.name for case in cases}
     if unknown:
         sys.exit(f"no such case: {', '.join(sorted(unknown))}")
-    for seed, case in enumerate(cases):
+    for place, case in enumerate(cases):
         if names and case.name not in names:
             continue
+        seed = place if case.seed is None else case.seed
         folder = CHECKPOINTS / case.name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

@@ -10,7 +10,7 @@ use mlx_serving_device::{Buffer, DeviceError, Result, WeightFormat, WeightSpec};
 /// through tiles, which cost the same however few of their rows there are.
 pub(crate) const FEW: usize = 32;
 
-const HAS_NORM: u32 = 1;
+pub(crate) const HAS_NORM: u32 = 1;
 const HAS_BIAS: u32 = 2;
 const HAS_GATHER: u32 = 4;
 const ADDS: u32 = 8;
@@ -36,7 +36,7 @@ pub(crate) fn lower(
             bindings: vec![gather.clone()],
             groups: [op.rows.div_ceil(64) as u32, 1, 1],
             work: op.rows as u64,
-            params: bytes_of(&GatherCheckParams { rows: op.rows as u32, input_rows }).into(),
+            params: bytes_of(&GatherCheckParams { rows: op.rows as u32, limit: input_rows, code: 3 }).into(),
         });
     }
     let prepared = if op.rows > FEW { Some(prepare(op, rounds, scratch, &mut launches)?) } else { None };
@@ -106,7 +106,7 @@ fn few(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Result<L
     bindings.extend(part.iter().flat_map(|p| weight_and_bias(op, p)));
     let features = part[0].weight.spec.rows;
     Ok(Launch {
-        kernel: Variant::LinearFew { bits, gated, tile }.kernel(),
+        kernel: Variant::LinearFew { bits, gated, tile, experts: false }.kernel(),
         bindings,
         // Those that share weights side by side, so that a cache may hold them.
         groups: [(op.rows as u32).div_ceil(tile.rows(gated)), features.div_ceil(16) as u32, 1],
@@ -178,6 +178,7 @@ fn params(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Resul
         out_first: first as u32,
         flags,
         eps: op.norm.as_ref().map_or(0.0, |norm| norm.eps),
+        slots: 1,
     };
     Ok(bytes_of(&params).into())
 }

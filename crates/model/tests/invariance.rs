@@ -9,7 +9,7 @@ use mlx_serving_model::{KvCache, Scratch};
 use proptest::prelude::*;
 
 /// One of each architecture; a scaling whose frequencies depend on the prompt, and a window.
-const CASES: [&str; 9] = [
+const CASES: [&str; 12] = [
     "qwen2-4bit-g64",
     "qwen3-untied-f16-head-128",
     "llama-dynamic-long-prompt",
@@ -19,6 +19,9 @@ const CASES: [&str; 9] = [
     "granite",
     "phi3-longrope",
     "glm4",
+    "qwen3_moe-mixed-layers",
+    "mixtral",
+    "glm4_moe",
 ];
 
 fn tokens(count: usize, seed: u32) -> Vec<u32> {

@@ -1,7 +1,7 @@
 //! Keys that decoders of attention and a gated feed-forward network, each behind a norm, have in common.
 
 use super::rope_keys;
-use crate::blueprint::{AttentionSpec, Blueprint, HeadWeights, LayerSpec, MlpSpec, Multipliers, Norms};
+use crate::blueprint::{AttentionSpec, Blueprint, HeadWeights, LayerSpec, MlpPath, MlpSpec, Multipliers, Norms};
 use mlx_serving_checkpoint::{Keys, Result};
 
 /// Key that says whether the head's weights are the embedding's.
@@ -9,7 +9,7 @@ pub(crate) const TIED: &str = "tie_word_embeddings";
 /// Module that holds all but the head where nothing else is said.
 pub(crate) const ROOT: &str = "model";
 /// No dimension is larger than this: products of three stay within `u64` and no claim makes us allocate.
-const MAX_DIMENSION: u64 = 1 << 20;
+pub(super) const MAX_DIMENSION: u64 = 1 << 20;
 const MAX_LAYERS: u64 = 1024;
 const MAX_HEADS: u64 = 4096;
 const SLIDING: &str = "sliding_attention";
@@ -77,6 +77,7 @@ pub(super) fn read(keys: &Keys<'_>, defaults: &Defaults) -> Result<Blueprint> {
     let mlp = MlpSpec {
         norms: norms("post_attention_layernorm"),
         width: keys.size("intermediate_size", MAX_DIMENSION)?,
+        path: MlpPath::Own,
         bias: false,
         fused: false,
     };
@@ -94,7 +95,7 @@ pub(super) fn read(keys: &Keys<'_>, defaults: &Defaults) -> Result<Blueprint> {
             qkv_bias: false,
             o_bias: false,
         };
-        LayerSpec { mixer, mlp: mlp.clone() }
+        LayerSpec { mixer, mlp: mlp.clone(), experts: None }
     };
     Ok(Blueprint {
         vocab: keys.size("vocab_size", 1 << 24)?,

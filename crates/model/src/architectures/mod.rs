@@ -2,14 +2,18 @@
 //! This is the only list of them.
 
 mod dense;
+mod expert_keys;
 mod glm4;
+mod glm4_moe;
 mod granite;
 mod llama;
 mod mistral;
+mod mixtral;
 mod olmo2;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod rope_keys;
 mod smollm3;
 
@@ -41,6 +45,9 @@ pub(crate) const ALL: &[Architecture] = &[
     Architecture { name: "granite", parse: granite::parse, shapes: &granite::SHAPES },
     Architecture { name: "phi3", parse: phi3::parse, shapes: &phi3::SHAPES },
     Architecture { name: "glm4", parse: glm4::parse, shapes: &glm4::SHAPES },
+    Architecture { name: "qwen3_moe", parse: qwen3_moe::parse, shapes: &qwen3_moe::SHAPES },
+    Architecture { name: "mixtral", parse: mixtral::parse, shapes: &mixtral::SHAPES },
+    Architecture { name: "glm4_moe", parse: glm4_moe::parse, shapes: &glm4_moe::SHAPES },
 ];
 
 /// Architectures that are known, by their `model_type`.
