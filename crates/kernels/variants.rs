@@ -15,8 +15,8 @@ impl Variant {
             all.push(Self::Embed { bits });
             for gated in [false, true] {
                 all.push(Self::LinearMany { bits, gated });
-                all.extend([Tile::One, Tile::Most].map(|tile| Self::LinearFew { bits, gated, tile, experts: false }));
-                all.push(Self::LinearFew { bits, gated, tile: Tile::One, experts: true });
+                let tiles = [Tile::One, Tile::Most, Tile::Expert];
+                all.extend(tiles.map(|tile| Self::LinearFew { bits, gated, tile }));
                 if let Bits::Code(bits) = bits {
                     all.extend([Side::S8, Side::S16].map(|side| Self::LinearMatrix { bits, gated, side }));
                 }
@@ -80,11 +80,11 @@ impl Variant {
     pub(crate) fn constants(self) -> Vec<(&'static str, u32)> {
         match self {
             Self::Embed { bits } => vec![("BITS", bits.count())],
-            Self::LinearFew { bits, gated, tile, experts } => vec![
+            Self::LinearFew { bits, gated, tile } => vec![
                 ("BITS", bits.count()),
                 ("GATED", gated.into()),
                 ("TILE", tile.rows(gated)),
-                ("EXPERTS", experts.into()),
+                ("EXPERTS", matches!(tile, Tile::Expert).into()),
             ],
             Self::LinearMany { bits, gated } => vec![("BITS", bits.count()), ("GATED", gated.into())],
             Self::LinearMatrix { bits, gated, side } => {

@@ -64,7 +64,7 @@ fn products(op: &Experts, stacks: &[&Weight], out: &Buffer) -> Result<Launch> {
     bindings.extend(stacks.iter().flat_map(|stack| [stack.buffer.clone(), op.input.clone()]));
     let gated = stacks.len() == 2;
     Ok(Launch {
-        kernel: Variant::LinearFew { bits: packed.bits, gated, tile: Tile::One, experts: true }.kernel(),
+        kernel: Variant::LinearFew { bits: packed.bits, gated, tile: Tile::Expert }.kernel(),
         bindings,
         groups: [op.slots as u32, features.div_ceil(16) as u32, op.rows as u32],
         work: (pairs * features * spec.cols * stacks.len()) as u64,

@@ -106,7 +106,7 @@ fn few(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Result<L
     bindings.extend(part.iter().flat_map(|p| weight_and_bias(op, p)));
     let features = part[0].weight.spec.rows;
     Ok(Launch {
-        kernel: Variant::LinearFew { bits, gated, tile, experts: false }.kernel(),
+        kernel: Variant::LinearFew { bits, gated, tile }.kernel(),
         bindings,
         // Those that share weights side by side, so that a cache may hold them.
         groups: [(op.rows as u32).div_ceil(tile.rows(gated)), features.div_ceil(16) as u32, 1],

@@ -131,6 +131,9 @@ fn changed(case: &str, change: impl FnOnce(&mut Map<String, Value>)) -> tempfile
     dir
 }
 
+/// A change of a header.
+type Change = Box<dyn FnOnce(&mut Map<String, Value>)>;
+
 /// The last layer's, so that everything else is loaded before it.
 const GATE: &str = "model.layers.1.mlp.switch_mlp.gate_proj";
 
@@ -140,7 +143,7 @@ fn stacks_that_are_not_as_they_must_be_are_refused_before_anything_is_allocated(
         let name = format!("{GATE}.{name}");
         move |header: &mut Map<String, Value>| header[&name]["shape"] = shape
     };
-    let cases: [(Box<dyn FnOnce(&mut Map<String, Value>)>, &str); 6] = [
+    let cases: [(Change, &str); 6] = [
         // Four experts twice as wide, and two matrices as one.
         (Box::new(shape("weight", json!([4, 128, 8]))), "gate_proj.weight is U32 [4, 128, 8], expected U32 [8, 64, 8]"),
         (Box::new(shape("weight", json!([512, 8]))), "gate_proj.weight is U32 [512, 8]"),

@@ -190,16 +190,19 @@ pub fn unknown_experts_fail(device: &Arc<dyn Device>) {
     }
 }
 
+/// Makes a good op a bad one.
+type Change<'a> = &'a dyn Fn(&mut Experts);
+
 /// Stacks that contradict each other, and buffers that are too short or overlap, are refused when they are recorded.
 pub fn stacks_that_contradict_are_refused(device: &Arc<dyn Device>) {
     let [gated, sum] = [false, true].map(|sums| Case::new(Shape { sums, ..SHAPE }).op(device, &[0, 1, 2]));
-    let record = |good: &Experts, change: &dyn Fn(&mut Experts)| {
+    let record = |good: &Experts, change: Change<'_>| {
         let mut op = good.clone();
         change(&mut op);
         device.compute_queue().encoder().expect("an encoder is granted").record(Op::Experts(op))
     };
     assert_eq!((record(&gated, &|_| {}), record(&sum, &|_| {})), (Ok(()), Ok(())));
-    let bad: [(&Experts, &str, &dyn Fn(&mut Experts)); 8] = [
+    let bad: [(&Experts, &str, Change<'_>); 8] = [
         // 160 features are no three experts' of 16 each.
         (&gated, "160 features of 3 experts", &|op| op.experts = 3),
         (&gated, "nothing to do", &|op| op.slots = 0),

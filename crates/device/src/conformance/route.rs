@@ -128,16 +128,19 @@ pub fn rows_that_are_not_finite_have_no_weights(device: &Arc<dyn Device>) {
     }
 }
 
+/// Makes a good op a bad one.
+type Change<'a> = &'a dyn Fn(&mut Route);
+
 /// Numbers of experts that contradict each other, and buffers that are too short or overlap, are refused when they are recorded.
 pub fn experts_that_there_are_not_are_refused(device: &Arc<dyn Device>) {
     let good = Case::new(2, 16, 4, true, true, 6).op(device);
-    let record = |change: &dyn Fn(&mut Route)| {
+    let record = |change: Change<'_>| {
         let mut op = good.clone();
         change(&mut op);
         device.compute_queue().encoder().expect("an encoder is granted").record(Op::Route(op))
     };
     assert_eq!(record(&|_| {}), Ok(()));
-    let bad: [(&str, &dyn Fn(&mut Route)); 8] = [
+    let bad: [(&str, Change<'_>); 8] = [
         ("17 of 16", &|op| op.slots = 17),
         ("0 of 16", &|op| op.slots = 0),
         ("0 experts", &|op| op.experts = 0),

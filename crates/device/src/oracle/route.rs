@@ -59,7 +59,7 @@ mod tests {
 
     const ROUTE: Route<'_> = Route { slots: 2, scoring: Scoring::Softmax, renormalize: false, factor: 1.0 };
     /// Logits whose exponentials are 1, 6, 2 and 1.
-    const LOGITS: [f32; 4] = [0.0, 1.791_759_5, 0.693_147_2, 0.0];
+    const LOGITS: [f32; 4] = [0.0, 1.791_759_5, std::f32::consts::LN_2, 0.0];
 
     fn weights(route: Route<'_>) -> Vec<f32> {
         let (chosen, weights) = route.row(&LOGITS);
