@@ -10,11 +10,13 @@ impl Variant {
         let mut all = vec![Self::Copy, Self::RopeAngles, Self::GatherCheck, Self::LinearRows, Self::AttendMerge];
         all.extend([Self::ObserveClear, Self::ObserveMark, Self::SampleAdjust, Self::SampleChoose]);
         all.extend([false, true].map(|adds| Self::Normalize { adds }));
+        all.extend([Self::Route { sigmoid: false }, Self::Route { sigmoid: true }, Self::ExpertsSum]);
         for bits in CODES.map(Bits::Code).into_iter().chain([Bits::B16, Bits::B32]) {
             all.push(Self::Embed { bits });
             for gated in [false, true] {
                 all.push(Self::LinearMany { bits, gated });
-                all.extend([Tile::One, Tile::Most].map(|tile| Self::LinearFew { bits, gated, tile }));
+                let tiles = [Tile::One, Tile::Most, Tile::Expert];
+                all.extend(tiles.map(|tile| Self::LinearFew { bits, gated, tile }));
                 if let Bits::Code(bits) = bits {
                     all.extend([Side::S8, Side::S16].map(|side| Self::LinearMatrix { bits, gated, side }));
                 }
@@ -41,6 +43,8 @@ impl Variant {
             Self::LinearMany { .. } => "linear_many",
             Self::LinearMatrix { .. } => "linear_matrix",
             Self::Normalize { .. } => "normalize",
+            Self::Route { .. } => "route",
+            Self::ExpertsSum => "experts_sum",
             Self::AttendWrite { .. } => "attend_write",
             Self::Attend { .. } => "attend",
             Self::AttendMerge => "attend_merge",
@@ -62,6 +66,8 @@ impl Variant {
                 "LinearParams"
             }
             Self::Normalize { .. } => "NormalizeParams",
+            Self::Route { .. } => "RouteParams",
+            Self::ExpertsSum => "ExpertsSumParams",
             Self::AttendWrite { .. } | Self::Attend { .. } | Self::AttendMerge => "AttendParams",
             Self::ObserveClear => "ObserveClearParams",
             Self::ObserveMark => "ObserveMarkParams",
@@ -74,14 +80,18 @@ impl Variant {
     pub(crate) fn constants(self) -> Vec<(&'static str, u32)> {
         match self {
             Self::Embed { bits } => vec![("BITS", bits.count())],
-            Self::LinearFew { bits, gated, tile } => {
-                vec![("BITS", bits.count()), ("GATED", gated.into()), ("TILE", tile.rows(gated))]
-            }
+            Self::LinearFew { bits, gated, tile } => vec![
+                ("BITS", bits.count()),
+                ("GATED", gated.into()),
+                ("TILE", tile.rows(gated)),
+                ("EXPERTS", matches!(tile, Tile::Expert).into()),
+            ],
             Self::LinearMany { bits, gated } => vec![("BITS", bits.count()), ("GATED", gated.into())],
             Self::LinearMatrix { bits, gated, side } => {
                 vec![("BITS", bits as u32), ("GATED", gated.into()), ("SIDE", side as u32)]
             }
             Self::Normalize { adds } => vec![("ADDS", adds.into())],
+            Self::Route { sigmoid } => vec![("SIGMOID", sigmoid.into())],
             Self::AttendWrite { kv } => vec![("KV", kv as u32)],
             Self::Attend { kv, queries, items } => {
                 vec![("KV", kv as u32), ("QUERIES", queries as u32), ("ITEMS", items as u32)]

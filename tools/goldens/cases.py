@@ -85,6 +85,38 @@ _ARCHITECTURES = {
             llama_4_scaling_beta=0.5,  # large enough to show in so few positions
         ),
     ),
+    "qwen3_moe": dict(
+        rms_norm_eps=1e-6,
+        rope_theta=1e6,
+        tie_word_embeddings=False,
+        head_dim=32,
+        num_experts=8,
+        num_experts_per_tok=2,
+        moe_intermediate_size=64,
+        decoder_sparse_step=1,
+        mlp_only_layers=[],
+        norm_topk_prob=True,
+    ),
+    "mixtral": dict(rms_norm_eps=1e-5, rope_theta=1e6, tie_word_embeddings=False, num_local_experts=4, num_experts_per_tok=2),
+    "glm4_moe": dict(
+        rms_norm_eps=1e-5,
+        rope_theta=1e6,
+        rope_scaling=dict(type="default"),
+        tie_word_embeddings=False,
+        head_dim=32,
+        partial_rotary_factor=0.5,
+        attention_bias=True,
+        use_qk_norm=True,
+        n_routed_experts=8,
+        num_experts_per_tok=2,
+        moe_intermediate_size=64,
+        n_shared_experts=1,
+        first_k_dense_replace=1,
+        n_group=1,
+        topk_group=1,
+        norm_topk_prob=True,
+        routed_scaling_factor=2.5,
+    ),
 }
 
 
@@ -215,7 +247,23 @@ def windows_and_wrappers():
     yield Case("mistral3-mistral", wrapped("mistral3", text), prefill=10, seed=1005)
 
 
+def experts():
+    """Their seeds are given, so that others may come before them."""
+    eight_bits = {f"model.layers.{i}.mlp.gate": {"group_size": 64, "bits": 8} for i in range(4)}
+    yield Case("qwen3_moe", config("qwen3_moe"), overrides=eight_bits, greedy=24, seed=2000)
+    # Layer 1 has experts, and 3 would if it were not listed.
+    mixed = dict(num_hidden_layers=4, decoder_sparse_step=2, mlp_only_layers=[3], norm_topk_prob=False, num_experts_per_tok=3)
+    yield Case("qwen3_moe-mixed-layers", config("qwen3_moe", **mixed), overrides=eight_bits, tokens=40, prefill=30, seed=2001)
+    yield Case("qwen3_moe-dense-f16", config("qwen3_moe", num_hidden_layers=1), bits=None, dtype="float16", seed=2002)
+    yield Case("mixtral", config("mixtral"), greedy=24, seed=2003)
+    # Seeds by which no choice is near a tie: a backend that rounds to 8 bits would choose another expert, and so compute another model.
+    yield Case("mixtral-one-of-four", config("mixtral", num_hidden_layers=1, num_experts_per_tok=1), bits=8, tokens=16, prefill=10, seed=2073)
+    yield Case("glm4_moe", config("glm4_moe"), greedy=24, seed=2005)
+    unlike = dict(n_shared_experts=2, first_k_dense_replace=0, norm_topk_prob=False, use_qk_norm=False, attention_bias=False, routed_scaling_factor=1.0)
+    yield Case("glm4_moe-two-shared", config("glm4_moe", num_hidden_layers=1, **unlike), tokens=16, prefill=10, seed=2092)
+
+
 def every_case():
-    cases = [*architectures(), *quantizations(), *later_architectures(), *embedding_models(), *dense_families(), *windows_and_wrappers()]
+    cases = [*architectures(), *quantizations(), *later_architectures(), *embedding_models(), *dense_families(), *windows_and_wrappers(), *experts()]
     assert len({case.name for case in cases}) == len(cases)
     return cases

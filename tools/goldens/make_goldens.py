@@ -53,7 +53,7 @@ def random_model(case, seed):
         text.pop("lm_head")
 
     def draw(path, value):
-        if value.ndim == 2:
+        if value.ndim >= 2:  # a matrix, or one of each expert
             return mx.random.normal(value.shape) * (1.5 / math.sqrt(value.shape[-1]))
         return (1.0 if "norm" in path else 0.0) + 0.2 * mx.random.normal(value.shape)
 

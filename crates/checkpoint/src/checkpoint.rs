@@ -145,9 +145,21 @@ impl Checkpoint {
     /// The weight of a module of shape (`rows`, `cols`). Quantized if the module has scales, as in mlx-lm; its bits and group size are
     /// those that `config.json` has under the module's name, else those of its tensors' shapes.
     pub fn linear(&self, module: &str, rows: usize, cols: usize) -> Result<LinearFormat, CheckpointError> {
+        self.matrices(module, &[rows], cols)
+    }
+
+    /// The weights of `count` modules of shape (`rows`, `cols`) in one tensor, of shape (`count`, `rows`, `cols`), and otherwise as
+    /// [`Self::linear`].
+    pub fn stack(&self, module: &str, count: usize, rows: usize, cols: usize) -> Result<LinearFormat, CheckpointError> {
+        self.matrices(module, &[count, rows], cols)
+    }
+
+    /// The weight of a module whose tensors have a row of `cols` values for each of `outer`.
+    fn matrices(&self, module: &str, outer: &[usize], cols: usize) -> Result<LinearFormat, CheckpointError> {
+        let shape = |width: usize| [outer, &[width]].concat();
         let [weight, scales, biases] = ["weight", "scales", "biases"].map(|tensor| format!("{module}.{tensor}"));
         let Some(scale) = self.get(&scales) else {
-            let dtype = self.tensor(&weight, &[rows, cols], &FLOATS)?.dtype;
+            let dtype = self.tensor(&weight, &shape(cols), &FLOATS)?.dtype;
             return Ok(LinearFormat::Dense { dtype });
         };
         let plan = &self.config.quantization;
@@ -156,15 +168,17 @@ impl Checkpoint {
             return Err(plan.other_mode(module));
         }
         let Some(packed) = self.get(&weight) else { return Err(self.missing(&weight)) };
-        let width = |tensor: &TensorInfo<'_>| if let [_, width] = tensor.shape { *width } else { 0 };
+        let width = |tensor: &TensorInfo<'_>| {
+            tensor.shape.last().filter(|_| tensor.shape.len() == outer.len() + 1).copied().unwrap_or(0)
+        };
         let quantization = named.or_by_shape(cols, width(&packed), width(&scale)).map_err(|expected| {
             let (path, tensor) = (self.path_of(&weight).to_owned(), weight.clone());
             let found = format!("{:?} {:?} with scales of {:?}", packed.dtype, packed.shape, scale.shape);
             CheckpointError::Tensor { path, tensor, found, expected }
         })?;
         let (group, bits) = (usize::from(quantization.group_size), usize::from(quantization.bits));
-        self.tensor(&weight, &[rows, cols * bits / 32], &[Dtype::U32])?;
-        let side = [rows, cols / group];
+        self.tensor(&weight, &shape(cols * bits / 32), &[Dtype::U32])?;
+        let side = shape(cols / group);
         let scale_dtype = self.tensor(&scales, &side, &FLOATS)?.dtype;
         self.tensor(&biases, &side, &[scale_dtype])?;
         Ok(LinearFormat::Quantized { quantization, scale_dtype })

@@ -112,6 +112,14 @@ impl<'a> Keys<'a> {
         })
     }
 
+    /// A list of any length of whole numbers below `end`.
+    pub fn indices(&self, key: &str, end: usize) -> Result<Vec<usize>, CheckpointError> {
+        let Some(value) = self.get(key) else { return Ok(Vec::new()) };
+        let index = |value: &Value| value.as_u64().map(|n| n as usize).filter(|n| *n < end);
+        let items = value.as_array().and_then(|list| list.iter().map(index).collect());
+        items.ok_or_else(|| self.bad(key, format!("a list of whole numbers from 0 to {}", end.saturating_sub(1))))
+    }
+
     /// A list of so many numbers of a range.
     pub fn numbers(
         &self,

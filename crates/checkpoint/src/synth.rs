@@ -63,12 +63,16 @@ impl Shape {
                 format!("{bits} bits in groups of {group_size}: bits are 2, 3, 4, 5, 6 or 8, groups 32, 64 or 128");
             return Err(CheckpointError::Synth(message));
         }
-        let (hidden, ff) = (self.hidden, self.intermediate);
-        if !hidden.is_multiple_of(group_size.into()) || !ff.is_multiple_of(group_size.into()) {
-            let message = format!("groups of {group_size} do not divide the widths {hidden} and {ff} of {}", self.name);
-            return Err(CheckpointError::Synth(message));
+        let expert =
+            self.numbers.iter().find(|(key, _)| *key == "moe_intermediate_size").map(|(_, width)| *width as usize);
+        let widths: Vec<usize> = [self.hidden, self.intermediate].into_iter().chain(expert).collect();
+        match widths.iter().all(|width| width.is_multiple_of(group_size.into())) {
+            true => Ok(()),
+            false => Err(CheckpointError::Synth(format!(
+                "groups of {group_size} do not divide the widths {widths:?} of {}",
+                self.name
+            ))),
         }
-        Ok(())
     }
 
     /// A model's `config.json`.
@@ -103,6 +107,24 @@ pub enum Module {
         cols: usize,
         /// True if a bias is added to the product.
         bias: bool,
+    },
+    /// Quantized matrices of one shape, stacked.
+    Stack {
+        /// Path of the stack in the model.
+        name: String,
+        /// Matrices.
+        count: usize,
+        /// Features out of each.
+        rows: usize,
+        /// Features in.
+        cols: usize,
+    },
+    /// Small numbers that are added to others.
+    Vector {
+        /// Path of the vector in the model.
+        name: String,
+        /// Numbers.
+        len: usize,
     },
     /// The weight of an RMS norm.
     Norm {
@@ -169,23 +191,33 @@ pub fn write(checkpoint: &Checkpoint, vocab: usize, dir: &Path) -> Result<(), Ch
     Ok(())
 }
 
+fn bf16(name: String, shape: Vec<usize>, fill: Fill) -> Tensor {
+    Tensor { name, dtype: "BF16", shape, fill }
+}
+
+/// Tensors of a quantized weight with a row of `cols` values for each of `outer`.
+fn matrices(name: &str, outer: &[usize], cols: usize, weights: &Weights) -> Vec<Tensor> {
+    let (bits, group) = (usize::from(weights.bits), usize::from(weights.group_size));
+    let [values, scales, biases] = Fill::of_matrix(cols, weights.bits);
+    let shape = |width: usize| [outer, &[width]].concat();
+    vec![
+        Tensor { name: format!("{name}.weight"), dtype: "U32", shape: shape(cols * bits / 32), fill: values },
+        bf16(format!("{name}.scales"), shape(cols / group), scales),
+        bf16(format!("{name}.biases"), shape(cols / group), biases),
+    ]
+}
+
 fn tensors(module: &Module, weights: &Weights) -> Vec<Tensor> {
-    let bf16 = |name: String, shape: Vec<usize>, fill| Tensor { name, dtype: "BF16", shape, fill };
     match module {
         Module::Linear { name, rows, cols, bias } => {
-            let (bits, group) = (usize::from(weights.bits), usize::from(weights.group_size));
-            let [values, scales, biases] = Fill::of_matrix(*cols, weights.bits);
-            let packed = vec![*rows, cols * bits / 32];
-            let mut all = vec![
-                Tensor { name: format!("{name}.weight"), dtype: "U32", shape: packed, fill: values },
-                bf16(format!("{name}.scales"), vec![*rows, cols / group], scales),
-                bf16(format!("{name}.biases"), vec![*rows, cols / group], biases),
-            ];
+            let mut all = matrices(name, &[*rows], *cols, weights);
             if *bias {
                 all.push(bf16(format!("{name}.bias"), vec![*rows], Fill::Small(0.1)));
             }
             all
         }
+        Module::Stack { name, count, rows, cols } => matrices(name, &[*count, *rows], *cols, weights),
+        Module::Vector { name, len } => vec![bf16(name.clone(), vec![*len], Fill::Small(0.1))],
         Module::Norm { name, len } => vec![bf16(format!("{name}.weight"), vec![*len], Fill::Ones)],
     }
 }

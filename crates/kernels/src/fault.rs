@@ -25,6 +25,7 @@ pub fn error(words: [u32; 2]) -> Option<DeviceError> {
         7 => format!("sample: history row {value} is not there"),
         8 => format!("sample: bias {value} is not there"),
         9 => format!("sample: mask row {value} is not there"),
+        10 => format!("experts: expert {value} is not there"),
         code => format!("unknown fault {code} ({value})"),
     };
     Some(DeviceError::Contract(format!("{what} (op {op} of its command buffer)")))

@@ -10,7 +10,7 @@ use mlx_serving_device::{Buffer, DeviceError, Result, WeightFormat, WeightSpec};
 /// through tiles, which cost the same however few of their rows there are.
 pub(crate) const FEW: usize = 32;
 
-const HAS_NORM: u32 = 1;
+pub(crate) const HAS_NORM: u32 = 1;
 const HAS_BIAS: u32 = 2;
 const HAS_GATHER: u32 = 4;
 const ADDS: u32 = 8;
@@ -37,7 +37,7 @@ pub(crate) fn lower(
             bindings: vec![gather.clone()],
             groups: [op.rows.div_ceil(64) as u32, 1, 1],
             work: op.rows as u64,
-            params: bytes_of(&GatherCheckParams { rows: op.rows as u32, input_rows }).into(),
+            params: bytes_of(&GatherCheckParams { rows: op.rows as u32, limit: input_rows, code: 3 }).into(),
         });
     }
     let prepared = if op.rows > FEW { Some(prepare(op, rounds, scratch, &mut launches)?) } else { None };
@@ -180,6 +180,7 @@ fn params(op: &Linear, part: &[Projection], first: usize, rounds: bool) -> Resul
         out_first: first as u32,
         flags,
         eps: op.norm.as_ref().map_or(0.0, |norm| norm.eps),
+        slots: 1,
     };
     Ok(bytes_of(&params).into())
 }

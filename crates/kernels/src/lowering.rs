@@ -1,5 +1,5 @@
 use crate::variant::Side;
-use crate::{Launch, attend, copy, embed, layout, linear, normalize, observe, rope, sample};
+use crate::{Launch, attend, copy, embed, experts, layout, linear, normalize, observe, rope, route, sample};
 use mlx_serving_device::{Arithmetic, Buffer, KvSpec, Op, Result, WeightLayout, WeightSource, WeightSpec};
 use std::ops::Range;
 
@@ -40,6 +40,8 @@ impl Lowering {
             Op::RopeAngles(op) => Ok(rope::lower(op)),
             Op::Linear(op) => linear::lower(op, self.matrix_side, scratch),
             Op::Normalize(op) => Ok(normalize::lower(op)),
+            Op::Route(op) => Ok(route::lower(op)),
+            Op::Experts(op) => experts::lower(op, scratch),
             Op::Attend(op) => attend::lower(op, self.arithmetic, scratch),
             Op::Observe(op) => observe::lower(op),
             Op::Sample(op) => sample::lower(op, scratch),

@@ -48,7 +48,8 @@ pub(crate) struct EmbedParams {
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(crate) struct GatherCheckParams {
     pub(crate) rows: u32,
-    pub(crate) input_rows: u32,
+    pub(crate) limit: u32,
+    pub(crate) code: u32,
 }
 
 #[repr(C)]
@@ -65,6 +66,23 @@ pub(crate) struct LinearParams {
     pub(crate) out_first: u32,
     pub(crate) flags: u32,
     pub(crate) eps: f32,
+    pub(crate) slots: u32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(crate) struct RouteParams {
+    pub(crate) experts: u32,
+    pub(crate) slots: u32,
+    pub(crate) renormalize: u32,
+    pub(crate) factor: f32,
+}
+
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(crate) struct ExpertsSumParams {
+    pub(crate) slots: u32,
+    pub(crate) features: u32,
 }
 
 #[repr(C)]

@@ -13,6 +13,8 @@ pub(crate) enum Variant {
     LinearMany { bits: Bits, gated: bool },
     LinearMatrix { bits: Code, gated: bool, side: Side },
     Normalize { adds: bool },
+    Route { sigmoid: bool },
+    ExpertsSum,
     AttendWrite { kv: Kv },
     Attend { kv: Kv, queries: Queries, items: Items },
     AttendMerge,
@@ -54,18 +56,19 @@ pub(crate) enum Code {
     B8 = 8,
 }
 
-/// Rows that take a weight together where there are few.
+/// Rows that take a weight together where there are few; `Expert` is one that takes the part of its expert.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Tile {
     One,
     Most,
+    Expert,
 }
 
 impl Tile {
     /// A gate has two weights' sums, which are twice the workgroup memory.
     pub(crate) fn rows(self, gated: bool) -> u32 {
         match (self, gated) {
-            (Tile::One, _) => 1,
+            (Tile::One | Tile::Expert, _) => 1,
             (Tile::Most, true) => 4,
             (Tile::Most, false) => 8,
         }

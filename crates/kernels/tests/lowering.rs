@@ -3,8 +3,8 @@
 
 use mlx_serving_device::fake::{FakeDevice, FakeOptions};
 use mlx_serving_device::ops::{
-    Activation, Attend, Batch, Copy, Embed, Epilogue, Linear, Norm, Normalize, Observe, Projection, RopeAngles, Sample,
-    SampleParams, Span,
+    Activation, Attend, Batch, Copy, Embed, Epilogue, Experts, Linear, Norm, Normalize, Observe, Projection,
+    RopeAngles, Route, Sample, SampleParams, Scoring, Span, Stacks,
 };
 use mlx_serving_device::{Arithmetic, Buffer, Device, Float, KvSpec, Op, Storage, Weight, WeightFormat, WeightSpec};
 use mlx_serving_kernels::{Access, Kernel, Launch, Lowering};
@@ -76,6 +76,26 @@ fn linear(rig: &Rig, rows: usize, features: &[usize], format: WeightFormat, epil
     })
 }
 
+/// 700 rows of four of eight experts, as wide as two tiles.
+fn experts(rig: &Rig, sums: bool, format: WeightFormat) -> Op {
+    let (rows, slots, experts, cols) = (700, 4, 8, 128);
+    let [first, second] = [0; 2].map(|_| rig.weight(experts * 32, cols, format));
+    let (weights, out) = (rig.room(rows * slots), rig.room(rows * slots * 32));
+    let stacks = match sums {
+        true => Stacks::Sum { down: first, weights, out },
+        false => Stacks::Gated { gate: first, up: second, activation: Activation::Silu, out },
+    };
+    let norm = (!sums).then(|| Norm { weight: rig.room(cols), eps: 1e-5 });
+    let (input, chosen) = (rig.room(rows * slots * cols), rig.room(rows * slots));
+    Op::Experts(Experts { input, rows, chosen, slots, experts, norm, stacks })
+}
+
+fn route(rig: &Rig, scoring: Scoring) -> Op {
+    let (rows, experts, slots) = (700, 128, 8);
+    let (logits, chosen, weights) = (rig.room(rows * experts), rig.room(rows * slots), rig.room(rows * slots));
+    Op::Route(Route { logits, rows, experts, slots, scoring, renormalize: true, factor: 1.0, chosen, weights })
+}
+
 fn attend(rig: &Rig, head_dim: usize, group: usize, rows: usize, sequences: usize, max_context: usize) -> Op {
     let kv = KvSpec { heads: 2, head_dim, block_tokens: 16 };
     let heads = group * kv.heads;
@@ -139,6 +159,10 @@ fn launches_fit_devices_and_use_every_kernel() {
                 let gated = linear(&rig, rows, &[20, 20], format, |out| Epilogue::Gated(Activation::Silu, out));
                 rig.check(gated);
             }
+            for sums in [false, true] {
+                let op = experts(&rig, sums, format);
+                assert_eq!(rig.check(op).len(), if sums { 3 } else { 2 });
+            }
             let parts = vec![rig.weight(10, 128, format), rig.weight(6, 128, format)];
             let (tokens, out) = (rig.room(5), rig.room(5 * 128));
             let embed = Op::Embed(Embed { table: parts, tokens, sampled: None, scale: 1.0, rows: 5, out });
@@ -159,6 +183,10 @@ fn launches_fit_devices_and_use_every_kernel() {
             let input = rig.room(700 * 100);
             let op = Normalize { input, rows: 700, stride: 100, first: 30, width: 64, norm, target };
             rig.check(Op::Normalize(op));
+        }
+        for scoring in [Scoring::Softmax, Scoring::Sigmoid { bias: rig.room(128) }] {
+            let op = route(&rig, scoring);
+            rig.check(op);
         }
         let angles = RopeAngles {
             positions: rig.room(512),

@@ -58,8 +58,10 @@ pub enum HeadWeights {
 pub struct LayerSpec {
     /// Part that lets positions see one another.
     pub mixer: AttentionSpec,
-    /// Part that takes every position alone.
+    /// Part that takes every position alone; beside experts, what all positions share.
     pub mlp: MlpSpec,
+    /// Experts, of which each position has some; they take what `mlp` takes, and their results are added.
+    pub experts: Option<ExpertsSpec>,
 }
 
 /// RMS norms around a part of a layer, by their paths under the layer: after(part(before(residual))).
@@ -112,14 +114,71 @@ pub struct AttentionSpec {
 pub struct MlpSpec {
     /// Norms around it.
     pub norms: Norms,
-    /// Width between gate and down.
+    /// Width between gate and down; 0 beside experts that share nothing.
     pub width: usize,
     /// Activation of the gate.
     pub activation: Activation,
+    /// Path under the layer.
+    pub path: MlpPath,
     /// Biases on gate, up and down.
     pub bias: bool,
     /// Gate and up are one tensor.
     pub fused: bool,
+}
+
+/// Path of a feed-forward network under its layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MlpPath {
+    /// `mlp`
+    Own,
+    /// `mlp.shared_experts`
+    Shared,
+}
+
+/// Gated feed-forward networks of which each position has those that its router chooses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExpertsSpec {
+    /// Networks.
+    pub count: usize,
+    /// Networks of a position.
+    pub slots: usize,
+    /// Width of each between gate and down, a multiple of 16.
+    pub width: usize,
+    /// Scores by which they are chosen.
+    pub scoring: ScoringSpec,
+    /// The weights of a position's experts are divided by their sum.
+    pub renormalize: bool,
+    /// Factor of the weights.
+    pub factor: f32,
+    /// Path of the router under the layer.
+    pub router: &'static str,
+    /// Paths of the stacked gates, ups and downs under the layer.
+    pub stacks: [&'static str; 3],
+}
+
+/// Scores by which experts are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScoringSpec {
+    /// Probabilities over all experts.
+    Softmax,
+    /// Of each expert by itself, plus a bias for the choice alone.
+    Sigmoid {
+        /// Path of the bias under the layer.
+        bias: &'static str,
+    },
+}
+
+/// Matrices of all experts, stacked, as checkpoints name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StackSpec {
+    /// Path under the layer.
+    pub path: &'static str,
+    /// Matrices.
+    pub count: usize,
+    /// Features out of each.
+    pub rows: usize,
+    /// Features in.
+    pub cols: usize,
 }
 
 /// A linear module, as checkpoints name it.
@@ -177,6 +236,11 @@ impl Blueprint {
     /// Path of the layers, which are numbered under it.
     pub(crate) fn layers_path(&self) -> String {
         under(self.root, "layers")
+    }
+
+    /// Path of layer number `i`.
+    pub(crate) fn layer_path(&self, i: usize) -> String {
+        format!("{}.{i}", self.layers_path())
     }
 }
 

@@ -35,6 +35,18 @@ pub enum ModelError {
         /// The configuration's words against it.
         why: String,
     },
+    /// Experts one by one, as transformers writes them.
+    #[error(
+        "{path}: {tensor} is a tensor of one expert, and there is no {module}.weight of all of them; convert the model with mlx_lm.convert, which stacks them"
+    )]
+    SingleExperts {
+        /// The tensor's file.
+        path: PathBuf,
+        /// A tensor of the first expert.
+        tensor: String,
+        /// The module in which all are expected.
+        module: String,
+    },
     /// A gate and an up projection that the device does not multiply together.
     #[error("{layer}.mlp: {source}")]
     Gated {

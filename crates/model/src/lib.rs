@@ -21,8 +21,8 @@ pub mod synth;
 
 pub use architectures::architectures;
 pub use blueprint::{
-    AttentionSpec, Blueprint, Division, HeadWeights, LayerSpec, LinearSpec, MlpSpec, Multipliers, NormSpec, Norms,
-    QkNorms,
+    AttentionSpec, Blueprint, Division, ExpertsSpec, HeadWeights, LayerSpec, LinearSpec, MlpPath, MlpSpec, Multipliers,
+    NormSpec, Norms, QkNorms, ScoringSpec, StackSpec,
 };
 pub use error::ModelError;
 pub use inputs::Step;

@@ -34,6 +34,7 @@ impl Model {
         tell(&source.checkpoint, &blueprint);
         let allocate = source.allocate;
         let mut loader = Loader::new(source, &blueprint)?;
+        loader.check_experts(&blueprint)?;
         let rotary = Rotary::all(&blueprint.ropes, allocate)?;
         let embedding = Embedding::load(&mut loader, &blueprint)?;
         let layers = (0..blueprint.layers.len())

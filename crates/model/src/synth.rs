@@ -3,7 +3,7 @@
 use crate::architectures::{ALL, Architecture};
 use crate::blocks::{Embedding, Head, Layer};
 use crate::blueprint::under;
-use crate::{Blueprint, LinearSpec, NormSpec};
+use crate::{Blueprint, LinearSpec, NormSpec, StackSpec};
 use mlx_serving_checkpoint::synth::{self, Module, Weights};
 use mlx_serving_checkpoint::{Checkpoint, CheckpointError, Result};
 use std::path::Path;
@@ -79,6 +79,10 @@ fn modules(model: &Blueprint) -> Vec<Module> {
     all.extend(Head::spec(model).map(|spec| linear("", spec)));
     for (path, layer) in layers() {
         all.extend(layer.linears(model.hidden).into_iter().map(|spec| linear(&path, spec)));
+        all.extend(layer.stacks(model.hidden).into_iter().map(|StackSpec { path: name, count, rows, cols }| {
+            Module::Stack { name: under(&path, name), count, rows, cols }
+        }));
+        all.extend(layer.vectors().into_iter().map(|(name, len)| Module::Vector { name: under(&path, name), len }));
     }
     for (path, layer) in layers() {
         all.extend(layer.norms(model.hidden).into_iter().map(|spec| norm(&path, spec)));

@@ -9,7 +9,7 @@ use mlx_serving_model::{KvCache, Scratch};
 use proptest::prelude::*;
 
 /// One of each architecture; a scaling whose frequencies depend on the prompt, and a window.
-const CASES: [&str; 11] = [
+const CASES: [&str; 14] = [
     "qwen2-4bit-g64",
     "qwen3-untied-f16-head-128",
     "llama-dynamic-long-prompt",
@@ -21,6 +21,9 @@ const CASES: [&str; 11] = [
     "gemma3",
     "ministral3",
     "glm4",
+    "qwen3_moe-mixed-layers",
+    "mixtral",
+    "glm4_moe",
 ];
 
 fn tokens(count: usize, seed: u32) -> Vec<u32> {

@@ -93,6 +93,33 @@ pub fn engines_share_a_device(device: impl Fn() -> Arc<dyn Device>, prompts: usi
     }
 }
 
+/// Greedy answers of random models with experts to 32 prompts, and the bits of their log-probabilities: alone with no optimization on, and
+/// in one batch with each of `selections`, they must be the same.
+///
+/// # Panics
+/// An answer depends on company or optimizations, or a request fails.
+pub fn company_changes_no_experts(device: impl Fn() -> Arc<dyn Device>, selections: &[&str]) {
+    for case in ["qwen3_moe-mixed-layers", "glm4_moe"] {
+        let folder = repository("crates/model/tests/goldens").join(case);
+        let prompt = |i: u32| (0..1 + i % 20).map(|at| (37 * at + 11 * i) % 131).collect();
+        let request = |i| Request {
+            prompt: prompt(i),
+            max_tokens: Some(4),
+            ignore_eos: true,
+            logprobs: Some(2),
+            ..Request::default()
+        };
+        let requests: Vec<Request> = (0..32).map(request).collect();
+        let engine = start_with(&folder, device(), "none");
+        let alone: Vec<_> = requests.chunks(1).flat_map(|request| lines(&engine, request)).collect();
+        drop(engine);
+        for selection in selections {
+            let engine = start_with(&folder, device(), selection);
+            assert_eq!(lines(&engine, &requests), alone, "{case}, {selection}");
+        }
+    }
+}
+
 /// Answers of the bundled model to `count` requests that between them use every parameter of sampling, each as one line: its tokens, then
 /// the bits of their log-probabilities where these were asked for. Alone with no optimization on and in batches with all, they must be the
 /// same.

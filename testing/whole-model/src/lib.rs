@@ -10,8 +10,8 @@ mod embeddings;
 mod logits;
 
 pub use answers::{
-    SELECTIONS, company_changes_no_answer, engines_share_a_device, greedy_answers, greedy_answers_of_architectures,
-    sampled_answers,
+    SELECTIONS, company_changes_no_answer, company_changes_no_experts, engines_share_a_device, greedy_answers,
+    greedy_answers_of_architectures, sampled_answers,
 };
 pub use embeddings::embeddings;
 pub use logits::logits;

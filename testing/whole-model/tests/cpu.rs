@@ -5,8 +5,8 @@ use mlx_serving_cpu::{CpuDevice, CpuOptions, Isa};
 use mlx_serving_device::fake::{FakeDevice, FakeOptions};
 use mlx_serving_device::{Arithmetic, Device};
 use mlx_serving_whole_model::{
-    SELECTIONS, company_changes_no_answer, embeddings, greedy_answers, greedy_answers_of_architectures, logits,
-    sampled_answers,
+    SELECTIONS, company_changes_no_answer, company_changes_no_experts, embeddings, greedy_answers,
+    greedy_answers_of_architectures, logits, sampled_answers,
 };
 use std::sync::Arc;
 
@@ -52,6 +52,13 @@ fn greedy_answers_of_architectures_are_mlx_lms() {
 #[test]
 fn company_changes_no_fast_answer() {
     company_changes_no_answer(|| cpu(Arithmetic::Fast), 20, 32);
+}
+
+#[test]
+fn company_and_optimizations_change_no_bit_of_experts() {
+    for arithmetic in [Arithmetic::Exact, Arithmetic::Fast] {
+        company_changes_no_experts(|| cpu(arithmetic), &SELECTIONS);
+    }
 }
 
 #[test]

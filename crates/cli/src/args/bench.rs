@@ -190,7 +190,7 @@ impl From<CompareLoad> for bench::LoadKind {
 /// `bench kernels`
 #[derive(Debug, Args)]
 pub struct Kernels {
-    /// qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b, olmo2-1b, granite-3.3-2b, phi-4-mini, glm-4-9b, gemma-3-4b, ministral-3-8b or tiny-…
+    /// qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b, olmo2-1b, granite-3.3-2b, phi-4-mini, glm-4-9b, gemma-3-4b, ministral-3-8b, qwen3-30b-a3b, mixtral-8x7b, glm-4.5-air or tiny-…
     #[arg(long, env = "MLX_SERVING_SHAPE", default_value = "qwen2.5-0.5b", help_heading = "Model")]
     pub shape: String,
     /// Bits of a weight: 2, 3, 4, 5, 6 or 8
@@ -218,7 +218,7 @@ pub struct Kernels {
 /// `bench synth`
 #[derive(Debug, Args)]
 pub struct Synth {
-    /// qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b, olmo2-1b, granite-3.3-2b, phi-4-mini, glm-4-9b, gemma-3-4b, ministral-3-8b or tiny-…
+    /// qwen2.5-0.5b, qwen2.5-1.5b, qwen2.5-7b, olmo2-1b, granite-3.3-2b, phi-4-mini, glm-4-9b, gemma-3-4b, ministral-3-8b, qwen3-30b-a3b, mixtral-8x7b, glm-4.5-air or tiny-…
     #[arg(long, env = "MLX_SERVING_SHAPE", help_heading = "Model")]
     pub shape: Option<String>,
     /// Instead of random weights, a model that gives the answers of this JSON file, for tests of programs that talk to models

@@ -5,4 +5,5 @@ pub(crate) mod gate;
 pub(crate) mod matmul;
 pub(crate) mod norm;
 pub(crate) mod rope;
+pub(crate) mod route;
 pub(crate) mod sampling;

@@ -2,9 +2,10 @@
 //! where it is computed.
 
 use super::lowering::Lowering;
+use super::pass::{Pass, Ready, passes};
 use super::weight::PackedWeight;
 use crate::kernels::gate::Gate;
-use crate::kernels::matmul::{InputFormat, Prepare, Product, RowNorm, TILE, multiply, widths};
+use crate::kernels::matmul::{InputFormat, Prepare, RowNorm, TILE, widths};
 use crate::pool::Worker;
 use crate::scratch::Carver;
 use crate::share::{Share, part};
@@ -16,19 +17,16 @@ use std::ops::Range;
 
 /// Values up to which every worker makes all tokens ready for itself, which is quicker than to meet. Not measured.
 const ALONE: usize = 8192;
-/// Features that several tiles are multiplied by at a time: few enough for the nearest cache (9 KB of
-/// 4-bit weights, 12 KB of inputs for twelve tokens). Not measured against other lengths.
-const SEGMENT: usize = 1024;
 /// Features that are made ready at a time. Not measured.
 const PIECE: usize = 512;
 /// Bytes of weights that a worker takes at a time: of a stream, and for several passes over them. Not measured.
-const RUN: usize = 48 << 10;
+pub(super) const RUN: usize = 48 << 10;
 const KEPT: usize = 192 << 10;
 /// Bytes of a weight that are asked for ahead: what memory delivers while a worker waits for another. Not
 /// measured against other lengths.
 const AHEAD: usize = 16 << 10;
 /// Runs of each worker, at least: what is left at the end is short. Not measured.
-const RUNS: usize = 6;
+pub(super) const RUNS: usize = 6;
 
 struct Matrix {
     weight: PackedWeight,
@@ -40,20 +38,12 @@ struct Matrix {
 }
 
 /// Tokens in one format.
+#[derive(Clone, Copy)]
 struct Input {
     format: InputFormat,
     /// Words of a token.
     words: usize,
     /// Offset of the first word.
-    start: usize,
-}
-
-/// Rows that are multiplied together.
-struct Pass {
-    rows: Range<usize>,
-    /// Rows that the kernel takes; those beyond `rows` are nobody's.
-    width: usize,
-    /// Widths of the passes before.
     start: usize,
 }
 
@@ -264,18 +254,10 @@ impl LinearStep {
 
     /// to = the products of some tiles of a matrix with a pass, biases added: [tiles][width][16].
     fn product(&self, matrix: &Matrix, tiles: Range<usize>, pass: &Pass, ready: &[u32], to: &mut [[f32; TILE]]) {
-        to.fill([0.0; TILE]);
-        let (layout, input) = (&matrix.weight.layout, &self.inputs[matrix.input]);
-        let steps = self.cols.div_ceil(layout.step());
-        // One token reads its weights as one stream; several share a segment of them.
-        let segment = if pass.width == 1 { steps } else { SEGMENT / layout.step() };
-        for first in (0..steps).step_by(segment) {
-            let steps = first..(first + segment).min(steps);
-            let x = &ready[self.words_of(input, pass, steps.clone())];
-            let tiles = matrix.weight.tiles(tiles.clone());
-            let (arithmetic, width) = (self.arithmetic, pass.width);
-            multiply(self.isa, Product { layout, arithmetic, tiles, steps, x, width, y: to });
-        }
+        let Input { format, words, start } = self.inputs[matrix.input];
+        let x = &ready[start + pass.start * words..][..words * pass.width];
+        let ready = Ready { format, cols: self.cols, width: pass.width, x };
+        ready.product(self.isa, self.arithmetic, &matrix.weight, tiles.clone(), to);
         let Some(bias) = &matrix.bias else { return };
         for (tile, to) in tiles.zip(to.chunks_exact_mut(pass.width)) {
             // SAFETY: a bias; nothing writes it while ops run.
@@ -301,17 +283,4 @@ impl LinearStep {
             }
         }
     }
-}
-
-/// Cuts `rows` into passes of the widths that kernels have: the widest, then the narrowest that takes the rest.
-fn passes(rows: usize, widths: &[usize]) -> Vec<Pass> {
-    let (mut passes, mut row, mut start) = (Vec::new(), 0, 0);
-    while row < rows {
-        let left = rows - row;
-        let width = *widths.iter().rev().find(|&&width| width >= left).unwrap_or(&widths[0]);
-        let count = width.min(left);
-        passes.push(Pass { rows: row..row + count, width, start });
-        (row, start) = (row + count, start + width);
-    }
-    passes
 }

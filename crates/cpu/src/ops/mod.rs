@@ -4,10 +4,13 @@
 mod attend;
 mod copy;
 mod embed;
+mod experts;
 mod linear;
 mod lowering;
 mod normalize;
+mod pass;
 mod rope;
+mod route;
 mod sample;
 mod weight;
 
@@ -15,11 +18,13 @@ use crate::pool::Worker;
 use attend::AttendStep;
 use copy::{CopyStep, ObserveStep};
 use embed::EmbedStep;
+use experts::ExpertsStep;
 use linear::LinearStep;
 pub(crate) use lowering::Lowering;
 use mlx_serving_device::{Arithmetic, Op, Result};
 use normalize::NormalizeStep;
 use rope::RopeStep;
+use route::RouteStep;
 use sample::SampleStep;
 
 /// An op, ready to run.
@@ -28,6 +33,8 @@ pub(crate) enum Step {
     Rope(RopeStep),
     Linear(LinearStep),
     Normalize(NormalizeStep),
+    Route(RouteStep),
+    Experts(ExpertsStep),
     AttendHalf(AttendStep<u16>),
     AttendFull(AttendStep<f32>),
     Observe(ObserveStep),
@@ -43,6 +50,8 @@ impl Step {
             Op::RopeAngles(op) => Step::Rope(RopeStep::new(&op)?),
             Op::Linear(op) => Step::Linear(LinearStep::new(op, lowering)?),
             Op::Normalize(op) => Step::Normalize(NormalizeStep::new(&op, lowering)?),
+            Op::Route(op) => Step::Route(RouteStep::new(&op, lowering)?),
+            Op::Experts(op) => Step::Experts(ExpertsStep::new(&op, lowering)?),
             Op::Attend(op) => match lowering.arithmetic {
                 Arithmetic::Fast => Step::AttendHalf(AttendStep::new(&op, lowering)?),
                 Arithmetic::Exact => Step::AttendFull(AttendStep::new(&op, lowering)?),
@@ -57,10 +66,13 @@ impl Step {
     pub(crate) fn shared_bytes(&self) -> usize {
         match self {
             Step::Linear(step) => step.shared_bytes(),
+            Step::Experts(step) => step.shared_bytes(),
             Step::AttendHalf(step) => step.shared_bytes(),
             Step::AttendFull(step) => step.shared_bytes(),
             Step::Sample(step) => step.shared_bytes(),
-            Step::Embed(_) | Step::Rope(_) | Step::Normalize(_) | Step::Observe(_) | Step::Copy(_) => 0,
+            Step::Embed(_) | Step::Rope(_) | Step::Normalize(_) | Step::Route(_) | Step::Observe(_) | Step::Copy(_) => {
+                0
+            }
         }
     }
 
@@ -89,6 +101,11 @@ impl Step {
                 step.run(worker);
                 Ok(())
             }
+            Step::Route(step) => {
+                step.run(worker);
+                Ok(())
+            }
+            Step::Experts(step) => step.run(worker),
             Step::AttendHalf(step) => step.run(worker),
             Step::AttendFull(step) => step.run(worker),
             Step::Observe(step) => step.run(worker),

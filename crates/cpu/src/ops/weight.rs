@@ -4,6 +4,12 @@ use crate::view::View;
 use mlx_serving_device::{Result, Weight};
 use std::ops::Range;
 
+#[cfg(test)]
+thread_local! {
+    /// Bytes of weights that ops have taken on this thread.
+    pub(super) static TOUCHED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// A packed weight in device memory.
 pub(super) struct PackedWeight {
     pub(super) layout: TileLayout,
@@ -22,6 +28,8 @@ impl PackedWeight {
 
     /// Lines of some tiles.
     pub(super) fn tiles(&self, tiles: Range<usize>) -> &[Line] {
+        #[cfg(test)]
+        TOUCHED.with(|touched| touched.set(touched.get() + tiles.len() * self.layout.lines * size_of::<Line>()));
         // SAFETY: a weight; nothing writes it while ops run.
         unsafe { self.lines.get(tiles.start * self.layout.lines..tiles.end * self.layout.lines) }
     }

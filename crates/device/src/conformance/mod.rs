@@ -9,11 +9,13 @@
 pub mod attend;
 mod data;
 pub mod embed;
+pub mod experts;
 pub mod linear;
 pub mod memory;
 pub mod normalize;
 pub mod order;
 mod rig;
+pub mod route;
 pub mod sample;
 pub mod weights;
 
@@ -70,6 +72,16 @@ macro_rules! conformance {
             normalize::columns_of_any_width,
             normalize::company_changes_no_bit,
             normalize::columns_outside_and_overlap_are_refused,
+            route::any_experts_are_chosen_as_the_oracle_chooses,
+            route::equal_scores_go_to_the_lower_expert,
+            route::company_changes_no_experts,
+            route::rows_that_are_not_finite_have_no_weights,
+            route::experts_that_there_are_not_are_refused,
+            experts::experts_of_every_format,
+            experts::any_number_of_experts,
+            experts::company_changes_no_experts_product,
+            experts::unknown_experts_fail,
+            experts::stacks_that_contradict_are_refused,
             attend::any_batch,
             attend::long_contexts,
             attend::company_and_cuts_change_no_bit,

@@ -2,6 +2,7 @@
 
 use super::data::Noise;
 use super::rig::upload;
+use crate::ops::Experts;
 use crate::oracle::{Matrix, dequantize};
 use crate::{Device, DeviceError, Float, Weight, WeightFormat, WeightSource, WeightSpec};
 use std::sync::Arc;
@@ -81,13 +82,14 @@ fn odd(format: WeightFormat) -> WeightSpec {
     WeightSpec { rows: 37, cols: 256, format }
 }
 
-/// Blocks hold all rows, and no block is for nothing.
+/// Blocks hold all rows, and no block is for nothing; a stack's experts begin with one.
 pub fn layouts_cover_every_row(device: &Arc<dyn Device>) {
     for format in formats() {
         for rows in [1, 16, 37, 100] {
             let layout = device.weight_layout(&WeightSpec { rows, ..odd(format) }).expect("every format is supported");
             assert_eq!(layout.blocks, rows.div_ceil(layout.rows_per_block), "{format:?}: {layout:?}");
             assert!(layout.bytes() > 0 && layout.bytes() < 1 << 20, "{format:?}: {layout:?}");
+            assert!(Experts::FEATURES.is_multiple_of(layout.rows_per_block), "{format:?}: {layout:?}");
         }
     }
 }

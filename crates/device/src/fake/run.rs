@@ -3,7 +3,8 @@
 use super::layout::unpack;
 use super::memory::{load, load_all, store};
 use crate::ops::{
-    Attend, Copy, Embed, Epilogue, Linear, NO_MASK_ROW, Norm, Normalize, Observe, RopeAngles, Sample, SampleParams,
+    Attend, Copy, Embed, Epilogue, Experts, Linear, NO_MASK_ROW, Norm, Normalize, Observe, RopeAngles, Route, Sample,
+    SampleParams, Scoring, Stacks,
 };
 use crate::oracle::{self, Finish, Matrix};
 use crate::{Op, Result};
@@ -16,6 +17,8 @@ pub(super) fn run(op: &Op) -> Result<()> {
         Op::RopeAngles(op) => rope(op),
         Op::Linear(op) => linear(op),
         Op::Normalize(op) => normalize(op),
+        Op::Route(op) => route(op),
+        Op::Experts(op) => experts(op),
         Op::Attend(op) => attend(op),
         Op::Observe(op) => observe(op),
         Op::Sample(op) => sample(op),
@@ -118,6 +121,44 @@ fn normalize(op: &Normalize) -> Result<()> {
             let mut target = load(to, op.rows * op.width)?;
             oracle::normalize(&naive, &mut input, Some(&mut target));
             store(to, &target)
+        }
+    }
+}
+
+fn route(op: &Route) -> Result<()> {
+    let bias: Vec<f32> = match &op.scoring {
+        Scoring::Softmax => Vec::new(),
+        Scoring::Sigmoid { bias } => load(bias, op.experts)?,
+    };
+    let scoring = match &op.scoring {
+        Scoring::Softmax => oracle::Scoring::Softmax,
+        Scoring::Sigmoid { .. } => oracle::Scoring::Sigmoid(&bias),
+    };
+    let naive = oracle::Route { slots: op.slots, scoring, renormalize: op.renormalize, factor: op.factor };
+    let logits: Vec<f32> = load(&op.logits, op.rows * op.experts)?;
+    let (chosen, weights): (Vec<_>, Vec<_>) = logits.chunks_exact(op.experts).map(|row| naive.row(row)).unzip();
+    store(&op.chosen, &chosen.concat())?;
+    store(&op.weights, &weights.concat())
+}
+
+fn experts(op: &Experts) -> Result<()> {
+    let (pairs, norm) = (op.rows * op.slots, load_norm(&op.norm, op.cols())?);
+    let run = |inputs: usize, stacks: oracle::Stacks<'_>, to: &crate::Buffer, outputs: usize| {
+        let (input, chosen) = (load::<f32>(&op.input, inputs * op.cols())?, load::<u32>(&op.chosen, pairs)?);
+        let (slots, experts) = (op.slots, op.experts);
+        let naive = oracle::Experts { input: &input, chosen: &chosen, slots, experts, norm: as_norm(&norm), stacks };
+        let mut out = load(to, outputs * op.features())?;
+        oracle::experts(&naive, &mut out)?;
+        store(to, &out)
+    };
+    match &op.stacks {
+        Stacks::Gated { gate, up, activation, out } => {
+            let (gate, up) = (unpack(gate)?, unpack(up)?);
+            run(op.rows, oracle::Stacks::Gated(*activation, [&gate, &up]), out, pairs)
+        }
+        Stacks::Sum { down, weights, out } => {
+            let (down, weights) = (unpack(down)?, load::<f32>(weights, pairs)?);
+            run(pairs, oracle::Stacks::Sum(&down, &weights), out, op.rows)
         }
     }
 }

@@ -1,22 +1,27 @@
 //! The operations: few and fused, because a GPU pays for launches and a CPU for barriers.
 //!
 //! A transformer layer is five of them: [`Linear`] (norm → q, k, v), [`Attend`], [`Linear`] (→ residual), [`Linear`]
-//! (norm → gate · up), [`Linear`] (→ residual); some models' have a [`Normalize`] behind a product. All activations are `f32`; matrices are row-major, one row a token.
+//! (norm → gate · up), [`Linear`] (→ residual); some models' have a [`Normalize`] behind a product, or in the place of the last two a [`Linear`]
+//! (norm → logits of experts), [`Route`], [`Experts`] (norm → gate · up) and [`Experts`] (→ residual). All activations are `f32`; matrices are row-major, one row a token.
 //! The exact definition of each is in [`crate::oracle`].
 
 mod attend;
 mod batch;
 mod check;
 mod embed;
+mod experts;
 mod linear;
 mod normalize;
+mod route;
 mod sample;
 
 pub use attend::{Attend, Growth, RopeAngles};
 pub use batch::{Batch, SAMPLED, Span};
 pub use embed::{Copy, Embed};
+pub use experts::{Experts, Stacks};
 pub use linear::{Activation, Epilogue, Linear, Norm, Projection};
 pub use normalize::Normalize;
+pub use route::{Route, Scoring};
 pub use sample::{LogitBias, MIN_TEMPERATURE, NO_HISTORY_ROW, NO_MASK_ROW, Observe, Sample, SampleParams};
 
 use crate::{Buffer, DeviceError, Result};
@@ -33,6 +38,10 @@ pub enum Op {
     Linear(Linear),
     /// Norm behind a product, or over all heads.
     Normalize(Normalize),
+    /// Choice of experts.
+    Route(Route),
+    /// Products with the chosen experts' matrices.
+    Experts(Experts),
     /// Attention over the paged KV cache.
     Attend(Attend),
     /// Notes a prompt's tokens for the penalties of sampling.
@@ -51,6 +60,8 @@ impl Op {
             Op::RopeAngles(_) => "RopeAngles",
             Op::Linear(_) => "Linear",
             Op::Normalize(_) => "Normalize",
+            Op::Route(_) => "Route",
+            Op::Experts(_) => "Experts",
             Op::Attend(_) => "Attend",
             Op::Observe(_) => "Observe",
             Op::Sample(_) => "Sample",
@@ -65,6 +76,8 @@ impl Op {
             Op::RopeAngles(op) => vec![&op.positions, &op.inv_freq, &op.out],
             Op::Linear(op) => op.buffers(),
             Op::Normalize(op) => op.buffers(),
+            Op::Route(op) => op.buffers(),
+            Op::Experts(op) => op.buffers(),
             Op::Attend(op) => op.buffers(),
             Op::Observe(op) => vec![&op.history, &op.tokens],
             Op::Sample(op) => op.buffers(),
@@ -90,6 +103,8 @@ impl Op {
             Op::RopeAngles(op) => op.validate(),
             Op::Linear(op) => op.validate(),
             Op::Normalize(op) => op.validate(),
+            Op::Route(op) => op.validate(),
+            Op::Experts(op) => op.validate(),
             Op::Attend(op) => op.validate(),
             Op::Observe(op) => op.validate(),
             Op::Sample(op) => op.validate(),

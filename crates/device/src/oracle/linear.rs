@@ -80,7 +80,7 @@ fn finish(finish: Finish, products: &[f64], out: &mut [f32]) {
     }
 }
 
-fn activate(activation: Activation, x: f64) -> f64 {
+pub(super) fn activate(activation: Activation, x: f64) -> f64 {
     match activation {
         Activation::Silu => x / (1.0 + (-x).exp()),
         Activation::GeluTanh => {

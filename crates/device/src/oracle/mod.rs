@@ -6,21 +6,25 @@
 
 mod attend;
 mod embed;
+mod experts;
 mod linear;
 mod norm;
 mod observe;
 mod random;
 mod rope;
+mod route;
 mod sample;
 mod weight;
 
 pub use attend::{Attend, attend, kv_block_values};
 pub use embed::embed;
+pub use experts::{Experts, Stacks, experts};
 pub use linear::{Finish, Linear, Projection, linear};
 pub use norm::{Norm, Normalize, normalize, rms_norm};
 pub use observe::{PROMPT, observe};
 pub use random::{gumbel, threefry};
 pub use rope::{rope_angles, rotate};
+pub use route::{Route, Scoring};
 pub use sample::{sample, survivors};
 pub use weight::{Matrix, dequantize};
 

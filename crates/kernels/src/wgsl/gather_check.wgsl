@@ -1,9 +1,10 @@
 {% include "lib/prelude.wgsl" %}
-// Raises a fault where a gathered row is not there.
+// Raises a fault where a number of a row, or of an expert, is none below the limit.
 struct Params {
     head: Head,
     rows: u32,
-    input_rows: u32,
+    limit: u32,
+    code: u32,
 }
 var<immediate> params: Params;
 @group(0) @binding(0) var<storage, read> gather: array<u32>;
@@ -13,9 +14,9 @@ var<immediate> params: Params;
 @compute @workgroup_size(64)
 fn gather_check(@builtin(global_invocation_id) id: vec3<u32>) {
     if (id.x < params.rows) {
-        let row = gather[base(params.head, 0u) + id.x];
-        if (row >= params.input_rows) {
-            raise(3u, row);
+        let number = gather[base(params.head, 0u) + id.x];
+        if (number >= params.limit) {
+            raise(params.code, number);
         }
     }
 }

@@ -4,11 +4,15 @@
 {% include "lib/linear.wgsl" %}
 // Few rows: the weights stream through once. 32 lanes share four features, each with a partition of the columns; a workgroup has 16
 // features, of both projections where they are gated, for up to {{ TILE }} rows, which a lane takes {{ 2 if TILE > 1 else 1 }} at a time.
+{% if EXPERTS %}
+// A row is a pair of a row and a slot here, whose weights are those of its expert; gated, the slots of a row take one row of the input.
+{% endif %}
 {% set dense = BITS > 8 %}
 {% set weights = [0, 1] if GATED else [0] %}
 {% set pair = 2 if TILE > 1 else 1 %}
 @group(0) @binding(0) var<storage, read> input: array<{{ "f32" if dense else "vec4<f32>" }}>;
 @group(0) @binding(1) var<storage, read> norm: array<{{ "f32" if dense else "vec4<f32>" }}>;
+// Rows of the input, or experts.
 @group(0) @binding(2) var<storage, read> gather: array<u32>;
 @group(0) @binding(3) var<storage, read_write> result: array<f32>;
 @group(0) @binding(4) var<storage, read> weight0: array<vec4<u32>>;
@@ -79,10 +83,14 @@ fn norm_columns(chunk: u32, j: u32) -> vec4<f32> {
 fn input_row(row: u32) -> u32 {
     // Rows of the tile beyond the last compute the last again.
     let clamped = min(row, params.rows - 1u);
+{% if EXPERTS %}
+    return {{ "clamped / params.slots" if GATED else "clamped" }};
+{% else %}
     if (has(HAS_GATHER)) {
         return gather[base(params.head, 2u) + clamped];
     }
     return clamped;
+{% endif %}
 }
 
 @compute @workgroup_size(128)
@@ -93,8 +101,14 @@ fn linear_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
     let p = lane & 31u;
     let blocks = (params.features + 3u) / 4u;
     // Blocks beyond the last compute the last again.
-    let block = min(group.y * 4u + (lane >> 5u), blocks - 1u);
+    let own_block = min(group.y * 4u + (lane >> 5u), blocks - 1u);
+{% if EXPERTS %}
+    let first_row = group.z * params.slots + group.x;
+    let block = gather[base(params.head, 2u) + first_row] * blocks + own_block;
+{% else %}
     let first_row = group.x * {{ TILE }}u;
+    let block = own_block;
+{% endif %}
     let rows = min({{ TILE }}u, params.rows - first_row);
     let place = (lane >> 5u) * 33u + p;
 {% for w in weights %}

@@ -1,7 +1,7 @@
 //! Keys that decoders of attention and a gated feed-forward network, each behind a norm, have in common.
 
 use super::rope_keys;
-use crate::blueprint::{AttentionSpec, Blueprint, LayerSpec, MlpSpec, Multipliers, Norms};
+use crate::blueprint::{AttentionSpec, Blueprint, LayerSpec, MlpPath, MlpSpec, Multipliers, Norms};
 use mlx_serving_checkpoint::{Keys, Result};
 use mlx_serving_device::ops::Activation;
 
@@ -10,7 +10,7 @@ pub(crate) const TIED: &str = "tie_word_embeddings";
 /// Module that holds all but the head where nothing else is said.
 pub(crate) const ROOT: &str = "model";
 /// No dimension is larger than this: products of three stay within `u64` and no claim makes us allocate.
-const MAX_DIMENSION: u64 = 1 << 20;
+pub(super) const MAX_DIMENSION: u64 = 1 << 20;
 const MAX_LAYERS: u64 = 1024;
 const MAX_HEADS: u64 = 4096;
 const SLIDING: &str = "sliding_attention";
@@ -103,6 +103,7 @@ pub(super) fn read(keys: &Keys<'_>, defaults: &Defaults) -> Result<Blueprint> {
         norms: norms("post_attention_layernorm"),
         width: keys.size("intermediate_size", MAX_DIMENSION)?,
         activation: defaults.activation,
+        path: MlpPath::Own,
         bias: false,
         fused: false,
     };
@@ -121,7 +122,7 @@ pub(super) fn read(keys: &Keys<'_>, defaults: &Defaults) -> Result<Blueprint> {
             qkv_bias: false,
             o_bias: false,
         };
-        LayerSpec { mixer, mlp: mlp.clone() }
+        LayerSpec { mixer, mlp: mlp.clone(), experts: None }
     };
     let layers = windows.into_iter().map(layer).collect();
     Ok(Blueprint {

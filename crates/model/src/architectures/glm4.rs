@@ -18,7 +18,7 @@ pub(super) const SHAPES: [Shape; 2] = [
 ];
 
 #[rustfmt::skip]
-const DEFAULTS: Defaults = Defaults {
+pub(super) const DEFAULTS: Defaults = Defaults {
     own_kv_heads: false, derived_head_dim: false, positions: 32_768, theta: None, share: Some(0.5), ..llama::DEFAULTS
 };
 

@@ -4,16 +4,20 @@
 mod dense;
 mod gemma3;
 mod gemma3_text;
+mod expert_keys;
 mod glm4;
+mod glm4_moe;
 mod granite;
 mod llama;
 mod ministral3;
 mod mistral;
 mod mistral3;
+mod mixtral;
 mod olmo2;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod rope_keys;
 mod smollm3;
 
@@ -49,6 +53,9 @@ pub(crate) const ALL: &[Architecture] = &[
     Architecture { name: "gemma3", parse: gemma3::parse, shapes: &[] },
     Architecture { name: "ministral3", parse: ministral3::parse, shapes: &ministral3::SHAPES },
     Architecture { name: "mistral3", parse: mistral3::parse, shapes: &[] },
+    Architecture { name: "qwen3_moe", parse: qwen3_moe::parse, shapes: &qwen3_moe::SHAPES },
+    Architecture { name: "mixtral", parse: mixtral::parse, shapes: &mixtral::SHAPES },
+    Architecture { name: "glm4_moe", parse: glm4_moe::parse, shapes: &glm4_moe::SHAPES },
 ];
 
 /// Modules that may hold all but the head, the first of them that has an embedding: models of text, and embedding models; models of more

@@ -6,7 +6,7 @@ mod rows;
 pub(crate) use residency::Residency;
 
 use crate::ModelError;
-use crate::blueprint::{Blueprint, Division, LinearSpec, NormSpec, Norms, under};
+use crate::blueprint::{Blueprint, Division, LinearSpec, NormSpec, Norms, StackSpec, under};
 use mlx_serving_checkpoint::{Checkpoint, CheckpointError};
 use mlx_serving_device::ops::{Norm, Projection};
 use mlx_serving_device::{Buffer, Device, Storage, Weight, WeightSpec};
@@ -136,10 +136,59 @@ impl<'a> Loader<'a> {
         Ok(parts)
     }
 
+    /// Loads the matrices of all experts of a module under `layer`, one after the other in one weight.
+    pub(crate) fn stack(&mut self, layer: &str, spec: &StackSpec) -> Result<Weight, ModelError> {
+        let linear = self.check_stack(layer, spec)?;
+        let buffer = self.upload_weight(&linear, 0..linear.spec.rows)?;
+        linear.tensors.iter().for_each(|tensor| self.note(tensor));
+        Ok(Weight { spec: linear.spec, buffer })
+    }
+
+    /// Refuses a stack that is not as it must be; allocates nothing.
+    fn check_stack(&self, layer: &str, spec: &StackSpec) -> Result<Linear, ModelError> {
+        let (module, checkpoint) = (&under(layer, spec.path), &self.source.checkpoint);
+        self.refuse_single_experts(module)?;
+        let name = format!("{module}.bias");
+        if checkpoint.get(&name).is_some() {
+            return Err(self.contradiction(name, "by which experts have no bias".into()));
+        }
+        let linear = Linear::stack(checkpoint, module, spec)?;
+        self.ranges(module, &linear, Division::Nowhere)?;
+        Ok(linear)
+    }
+
+    /// Refuses experts that are not as they must be, before anything is allocated: they are most of a model.
+    pub(crate) fn check_experts(&self, model: &Blueprint) -> Result<(), ModelError> {
+        for (i, layer) in model.layers.iter().enumerate() {
+            let path = model.layer_path(i);
+            let stacks = layer.stacks(model.hidden);
+            let stacks = stacks.iter().map(|spec| self.check_stack(&path, spec)).collect::<Result<Vec<_>, _>>()?;
+            if let [gate, up, _] = &stacks[..] {
+                self.check_gated(&path, &gate.spec, &up.spec)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses experts that lie in the checkpoint one by one, as transformers writes them.
+    fn refuse_single_experts(&self, module: &str) -> Result<(), ModelError> {
+        let checkpoint = &self.source.checkpoint;
+        let Some((block, _)) = module.rsplit_once('.').and_then(|(block, _)| block.rsplit_once('.')) else {
+            return Ok(());
+        };
+        let first = format!("{block}.experts.0.");
+        match checkpoint.names().find(|name| name.starts_with(&first)) {
+            Some(tensor) if checkpoint.get(&format!("{module}.weight")).is_none() => {
+                let path = checkpoint.path_of(tensor).to_owned();
+                Err(ModelError::SingleExperts { path, tensor: tensor.to_owned(), module: module.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses a gate and an up projection that the device does not multiply together.
-    pub(crate) fn check_gated(&self, layer: &str, gate_up: &Module) -> Result<(), ModelError> {
-        let [gate, up] = &gate_up[..] else { return Ok(()) };
-        let checked = self.source.device.check_gated(&gate.weight.spec, &up.weight.spec);
+    pub(crate) fn check_gated(&self, layer: &str, gate: &WeightSpec, up: &WeightSpec) -> Result<(), ModelError> {
+        let checked = self.source.device.check_gated(gate, up);
         checked.map_err(|source| ModelError::Gated { layer: layer.to_owned(), source })
     }
 
@@ -207,7 +256,7 @@ impl<'a> Loader<'a> {
     }
 
     /// Loads a vector, widened to f32, as `change` has its values.
-    fn vector(
+    pub(crate) fn vector(
         &mut self,
         name: &str,
         len: usize,

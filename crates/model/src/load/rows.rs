@@ -1,5 +1,6 @@
 //! The rows of a checkpoint's matrices, read from the file into a device's layout.
 
+use crate::blueprint::StackSpec;
 use mlx_serving_checkpoint::{Checkpoint, CheckpointError, Dtype, LinearFormat};
 use mlx_serving_device::{Device, Float, WeightFormat, WeightSource, WeightSpec};
 use std::ops::Range;
@@ -18,7 +19,17 @@ pub(super) struct Linear {
 impl Linear {
     /// The weight of a module of shape (`rows`, `cols`).
     pub(super) fn of(checkpoint: &Checkpoint, module: &str, rows: usize, cols: usize) -> Result<Self, CheckpointError> {
-        let (format, tensors): (_, &[&str]) = match checkpoint.linear(module, rows, cols)? {
+        Ok(Self::new(module, rows, cols, checkpoint.linear(module, rows, cols)?))
+    }
+
+    /// The matrices of a stack, one after the other.
+    pub(super) fn stack(checkpoint: &Checkpoint, module: &str, spec: &StackSpec) -> Result<Self, CheckpointError> {
+        let &StackSpec { count, rows, cols, .. } = spec;
+        Ok(Self::new(module, count * rows, cols, checkpoint.stack(module, count, rows, cols)?))
+    }
+
+    fn new(module: &str, rows: usize, cols: usize, format: LinearFormat) -> Self {
+        let (format, tensors): (_, &[&str]) = match format {
             LinearFormat::Quantized { quantization: q, scale_dtype } => {
                 let scale = float(scale_dtype);
                 (WeightFormat::Affine { bits: q.bits, group: q.group_size, scale }, &["weight", "scales", "biases"])
@@ -26,7 +37,7 @@ impl Linear {
             LinearFormat::Dense { dtype } => (WeightFormat::Dense(float(dtype)), &["weight"]),
         };
         let tensors = tensors.iter().map(|tensor| format!("{module}.{tensor}")).collect();
-        Ok(Self { spec: WeightSpec { rows, cols, format }, tensors })
+        Self { spec: WeightSpec { rows, cols, format }, tensors }
     }
 
     /// The same matrix with so many rows.

@@ -1,4 +1,4 @@
-use crate::blueprint::{Blueprint, LayerSpec};
+use crate::blueprint::{Blueprint, ExpertsSpec, LayerSpec};
 use mlx_serving_device::ops::Copy;
 use mlx_serving_device::{Buffer, Device, Encoder, Op, Result, Storage};
 use mlx_serving_metal_layer::{Allocate, Allocation};
@@ -15,6 +15,8 @@ pub struct Scratch {
     pub(crate) attended: Buffer,
     /// [rows][intermediate]
     pub(crate) gated: Buffer,
+    /// Of experts, where a layer has some.
+    pub(crate) experts: ExpertScratch,
     /// Angles of each rotary embedding.
     pub(crate) angles: Vec<Angles>,
     /// `f32 [logit rows][vocabulary]`; valid until the next step begins.
@@ -33,12 +35,27 @@ pub(crate) struct Angles {
     pub keys: Buffer,
 }
 
+/// What experts need.
+#[derive(Debug)]
+pub(crate) struct ExpertScratch {
+    /// [rows][experts]
+    pub logits: Buffer,
+    /// u32 [rows][slots]
+    pub chosen: Buffer,
+    /// [rows][slots]
+    pub weights: Buffer,
+    /// [rows][slots][width]
+    pub gated: Buffer,
+}
+
 /// Floats of each buffer.
 pub(super) struct Sizes {
     residual: usize,
     qkv: usize,
     attended: usize,
     gated: usize,
+    /// Of experts: logits, weights and gated.
+    experts: [usize; 3],
     /// Of each rotary embedding, and how many buffers.
     angles: Vec<(usize, usize)>,
     logits: usize,
@@ -56,6 +73,8 @@ impl Sizes {
             qkv: widest(&mut mixers().map(|m| (m.heads + 2 * m.kv_heads) * m.head_dim).chain(behind)),
             attended: widest(&mut mixers().map(|m| m.heads * m.head_dim)),
             gated: widest(&mut model.layers.iter().map(|layer| layer.mlp.width)),
+            experts: [|e: &ExpertsSpec| e.count, |e: &ExpertsSpec| e.slots, |e: &ExpertsSpec| e.slots * e.width]
+                .map(|of| widest(&mut model.layers.iter().filter_map(|layer| layer.experts.as_ref()).map(of))),
             angles: model.ropes.iter().map(|rope| (rows * rope.dims, 1 + usize::from(rope.growth.is_some()))).collect(),
             logits: logit_rows * model.vocab,
         }
@@ -63,8 +82,10 @@ impl Sizes {
 
     /// Bytes of all buffers, and where they lie.
     pub(super) fn bytes(&self, device: &dyn Device) -> Vec<(u64, Storage)> {
+        let [logits, chosen, gated] = self.experts;
+        let all = [self.residual, self.qkv, self.attended, self.gated, logits, chosen, chosen, gated].into_iter();
         let angles = self.angles.iter().flat_map(|&(floats, buffers)| std::iter::repeat_n(floats, buffers));
-        let activations = [self.residual, self.qkv, self.attended, self.gated].into_iter().chain(angles);
+        let activations = all.chain(angles).filter(|&floats| floats > 0);
         let mut all: Vec<(u64, Storage)> = activations.map(|floats| (4 * floats as u64, Storage::Private)).collect();
         let (logits, readable) = logits_storage(device);
         all.extend([logits].into_iter().chain(readable).map(|storage| (4 * self.logits as u64, storage)));
@@ -98,9 +119,20 @@ impl Scratch {
             held.push(memory);
             Ok(buffer)
         };
-        let mut own = |floats| room(floats, Storage::Private, "activations");
-        let (residual, qkv, attended, gated) =
-            (own(sizes.residual)?, own(sizes.qkv)?, own(sizes.attended)?, own(sizes.gated)?);
+        let residual = room(sizes.residual, Storage::Private, "activations")?;
+        // What no layer uses stands for anything.
+        let mut own = |floats| match floats {
+            0 => Ok(residual.clone()),
+            _ => room(floats, Storage::Private, "activations"),
+        };
+        let (qkv, attended, gated) = (own(sizes.qkv)?, own(sizes.attended)?, own(sizes.gated)?);
+        let [logits, chosen, of_experts] = sizes.experts;
+        let experts = ExpertScratch {
+            logits: own(logits)?,
+            chosen: own(chosen)?,
+            weights: own(chosen)?,
+            gated: own(of_experts)?,
+        };
         let mut angles = Vec::new();
         for &(floats, buffers) in &sizes.angles {
             let keys = own(floats)?;
@@ -114,6 +146,7 @@ impl Scratch {
             qkv,
             attended,
             gated,
+            experts,
             angles,
             logits,
             readable,

@@ -1,7 +1,7 @@
 //! Bytes that an op must move and operations that it must compute, whatever the kernel does.
 
 use super::plan::Case;
-use mlx_serving_device::ops::{Attend, Epilogue, Linear};
+use mlx_serving_device::ops::{Attend, Epilogue, Experts, Linear, Stacks};
 use mlx_serving_device::{Device, Op, Weight};
 
 /// Bytes of an f32, and of a u32.
@@ -36,6 +36,11 @@ pub(super) fn cost(op: &Op, case: &Case, device: &dyn Device) -> Cost {
                 multiply_adds: 2 * (op.rows * op.width) as u64,
             }
         }
+        Op::Route(op) => {
+            let (logits, pairs) = (op.rows * op.experts, op.rows * op.slots);
+            Cost { bytes: WORD * (logits + 2 * pairs) as u64, multiply_adds: logits as u64 }
+        }
+        Op::Experts(op) => experts(op),
         Op::Attend(op) => attend(op, case, (device.kv_block_bytes(&op.kv) / op.kv.block_tokens) as u64),
         Op::Sample(op) => Cost { bytes: WORD * (op.rows * (op.vocab + 1)) as u64, multiply_adds: 0 },
         Op::Copy(op) => Cost { bytes: 2 * op.from.len(), multiply_adds: 0 },
@@ -60,6 +65,20 @@ fn linear(op: &Linear) -> Cost {
         Epilogue::Gated(..) => features / 2,
     };
     Cost { bytes: weights + biases + norm + WORD * rows * (cols + out), multiply_adds: rows * cols * features }
+}
+
+/// Of each expert that is chosen, its weights once: of all, where there are more pairs of a row and a slot than experts.
+fn experts(op: &Experts) -> Cost {
+    let (rows, pairs) = (op.rows as u64, (op.rows * op.slots) as u64);
+    let (cols, features, read) = (op.cols() as u64, op.features() as u64, pairs.min(op.experts as u64));
+    let weights = |stack: &Weight| read * weight_bytes(stack) / op.experts as u64;
+    let norm = op.norm.as_ref().map_or(0, |_| WORD * cols);
+    let (weights, stacks, values) = match &op.stacks {
+        Stacks::Gated { gate, up, .. } => (weights(gate) + weights(up), 2, rows * cols + pairs * features),
+        // Read and written; weights of the sum beside.
+        Stacks::Sum { down, .. } => (weights(down), 1, pairs * (cols + 1) + 2 * rows * features),
+    };
+    Cost { bytes: weights + norm + WORD * (values + pairs), multiply_adds: stacks * pairs * cols * features }
 }
 
 /// `kv_token`: bytes of a token's keys and values in one layer.
@@ -130,6 +149,21 @@ mod tests {
             assert_eq!(of(MeasuredOp::Attend, &first_chunk).multiply_adds, 2 * 128 * (1..=128).sum::<u64>());
             assert_eq!(of(MeasuredOp::Attend, &next_chunk).multiply_adds, 2 * 128 * (73..=200).sum::<u64>());
             assert_eq!(of(MeasuredOp::LmHead, &first_chunk).multiply_adds, 512 * 128);
+        });
+    }
+
+    #[test]
+    fn experts_cost_what_is_chosen_of_them() {
+        with_rig("tiny-qwen3_moe", (&[1, 128], &[128]), |plan, rig, device| {
+            let of = |kernel, case: &Case| cost(&rig.step(case).unwrap().op(kernel, 0), case, device);
+            // Two of eight experts, 128 wide, and all of them.
+            for (case, rows, experts) in [(&plan.cases[0], 1, 2), (&plan.cases[1], 128, 8)] {
+                let gated = of(MeasuredOp::ExpertGateUp, case);
+                assert_eq!(gated.multiply_adds, rows * 2 * 2 * 128 * 128);
+                let values = 128 + rows * 128 + rows * 2 * 128 + rows * 2;
+                assert_eq!(gated.bytes, experts * 2 * 128 * 128 * 9 / 16 + 4 * values);
+            }
+            assert_eq!((MeasuredOp::ExpertDown.calls(plan), MeasuredOp::Down.calls(plan)), (2, 0));
         });
     }
 }

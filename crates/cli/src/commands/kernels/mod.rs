@@ -88,9 +88,8 @@ fn kernels(plan: &Plan, device: &Arc<dyn Device>, bar: &Bar) -> Result<(Vec<Meas
             let cost = cost(&step.op(kernel, 0), case, device.as_ref());
             all.push(Measured { kernel, rows, context, speed: Speed { timing, cost } });
         }
-        let layers = plan.shape.layers;
         let kernels = || MeasuredOp::ALL.into_iter().filter(|&kernel| step.has(kernel));
-        let calls = || kernels().flat_map(|kernel| (0..kernel.calls(layers)).map(move |n| (kernel, n)));
+        let calls = || kernels().flat_map(|kernel| (0..kernel.calls(plan)).map(move |n| (kernel, n)));
         let recorded = recording(&queue, &|| calls().map(|(kernel, n)| step.op(kernel, n)).collect());
         recordings.push(recorded.map_err(Failure::failed)?);
     }

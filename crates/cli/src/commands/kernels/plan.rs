@@ -52,6 +52,9 @@ pub(super) struct Plan {
     pub cases: Vec<Case>,
     /// Layers of the model that is measured, which may be the first of the shape's.
     pub layers: usize,
+    /// Layers of the shape with a feed-forward network that all positions take, and with experts.
+    pub networks: usize,
+    pub experts: usize,
     /// KV blocks of each layer.
     pub blocks: usize,
     /// Bytes of all of them.
@@ -71,9 +74,11 @@ impl Plan {
             }
         }
         let shape = synth.shape().map_err(Failure::usage)?;
-        let mut plan = Self { shape, synth, cases, layers: 1, blocks: 1, kv_bytes: 0 };
+        let mut plan = Self { shape, synth, cases, layers: 1, networks: 0, experts: 0, blocks: 1, kv_bytes: 0 };
         let checkpoint = plan.checkpoint(shape.layers).map_err(Failure::failed)?;
         let model = Blueprint::of(&checkpoint).map_err(Failure::failed)?;
+        plan.networks = model.layers.iter().filter(|layer| layer.mlp.width > 0).count();
+        plan.experts = model.layers.iter().filter(|layer| layer.experts.is_some()).count();
         let extent = plan.extent();
         let sizes = Sizes::of(&extent, &model, device).map_err(Failure::failed)?;
         sizes.check_buffers(&extent, device.info())?;

@@ -73,7 +73,7 @@ impl Report<'_> {
     fn sum(&self, case: &Case, recording: f64) -> Sum {
         let parts = MeasuredOp::ALL.iter().filter_map(|&kernel| self.kernels.iter().find(|m| m.is(kernel, case)));
         parts.fold(Sum { recording, ..Sum::default() }, |sum, m| {
-            let calls = m.kernel.calls(self.plan.shape.layers);
+            let calls = m.kernel.calls(self.plan);
             Sum {
                 seconds: sum.seconds + calls as f64 * m.speed.timing.median,
                 bytes: sum.bytes + calls as u64 * m.speed.cost.bytes,
@@ -94,7 +94,7 @@ impl Report<'_> {
             let Speed { timing: t, cost } = m.speed;
             json!({
                 "kernel": m.kernel, "rows": m.rows, "context": m.context,
-                "calls_per_step": m.kernel.calls(p.shape.layers),
+                "calls_per_step": m.kernel.calls(p),
                 "median_us": 1e6 * t.median, "minimum_us": 1e6 * t.minimum, "runs": t.runs, "calls_per_run": t.calls,
                 "timed_by": timed_by(&t), "bytes": cost.bytes, "multiply_adds": cost.multiply_adds,
                 "gb_s": m.speed.gb_s(), "copy_share": m.speed.gb_s() / self.copy_gb_s(), "tflop_s": m.speed.tflop_s(),
@@ -168,7 +168,7 @@ impl Report<'_> {
                 m.kernel.label(),
                 m.rows,
                 m.context.map_or("–".to_owned(), |context| context.to_string()),
-                m.kernel.calls(p.shape.layers),
+                m.kernel.calls(p),
                 1e6 * t.median,
                 1e6 * t.minimum,
                 m.speed.cost.bytes as f64 / 1e6,

@@ -4,7 +4,7 @@ use super::memory::Memory;
 use super::plan::{Case, Plan};
 use crate::failure::Failure;
 use mlx_serving_checkpoint::Checkpoint;
-use mlx_serving_device::ops::{Copy, Epilogue, Sample, SampleParams};
+use mlx_serving_device::ops::{Copy, Epilogue, Sample, SampleParams, Stacks};
 use mlx_serving_device::{CommandBuffer, DeviceError, Encoder, Op, Point, Result, Storage};
 use mlx_serving_model::inputs::{ALIGN, Packer, Sequences};
 use mlx_serving_model::{KvCache, LoadInputs, Model, Scratch};
@@ -26,6 +26,10 @@ pub(super) enum MeasuredOp {
     Attend,
     O,
     NormBehind,
+    Router,
+    Route,
+    ExpertGateUp,
+    ExpertDown,
     GateUp,
     Down,
     LmHead,
@@ -33,8 +37,8 @@ pub(super) enum MeasuredOp {
 }
 
 impl MeasuredOp {
-    /// All of them, in the order of a step; not every model has norms of their own.
-    pub(super) const ALL: [Self; 11] = [
+    /// All of them, in the order of a step; not every model has norms of their own, or experts.
+    pub(super) const ALL: [Self; 15] = [
         Self::Embed,
         Self::RopeAngles,
         Self::Qkv,
@@ -42,6 +46,10 @@ impl MeasuredOp {
         Self::Attend,
         Self::O,
         Self::NormBehind,
+        Self::Router,
+        Self::Route,
+        Self::ExpertGateUp,
+        Self::ExpertDown,
         Self::GateUp,
         Self::Down,
         Self::LmHead,
@@ -58,6 +66,10 @@ impl MeasuredOp {
             MeasuredOp::Attend => "attend",
             MeasuredOp::O => "o",
             MeasuredOp::NormBehind => "norm behind",
+            MeasuredOp::Router => "norm, router",
+            MeasuredOp::Route => "choice of experts",
+            MeasuredOp::ExpertGateUp => "norm, experts' gate, up",
+            MeasuredOp::ExpertDown => "experts' down",
             MeasuredOp::GateUp => "norm, gate, up",
             MeasuredOp::Down => "down",
             MeasuredOp::LmHead => "norm, lm_head",
@@ -65,10 +77,13 @@ impl MeasuredOp {
         }
     }
 
-    /// Calls in a step of a model with so many layers.
-    pub(super) fn calls(self, layers: usize) -> usize {
+    /// Calls in a step of the whole model.
+    pub(super) fn calls(self, plan: &Plan) -> usize {
+        let layers = plan.shape.layers;
         match self {
-            MeasuredOp::Qkv | MeasuredOp::Attend | MeasuredOp::O | MeasuredOp::GateUp | MeasuredOp::Down => layers,
+            MeasuredOp::Qkv | MeasuredOp::Attend | MeasuredOp::O => layers,
+            MeasuredOp::GateUp | MeasuredOp::Down => plan.networks,
+            MeasuredOp::Router | MeasuredOp::Route | MeasuredOp::ExpertGateUp | MeasuredOp::ExpertDown => plan.experts,
             // Of queries and of keys; behind attention and behind the feed-forward network.
             MeasuredOp::QkNorm | MeasuredOp::NormBehind => 2 * layers,
             MeasuredOp::Embed | MeasuredOp::RopeAngles | MeasuredOp::LmHead | MeasuredOp::Sample => 1,
@@ -98,7 +113,13 @@ impl MeasuredOp {
                 // Stored where a norm is behind.
                 Epilogue::Store(_) | Epilogue::Add(_) if previous == Some(MeasuredOp::Attend) => MeasuredOp::O,
                 Epilogue::Store(_) | Epilogue::Add(_) if previous == Some(MeasuredOp::GateUp) => MeasuredOp::Down,
+                Epilogue::Store(_) if previous == Some(MeasuredOp::O) => MeasuredOp::Router,
                 Epilogue::Store(_) | Epilogue::Add(_) => MeasuredOp::Qkv,
+            },
+            Op::Route(_) => MeasuredOp::Route,
+            Op::Experts(op) => match op.stacks {
+                Stacks::Gated { .. } => MeasuredOp::ExpertGateUp,
+                Stacks::Sum { .. } => MeasuredOp::ExpertDown,
             },
             Op::Normalize(op) if op.target.is_some() => MeasuredOp::NormBehind,
             Op::Normalize(_) => MeasuredOp::QkNorm,
@@ -166,7 +187,18 @@ impl<'a> Rig<'a> {
                 last = kernel;
             }
         }
-        let every = |kernel: &&MeasuredOp| !matches!(kernel, MeasuredOp::QkNorm | MeasuredOp::NormBehind);
+        // The first layers, of which the model may have no others here, need not be like the last.
+        let whole = self.plan.layers == self.plan.shape.layers;
+        let every = |kernel: &&MeasuredOp| match kernel {
+            MeasuredOp::QkNorm | MeasuredOp::NormBehind => false,
+            MeasuredOp::GateUp
+            | MeasuredOp::Down
+            | MeasuredOp::Router
+            | MeasuredOp::Route
+            | MeasuredOp::ExpertGateUp
+            | MeasuredOp::ExpertDown => whole && kernel.calls(self.plan) > 0,
+            _ => true,
+        };
         match MeasuredOp::ALL.iter().filter(every).find(|&&kernel| !step.has(kernel)) {
             Some(kernel) => Err(DeviceError::CommandFailed(format!("this model has no {}", kernel.label()))),
             None => Ok(step),

@@ -27,7 +27,7 @@ pub(super) struct Extent {
 pub(super) struct Sizes {
     /// A layer's weights.
     layer: u64,
-    /// The longest weight that a gated op takes whole.
+    /// The longest weight that an op takes whole: a gate's, or all experts'.
     gate: u64,
     head: u64,
     /// One layer's cache in the longest case.
@@ -56,8 +56,16 @@ impl Sizes {
                     Division::Halves => bytes(linear.rows / 2, linear.cols)?,
                 });
             }
+            for stack in spec.stacks(model.hidden) {
+                let bytes = bytes(stack.count * stack.rows, stack.cols)?;
+                (sum, gate) = (sum + bytes, gate.max(bytes));
+            }
+            let experts = spec.experts.as_ref().map_or(0, |experts| experts.slots * experts.width);
             layer = layer.max(sum);
-            wide = wide.max(spec.mlp.width).max((spec.mixer.heads + 2 * spec.mixer.kv_heads) * spec.mixer.head_dim);
+            wide = wide
+                .max(spec.mlp.width)
+                .max(experts)
+                .max((spec.mixer.heads + 2 * spec.mixer.kv_heads) * spec.mixer.head_dim);
         }
         let set = working_set(model, device, 1, extent.rows, extent.logit_rows);
         let staging = if device.info().unified_memory { 0 } else { STAGING };
@@ -78,7 +86,7 @@ impl Sizes {
         let (rows, logits) = (extent.rows as u64, extent.logit_rows as u64);
         let limit = info.max_buffer_len;
         for (what, bytes, fits) in [
-            ("a gate's weight", self.gate, "choose fewer --bits".to_owned()),
+            ("a gate's weight, or all experts', ", self.gate, "choose fewer --bits".to_owned()),
             (
                 "a layer's KV cache",
                 self.kv,

@@ -28,6 +28,8 @@ struct Params {
     out_first: u32,
     flags: u32,
     eps: f32,
+    // Of a row, where rows are those of experts.
+    slots: u32,
 }
 var<immediate> params: Params;
 
