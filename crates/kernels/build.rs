@@ -40,7 +40,8 @@ fn main() {
         // A key's debug form is its pattern.
         writeln!(arms, "{variant:?} => {index},").expect("a String can be written");
     }
-    let names = "use crate::variant::{Bits::*, Code::*, Items::*, Kv::*, Queries::*, Side::*, Tile::*, Variant::*};";
+    let names =
+        "use crate::variant::{Bits::*, Code::*, Items::*, Kv::*, Queries::*, Side::*, Small::*, Tile::*, Variant::*};";
     let checks: String = checks.into_iter().collect();
     write!(table, "];\nfn index(variant: Variant) -> usize {{ {names} match variant {{ {arms} }} }}\n{checks}")
         .expect("a String can be written");

@@ -1,6 +1,6 @@
 //! Keys of all kernels, and what each is rendered from.
 
-use crate::variant::{Bits, Code, Items, Kv, Queries, Side, Tile, Variant};
+use crate::variant::{Bits, Code, Items, Kv, Queries, Side, Small, Tile, Variant};
 
 const CODES: [Code; 6] = [Code::B2, Code::B3, Code::B4, Code::B5, Code::B6, Code::B8];
 
@@ -11,7 +11,8 @@ impl Variant {
         all.extend([Self::ObserveClear, Self::ObserveMark, Self::SampleAdjust, Self::SampleChoose]);
         all.extend([false, true].map(|adds| Self::Normalize { adds }));
         all.extend([Self::Route { sigmoid: false }, Self::Route { sigmoid: true }, Self::ExpertsSum]);
-        for bits in CODES.map(Bits::Code).into_iter().chain([Bits::B16, Bits::B32]) {
+        let others = [Bits::Micro(Small::F4), Bits::Micro(Small::F8), Bits::B16, Bits::B32];
+        for bits in CODES.map(Bits::Code).into_iter().chain(others) {
             all.push(Self::Embed { bits });
             for gated in [false, true] {
                 all.push(Self::LinearMany { bits, gated });
@@ -79,16 +80,21 @@ impl Variant {
     /// Values of the template's variables.
     pub(crate) fn constants(self) -> Vec<(&'static str, u32)> {
         match self {
-            Self::Embed { bits } => vec![("BITS", bits.count())],
-            Self::LinearFew { bits, gated, tile } => vec![
-                ("BITS", bits.count()),
-                ("GATED", gated.into()),
-                ("TILE", tile.rows(gated)),
-                ("EXPERTS", matches!(tile, Tile::Expert).into()),
-            ],
-            Self::LinearMany { bits, gated } => vec![("BITS", bits.count()), ("GATED", gated.into())],
+            Self::Embed { bits } => vec![("BITS", bits.count()), ("MICRO", micro(bits))],
+            Self::LinearFew { bits, gated, tile } => {
+                vec![
+                    ("BITS", bits.count()),
+                    ("MICRO", micro(bits)),
+                    ("GATED", gated.into()),
+                    ("TILE", tile.rows(gated)),
+                    ("EXPERTS", matches!(tile, Tile::Expert).into()),
+                ]
+            }
+            Self::LinearMany { bits, gated } => {
+                vec![("BITS", bits.count()), ("MICRO", micro(bits)), ("GATED", gated.into())]
+            }
             Self::LinearMatrix { bits, gated, side } => {
-                vec![("BITS", bits as u32), ("GATED", gated.into()), ("SIDE", side as u32)]
+                vec![("BITS", bits as u32), ("MICRO", 0), ("GATED", gated.into()), ("SIDE", side as u32)]
             }
             Self::Normalize { adds } => vec![("ADDS", adds.into())],
             Self::Route { sigmoid } => vec![("SIGMOID", sigmoid.into())],
@@ -103,7 +109,8 @@ impl Variant {
     /// The kernel's name: the stem and its constants.
     pub(crate) fn name(self) -> String {
         let constants = self.constants();
-        let suffix: String = constants.iter().map(|(key, value)| format!("_{}{value}", key.to_lowercase())).collect();
+        let said = constants.iter().filter(|constant| **constant != ("MICRO", 0));
+        let suffix: String = said.map(|(key, value)| format!("_{}{value}", key.to_lowercase())).collect();
         format!("{}{suffix}", self.stem())
     }
 
@@ -114,4 +121,9 @@ impl Variant {
             _ => None,
         }
     }
+}
+
+/// 1 for small floats, whose codes are not integers.
+fn micro(bits: Bits) -> u32 {
+    matches!(bits, Bits::Micro(_)).into()
 }

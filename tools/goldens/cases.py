@@ -13,7 +13,8 @@ class Case:
     dtype: str = "bfloat16"  # of dense tensors, scales and quantization biases
     bits: int | None = 4  # None: not quantized
     group_size: int = 64
-    overrides: dict = field(default_factory=dict)  # module path -> {"bits", "group_size"}, or False
+    mode: str = "affine"
+    overrides: dict = field(default_factory=dict)  # module path -> {"bits", "group_size", "mode"}, or False
     tokens: int = 24
     prefill: int | None = None  # tokens given in one call, the rest one at a time; None: all in one call
     greedy: int = 0  # tokens of a greedy answer to the tokens, to be written down too
@@ -222,6 +223,27 @@ def dense_families():
     yield Case("glm4-biases", config("glm4", attention_bias=True, partial_rotary_factor=0.25), tokens=40, prefill=30)
 
 
+def small_floats():
+    for mode, bits, group_size in (("mxfp4", 4, 32), ("nvfp4", 4, 16), ("mxfp8", 8, 32)):
+        # 96 features: the last groups of a row fill no pair.
+        grid = config("qwen3", hidden_size=96, intermediate_size=160)
+        yield Case(f"qwen3-{mode}", grid, bits=bits, group_size=group_size, mode=mode, greedy=24)
+    yield Case(
+        "llama-mixed-modes",
+        config("llama"),
+        bits=4,
+        group_size=32,
+        mode="mxfp4",
+        overrides={
+            "model.embed_tokens": {"group_size": 64, "bits": 8, "mode": "affine"},
+            "model.layers.0.self_attn.k_proj": {"group_size": 16, "bits": 4, "mode": "nvfp4"},
+            "model.layers.0.self_attn.v_proj": {"group_size": 32, "bits": 8, "mode": "mxfp8"},
+            "model.layers.1.mlp.down_proj": {"group_size": 64, "bits": 6, "mode": "affine"},
+            "model.layers.1.self_attn.o_proj": False,
+        },
+    )
+
+
 def wrapped(model_type, text, **changes):
     """A model of more than text around `text`, with some keys of its own."""
     return dict(model_type=model_type, text_config=text, vocab_size=_COMMON["vocab_size"], **changes)
@@ -264,6 +286,6 @@ def experts():
 
 
 def every_case():
-    cases = [*architectures(), *quantizations(), *later_architectures(), *embedding_models(), *dense_families(), *windows_and_wrappers(), *experts()]
+    cases = [*architectures(), *quantizations(), *later_architectures(), *embedding_models(), *dense_families(), *small_floats(), *windows_and_wrappers(), *experts()]
     assert len({case.name for case in cases}) == len(cases)
     return cases

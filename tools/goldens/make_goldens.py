@@ -67,6 +67,8 @@ def write_checkpoint(case, model, folder):
     config = dict(case.config)
     if case.bits:
         settings = {"group_size": case.group_size, "bits": case.bits}
+        if case.mode != "affine":
+            settings["mode"] = case.mode
 
         def choose(path, module):
             return hasattr(module, "to_quantized") and case.overrides.get(path, settings)

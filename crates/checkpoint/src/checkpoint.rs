@@ -1,4 +1,4 @@
-use crate::quantization::Quantization;
+use crate::quantization::{Mode, Quantization, SmallFloat};
 use crate::shard::Shard;
 use crate::weights::WeightFiles;
 use crate::{CheckpointError, Config, Embedding, GenerationDefaults, file, parts};
@@ -44,6 +44,8 @@ pub enum LinearFormat {
         /// Type of scales and biases: F32, F16 or BF16.
         scale_dtype: Dtype,
     },
+    /// Small floats: `weight` packs values, u32 (rows, cols · bits / 32); `scales` are U8 (rows, cols / group size).
+    SmallFloat(SmallFloat),
     /// Plain values: `weight` is (rows, cols).
     Dense {
         /// F32, F16 or BF16.
@@ -164,24 +166,50 @@ impl Checkpoint {
         };
         let plan = &self.config.quantization;
         let named = plan.of(module)?;
-        if scale.dtype == Dtype::U8 {
-            return Err(plan.other_mode(module));
-        }
         let Some(packed) = self.get(&weight) else { return Err(self.missing(&weight)) };
         let width = |tensor: &TensorInfo<'_>| {
             tensor.shape.last().filter(|_| tensor.shape.len() == outer.len() + 1).copied().unwrap_or(0)
         };
-        let quantization = named.or_by_shape(cols, width(&packed), width(&scale)).map_err(|expected| {
+        let contradiction = |expected| {
             let (path, tensor) = (self.path_of(&weight).to_owned(), weight.clone());
-            let found = format!("{:?} {:?} with scales of {:?}", packed.dtype, packed.shape, scale.shape);
+            let found =
+                format!("{:?} {:?} with scales of {:?} {:?}", packed.dtype, packed.shape, scale.dtype, scale.shape);
             CheckpointError::Tensor { path, tensor, found, expected }
-        })?;
+        };
+        if scale.dtype == Dtype::U8 || matches!(named.mode, Some(Mode::Small(_))) {
+            let mode = named.small_or_by_shape(cols, width(&packed), width(&scale)).map_err(contradiction)?;
+            return self.small_floats(module, outer, cols, mode);
+        }
+        let quantization = named.or_by_shape(cols, width(&packed), width(&scale)).map_err(contradiction)?;
         let (group, bits) = (usize::from(quantization.group_size), usize::from(quantization.bits));
         self.tensor(&weight, &shape(cols * bits / 32), &[Dtype::U32])?;
         let side = shape(cols / group);
         let scale_dtype = self.tensor(&scales, &side, &FLOATS)?.dtype;
         self.tensor(&biases, &side, &[scale_dtype])?;
         Ok(LinearFormat::Quantized { quantization, scale_dtype })
+    }
+
+    /// Checks the tensors of a module of small floats.
+    fn small_floats(
+        &self,
+        module: &str,
+        outer: &[usize],
+        cols: usize,
+        mode: SmallFloat,
+    ) -> Result<LinearFormat, CheckpointError> {
+        let shape = |width: usize| [outer, &[width]].concat();
+        let Quantization { group_size, bits } = mode.quantization();
+        self.tensor(&format!("{module}.weight"), &shape(cols * usize::from(bits) / 32), &[Dtype::U32])?;
+        self.tensor(&format!("{module}.scales"), &shape(cols / usize::from(group_size)), &[Dtype::U8])?;
+        for other in ["biases", "global_scale"].map(|tensor| format!("{module}.{tensor}")) {
+            if let Some(info) = self.get(&other) {
+                let path = self.path_of(&other).to_owned();
+                let (found, expected) =
+                    (format!("{:?} {:?}", info.dtype, info.shape), format!("no such tensor of {}", mode.name()));
+                return Err(CheckpointError::Tensor { path, tensor: other, found, expected });
+            }
+        }
+        Ok(LinearFormat::SmallFloat(mode))
     }
 
     /// Tensors that are not in `used`, for a warning.

@@ -29,6 +29,6 @@ pub use error::{CheckpointError, Result};
 pub use generation::GenerationDefaults;
 pub use json::parse_json;
 pub use keys::{Keys, Nesting};
-pub use quantization::{Quantization, QuantizationPlan};
+pub use quantization::{Quantization, QuantizationPlan, SmallFloat};
 pub use safetensors::Dtype;
 pub use weights::WeightFiles;

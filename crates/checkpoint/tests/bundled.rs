@@ -27,7 +27,7 @@ fn its_linears_are_quantized_to_four_bits() {
         LinearFormat::Quantized { quantization, scale_dtype } => {
             assert_eq!((quantization.bits, quantization.group_size, scale_dtype), (4, 64, Dtype::BF16));
         }
-        LinearFormat::Dense { .. } => panic!("dense"),
+        other => panic!("{other:?}"),
     }
     let bytes = ["weight", "scales", "biases"]
         .map(|tensor| checkpoint.get(&format!("model.layers.0.mlp.gate_proj.{tensor}")).unwrap().bytes);

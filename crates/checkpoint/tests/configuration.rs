@@ -153,7 +153,12 @@ fn what_a_configuration_says_of_a_module_by_name_must_be_true() {
         (json!({ "bits": 7 }), "quantization.model.layers.0.mlp.down_proj.bits is 7, expected one of [2, 3, 4"),
         (json!(false), "quantization.model.layers.0.mlp.down_proj is false, expected no such key"),
         (json!("4 bits"), "quantization.model.layers.0.mlp.down_proj is \"4 bits\""),
-        (json!({ "mode": "nvfp4" }), "down_proj.mode is \"nvfp4\", expected \"affine\""),
+        (json!({ "mode": "nvfp8" }), "down_proj.mode is \"nvfp8\", expected affine, mxfp4, nvfp4 or mxfp8"),
+        (
+            json!({ "mode": "nvfp4", "group_size": 32 }),
+            "down_proj.group_size is 32, expected 16, which is all that nvfp4 has",
+        ),
+        (json!({ "mode": "nvfp4" }), "down_proj.scales is BF16 [256, 11], expected U8 [256, 44]"),
     ] {
         let message = told(said.clone()).expect_err(&said.to_string());
         assert!(message.contains(words), "{said}: {message}");

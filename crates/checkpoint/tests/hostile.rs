@@ -45,8 +45,15 @@ fn truncated_and_overlapping_tensors() {
 
 #[test]
 fn an_unknown_quantization_mode() {
-    let error = refusal(("\"bits\": 4", "\"bits\": 4, \"mode\": \"mxfp4\""), &[]);
-    assert!(error.contains("mode is \"mxfp4\"") && error.contains("--q-mode affine"), "{error}");
+    let error = refusal(("\"bits\": 4", "\"bits\": 4, \"mode\": \"mxfp3\""), &[]);
+    assert!(error.contains("mode is \"mxfp3\", expected affine, mxfp4, nvfp4 or mxfp8"), "{error}");
+    for (keys, words) in [
+        ("\"bits\": 4, \"mode\": \"mxfp4\"", "group_size is 64, expected 32, which is all that mxfp4 has"),
+        ("\"bits\": 4, \"group_size\": 32, \"mode\": \"mxfp8\"", "bits is 4, expected 8, which is all that mxfp8 has"),
+    ] {
+        let error = refusal(("\"bits\": 4", keys), &[]);
+        assert!(error.contains(words), "{error}");
+    }
 }
 
 /// A copy of the bundled model's configuration and weights.

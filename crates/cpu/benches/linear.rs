@@ -8,7 +8,7 @@
 use mlx_serving_cpu::{CpuDevice, CpuOptions, Isa};
 use mlx_serving_device::ops::{Epilogue, Linear, Projection};
 use mlx_serving_device::{
-    Arithmetic, Buffer, Device, Float, Op, Storage, Weight, WeightFormat, WeightSource, WeightSpec,
+    Arithmetic, Buffer, Device, Float, Micro, Op, Storage, Weight, WeightFormat, WeightSource, WeightSpec,
 };
 use std::time::{Duration, Instant};
 
@@ -75,7 +75,10 @@ fn main() {
         for (threads, arithmetic) in [(1, Arithmetic::Fast), (2, Arithmetic::Fast), (2, Arithmetic::Exact)] {
             let device = CpuDevice::new(&CpuOptions { threads: Some(threads), arithmetic, isa: Some(isa) }).unwrap();
             let affine = |bits| WeightFormat::Affine { bits, group: 64, scale: Float::Bf16 };
-            for format in [affine(4), affine(3), affine(6), affine(8), WeightFormat::Dense(Float::Bf16)] {
+            let small = Micro::ALL.map(WeightFormat::Micro);
+            for format in
+                [affine(4), affine(3), affine(6), affine(8), WeightFormat::Dense(Float::Bf16)].into_iter().chain(small)
+            {
                 let spec = WeightSpec { rows: 4864, cols: 896, format };
                 // Together they exceed the caches.
                 let (weights, packing): (Vec<_>, Vec<_>) = (0..24).map(|_| weight(&device, spec)).unzip();
@@ -86,6 +89,7 @@ fn main() {
                 let packing = packing.into_iter().min().unwrap_or_default();
                 let format = match format {
                     WeightFormat::Affine { bits, .. } => format!("{bits} bits"),
+                    WeightFormat::Micro(micro) => format!("{micro:?}"),
                     WeightFormat::Dense(float) => format!("{float:?}"),
                 };
                 println!(

@@ -65,6 +65,7 @@ impl Matrix {
                 let plain = random[..rows * COLS].to_vec();
                 (bytemuck::cast_slice(&plain).to_vec(), vec![], plain)
             }
+            WeightFormat::Micro(_) => unreachable!("no case has small floats"),
             WeightFormat::Affine { bits, group, scale } => {
                 // Bytes that begin with 0x3c and 0xbc are about ±0.01 in bf16 and ±1 in f16: neither overflows.
                 let values: Vec<u8> = random[..len].iter().map(|x| (x * 1e4) as i32 as u8).collect();

@@ -1,4 +1,4 @@
-use crate::{Buffer, DeviceError, Result};
+use crate::{Buffer, DeviceError, Micro, Result};
 
 /// Floating-point types of checkpoints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,6 +43,8 @@ pub enum WeightFormat {
         /// Type of scales and biases.
         scale: Float,
     },
+    /// Small floats: w = s·v per row and group; codes of v packed little-endian, one byte a scale.
+    Micro(Micro),
     /// Plain values.
     Dense(Float),
 }
@@ -59,12 +61,15 @@ pub struct WeightSpec {
 }
 
 impl WeightSpec {
-    /// Bytes of (values, scales, biases) in the checkpoint; dense weights have no scales and biases.
+    /// Bytes of (values, scales, biases) in the checkpoint; small floats have no biases, dense weights no scales either.
     pub fn source_bytes(&self) -> (usize, usize, usize) {
         match self.format {
             WeightFormat::Affine { bits, group, scale } => {
                 let side = self.rows * (self.cols / group as usize) * scale.size();
                 (self.rows * self.cols * bits as usize / 8, side, side)
+            }
+            WeightFormat::Micro(micro) => {
+                (self.rows * self.cols * micro.bits() / 8, self.rows * (self.cols / micro.group()), 0)
             }
             WeightFormat::Dense(float) => (self.rows * self.cols * float.size(), 0, 0),
         }
@@ -78,6 +83,8 @@ impl WeightSpec {
                     && matches!(group, 32 | 64 | 128)
                     && self.cols.is_multiple_of(group as usize)
             }
+            // MLX's kernels want whole words of codes for 32 columns, too.
+            WeightFormat::Micro(_) => self.cols.is_multiple_of(32),
             WeightFormat::Dense(_) => true,
         };
         if ok && self.rows > 0 && self.cols > 0 {
@@ -91,11 +98,11 @@ impl WeightSpec {
 /// The bytes of a weight matrix as the checkpoint has them, row-major.
 #[derive(Debug, Clone, Copy)]
 pub struct WeightSource<'a> {
-    /// Packed q, or dense values.
+    /// Packed codes, or dense values.
     pub values: &'a [u8],
     /// Scales, (rows, cols / group); empty when dense.
     pub scales: &'a [u8],
-    /// Biases, as the scales.
+    /// Biases, as the scales; only affine weights have them.
     pub biases: &'a [u8],
 }
 
@@ -109,16 +116,22 @@ impl<'a> WeightSource<'a> {
         WeightSource { values: cut(self.values), scales: cut(self.scales), biases: cut(self.biases) }
     }
 
-    /// Checks the three lengths against `spec`.
+    /// Checks the three lengths against `spec`, and small floats for codes and scales that are no number: kernels take none.
     pub fn validate(&self, spec: &WeightSpec) -> Result<()> {
         let found = (self.values.len(), self.scales.len(), self.biases.len());
-        if found == spec.source_bytes() {
-            return Ok(());
+        if found != spec.source_bytes() {
+            return Err(DeviceError::Contract(format!(
+                "weight source of {found:?} bytes for {spec:?}, which has {:?}",
+                spec.source_bytes()
+            )));
         }
-        Err(DeviceError::Contract(format!(
-            "weight source of {found:?} bytes for {spec:?}, which has {:?}",
-            spec.source_bytes()
-        )))
+        let WeightFormat::Micro(micro) = spec.format else { return Ok(()) };
+        let scale = self.scales.iter().any(|&byte| micro.scale(byte).is_nan());
+        if scale || (micro.bits() == 8 && self.values.iter().any(|&byte| micro.value(byte).is_nan())) {
+            let what = if scale { "scale" } else { "value" };
+            return Err(DeviceError::Contract(format!("a {what} of {micro:?} weights is not a number")));
+        }
+        Ok(())
     }
 }
 

@@ -1,10 +1,11 @@
 //! Layout of weights in device memory. Blocks of four rows; in a block, for each chunk of 32 columns, the words of each row (MLX's
 //! little-endian stream as it is: 32 codes of b bits are b words; dense columns are padded to whole chunks with zeros), then for
 //! each group of columns the four rows' scale and bias: one word a row where they are 16 bits wide (scale below bias), otherwise four
-//! scales and four biases. So a lane loads a chunk of four rows in 16-byte pieces, and neighboring lanes load neighboring chunks.
+//! scales and four biases. Small floats have a word a row for every two groups: the first one's scale as bf16 below the second's, those
+//! of 4 bits halved. So a lane loads a chunk of four rows in 16-byte pieces, and neighboring lanes load neighboring chunks.
 
-use crate::variant::{Bits, Code};
-use mlx_serving_device::{DeviceError, Float, Result, WeightFormat, WeightLayout, WeightSource, WeightSpec};
+use crate::variant::{Bits, Code, Small};
+use mlx_serving_device::{DeviceError, Float, Micro, Result, WeightFormat, WeightLayout, WeightSource, WeightSpec};
 use std::ops::Range;
 
 /// Rows of a block.
@@ -21,7 +22,7 @@ pub(crate) struct Packed {
     pub(crate) chunks: u32,
     /// Words of a block.
     pub(crate) block_words: u32,
-    /// log2 of the chunks that share a scale.
+    /// log2 of the chunks that share a scale; of small floats, of the eights of columns that do.
     pub(crate) group_shift: u32,
     /// Float type of scales, or of dense values: 0 for f32, 1 for f16, 2 for bf16.
     pub(crate) kind: u32,
@@ -35,6 +36,13 @@ impl Packed {
             WeightFormat::Affine { bits, group, scale } => {
                 (Bits::Code(code(bits)?), u32::from(group), side(scale), kind(scale))
             }
+            WeightFormat::Micro(micro) => {
+                let groups = (spec.cols / micro.group()) as u32;
+                let bits = Bits::Micro(if micro.bits() == 4 { Small::F4 } else { Small::F8 });
+                let block_words = ROWS as u32 * (chunks * bits.count() + groups.div_ceil(2));
+                let group_shift = (micro.group() as u32 / 8).ilog2();
+                return Ok(Self { bits, chunks, block_words, group_shift, kind: kind(Float::Bf16) });
+            }
             WeightFormat::Dense(Float::F32) => (Bits::B32, CHUNK as u32, 0, kind(Float::F32)),
             WeightFormat::Dense(float) => (Bits::B16, CHUNK as u32, 0, kind(float)),
         };
@@ -42,6 +50,11 @@ impl Packed {
         let block_words = ROWS as u32 * (chunks * bits.count() + groups * side);
         Ok(Self { bits, chunks, block_words, group_shift: (group / CHUNK as u32).ilog2(), kind })
     }
+}
+
+/// Factor of small floats' scales: kernels take codes of 4 bits doubled, which makes them integers.
+fn unit(micro: Micro) -> f32 {
+    if micro.bits() == 4 { 0.5 } else { 1.0 }
 }
 
 fn code(bits: u8) -> Result<Code> {
@@ -103,10 +116,20 @@ fn pack_row(spec: &WeightSpec, source: &WeightSource<'_>, row: usize, r: usize, 
     let values = &source.values[bytes_of_row(source.values)];
     let chunk = match spec.format {
         WeightFormat::Affine { bits, .. } => 4 * usize::from(bits),
+        WeightFormat::Micro(micro) => 4 * micro.bits(),
         WeightFormat::Dense(float) => CHUNK * float.size(),
     };
     for (values, place) in values.chunks(chunk).zip(out.chunks_exact_mut(ROWS * chunk)) {
         place[r * chunk..r * chunk + values.len()].copy_from_slice(values);
+    }
+    if let WeightFormat::Micro(micro) = spec.format {
+        let sides = &mut out[ROWS * chunk * spec.cols.div_ceil(CHUNK)..];
+        for (group, scale) in source.scales[bytes_of_row(source.scales)].iter().enumerate() {
+            // Exact: bf16 has the exponents of the one kind of scales and the mantissa of the other.
+            let scale = (unit(micro) * micro.scale(*scale)).to_le_bytes();
+            let at = (group / 2 * ROWS + r) * 4 + group % 2 * 2;
+            sides[at..at + 2].copy_from_slice(&scale[2..]);
+        }
     }
     if let WeightFormat::Affine { scale, .. } = spec.format {
         let size = scale.size();
@@ -146,6 +169,11 @@ mod tests {
         let sides = &block[ROWS * 4 * bits * p.chunks as usize..];
         match spec.format {
             WeightFormat::Dense(kind) => float(kind, code),
+            WeightFormat::Micro(micro) => {
+                let group = col / micro.group();
+                let scale = bits_at(sides, (group / 2 * ROWS + r) * 32 + group % 2 * 16, 16);
+                float(Float::Bf16, scale) / unit(micro) * micro.value(code as u8)
+            }
             WeightFormat::Affine { group, scale, .. } => {
                 let bits = 8 * scale.size();
                 let first = col / usize::from(group) * ROWS * 2 * bits;
@@ -161,7 +189,8 @@ mod tests {
         let bits = prop::sample::select(vec![2u8, 3, 4, 5, 6, 8]);
         let affine = (bits, prop::sample::select(vec![32u16, 64, 128]), floats())
             .prop_map(|(bits, group, scale)| WeightFormat::Affine { bits, group, scale });
-        prop_oneof![floats().prop_map(WeightFormat::Dense), affine]
+        let micro = prop::sample::select(Micro::ALL.to_vec()).prop_map(WeightFormat::Micro);
+        prop_oneof![1 => floats().prop_map(WeightFormat::Dense), 2 => affine, 1 => micro]
     }
 
     proptest! {
@@ -171,14 +200,15 @@ mod tests {
         ) {
             let cols = match format {
                 WeightFormat::Dense(_) => width * 41,
+                WeightFormat::Micro(_) => width * 32,
                 WeightFormat::Affine { group, .. } => width * usize::from(group),
             };
             let spec = WeightSpec { rows, cols, format };
-            let (values, side, _) = spec.source_bytes();
+            let (values, scales, biases) = spec.source_bytes();
             // Bytes without the patterns of NaN, so that values can be compared.
             let byte = |i: usize| (seed.rotate_left(i as u32 % 61).wrapping_mul(i as u64 | 1) >> 13) as u8 & 0x3f;
             let bytes = |len: usize, salt: usize| (0..len).map(|i| byte(i + salt)).collect::<Vec<u8>>();
-            let (values, scales, biases) = (bytes(values, 1), bytes(side, 7), bytes(side, 11));
+            let (values, scales, biases) = (bytes(values, 1), bytes(scales, 7), bytes(biases, 11));
             let source = WeightSource { values: &values, scales: &scales, biases: &biases };
             let layout = weight_layout(&spec).unwrap();
             let mut packed = vec![0xff; layout.bytes()];

@@ -26,6 +26,7 @@ pub(crate) fn lower(
     if let (Epilogue::Gated(..), [gate, up]) = (&op.epilogue, &op.projections[..]) {
         check_gated(&gate.weight.spec, &up.weight.spec)?;
     }
+    // Sums of small floats over a chunk are no integers, or of two scales: no unit adds them in an order of ours.
     let quantized = |p: &Projection| matches!(p.weight.spec.format, WeightFormat::Affine { .. });
     let matrix_side = matrix_side.filter(|_| op.projections.iter().all(quantized));
     let rounds = matrix_side.is_some();

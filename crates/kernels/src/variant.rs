@@ -29,6 +29,8 @@ pub(crate) enum Variant {
 pub(crate) enum Bits {
     /// Codes of affine weights.
     Code(Code),
+    /// Small floats.
+    Micro(Small),
     /// Dense f16 and bf16.
     B16,
     /// Dense f32.
@@ -39,6 +41,7 @@ impl Bits {
     pub(crate) fn count(self) -> u32 {
         match self {
             Bits::Code(code) => code as u32,
+            Bits::Micro(small) => small as u32,
             Bits::B16 => 16,
             Bits::B32 => 32,
         }
@@ -54,6 +57,13 @@ pub(crate) enum Code {
     B5 = 5,
     B6 = 6,
     B8 = 8,
+}
+
+/// Bits of a small float: E2M1 or E4M3.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Small {
+    F4 = 4,
+    F8 = 8,
 }
 
 /// Rows that take a weight together where there are few; `Expert` is one that takes the part of its expert.

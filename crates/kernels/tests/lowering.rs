@@ -6,7 +6,9 @@ use mlx_serving_device::ops::{
     Activation, Attend, Batch, Copy, Embed, Epilogue, Experts, Linear, Norm, Normalize, Observe, Projection,
     RopeAngles, Route, Sample, SampleParams, Scoring, Span, Stacks,
 };
-use mlx_serving_device::{Arithmetic, Buffer, Device, Float, KvSpec, Op, Storage, Weight, WeightFormat, WeightSpec};
+use mlx_serving_device::{
+    Arithmetic, Buffer, Device, Float, KvSpec, Micro, Op, Storage, Weight, WeightFormat, WeightSpec,
+};
 use mlx_serving_kernels::{Access, Kernel, Launch, Lowering};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -60,7 +62,8 @@ impl Rig {
 fn formats() -> Vec<WeightFormat> {
     let floats = [Float::F32, Float::F16, Float::Bf16];
     let affine = |bits| floats.map(|scale| WeightFormat::Affine { bits, group: 64, scale });
-    [2, 3, 4, 5, 6, 8].into_iter().flat_map(affine).chain(floats.map(WeightFormat::Dense)).collect()
+    let others = floats.map(WeightFormat::Dense).into_iter().chain(Micro::ALL.map(WeightFormat::Micro));
+    [2, 3, 4, 5, 6, 8].into_iter().flat_map(affine).chain(others).collect()
 }
 
 fn linear(rig: &Rig, rows: usize, features: &[usize], format: WeightFormat, epilogue: fn(Buffer) -> Epilogue) -> Op {

@@ -166,7 +166,7 @@ fn bits_and_groups_that_the_shapes_contradict_are_refused() {
     let message = odd.refusal();
     assert!(
         message.contains(
-            "down_proj.weight is U32 [64, 16] with scales of [16, 8], expected 128 values of a row in groups"
+            "down_proj.weight is U32 [64, 16] with scales of BF16 [16, 8], expected 128 values of a row in groups"
         ),
         "{message}"
     );
@@ -174,10 +174,63 @@ fn bits_and_groups_that_the_shapes_contradict_are_refused() {
     let scales = &mut bytes.header[&format!("{DOWN}.scales")];
     (scales["dtype"], scales["shape"]) = (json!("U8"), json!([64, 4]));
     let message = bytes.refusal();
+    assert!(message.contains("down_proj.biases is BF16 [64, 2], expected no such tensor of mxfp4"), "{message}");
+    let affine = json!({ "quantization": { "group_size": 64, "bits": 4, DOWN: { "mode": "affine" } } });
+    let message = bytes.with(&affine).refusal();
     assert!(
-        message.contains("quantization.mode is mxfp4, nvfp4 or mxfp8") && message.contains("--q-mode affine"),
+        message.contains("scales of U8 [64, 4], expected scales of F32, F16 or BF16, as the mode affine"),
         "{message}"
     );
+}
+
+#[test]
+fn modes_that_no_key_names_follow_from_the_tensors() {
+    for name in ["qwen3-mxfp4", "qwen3-nvfp4", "qwen3-mxfp8", "llama-mixed-modes"] {
+        Case::of(name).without("quantization").is_the_same();
+        for quantization in [json!({}), json!({ "group_size": 64, "bits": 8 }), json!({ "mode": "affine", "bits": 4 })]
+        {
+            Case::of(name).with(&json!({ "quantization": quantization })).is_the_same();
+        }
+    }
+    for (name, method) in [("qwen3-mxfp4", "mxfp4"), ("qwen3-mxfp8", "mxfp8")] {
+        let keys = json!({ "quantization_config": { "quant_method": method, "modules_to_not_convert": ["lm_head"] } });
+        Case::of(name).without("quantization").with(&keys).is_the_same();
+    }
+}
+
+#[test]
+fn modes_that_the_tensors_contradict_are_refused() {
+    let said = |of: Value| Case::of("qwen3-mxfp4").with(&json!({ "quantization": { DOWN: of } })).refusal();
+    for (of, words) in [
+        (json!({ "mode": "mxfp8" }), "down_proj.weight is U32 [96, 20], expected U32 [96, 40]"),
+        (json!({ "mode": "nvfp4" }), "down_proj.scales is U8 [96, 5], expected U8 [96, 10]"),
+        (json!({ "mode": "affine" }), "with scales of U8 [96, 5], expected scales of F32, F16 or BF16"),
+        (json!({ "bits": 8 }), "[96, 20] with scales of U8 [96, 5], expected 160 values of a row as mxfp4"),
+        (json!({ "mode": "mxfp4", "bits": 8 }), "down_proj.bits is 8, expected 4, which is all that mxfp4 has"),
+        (json!({ "mode": "mxfp6" }), "down_proj.mode is \"mxfp6\", expected affine, mxfp4, nvfp4 or mxfp8"),
+    ] {
+        let message = said(of);
+        assert!(message.contains(words), "{message}");
+    }
+    let rounding = Case::of("qwen3-mxfp8").with(&json!({ "quantize_activations": true })).refusal();
+    assert!(rounding.contains("quantize_activations is true, expected false"), "{rounding}");
+}
+
+#[test]
+fn codes_and_scales_that_are_no_number_are_refused_with_their_module() {
+    for (name, tensor, byte) in [
+        ("qwen3-mxfp4", "scales", 0xff),
+        ("qwen3-nvfp4", "scales", 0x7f),
+        ("qwen3-mxfp8", "scales", 0xff),
+        ("qwen3-mxfp8", "weight", 0x7f),
+    ] {
+        let mut case = Case::of(name);
+        let offsets = &case.header[&format!("{DOWN}.{tensor}")]["data_offsets"];
+        let start = offsets[0].as_u64().unwrap() as usize;
+        case.data[start + 3] = byte;
+        let message = case.refusal();
+        assert!(message.contains(DOWN) && message.contains("is not a number"), "{name}: {message}");
+    }
 }
 
 #[test]

@@ -22,11 +22,14 @@ fn exact_logits_are_mlx_lms() {
     assert!(logits(|| metal(Arithmetic::Exact), 1e-4, |_| true) >= 50);
 }
 
-/// Runs a model of each architecture.
+/// Runs a model of each architecture, and one with weights in every mode.
 #[test]
 fn fast_logits_are_near_mlx_lms() {
     faults::reset();
-    let each = ["llama", "mistral", "qwen2", "qwen3", "olmo2", "granite", "phi3", "glm4", "gemma3", "ministral3"];
+    let each = [
+        "llama", "mistral", "qwen2", "qwen3", "olmo2", "granite", "phi3", "glm4", "gemma3", "ministral3", "qwen3_moe", "glm4_moe",
+        "llama-mixed-modes",
+    ];
     assert_eq!(logits(|| metal(Arithmetic::Fast), 5e-2, |name| each.contains(&name)), each.len());
 }
 

@@ -33,7 +33,9 @@ impl Baseline {
         let about = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?;
         // A pipe would be waited for, and a device may have no end.
         if !about.is_file() {
-            return Err(failed("it is not a regular file; name one that bench throughput or bench compare wrote".into()));
+            return Err(failed(
+                "it is not a regular file; name one that bench throughput or bench compare wrote".into(),
+            ));
         }
         let mut text = Vec::new();
         // Some files are longer than they say.

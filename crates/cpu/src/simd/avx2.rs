@@ -128,6 +128,15 @@ impl Simd for Avx2 {
         })
     }
     #[inline(always)]
+    fn look_up(self, x: Self::I, table: &[u8; 16]) -> Self::I {
+        let from = [table.as_ptr(); 2];
+        halves!(|x, from| _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(from.cast())), x))
+    }
+    #[inline(always)]
+    fn reinterpret(self, x: Self::I) -> Self::F {
+        halves!(|x| _mm256_castsi256_ps(x))
+    }
+    #[inline(always)]
     fn dot(self, acc: Self::I, codes: [Self::I; 2], x: [u32; 2]) -> Self::I {
         let [a, b] = codes;
         halves!(|acc, a, b| {

@@ -135,6 +135,16 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    fn look_up(self, x: Self::I, table: &[u8; 16]) -> Self::I {
+        // SAFETY: as in `load`; sixteen bytes are there.
+        unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), x) }
+    }
+    #[inline(always)]
+    fn reinterpret(self, x: Self::I) -> Self::F {
+        // SAFETY: as in `splat`.
+        unsafe { _mm512_castsi512_ps(x) }
+    }
+    #[inline(always)]
     fn dot(self, acc: Self::I, codes: [Self::I; 2], x: [u32; 2]) -> Self::I {
         // SAFETY: as in `splat`.
         unsafe {

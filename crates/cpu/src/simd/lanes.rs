@@ -38,6 +38,10 @@ pub(crate) trait Simd: Copy {
     fn or(self, a: Self::I, b: Self::I) -> Self::I;
     /// x / 2^`shift` & `mask`, of words without a sign; a negative shift is to the left. Both are constants once inlined.
     fn field(self, x: Self::I, shift: i32, mask: u32) -> Self::I;
+    /// Value of each byte, which is below 16, in `table`.
+    fn look_up(self, x: Self::I, table: &[u8; 16]) -> Self::I;
+    /// The same bits as `f32`.
+    fn reinterpret(self, x: Self::I) -> Self::F;
     /// acc + Σ code · x over the four bytes of a word, for two words: codes of at most 63, four signed bytes `x` for all lanes.
     fn dot(self, acc: Self::I, codes: [Self::I; 2], x: [u32; 2]) -> Self::I;
     /// Computes [`Self::dot`] with codes of up to 255.

@@ -156,6 +156,16 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         quarters!(|x| vandq_u32(vshlq_u32(x, vdupq_n_s32(-shift)), vdupq_n_u32(mask)))
     }
     #[inline(always)]
+    fn look_up(self, x: Self::I, table: &[u8; 16]) -> Self::I {
+        // SAFETY: as in `load`; sixteen bytes are there.
+        let table = [unsafe { vld1q_u8(table.as_ptr()) }; 4];
+        quarters!(|x, table| vreinterpretq_u32_u8(vqtbl1q_u8(table, vreinterpretq_u8_u32(x))))
+    }
+    #[inline(always)]
+    fn reinterpret(self, x: Self::I) -> Self::F {
+        quarters!(|x| vreinterpretq_f32_u32(x))
+    }
+    #[inline(always)]
     fn dot(self, acc: Self::I, codes: [Self::I; 2], x: [u32; 2]) -> Self::I {
         let [a, b] = codes;
         quarters!(|acc, a, b| {

@@ -92,6 +92,14 @@ impl Simd for Portable {
         if shift < 0 { x.map(|x| x << -shift & mask) } else { x.map(|x| x >> shift & mask) }
     }
     #[inline(always)]
+    fn look_up(self, x: Self::I, table: &[u8; 16]) -> Self::I {
+        x.map(|x| u32::from_le_bytes(x.to_le_bytes().map(|byte| table[usize::from(byte & 15)])))
+    }
+    #[inline(always)]
+    fn reinterpret(self, x: Self::I) -> Self::F {
+        x.map(f32::from_bits)
+    }
+    #[inline(always)]
     fn dot(self, acc: Self::I, codes: [Self::I; 2], x: [u32; 2]) -> Self::I {
         let mut acc = acc;
         for (codes, x) in codes.iter().zip(x) {

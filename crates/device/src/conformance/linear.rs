@@ -127,6 +127,7 @@ fn shapes() -> impl Strategy<Value = Shape> {
         |(rows, width, (first, others), format, (bias, norm, gather, finish), seed)| {
             let cols = match format {
                 WeightFormat::Affine { group, .. } => width * usize::from(group),
+                WeightFormat::Micro(_) => width * 32,
                 WeightFormat::Dense(_) => width * 41,
             };
             let features = match finish {

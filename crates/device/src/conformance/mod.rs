@@ -59,6 +59,7 @@ macro_rules! conformance {
             weights::layouts_cover_every_row,
             weights::blocks_are_packed_one_by_one,
             weights::wrong_sources_and_specs_are_refused,
+            weights::small_floats_that_are_no_numbers_are_refused,
             embed::tokens_of_every_format,
             embed::sampled_tokens_and_split_tables,
             embed::unknown_tokens_fail,

@@ -4,7 +4,7 @@ use super::data::Noise;
 use super::rig::upload;
 use crate::ops::Experts;
 use crate::oracle::{Matrix, dequantize};
-use crate::{Device, DeviceError, Float, Weight, WeightFormat, WeightSource, WeightSpec};
+use crate::{Device, DeviceError, Float, Micro, Weight, WeightFormat, WeightSource, WeightSpec};
 use std::sync::Arc;
 
 const FLOATS: [Float; 3] = [Float::F32, Float::F16, Float::Bf16];
@@ -17,6 +17,7 @@ pub(super) fn formats() -> Vec<WeightFormat> {
             formats.extend(FLOATS.map(|scale| WeightFormat::Affine { bits, group, scale }));
         }
     }
+    formats.extend(Micro::ALL.map(WeightFormat::Micro));
     formats
 }
 
@@ -48,6 +49,22 @@ impl Source {
                 let scales = narrow(scale, spread.iter().map(|s| 2.0 * s / steps));
                 let biases = narrow(scale, spread.iter().map(|s| s * (0.1 * noise.unit() - 1.0)));
                 Self { spec, values: codes, scales, biases }
+            }
+            WeightFormat::Micro(micro) => {
+                // Typical magnitude of a code of random bits.
+                let typical = if micro.bits() == 4 { 3.0 } else { 100.0 };
+                let code = |noise: &mut Noise| match (micro, noise.word() as u8) {
+                    (Micro::Mxfp8, code) if micro.value(code).is_nan() => code ^ 1,
+                    (_, codes) => codes,
+                };
+                let codes = (0..values).map(|_| code(noise)).collect();
+                let nearest = |scale: f32| {
+                    let off = |byte: &u8| (micro.scale(*byte) - scale).abs();
+                    (0..0x7f).min_by(|a, b| off(a).total_cmp(&off(b))).expect("there are scales")
+                };
+                let scales =
+                    noise.units(side).iter().map(|x| nearest(0.6 * size / typical * (1.0 + x / 2.0))).collect();
+                Self { spec, values: codes, scales, biases: Vec::new() }
             }
         }
     }
@@ -128,6 +145,10 @@ pub fn wrong_sources_and_specs_are_refused(device: &Arc<dyn Device>) {
         let spec = WeightSpec { rows: 4, cols, format: affine(bits, group) };
         assert!(matches!(device.weight_layout(&spec), Err(DeviceError::Unsupported(_))), "{spec:?}");
     }
+    for (micro, cols) in [(Micro::Mxfp4, 48), (Micro::Nvfp4, 48), (Micro::Mxfp8, 0)] {
+        let spec = WeightSpec { rows: 4, cols, format: WeightFormat::Micro(micro) };
+        assert!(matches!(device.weight_layout(&spec), Err(DeviceError::Unsupported(_))), "{spec:?}");
+    }
     let weight = Source::random(odd(affine(4, 64)), &mut Noise::new(2));
     let layout = device.weight_layout(&weight.spec).expect("a valid format is supported");
     let mut bytes = vec![0; layout.bytes()];
@@ -141,4 +162,23 @@ pub fn wrong_sources_and_specs_are_refused(device: &Arc<dyn Device>) {
     assert!(pack(&short, 0..layout.blocks, len).is_err(), "too few values");
     let without = WeightSource { scales: &[], ..good };
     assert!(pack(&without, 0..layout.blocks, len).is_err(), "no scales");
+}
+
+/// Scales and codes that are not numbers, which no kernel would pass on.
+pub fn small_floats_that_are_no_numbers_are_refused(device: &Arc<dyn Device>) {
+    for micro in Micro::ALL {
+        let weight = Source::random(odd(WeightFormat::Micro(micro)), &mut Noise::new(3));
+        let layout = device.weight_layout(&weight.spec).expect("every format is supported");
+        let pack = |source: &Source| {
+            let mut bytes = vec![0; layout.bytes()];
+            device.pack_weight(&source.spec, &source.source(), 0..layout.blocks, &mut bytes)
+        };
+        assert!(pack(&weight).is_ok());
+        let mut scale = weight.clone();
+        scale.scales[5] = if micro == Micro::Nvfp4 { 0x7f } else { 0xff };
+        assert!(matches!(pack(&scale), Err(DeviceError::Contract(why)) if why.contains("scale")), "{micro:?}");
+        let mut code = weight.clone();
+        code.values[7] = 0xff;
+        assert_eq!(pack(&code).is_err(), micro == Micro::Mxfp8, "a code of four bits is always a number");
+    }
 }

@@ -10,17 +10,16 @@ use std::ops::Range;
 const BLOCK: usize = 4;
 
 /// Bytes of one row: values, scales, biases.
-fn row_bytes(spec: &WeightSpec) -> (usize, usize) {
-    let (values, scales, _) = WeightSpec { rows: 1, ..*spec }.source_bytes();
-    (values, scales)
+fn row_bytes(spec: &WeightSpec) -> (usize, usize, usize) {
+    WeightSpec { rows: 1, ..*spec }.source_bytes()
 }
 
 pub(super) fn weight_layout(spec: &WeightSpec) -> Result<WeightLayout> {
     spec.validate()?;
-    let (values, side) = row_bytes(spec);
+    let (values, scales, biases) = row_bytes(spec);
     Ok(WeightLayout {
         rows_per_block: BLOCK,
-        bytes_per_block: BLOCK * (values + 2 * side),
+        bytes_per_block: BLOCK * (values + scales + biases),
         blocks: spec.rows.div_ceil(BLOCK),
     })
 }
@@ -45,12 +44,14 @@ pub(super) fn unpack(weight: &Weight) -> Result<Matrix> {
     let spec = &weight.spec;
     let layout = weight_layout(spec)?;
     let bytes: Vec<u8> = load(&weight.buffer, layout.bytes())?;
-    let (values, side) = row_bytes(spec);
-    let (mut all, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
-    for row in bytes.chunks_exact(values + 2 * side).take(spec.rows) {
-        all.extend_from_slice(&row[..values]);
-        scales.extend_from_slice(&row[values..values + side]);
-        biases.extend_from_slice(&row[values + side..]);
+    let (value_bytes, scale_bytes, bias_bytes) = row_bytes(spec);
+    let (mut values, mut scales, mut biases) = (Vec::new(), Vec::new(), Vec::new());
+    for row in bytes.chunks_exact(value_bytes + scale_bytes + bias_bytes).take(spec.rows) {
+        let (of_values, sides) = row.split_at(value_bytes);
+        let (of_scales, of_biases) = sides.split_at(scale_bytes);
+        values.extend_from_slice(of_values);
+        scales.extend_from_slice(of_scales);
+        biases.extend_from_slice(of_biases);
     }
-    dequantize(spec, &WeightSource { values: &all, scales: &scales, biases: &biases })
+    dequantize(spec, &WeightSource { values: &values, scales: &scales, biases: &biases })
 }

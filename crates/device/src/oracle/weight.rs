@@ -18,9 +18,10 @@ impl Matrix {
     }
 }
 
-/// Widens a weight: dense values as they are, affine ones as s·q + b, with one s and one b for every group of a row.
+/// Widens a weight: dense values as they are, affine ones as s·q + b and small floats as s·v, with one s and one b for every group of
+/// a row.
 ///
-/// Fails on a spec that no backend handles, and on a source of other lengths than the spec's.
+/// Fails on a spec that no backend handles, on a source of other lengths than the spec's, and on small floats that are not numbers.
 pub fn dequantize(spec: &WeightSpec, source: &WeightSource<'_>) -> Result<Matrix> {
     spec.validate()?;
     source.validate(spec)?;
@@ -34,6 +35,10 @@ pub fn dequantize(spec: &WeightSpec, source: &WeightSource<'_>) -> Result<Matrix
             };
             // Columns are whole groups and rows whole bytes, so that neither counter starts again with a row.
             (0..spec.rows * spec.cols).map(affine).collect()
+        }
+        WeightFormat::Micro(micro) => {
+            let value = |i| micro.value(code(source.values, i, micro.bits()) as u8);
+            (0..spec.rows * spec.cols).map(|i| micro.scale(source.scales[i / micro.group()]) * value(i)).collect()
         }
     };
     Ok(Matrix { rows: spec.rows, cols: spec.cols, values })

@@ -55,7 +55,16 @@ fn embed(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_inde
     let block = base(params.head, 0u) + (at / 4u) * params.block_words;
     let words = block + (chunk * 4u + at % 4u) * {{ BITS }}u;
     let out = base(params.head, 3u) + row * params.cols + chunk * 32u;
-{% if BITS <= 8 %}
+{% if MICRO %}
+    let sides = block + params.chunks * {{ 4 * BITS }}u;
+    for (var i = 0u; i < 32u; i++) {
+        let bit = i * {{ BITS }}u;
+        let code = (table[words + bit / 32u] >> (bit % 32u)) & {{ 2 ** BITS - 1 }}u;
+        let g = (chunk * 4u + i / 8u) >> params.group_shift;
+        let pair = halves(params.kind, table[sides + (g / 2u) * 4u + at % 4u]);
+        result[out + i] = small_float(code) * pair[g & 1u] * params.scale;
+    }
+{% elif BITS <= 8 %}
     let sides = block + params.chunks * {{ 4 * BITS }}u;
     let side = chunk >> params.group_shift;
     var sb: vec2<f32>;

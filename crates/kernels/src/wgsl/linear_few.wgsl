@@ -7,11 +7,12 @@
 {% if EXPERTS %}
 // A row is a pair of a row and a slot here, whose weights are those of its expert; gated, the slots of a row take one row of the input.
 {% endif %}
-{% set dense = BITS > 8 %}
+{% set ragged = BITS > 8 %}
+{% set dense = ragged or MICRO %}
 {% set weights = [0, 1] if GATED else [0] %}
 {% set pair = 2 if TILE > 1 else 1 %}
-@group(0) @binding(0) var<storage, read> input: array<{{ "f32" if dense else "vec4<f32>" }}>;
-@group(0) @binding(1) var<storage, read> norm: array<{{ "f32" if dense else "vec4<f32>" }}>;
+@group(0) @binding(0) var<storage, read> input: array<{{ "f32" if ragged else "vec4<f32>" }}>;
+@group(0) @binding(1) var<storage, read> norm: array<{{ "f32" if ragged else "vec4<f32>" }}>;
 // Rows of the input, or experts.
 @group(0) @binding(2) var<storage, read> gather: array<u32>;
 @group(0) @binding(3) var<storage, read_write> result: array<f32>;
@@ -36,6 +37,8 @@ var<workgroup> factors: array<f32, {{ TILE }}>;
 bitcast<f32>(w{{ w }}_{{ word // 4 }}[{{ word % 4 }}])
 {%- elif BITS == 16 -%}
 halves(params.kind, w{{ w }}_{{ word // 4 }}[{{ word % 4 }}])[{{ i % 2 }}]
+{%- elif MICRO -%}
+small_float((w{{ w }}_{{ word // 4 }}[{{ word % 4 }}] >> {{ shift }}u) & {{ 2 ** BITS - 1 }}u) * scale{{ w }}_{{ i // 16 }}[{{ r }}]
 {%- elif shift + BITS <= 32 -%}
 f32((w{{ w }}_{{ word // 4 }}[{{ word % 4 }}] >> {{ shift }}u) & {{ 2 ** BITS - 1 }}u)
 {%- else -%}
@@ -44,7 +47,7 @@ f32(((w{{ w }}_{{ word // 4 }}[{{ word % 4 }}] >> {{ shift }}u) | (w{{ w }}_{{ (
 {%- endmacro %}
 
 // Four columns of a row of the input, and of the norm's weight.
-{% if dense %}
+{% if ragged %}
 fn column(first: u32, col: u32) -> f32 {
     if (col < params.cols) {
         return input[first + col];
@@ -126,7 +129,14 @@ fn linear_few(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation
 {% for v in range(BITS) %}
         let w{{ w }}_{{ v }} = weight{{ w }}[block{{ w }} + chunk * {{ BITS }}u + {{ v }}u];
 {% endfor %}
-{% if not dense %}
+{% if MICRO %}
+{% for half in range(2) %}
+        // The scales of columns {{ 16 * half }} to {{ 16 * half + 15 }}.
+        let g{{ w }}_{{ half }} = (chunk * 4u + {{ 2 * half }}u) >> params.group_shift;
+        let sides{{ w }}_{{ half }} = weight{{ w }}[block{{ w }} + params.chunks * {{ BITS }}u + g{{ w }}_{{ half }} / 2u];
+        let scale{{ w }}_{{ half }} = bitcast<vec4<f32>>((sides{{ w }}_{{ half }} << vec4<u32>((1u - (g{{ w }}_{{ half }} & 1u)) * 16u)) & vec4<u32>(0xffff0000u));
+{% endfor %}
+{% elif not dense %}
         var scale{{ w }}: vec4<f32>;
         var bias_{{ w }}: vec4<f32>;
         let side{{ w }} = block{{ w }} + params.chunks * {{ BITS }}u;

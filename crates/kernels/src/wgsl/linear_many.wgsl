@@ -4,7 +4,7 @@
 {% include "lib/linear.wgsl" %}
 {% include "lib/linear_tiles.wgsl" %}
 // Many rows, each lane multiplying for itself.
-{% set dense = BITS > 8 %}
+{% set dense = BITS > 8 or MICRO %}
 {% set weights = [0, 1] if GATED else [0] %}
 // Transposed, four rows or features to a vector, padded against bank conflicts.
 var<workgroup> x_tile: array<vec4<f32>, {{ 32 * 17 }}>;

@@ -2,9 +2,9 @@
 //! This is the only list of them.
 
 mod dense;
+mod expert_keys;
 mod gemma3;
 mod gemma3_text;
-mod expert_keys;
 mod glm4;
 mod glm4_moe;
 mod granite;

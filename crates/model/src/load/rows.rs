@@ -1,8 +1,8 @@
 //! The rows of a checkpoint's matrices, read from the file into a device's layout.
 
 use crate::blueprint::StackSpec;
-use mlx_serving_checkpoint::{Checkpoint, CheckpointError, Dtype, LinearFormat};
-use mlx_serving_device::{Device, Float, WeightFormat, WeightSource, WeightSpec};
+use mlx_serving_checkpoint::{Checkpoint, CheckpointError, Dtype, LinearFormat, SmallFloat};
+use mlx_serving_device::{Device, Float, Micro, WeightFormat, WeightSource, WeightSpec};
 use std::ops::Range;
 
 /// Bytes of a checkpoint that are read before they are packed: they stay in a processor's own cache meanwhile.
@@ -12,7 +12,7 @@ const PIECE: usize = 512 << 10;
 #[derive(Debug, Clone)]
 pub(super) struct Linear {
     pub spec: WeightSpec,
-    /// Names of values, scales and biases; an unquantized module has only the first.
+    /// Names of values, scales and biases, as far as the format has them.
     pub tensors: Vec<String>,
 }
 
@@ -33,6 +33,14 @@ impl Linear {
             LinearFormat::Quantized { quantization: q, scale_dtype } => {
                 let scale = float(scale_dtype);
                 (WeightFormat::Affine { bits: q.bits, group: q.group_size, scale }, &["weight", "scales", "biases"])
+            }
+            LinearFormat::SmallFloat(mode) => {
+                let micro = match mode {
+                    SmallFloat::Mxfp4 => Micro::Mxfp4,
+                    SmallFloat::Nvfp4 => Micro::Nvfp4,
+                    SmallFloat::Mxfp8 => Micro::Mxfp8,
+                };
+                (WeightFormat::Micro(micro), &["weight", "scales"])
             }
             LinearFormat::Dense { dtype } => (WeightFormat::Dense(float(dtype)), &["weight"]),
         };

@@ -63,7 +63,9 @@ impl<'a> Line<'a> {
             (name, _) if names().any(|known| known == name) => {
                 Line::Wrong(format!("nothing follows {name}; //{} … is sent to the model", &name[1..]))
             }
-            (name, _) => Line::Wrong(format!("{name} is not a command: /help lists them; /{name} … is sent to the model")),
+            (name, _) => {
+                Line::Wrong(format!("{name} is not a command: /help lists them; /{name} … is sent to the model"))
+            }
         }
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! A pass of `width` tokens lies step by step, for each word of a step the tokens side by side:
 //!
-//! - int8: blocks of at most 64 features; a word holds the four that one vector of codes meets. Then the block's scale d and
+//! - int8: blocks of at most 64 features, which are in one group of the weight; a word holds the four that one vector of codes meets. Then the block's scale d and
 //!   d·Σx̂, `f32`. With x = d·x̂ + e the error of Σ w·x is Σ w·e, because the biases meet the sum of the rounded values.
-//! - `f32` for codes: a word a feature, in the order of the codes, times 256^-byte because codes are read in place; then Σx.
+//! - `f32` for codes: blocks of a group; a word a feature, in the order of the codes, times 256^-byte because codes are read in place;
+//!   then Σx.
 //! - `f32` for plain values: a word a feature.
 
-use super::layout::{CHUNK, DENSE_STEP, Planes};
+use super::layout::{CHUNK, Planes, step};
 use crate::kernels::norm::norm_factor;
 use crate::simd::{Kernel, LANES, Simd, lanes, lanes_mut};
-use mlx_serving_device::{Arithmetic, WeightFormat};
+use mlx_serving_device::{Arithmetic, Micro, WeightFormat};
 use std::ops::Range;
 
 /// Features that share a scale at most: a bound on the rounding, not chosen for speed.
@@ -20,56 +21,49 @@ const LONGEST: usize = 128;
 /// Blocks of smaller numbers count as zeros: their scale would be no normal number.
 const TINY: f32 = 1e-30;
 
-/// Format in which a matrix takes its tokens.
+/// Format in which a matrix takes its tokens, `step` features at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InputFormat {
-    /// Rounded to 8 bits, for codes whose low plane has `low` bits, in groups of `group`.
-    Int8 { low: usize, group: usize },
+    /// Rounded to 8 bits in blocks of `block`, for codes whose low plane has `low` bits.
+    Int8 { low: usize, block: usize, step: usize },
     /// `f32` for such codes.
-    Codes { low: usize, group: usize },
-    /// `f32` for plain values.
-    Plain,
+    Codes { low: usize, block: usize, step: usize },
+    /// `f32` for plain values, and for codes in the order of the features.
+    Plain { step: usize },
 }
 
 impl InputFormat {
     pub(crate) fn of(format: WeightFormat, arithmetic: Arithmetic) -> Self {
-        match (format, arithmetic) {
-            (WeightFormat::Dense(_), _) => Self::Plain,
-            (WeightFormat::Affine { bits, group, .. }, arithmetic) => {
-                let (low, group) = (Planes::of(bits as usize).low, group as usize);
-                match arithmetic {
-                    Arithmetic::Fast => Self::Int8 { low, group },
-                    Arithmetic::Exact => Self::Codes { low, group },
-                }
-            }
+        let step = step(format);
+        let (low, group) = match format {
+            WeightFormat::Dense(_) | WeightFormat::Micro(Micro::Mxfp8) => return Self::Plain { step },
+            WeightFormat::Micro(micro) => (micro.bits(), micro.group()),
+            WeightFormat::Affine { bits, group, .. } => (Planes::of(bits as usize).low, group as usize),
+        };
+        match arithmetic {
+            Arithmetic::Fast => Self::Int8 { low, block: group.min(BLOCK), step },
+            Arithmetic::Exact => Self::Codes { low, block: group, step },
         }
     }
 
     /// Features of a step.
     pub(crate) fn step(self) -> usize {
         match self {
-            Self::Int8 { group, .. } | Self::Codes { group, .. } => group,
-            Self::Plain => DENSE_STEP,
+            Self::Int8 { step, .. } | Self::Codes { step, .. } | Self::Plain { step } => step,
         }
     }
 
     /// Words of a whole step for one token.
     pub(crate) fn step_words(self) -> usize {
-        match self {
-            Self::Int8 { group, .. } => {
-                let block = group.min(BLOCK);
-                group / block * (block / 4 + 2)
-            }
-            Self::Codes { group, .. } => group + 1,
-            Self::Plain => DENSE_STEP,
-        }
+        self.words(self.step())
     }
 
     /// Words of a token of `cols` features.
     pub(crate) fn words(self, cols: usize) -> usize {
         match self {
-            Self::Plain => cols,
-            _ => cols / self.step() * self.step_words(),
+            Self::Int8 { block, .. } => cols / block * (block / 4 + 2),
+            Self::Codes { block, .. } => cols / block * (block + 1),
+            Self::Plain { .. } => cols,
         }
     }
 }
@@ -120,11 +114,11 @@ impl Kernel for Prepare<'_> {
             };
             let to = Column { to, token, width };
             match format {
-                InputFormat::Int8 { low: 2, .. } => int8::<S, 2>(simd, x, to),
-                InputFormat::Int8 { low: 4, .. } => int8::<S, 4>(simd, x, to),
-                InputFormat::Int8 { .. } => int8::<S, 8>(simd, x, to),
-                InputFormat::Codes { low, .. } => codes(x, low, to),
-                InputFormat::Plain => to.fill(x.iter().copied()),
+                InputFormat::Int8 { low: 2, block, .. } => int8::<S, 2>(simd, x, block, to),
+                InputFormat::Int8 { low: 4, block, .. } => int8::<S, 4>(simd, x, block, to),
+                InputFormat::Int8 { block, .. } => int8::<S, 8>(simd, x, block, to),
+                InputFormat::Codes { low, block, .. } => codes(x, low, block, to),
+                InputFormat::Plain { .. } => to.fill(x.iter().copied()),
             }
         }
     }
@@ -150,15 +144,14 @@ impl Column<'_> {
 
 /// Rounds the blocks of a step to 8 bits.
 #[inline(always)]
-fn int8<S: Simd, const LOW: usize>(simd: S, x: &[f32], mut to: Column<'_>) {
-    let block = x.len().min(BLOCK);
+fn int8<S: Simd, const LOW: usize>(simd: S, x: &[f32], block: usize, mut to: Column<'_>) {
     for (i, x) in x.chunks_exact(block).enumerate() {
         let at = i * (block / 4 + 2);
         let mut rounded = [0u32; BLOCK];
         let scale = round(simd, x, &mut rounded);
         let sum: i32 = rounded.iter().map(|x| x.cast_signed()).sum();
-        for (chunk, x) in rounded[..block].as_chunks::<CHUNK>().0.iter().enumerate() {
-            for vector in 0..8 {
+        for (chunk, x) in rounded.as_chunks::<CHUNK>().0[..block.div_ceil(CHUNK)].iter().enumerate() {
+            for vector in 0..block.min(CHUNK) / 4 {
                 let byte = |byte: usize| (x[Planes::feature(LOW, vector, byte)] & 0xff) << (8 * byte);
                 to.set(at + chunk * 8 + vector, byte(0) | byte(1) | byte(2) | byte(3));
             }
@@ -193,21 +186,24 @@ fn round<S: Simd>(simd: S, x: &[f32], to: &mut [u32; BLOCK]) -> f32 {
     highest / 127.0
 }
 
-/// The features of a step as tiles of codes meet them, and their sum.
+/// The blocks of a step as tiles of codes meet them, each with its sum.
 #[inline(always)]
-fn codes(x: &[f32], low: usize, mut to: Column<'_>) {
+fn codes(x: &[f32], low: usize, block: usize, mut to: Column<'_>) {
     const IN_PLACE: [f32; 4] = [1.0, 1.0 / 256.0, 1.0 / 65536.0, 1.0 / 16_777_216.0];
-    for (chunk, x) in x.as_chunks::<CHUNK>().0.iter().enumerate() {
-        for vector in 0..8 {
-            for (byte, factor) in IN_PLACE.iter().enumerate() {
-                let value = x[Planes::feature(low, vector, byte)] * factor;
-                to.set(chunk * CHUNK + vector * 4 + byte, value.to_bits());
+    for (i, x) in x.chunks_exact(block).enumerate() {
+        let first = i * (block + 1);
+        for (chunk, x) in x.chunks(CHUNK).enumerate() {
+            for vector in 0..x.len() / 4 {
+                for (byte, factor) in IN_PLACE.iter().enumerate() {
+                    let value = x[Planes::feature(low, vector, byte)] * factor;
+                    to.set(first + chunk * CHUNK + vector * 4 + byte, value.to_bits());
+                }
             }
         }
+        let mut sums = [0.0; LANES];
+        for x in x.as_chunks::<LANES>().0 {
+            sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
+        }
+        to.set(first + block, sums.iter().sum::<f32>().to_bits());
     }
-    let mut sums = [0.0; LANES];
-    for x in x.as_chunks::<LANES>().0 {
-        sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
-    }
-    to.set(x.len(), sums.iter().sum::<f32>().to_bits());
 }

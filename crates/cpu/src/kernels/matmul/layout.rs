@@ -4,11 +4,14 @@
 //! words, one a row. 2, 4 and 8 bits are the checkpoint's words; 3, 5 and 6 bits are cut into a plane of 2 or 4 low bits in the
 //! same order, and a plane of 1 or 2 high bits in an order that one shift brings over it.
 //!
+//! Small floats: for each two groups a line with their scales as bf16, those of codes of 4 bits halved; then the lines of their codes,
+//! which are the checkpoint's words. The last group may be alone.
+//!
 //! Dense: for each feature the values of the 16 rows, two features a line where values have 16 bits.
 
 use crate::simd::Simd;
 use half::{bf16, f16};
-use mlx_serving_device::{DeviceError, Float, Result, WeightFormat, WeightLayout, WeightSpec};
+use mlx_serving_device::{DeviceError, Float, Micro, Result, WeightFormat, WeightLayout, WeightSpec};
 use std::ops::Range;
 
 /// Rows of a tile: the lanes of a vector.
@@ -83,6 +86,7 @@ impl TileLayout {
         spec.validate()?;
         let lines = match spec.format {
             WeightFormat::Affine { group, .. } => spec.cols / group as usize * step_lines(spec.format),
+            WeightFormat::Micro(micro) => spec.cols.div_ceil(2 * micro.group()) + spec.cols / CHUNK * micro.bits(),
             WeightFormat::Dense(float) => spec.cols.div_ceil(4 / float.size()),
         };
         let bytes = lines.checked_mul(size_of::<Line>()).and_then(|b| b.checked_mul(spec.rows.div_ceil(TILE)));
@@ -101,12 +105,9 @@ impl TileLayout {
         WeightLayout { rows_per_block: TILE, bytes_per_block: self.lines * size_of::<Line>(), blocks: self.tiles() }
     }
 
-    /// Features of a step: a group, or [`DENSE_STEP`].
+    /// Features of a step.
     pub(crate) fn step(&self) -> usize {
-        match self.spec.format {
-            WeightFormat::Affine { group, .. } => group as usize,
-            WeightFormat::Dense(_) => DENSE_STEP,
-        }
+        step(self.spec.format)
     }
 
     /// The lines, within a tile, of some steps.
@@ -122,6 +123,18 @@ impl TileLayout {
                 let per_line = 4 / float.size();
                 for (to, line) in to.chunks_mut(per_line).zip(tile) {
                     to.iter_mut().enumerate().for_each(|(at, to)| *to = value(line, float, at * TILE + row));
+                }
+            }
+            WeightFormat::Micro(micro) => {
+                let (step, words_per_group) = (step_lines(self.spec.format), micro.group() * micro.bits() / 32);
+                for (i, to) in to.chunks_exact_mut(micro.group()).enumerate() {
+                    let lines = &tile[i / 2 * step..];
+                    let scale = value(&lines[0], Float::Bf16, i % 2 * TILE + row) / unit(micro);
+                    for (to, line) in to.chunks_exact_mut(32 / micro.bits()).zip(&lines[1 + i % 2 * words_per_group..])
+                    {
+                        let code = |at: usize| (line[row] >> (at * micro.bits()) & ((1 << micro.bits()) - 1)) as u8;
+                        to.iter_mut().enumerate().for_each(|(at, to)| *to = scale * micro.value(code(at)));
+                    }
                 }
             }
             WeightFormat::Affine { bits, group, scale } => {
@@ -142,10 +155,25 @@ impl TileLayout {
     }
 }
 
+/// Features of a step: a group, two of small floats, or [`DENSE_STEP`].
+pub(super) fn step(format: WeightFormat) -> usize {
+    match format {
+        WeightFormat::Affine { group, .. } => group as usize,
+        WeightFormat::Micro(micro) => 2 * micro.group(),
+        WeightFormat::Dense(_) => DENSE_STEP,
+    }
+}
+
+/// Factor of the scales in a tile: kernels take codes of 4 bits doubled, which makes them integers.
+pub(super) fn unit(micro: Micro) -> f32 {
+    if micro.bits() == 4 { 0.5 } else { 1.0 }
+}
+
 /// Lines of a whole step.
 pub(super) fn step_lines(format: WeightFormat) -> usize {
     match format {
         WeightFormat::Affine { bits, group, scale } => group as usize / CHUNK * bits as usize + scale.size() / 2,
+        WeightFormat::Micro(micro) => 1 + 2 * micro.group() * micro.bits() / 32,
         WeightFormat::Dense(float) => DENSE_STEP * float.size() / 4,
     }
 }

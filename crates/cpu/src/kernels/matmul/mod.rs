@@ -5,6 +5,7 @@
 
 mod input;
 mod layout;
+mod micro;
 mod pack;
 mod product;
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Packing of a checkpoint's rows into tiles.
 
-use super::layout::{CHUNK, Line, Planes, TILE, TileLayout, step_lines};
+use super::layout::{CHUNK, Line, Planes, TILE, TileLayout, step_lines, unit};
 use crate::simd::{Isa, Kernel, Simd, vectorize};
-use mlx_serving_device::{DeviceError, Float, Result, WeightFormat, WeightSource, WeightSpec};
+use half::bf16;
+use mlx_serving_device::{DeviceError, Float, Micro, Result, WeightFormat, WeightSource, WeightSpec};
 use std::ops::Range;
 
 /// Packs tiles `tiles` of `source` into `out`, which has their length.
@@ -36,6 +37,7 @@ pub(crate) fn pack(
         match spec.format {
             WeightFormat::Dense(Float::F32) => job.dense::<4>(),
             WeightFormat::Dense(Float::F16 | Float::Bf16) => job.dense::<2>(),
+            WeightFormat::Micro(micro) => job.micro(micro),
             WeightFormat::Affine { bits, scale, .. } => {
                 match scale {
                     Float::F32 => job.sides::<4>(bits as usize),
@@ -91,6 +93,27 @@ impl Pack<'_> {
         }
     }
 
+    /// Small floats: scales as bf16, which holds all of them, and codes word for word.
+    fn micro(self, micro: Micro) {
+        let Self { spec, source, to } = self;
+        let (row_bytes, step_bytes) = (spec.cols * micro.bits() / 8, 2 * micro.group() * micro.bits() / 8);
+        for (step, lines) in to.chunks_mut(step_lines(spec.format)).enumerate() {
+            let Some((sides, codes)) = lines.split_first_mut() else { continue };
+            *sides = [0; TILE];
+            let sides: &mut [u16; 2 * TILE] = bytemuck::cast_mut(sides);
+            for (row, scales) in source.scales.chunks_exact(spec.cols / micro.group()).enumerate() {
+                for (group, scale) in scales[2 * step..].iter().take(2).enumerate() {
+                    sides[group * TILE + row] = bf16::from_f32(unit(micro) * micro.scale(*scale)).to_bits();
+                }
+            }
+            for (row, values) in source.values.chunks_exact(row_bytes).enumerate() {
+                for (line, word) in codes.iter_mut().zip(values[step * step_bytes..].as_chunks::<4>().0) {
+                    line[row] = u32::from_le_bytes(*word);
+                }
+            }
+        }
+    }
+
     /// Plain values of `N` bytes each.
     fn dense<const N: usize>(self) {
         let to = bytemuck::cast_slice_mut::<Line, u8>(self.to).as_chunks_mut::<N>().0;
@@ -117,7 +140,7 @@ impl Groups {
     fn new(spec: &WeightSpec, bits: usize) -> Self {
         let group = match spec.format {
             WeightFormat::Affine { group, .. } => group as usize,
-            WeightFormat::Dense(_) => spec.cols,
+            WeightFormat::Micro(_) | WeightFormat::Dense(_) => spec.cols,
         };
         Self {
             count: spec.cols / group,

@@ -1,6 +1,7 @@
 //! The products themselves, written once for all instruction sets.
 
 use super::layout::{CHUNK, DENSE_STEP, Line, TILE, TileLayout, codes, step_lines};
+use super::micro;
 use crate::simd::{Isa, Kernel, LANES, Simd, lanes, vectorize};
 use mlx_serving_device::{Arithmetic, Float, WeightFormat};
 use std::marker::PhantomData;
@@ -42,6 +43,7 @@ pub(crate) fn multiply(isa: Isa, product: Product<'_>) {
         (WeightFormat::Dense(Float::F32), _) => vectorize(isa, Plain::<Full>(product, PhantomData)),
         (WeightFormat::Dense(Float::F16), _) => vectorize(isa, Plain::<Half>(product, PhantomData)),
         (WeightFormat::Dense(Float::Bf16), _) => vectorize(isa, Plain::<Brain>(product, PhantomData)),
+        (WeightFormat::Micro(format), arithmetic) => micro::multiply(isa, format, arithmetic, product),
         (WeightFormat::Affine { bits, group, scale }, arithmetic) => {
             let groups = Groups { group: group as usize, scale };
             match (arithmetic, bits) {
@@ -74,6 +76,7 @@ macro_rules! by_width {
         }
     };
 }
+pub(super) use by_width;
 
 /// Differences between tiles of one bit width.
 #[derive(Clone, Copy)]
@@ -315,7 +318,7 @@ fn plain<S: Simd, V: Value, const T: usize>(simd: S, product: Product<'_>) {
 }
 
 #[inline(always)]
-fn load_sums<S: Simd, const T: usize>(simd: S, y: &[[f32; TILE]; T]) -> [S::F; T] {
+pub(super) fn load_sums<S: Simd, const T: usize>(simd: S, y: &[[f32; TILE]; T]) -> [S::F; T] {
     let mut sums = [simd.splat(0.0); T];
     for (sum, y) in sums.iter_mut().zip(y) {
         *sum = simd.load(y);
@@ -324,7 +327,7 @@ fn load_sums<S: Simd, const T: usize>(simd: S, y: &[[f32; TILE]; T]) -> [S::F; T
 }
 
 #[inline(always)]
-fn store_sums<S: Simd, const T: usize>(simd: S, y: &mut [[f32; TILE]; T], sums: [S::F; T]) {
+pub(super) fn store_sums<S: Simd, const T: usize>(simd: S, y: &mut [[f32; TILE]; T], sums: [S::F; T]) {
     for (y, sum) in y.iter_mut().zip(sums) {
         simd.store(y, sum);
     }
@@ -332,7 +335,7 @@ fn store_sums<S: Simd, const T: usize>(simd: S, y: &mut [[f32; TILE]; T], sums: 
 
 /// Asks for what lies [`AHEAD`] of these lines, of this tile or the next.
 #[inline(always)]
-fn ask_ahead<S: Simd>(simd: S, lines: &[Line]) {
+pub(super) fn ask_ahead<S: Simd>(simd: S, lines: &[Line]) {
     for line in lines {
         simd.prefetch(line.as_ptr().cast::<u8>().wrapping_add(AHEAD));
     }

@@ -2,7 +2,8 @@ use super::*;
 use crate::simd::{Isa, vectorize};
 use bytemuck::Zeroable as _;
 use half::{bf16, f16};
-use mlx_serving_device::{Arithmetic, Float, WeightFormat, WeightSource, WeightSpec};
+use mlx_serving_device::oracle::dequantize;
+use mlx_serving_device::{Arithmetic, Float, Micro, WeightFormat, WeightSource, WeightSpec};
 use proptest::prelude::*;
 
 /// A checkpoint's tensors and the values that they stand for.
@@ -48,6 +49,20 @@ impl Weight {
             WeightFormat::Dense(float) => {
                 weight.values = (0..count).flat_map(|_| bytes(float, noise.value())).collect();
                 weight.dequantized = float.widen(&weight.values);
+            }
+            WeightFormat::Micro(micro) => {
+                let mut number = |of: fn(Micro, u8) -> f32, most: u32| loop {
+                    let byte = (noise.bits() >> 16 & most) as u8;
+                    if of(micro, byte).is_finite() {
+                        break byte;
+                    }
+                };
+                weight.values = (0..count * micro.bits() / 8).map(|_| number(Micro::value, 0xff)).collect();
+                // Between 1/8 and 16.
+                let scale = if micro == Micro::Nvfp4 { 0x20 } else { 0x7c };
+                weight.scales = (0..count / micro.group()).map(|_| scale + number(Micro::scale, 7)).collect();
+                let source = WeightSource { values: &weight.values, scales: &weight.scales, biases: &[] };
+                weight.dequantized = dequantize(&spec, &source).unwrap().values;
             }
             WeightFormat::Affine { bits, group, scale } => {
                 let groups = count / group as usize;
@@ -123,6 +138,7 @@ fn formats() -> impl Strategy<Value = WeightFormat> {
     prop_oneof![
         4 => (bits, group, float()).prop_map(|(bits, group, scale)| WeightFormat::Affine { bits, group, scale }),
         1 => float().prop_map(WeightFormat::Dense),
+        1 => prop::sample::select(Micro::ALL.to_vec()).prop_map(WeightFormat::Micro),
     ]
 }
 
@@ -130,6 +146,7 @@ fn specs() -> impl Strategy<Value = WeightSpec> {
     (formats(), 1usize..50, 1usize..5, 1usize..300).prop_map(|(format, rows, groups, dense)| {
         let cols = match format {
             WeightFormat::Affine { group, .. } => groups * group as usize,
+            WeightFormat::Micro(_) => 32 * groups,
             WeightFormat::Dense(_) => dense,
         };
         WeightSpec { rows, cols, format }
@@ -139,6 +156,7 @@ fn specs() -> impl Strategy<Value = WeightSpec> {
 fn every_format() -> Vec<WeightFormat> {
     let floats = [Float::F32, Float::F16, Float::Bf16];
     let mut all: Vec<_> = floats.map(WeightFormat::Dense).to_vec();
+    all.extend(Micro::ALL.map(WeightFormat::Micro));
     for bits in [2, 3, 4, 5, 6, 8] {
         for group in [32, 64, 128] {
             all.extend(floats.map(|scale| WeightFormat::Affine { bits, group, scale }));
@@ -228,7 +246,7 @@ proptest! {
 
     #[test]
     fn instruction_sets_round_tokens_alike(len in 1usize..5, seed: u32, scale in -20i32..20) {
-        let format = InputFormat::Int8 { low: 4, group: 64 };
+        let format = InputFormat::Int8 { low: 4, block: 64, step: 64 };
         let row: Vec<f32> = tokens(1, 64 * len, seed).remove(0).iter().map(|x| x * 2f32.powi(scale)).collect();
         let prepare = |isa| {
             let mut to = vec![0; format.words(row.len())];
@@ -238,6 +256,40 @@ proptest! {
         let want = prepare(Isa::Portable);
         for isa in Isa::available() {
             prop_assert_eq!(prepare(isa), want.clone(), "{:?}", isa);
+        }
+    }
+}
+
+#[test]
+fn every_small_float_times_every_scale_is_exact() {
+    for micro in Micro::ALL {
+        let spec = WeightSpec { rows: 256, cols: 256, format: WeightFormat::Micro(micro) };
+        // Codes of 4 bits lie two to a byte.
+        let codes: Vec<u8> = (0..spec.cols * micro.bits() / 8).map(|byte| byte as u8).collect();
+        let code = |code: u8| if micro.bits() == 8 && micro.value(code).is_nan() { 0 } else { code };
+        let scale = |row: usize| if micro.scale(row as u8).is_nan() { 0 } else { row as u8 };
+        let values: Vec<u8> = (0..spec.rows).flat_map(|_| codes.iter().map(|byte| code(*byte))).collect();
+        let scales: Vec<u8> = (0..spec.rows).flat_map(|row| vec![scale(row); spec.cols / micro.group()]).collect();
+        let source = WeightSource { values: &values, scales: &scales, biases: &[] };
+        let dequantized = dequantize(&spec, &source).unwrap().values;
+        let weight = Weight { spec, values, scales, biases: vec![], dequantized };
+        for isa in Isa::available() {
+            let (layout, lines) = weight.pack(isa);
+            let mut row = vec![0.0; spec.cols];
+            for (r, want) in weight.dequantized.chunks_exact(spec.cols).enumerate() {
+                layout.row(&lines[r / TILE * layout.lines..][..layout.lines], r % TILE, &mut row);
+                assert!(row.iter().zip(want).all(|(x, want)| x.to_bits() == want.to_bits()), "{micro:?} scale {r}");
+            }
+            // Alone, a feature's product is the weight; codes of 4 bits come with an offset, which is taken away again.
+            let packed = (layout, lines);
+            for at in 0..spec.cols {
+                let token: Vec<f32> = (0..spec.cols).map(|i| f32::from(u8::from(i == at))).collect();
+                let out = product(isa, Arithmetic::Exact, &packed, &[token], 1, 8).remove(0);
+                for (row, y) in out.iter().enumerate() {
+                    let want = weight.dequantized[row * spec.cols + at];
+                    assert!(*y == want, "{micro:?} on {isa:?}: scale {row}, feature {at}: {y:e} for {want:e}");
+                }
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 // What the kernels of many rows share: a tile of 64 rows by 64 features to a workgroup of 256 lanes, 4 × 4 results to a lane, chunk by
 // chunk of 32 columns through workgroup memory.
-{% set dense = BITS > 8 %}
+{% set dense = BITS > 8 or MICRO %}
 {% set weights = [0, 1] if GATED else [0] %}
 @group(0) @binding(0) var<storage, read> prepared: array<u32>;
 @group(0) @binding(1) var<storage, read_write> result: array<f32>;
@@ -37,6 +37,19 @@ fn eight{{ w }}(row: u32, chunk: u32, quarter: u32) -> array<vec4<f32>, 2> {
     let pair{{ i }} = halves(params.kind, weight{{ w }}[first + {{ i }}u]);
 {% endfor %}
     return array<vec4<f32>, 2>(vec4<f32>(pair0, pair1), vec4<f32>(pair2, pair3));
+{% elif MICRO %}
+    let g = (chunk * 4u + quarter) >> params.group_shift;
+    let pair = halves(params.kind, weight{{ w }}[block{{ w }}(row) + params.chunks * {{ 4 * BITS }}u + (g / 2u) * 4u + row % 4u]);
+    let scale = pair[g & 1u];
+    let first = words + quarter * {{ BITS // 4 }}u;
+{% for i in range(BITS // 4) %}
+    let word{{ i }} = weight{{ w }}[first + {{ i }}u];
+{% endfor %}
+{% for i in range(8) %}
+    // Exact: a code and a scale have eight bits of mantissa between them.
+    let q{{ i }} = small_float((word{{ i * BITS // 32 }} >> {{ i * BITS % 32 }}u) & {{ 2 ** BITS - 1 }}u) * scale;
+{% endfor %}
+    return array<vec4<f32>, 2>(vec4<f32>(q0, q1, q2, q3), vec4<f32>(q4, q5, q6, q7));
 {% else %}
     let bit = quarter * {{ 8 * BITS }}u;
     let word = bit / 32u;
