@@ -1,10 +1,10 @@
 use crate::Launch;
 use crate::layout::Packed;
-use crate::linear::{HAS_NORM, check_gated};
+use crate::linear::{GELU, HAS_NORM, check_gated};
 use crate::params::{ExpertsSumParams, GatherCheckParams, LinearParams};
 use crate::variant::{Tile, Variant};
 use bytemuck::bytes_of;
-use mlx_serving_device::ops::{Experts, Stacks};
+use mlx_serving_device::ops::{Activation, Experts, Stacks};
 use mlx_serving_device::{Buffer, Result, Weight};
 
 /// Makes the launches: a check of the choice, the products of each pair of a row and a slot by itself, and for a sum their sum.
@@ -40,6 +40,8 @@ pub(crate) fn lower(op: &Experts, scratch: &mut dyn FnMut(u64) -> Result<Buffer>
 fn products(op: &Experts, stacks: &[&Weight], out: &Buffer) -> Result<Launch> {
     let (spec, pairs, features) = (&stacks[0].spec, op.rows * op.slots, op.features());
     let packed = Packed::new(spec)?;
+    let gelu = matches!(op.stacks, Stacks::Gated { activation: Activation::GeluTanh, .. });
+    let flags = if op.norm.is_some() { HAS_NORM } else { 0 } | if gelu { GELU } else { 0 };
     let params = LinearParams {
         rows: pairs as u32,
         features: features as u32,
@@ -50,7 +52,7 @@ fn products(op: &Experts, stacks: &[&Weight], out: &Buffer) -> Result<Launch> {
         kind: packed.kind,
         out_stride: features as u32,
         out_first: 0,
-        flags: if op.norm.is_some() { HAS_NORM } else { 0 },
+        flags,
         eps: op.norm.as_ref().map_or(0.0, |norm| norm.eps),
         slots: op.slots as u32,
     };

@@ -15,7 +15,7 @@ const HAS_BIAS: u32 = 2;
 const HAS_GATHER: u32 = 4;
 const ADDS: u32 = 8;
 const ROUNDS: u32 = 16;
-const GELU: u32 = 32;
+pub(crate) const GELU: u32 = 32;
 
 /// Makes the launches. All paths give a row the same bits: sums are taken in one order, or, rounded for matrix units, are exact in any.
 pub(crate) fn lower(

@@ -25,12 +25,23 @@ struct Shape {
     sixteens: usize,
     format: WeightFormat,
     norm: bool,
+    activation: Activation,
     sums: bool,
     seed: u32,
 }
 
-const SHAPE: Shape =
-    Shape { rows: 3, slots: 2, experts: 5, width: 2, sixteens: 2, format: FOUR_BITS, norm: true, sums: false, seed: 1 };
+const SHAPE: Shape = Shape {
+    rows: 3,
+    slots: 2,
+    experts: 5,
+    width: 2,
+    sixteens: 2,
+    format: FOUR_BITS,
+    norm: true,
+    activation: Activation::Silu,
+    sums: false,
+    seed: 1,
+};
 
 /// A case: everything on the host.
 struct Case {
@@ -51,6 +62,7 @@ impl Case {
         let mut noise = Noise::new(shape.seed);
         let cols = match format {
             WeightFormat::Affine { group, .. } => shape.width * usize::from(group),
+            WeightFormat::Micro(_) => shape.width * 32,
             WeightFormat::Dense(_) => shape.width * 41,
         };
         let features = 16 * shape.sixteens;
@@ -79,7 +91,7 @@ impl Case {
             experts: self.shape.experts,
             norm: self.norm.as_deref().map(|weight| oracle::Norm { weight, eps: EPS }),
             stacks: match &stacks[..] {
-                [gate, up] => oracle::Stacks::Gated(Activation::Silu, [gate, up]),
+                [gate, up] => oracle::Stacks::Gated(self.shape.activation, [gate, up]),
                 _ => oracle::Stacks::Sum(&stacks[0], &self.weights),
             },
         };
@@ -108,7 +120,7 @@ impl Case {
             experts: self.shape.experts,
             norm: self.norm.as_ref().map(|weight| Norm { weight: upload(device, weight), eps: EPS }),
             stacks: match second {
-                Some(up) => Stacks::Gated { gate: first, up, activation: Activation::Silu, out },
+                Some(up) => Stacks::Gated { gate: first, up, activation: self.shape.activation, out },
                 None => Stacks::Sum { down: first, weights: each(&self.weights), out },
             },
         }
@@ -131,10 +143,11 @@ impl Case {
 fn shapes() -> impl Strategy<Value = Shape> {
     let format = prop::sample::select(formats());
     let counts = (1usize..20, 1usize..5, 1usize..12);
-    (counts, 1usize..4, 1usize..4, format, any::<bool>(), any::<bool>(), any::<u32>()).prop_map(
-        |((rows, slots, more), width, sixteens, format, norm, sums, seed)| {
+    let activation = prop::sample::select(vec![Activation::Silu, Activation::GeluTanh]);
+    (counts, 1usize..4, 1usize..4, format, activation, any::<[bool; 2]>(), any::<u32>()).prop_map(
+        |((rows, slots, more), width, sixteens, format, activation, [norm, sums], seed)| {
             let (norm, experts) = (norm && !sums, slots + more - 1);
-            Shape { rows, slots, experts, width, sixteens, format, norm, sums, seed }
+            Shape { rows, slots, experts, width, sixteens, format, norm, activation, sums, seed }
         },
     )
 }
