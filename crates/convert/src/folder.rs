@@ -3,11 +3,12 @@
 use crate::error::ConvertError;
 use crate::layout::{Item, head};
 use crc32fast::hash;
-use mlx_serving_checkpoint::parse_json;
+use mlx_serving_checkpoint::{Checkpoint, parse_json};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 /// Names what is being written, until all of it is.
 const STATE: &str = "unfinished-conversion.json";
@@ -23,12 +24,12 @@ pub(crate) struct Folder {
 
 impl Folder {
     /// A folder that is new, empty, or has an unfinished conversion of the same source by the same plan, which is gone on with.
-    pub(crate) fn begin(path: &Path, source: &Path, files: &[Vec<Item>]) -> Result<Self, ConvertError> {
+    pub(crate) fn begin(path: &Path, source: &Checkpoint, files: &[Vec<Item>]) -> Result<Self, ConvertError> {
         let failed = |e| ConvertError::write(path, e);
         fs::create_dir_all(path).map_err(failed)?;
         let heads: Vec<u32> =
             files.iter().map(|items| hash(&head(items.iter().flat_map(|item| &item.outputs)))).collect();
-        let state = json!({ "source": source.display().to_string(), "files": heads }).to_string();
+        let state = json!({ "source": written(source, files)?, "files": heads }).to_string();
         let place = path.join(STATE);
         match fs::read_to_string(&place) {
             Ok(found) if found == state => {}
@@ -76,6 +77,17 @@ impl Folder {
         let state = self.path.join(STATE);
         fs::remove_file(&state).map_err(|e| ConvertError::write(&state, e))
     }
+}
+
+/// The source's files of weights, each with the time when it was last written.
+fn written(source: &Checkpoint, files: &[Vec<Item>]) -> Result<BTreeMap<String, u128>, ConvertError> {
+    let paths: BTreeSet<&Path> = files.iter().flatten().map(|item| source.path_of(&item.source)).collect();
+    let time = |path: &Path| {
+        let modified =
+            fs::metadata(path).and_then(|metadata| metadata.modified()).map_err(|e| ConvertError::write(path, e))?;
+        Ok((path.display().to_string(), modified.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos()))
+    };
+    paths.into_iter().map(time).collect()
 }
 
 fn config(source: &Path) -> Result<Value, ConvertError> {

@@ -26,9 +26,6 @@ use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Bytes of one file of weights, about.
-const FILE: u64 = 2 << 30;
-
 /// Parameters of a conversion.
 #[derive(Debug)]
 pub struct Conversion<'a> {
@@ -42,6 +39,8 @@ pub struct Conversion<'a> {
     pub out: &'a Path,
     /// Threads that quantize, at least one.
     pub threads: usize,
+    /// Bytes of one file of weights, at most but for one that a single matrix fills.
+    pub file_bytes: u64,
 }
 
 /// Outcome of a conversion.
@@ -60,6 +59,9 @@ pub struct Converted {
 }
 
 impl Conversion<'_> {
+    /// Bytes of one file of weights where nothing else is asked for.
+    pub const FILE_BYTES: u64 = 2 << 30;
+
     /// Converts; `progress` is told the bytes of the source that are done, and how many there are.
     ///
     /// # Errors
@@ -68,9 +70,9 @@ impl Conversion<'_> {
         let Self { source, plan, out, .. } = *self;
         let Items { items, formats } = Items::new(source, self.modules, plan)?;
         let (total, converted) = (items.iter().map(|item| item.bytes).sum(), self.outcome(&items, &formats));
-        let files = layout::files(items, FILE);
+        let files = layout::files(items, self.file_bytes);
         let names = layout::names(files.len());
-        let folder = Folder::begin(out, source.dir(), &files)?;
+        let folder = Folder::begin(out, source, &files)?;
         let mut done = 0;
         progress(done, total);
         for (items, name) in files.iter().zip(&names) {

@@ -8,6 +8,9 @@ use crate::float::Float;
 use crate::format::Format;
 use micro::Codes;
 
+#[cfg(test)]
+mod tests;
+
 /// Codes of some rows with what belongs to each group, row-major.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Packed {

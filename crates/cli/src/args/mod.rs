@@ -3,10 +3,12 @@
 //! The headings are those of the help pages, in the order in which their flags are declared.
 
 mod bench;
+mod convert;
 mod pages;
 mod soak;
 
 pub use bench::{Bench, Compare, Kernels, Synth, Throughput};
+pub use convert::Convert;
 pub use pages::{Completions, Health, Man};
 pub use soak::Soak;
 
@@ -86,7 +88,7 @@ pub struct Common {
 /// Flags of [`Common`] that do nothing in a command, named by the words that call it: they are taken, and not on its help page.
 pub(crate) fn idle(words: &[&str]) -> &'static [&'static str] {
     match words {
-        ["pull" | "list" | "rm" | "completions" | "man"] | ["bench", "synth"] | ["config", "schema"] => {
+        ["pull" | "list" | "rm" | "convert" | "completions" | "man"] | ["bench", "synth"] | ["config", "schema"] => {
             &["device", "threads", "cpu_instructions", "arithmetic", "metal_opts", "config"]
         }
         ["bench", "compare" | "kernels"] => &["metal_opts"],
@@ -159,12 +161,13 @@ impl Command {
 
     /// True for a command that works without its configuration, however broken that is.
     pub(crate) fn is_unconfigured(&self) -> bool {
-        use Command::{Bench, Completions, Config, Doctor, List, Man, Pull, Rm};
+        use Command::{Bench, Completions, Config, Convert, Doctor, List, Man, Pull, Rm};
         matches!(
             self,
             Pull(_)
                 | List(_)
                 | Rm(_)
+                | Convert(_)
                 | Doctor(_)
                 | Completions(_)
                 | Man(_)
@@ -189,6 +192,8 @@ pub enum Command {
     List(List),
     /// Remove a downloaded model, or the one revision of it that is named
     Rm(ModelId),
+    /// Write a quantized copy of a checkpoint
+    Convert(Convert),
     /// Measure speed
     #[command(subcommand)]
     Bench(Bench),

@@ -3,6 +3,7 @@
 mod chat;
 mod compare;
 mod config;
+mod convert;
 mod doctor;
 mod eval;
 mod generate;
@@ -30,6 +31,7 @@ pub(crate) fn run(cli: &Cli, loaded: Loaded) -> Result<(), Failure> {
         Command::Pull(args) => models::pull(&context, args),
         Command::List(args) => models::list(&context, args),
         Command::Rm(args) => models::remove(&context, args),
+        Command::Convert(args) => convert::run(args),
         Command::Bench(Bench::Throughput(args)) => throughput::run(&context, args),
         Command::Bench(Bench::Compare(args)) => compare::run(&context, args),
         Command::Bench(Bench::Kernels(args)) => kernels::run(&context, args),

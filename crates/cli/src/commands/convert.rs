@@ -1,0 +1,64 @@
+//! `convert`: a quantized copy of a checkpoint.
+
+use crate::args::Convert as Args;
+use crate::failure::Failure;
+use crate::progress::Bar;
+use indicatif::BinaryBytes;
+use mlx_serving_checkpoint::Checkpoint;
+use mlx_serving_convert::{Conversion, ConvertError, Converted, Plan};
+use mlx_serving_model::{Blueprint, modules};
+use std::io::Write;
+
+/// Names of tensors or modules that are shown.
+const SHOWN: usize = 5;
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let source = Checkpoint::open(&args.source).map_err(Failure::failed)?;
+    let modules = modules(&Blueprint::of(&source).map_err(Failure::failed)?);
+    let plan = Plan { format: args.format, rules: args.module.clone() };
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let bar = Bar::bytes("quantizing");
+    let conversion = Conversion {
+        source: &source,
+        modules: &modules,
+        plan: &plan,
+        out: &args.out,
+        threads,
+        file_bytes: Conversion::FILE_BYTES,
+    };
+    let converted = conversion.run(&mut |done, total| bar.set(done, total));
+    bar.finish();
+    let converted = converted.map_err(|error| match error {
+        ConvertError::Plan(_) => Failure::usage(error),
+        _ => Failure::failed(error),
+    })?;
+    say(&converted);
+    let mut out = anstream::stdout();
+    match args.json {
+        true => writeln!(out, "{}", serde_json::to_string_pretty(&converted).map_err(Failure::failed)?),
+        false => writeln!(
+            out,
+            "{}: {} where the source has {}, {:.2} bits a weight",
+            args.out.display(),
+            BinaryBytes(converted.bytes),
+            BinaryBytes(converted.source_bytes),
+            converted.bits_per_weight
+        ),
+    }
+    .map_err(Failure::output)
+}
+
+/// Names what was not quantized, and what was not taken along.
+fn say(converted: &Converted) {
+    let listed = |names: &[String]| match names.len().checked_sub(SHOWN) {
+        Some(more @ 1..) => format!("{} and {more} more", names[..SHOWN].join(", ")),
+        _ => names.join(", "),
+    };
+    let Converted { left_dense, left_out, .. } = converted;
+    if !left_dense.is_empty() {
+        tracing::warn!("rows are no whole groups, so these stay as they are: {}", listed(left_dense));
+    }
+    if !left_out.is_empty() {
+        tracing::warn!("{} tensors are not the model's, and are left out: {}", left_out.len(), listed(left_out));
+    }
+}
