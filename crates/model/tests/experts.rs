@@ -147,7 +147,10 @@ fn stacks_that_are_not_as_they_must_be_are_refused_before_anything_is_allocated(
         // Four experts twice as wide, and two matrices as one.
         (Box::new(shape("weight", json!([4, 128, 8]))), "gate_proj.weight is U32 [4, 128, 8], expected U32 [8, 64, 8]"),
         (Box::new(shape("weight", json!([512, 8]))), "gate_proj.weight is U32 [512, 8]"),
-        (Box::new(shape("scales", json!([8, 1, 64]))), "gate_proj.weight is U32 [8, 64, 8] with scales of [8, 1, 64]"),
+        (
+            Box::new(shape("scales", json!([8, 1, 64]))),
+            "gate_proj.weight is U32 [8, 64, 8] with scales of BF16 [8, 1, 64]",
+        ),
         (
             Box::new(|header| header[&format!("{GATE}.scales")]["dtype"] = json!("I16")),
             "gate_proj.scales is I16 [8, 64, 1], expected F32 or F16 or BF16 [8, 64, 1]",

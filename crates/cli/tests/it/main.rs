@@ -20,6 +20,7 @@ mod compare;
 mod completions_logprobs;
 #[cfg(unix)]
 mod connections;
+mod convert;
 mod device_lost;
 mod embeddings;
 mod goldens;

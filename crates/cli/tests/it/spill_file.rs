@@ -60,7 +60,7 @@ fn only_the_file_that_was_made_is_removed() {
 
     for content in ["a stranger's", ""] {
         std::fs::write(&file, content).unwrap();
-        assert!(refused(&config).contains("no spill file"));
+        assert!(refused(&config).contains("not a spill file"));
         assert_eq!(std::fs::read_to_string(&file).unwrap(), content);
     }
 }
