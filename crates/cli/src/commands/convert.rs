@@ -2,6 +2,7 @@
 
 use crate::args::Convert as Args;
 use crate::failure::Failure;
+use crate::load;
 use crate::progress::Bar;
 use indicatif::BinaryBytes;
 use mlx_serving_checkpoint::Checkpoint;
@@ -13,16 +14,18 @@ use std::io::Write;
 const SHOWN: usize = 5;
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let source = Checkpoint::open(&args.source).map_err(Failure::failed)?;
+    let format = args.format().map_err(Failure::usage)?;
+    let (folder, _) = load::resolve(Some(&args.hf_path))?;
+    let source = Checkpoint::open(&folder).map_err(Failure::failed)?;
     let modules = modules(&Blueprint::of(&source).map_err(Failure::failed)?);
-    let plan = Plan { format: args.format, rules: args.module.clone() };
+    let plan = Plan { format, rules: args.q_module.clone() };
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let bar = Bar::bytes("quantizing");
+    let bar = Bar::bytes("converting");
     let conversion = Conversion {
         source: &source,
         modules: &modules,
         plan: &plan,
-        out: &args.out,
+        out: &args.mlx_path,
         threads,
         file_bytes: Conversion::FILE_BYTES,
     };
@@ -39,7 +42,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         false => writeln!(
             out,
             "{}: {} where the source has {}, {:.2} bits a weight",
-            args.out.display(),
+            args.mlx_path.display(),
             BinaryBytes(converted.bytes),
             BinaryBytes(converted.source_bytes),
             converted.bits_per_weight

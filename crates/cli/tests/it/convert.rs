@@ -33,16 +33,9 @@ fn a_quantized_copy_computes_almost_the_same() {
     let source = root().join("crates/model/tests/goldens/qwen3_moe-dense-f16");
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("copy");
-    let args = [
-        "convert",
-        source.to_str().unwrap(),
-        copy.to_str().unwrap(),
-        "--format",
-        "8:32",
-        "--module",
-        "*.mlp.gate=dense",
-        "--json",
-    ];
+    let paths = ["convert", "--hf-path", source.to_str().unwrap(), "--mlx-path", copy.to_str().unwrap()];
+    let weights = ["-q", "--q-bits", "8", "--q-group-size", "32", "--q-module", "*.mlp.gate=dense", "--json"];
+    let args = [&paths[..], &weights].concat();
     let said: Value = serde_json::from_str(&stdout(&args)).unwrap();
     let bits = said["bits_per_weight"].as_f64().unwrap();
     assert!((9.0..9.2).contains(&bits), "{said}");
@@ -53,7 +46,8 @@ fn a_quantized_copy_computes_almost_the_same() {
     let apart = norm(&mut dense.iter().zip(&quantized).map(|(a, b)| a - b)) / norm(&mut dense.iter().copied());
     assert!(apart > 0.0 && apart < 0.03, "{apart}");
 
-    let again = run(&["convert", copy.to_str().unwrap(), dir.path().join("twice").to_str().unwrap()]);
+    let twice = dir.path().join("twice");
+    let again = run(&["convert", "-q", "-m", copy.to_str().unwrap(), "-o", twice.to_str().unwrap()]);
     assert_eq!(again.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&again.stderr).contains("quantized already"), "{again:?}");
 }
@@ -64,14 +58,17 @@ fn rules_and_formats_that_do_not_do_are_wrong_usage() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     for (flags, words) in [
-        (["--format", "7"], "known are"),
-        (["--module", "lm_head"], "NAME=FORMAT"),
-        (["--module", "lm_head=9"], "known are"),
-        (["--module", "head=4"], "no module is called head"),
-        (["--format", "4:96"], "known are"),
+        (&["-q", "--q-bits", "7"][..], "2, 3, 4, 5, 6 or 8 bits"),
+        (&["-q", "--q-group-size", "96"], "32, 64 or 128"),
+        (&["-q", "--q-mode", "nvfp4", "--q-bits", "8"], "--q-mode nvfp4 has 4 bits in groups of 16"),
+        (&["--q-bits", "4"], "--quantize"),
+        (&["-q", "--q-module", "lm_head"], "NAME=FORMAT"),
+        (&["-q", "--q-module", "lm_head=9"], "known are"),
+        (&["-q", "--q-module", "head=4"], "no module is called head"),
     ] {
-        let refused = run(&[&["convert", source.to_str().unwrap(), out.to_str().unwrap()][..], &flags].concat());
-        assert_eq!(refused.status.code(), Some(2), "{flags:?}");
+        let paths = ["convert", "-m", source.to_str().unwrap(), "-o", out.to_str().unwrap()];
+        let refused = run(&[&paths[..], flags].concat());
+        assert_eq!(refused.status.code(), Some(2), "{flags:?}: {refused:?}");
         assert!(String::from_utf8_lossy(&refused.stderr).contains(words), "{refused:?}");
         assert!(!out.exists(), "{flags:?}");
     }
