@@ -24,12 +24,20 @@ pub enum ConvertError {
         module: String,
     },
     /// The folder is in use for something else.
-    #[error("{path}: {message}; remove it, or name another folder")]
+    #[error("{path}: {message}")]
     Occupied {
         /// The folder.
         path: PathBuf,
-        /// What it holds.
+        /// What it holds, and what to do.
         message: String,
+    },
+    /// A file of the source that belongs to no checkpoint.
+    #[error("{path}: {source}; check the file and its permissions")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's words.
+        source: io::Error,
     },
     /// A file cannot be written.
     #[error("{path}: {source}; what is written so far is kept, and the same command goes on with it")]
@@ -50,6 +58,10 @@ pub enum ConvertError {
 }
 
 impl ConvertError {
+    pub(crate) fn read(path: &Path, source: io::Error) -> Self {
+        Self::Read { path: path.to_owned(), source }
+    }
+
     pub(crate) fn write(path: &Path, source: io::Error) -> Self {
         Self::Write { path: path.to_owned(), source }
     }

@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 const ROWS: usize = 24;
+const POOLING: &str = r#"{"pooling_mode_mean_tokens": true}"#;
 
 fn modules() -> Vec<Module> {
     let linear = |name: &str, rows, cols, bias| Module::Linear { name: name.into(), rows, cols, bias };
@@ -60,6 +61,20 @@ fn source(dir: &Path, first_of_up: f32) {
     fs::write(dir.join("config.json"), json!({ "model_type": "test", "eos_token_id": 2 }).to_string()).unwrap();
     fs::write(dir.join("tokenizer.json"), "{}").unwrap();
     fs::write(dir.join("notes.md"), "not wanted").unwrap();
+    let modules = json!([
+        { "idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer" },
+        { "idx": 1, "name": "1", "path": "2_Pooling", "type": "sentence_transformers.models.Pooling" },
+    ]);
+    fs::write(dir.join("modules.json"), modules.to_string()).unwrap();
+    for (file, text) in [
+        ("2_Pooling/config.json", POOLING),
+        ("additional_chat_templates/tool.jinja", "{{ x }}"),
+        ("onnx/config.json", "{}"),
+    ] {
+        let file = dir.join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
 }
 
 fn convert(from: &Path, out: &Path, plan: &Plan, file_bytes: u64) -> Result<Converted, ConvertError> {
@@ -78,7 +93,8 @@ fn four() -> Format {
 /// All files of a folder.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let file = |entry: fs::DirEntry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap());
-    fs::read_dir(dir).unwrap().map(|entry| file(entry.unwrap())).collect()
+    let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
+    entries.filter(|entry| entry.path().is_file()).map(file).collect()
 }
 
 #[test]
@@ -92,7 +108,9 @@ fn a_checkpoint_is_quantized_by_plan_and_opens() {
     assert_eq!(converted.left_dense, ["model.odd"]);
 
     let names: Vec<String> = files(&out).into_keys().collect();
-    assert_eq!(names, ["config.json", "model.safetensors", "tokenizer.json"]);
+    assert_eq!(names, ["config.json", "model.safetensors", "modules.json", "tokenizer.json"]);
+    assert_eq!(fs::read(out.join("2_Pooling/config.json")).unwrap(), POOLING.as_bytes());
+    assert!(out.join("additional_chat_templates/tool.jinja").is_file() && !out.join("onnx").exists());
     let config: Value = serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
     let expected = json!({
         "group_size": 64, "bits": 4, "mode": "affine", "model.odd": false,
@@ -139,6 +157,11 @@ fn what_was_broken_off_goes_on_to_the_same_bytes() {
 
     let message = convert(&from, &out, &Plan::uniform(Format::Mxfp4), 2000).unwrap_err().to_string();
     assert!(message.contains("another plan"), "{message}");
+    let state = fs::File::open(out.join("unfinished-conversion.json")).unwrap();
+    state.lock().unwrap();
+    let message = convert(&from, &out, &plan, 2000).unwrap_err().to_string();
+    assert!(message.contains("another run is writing it"), "{message}");
+    drop(state);
     convert(&from, &out, &plan, 2000).unwrap();
     assert_eq!(fs::metadata(&kept).unwrap().modified().unwrap(), before, "it is not written again");
     assert!(files(&out) == whole, "{:?}", files(&out).keys());
@@ -172,8 +195,15 @@ fn sources_plans_and_folders_that_do_not_do_are_refused() {
     assert!(!out.exists(), "nothing is written before the plan fits");
 
     let message = refused(&Plan::uniform(four()), &from, &from);
+    assert!(message.contains("the source itself"), "{message}");
+    let full = dir.path().join("full");
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("letter.txt"), "to be kept").unwrap();
+    let message = refused(&Plan::uniform(four()), &from, &full);
     assert!(message.contains("not empty"), "{message}");
     convert(&from, &out, &Plan::uniform(Format::Mxfp4), 2000).unwrap();
+    let message = refused(&Plan::uniform(four()), &from, &out);
+    assert!(message.contains("a model already"), "{message}");
     let message = refused(&Plan::uniform(four()), &out, &dir.path().join("twice"));
     assert!(message.contains("quantized already"), "{message}");
 }

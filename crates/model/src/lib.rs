@@ -8,6 +8,7 @@
 mod architectures;
 mod blocks;
 mod blueprint;
+mod contradictions;
 mod error;
 pub mod eval;
 #[doc(hidden)]
@@ -25,6 +26,7 @@ pub use blueprint::{
     AttentionSpec, Blueprint, Division, ExpertsSpec, HeadWeights, LayerSpec, LinearSpec, MlpPath, MlpSpec, Multipliers,
     NormSpec, Norms, QkNorms, ScoringSpec, StackSpec,
 };
+pub use contradictions::refuse_contradictions;
 pub use error::ModelError;
 pub use inputs::Step;
 pub use load::{LoadInputs, LoadProgress, row_parts};

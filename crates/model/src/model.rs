@@ -2,6 +2,7 @@ use crate::ModelError;
 use crate::architectures::{TIED, says_tied};
 use crate::blocks::{Embedding, Head, Layer, Pass, Rotary};
 use crate::blueprint::{Blueprint, HeadWeights};
+use crate::contradictions::refuse_contradictions;
 use crate::inputs::Step;
 use crate::load::{LoadInputs, Loader, Residency};
 use crate::state::{KvCache, Scratch};
@@ -32,6 +33,7 @@ impl Model {
     pub fn load(source: LoadInputs<'_>) -> Result<Self, ModelError> {
         let blueprint = Blueprint::of(&source.checkpoint)?;
         tell(&source.checkpoint, &blueprint);
+        refuse_contradictions(&source.checkpoint, &blueprint)?;
         let allocate = source.allocate;
         let mut loader = Loader::new(source, &blueprint)?;
         loader.check_experts(&blueprint)?;
@@ -41,7 +43,7 @@ impl Model {
             .map(|i| Layer::load(&mut loader, &blueprint, i))
             .collect::<Result<_, ModelError>>()?;
         let head = Head::load(&mut loader, &blueprint, &embedding)?;
-        let loaded = loader.finish(&blueprint)?;
+        let loaded = loader.finish();
         if !loaded.unused.is_empty() {
             tracing::warn!(tensors = ?loaded.unused, "the checkpoint has tensors that this model does not use");
         }

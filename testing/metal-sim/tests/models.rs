@@ -27,7 +27,18 @@ fn exact_logits_are_mlx_lms() {
 fn fast_logits_are_near_mlx_lms() {
     faults::reset();
     let each = [
-        "llama", "mistral", "qwen2", "qwen3", "olmo2", "granite", "phi3", "glm4", "gemma3", "ministral3", "qwen3_moe", "glm4_moe",
+        "llama",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "olmo2",
+        "granite",
+        "phi3",
+        "glm4",
+        "gemma3",
+        "ministral3",
+        "qwen3_moe",
+        "glm4_moe",
         "llama-mixed-modes",
     ];
     assert_eq!(logits(|| metal(Arithmetic::Fast), 5e-2, |name| each.contains(&name)), each.len());

@@ -81,12 +81,12 @@ impl Convert {
         };
         match self.q_mode {
             _ if !self.quantize => Ok(Format::Dense),
-            Mode::Affine => format!("{}:{}", self.q_bits.unwrap_or(4), self.q_group_size.unwrap_or(64))
-                .parse()
-                .map_err(|_| {
+            Mode::Affine => {
+                format!("{}:{}", self.q_bits.unwrap_or(4), self.q_group_size.unwrap_or(64)).parse().map_err(|_| {
                     "affine weights have 2, 3, 4, 5, 6 or 8 bits (--q-bits) in groups of 32, 64 or 128 (--q-group-size)"
                         .to_owned()
-                }),
+                })
+            }
             Mode::Mxfp4 => of_mode(Format::Mxfp4, "mxfp4"),
             Mode::Nvfp4 => of_mode(Format::Nvfp4, "nvfp4"),
             Mode::Mxfp8 => of_mode(Format::Mxfp8, "mxfp8"),

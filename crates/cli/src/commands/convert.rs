@@ -6,8 +6,9 @@ use crate::load;
 use crate::progress::Bar;
 use indicatif::BinaryBytes;
 use mlx_serving_checkpoint::Checkpoint;
-use mlx_serving_convert::{Conversion, ConvertError, Converted, Plan};
-use mlx_serving_model::{Blueprint, modules};
+use mlx_serving_convert::{Conversion, ConvertError, Converted, Format, Pattern, Plan};
+use mlx_serving_model::{Blueprint, modules, refuse_contradictions};
+use std::collections::BTreeSet;
 use std::io::Write;
 
 /// Names of tensors or modules that are shown.
@@ -17,8 +18,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let format = args.format().map_err(Failure::usage)?;
     let (folder, _) = load::resolve(Some(&args.hf_path))?;
     let source = Checkpoint::open(&folder).map_err(Failure::failed)?;
-    let modules = modules(&Blueprint::of(&source).map_err(Failure::failed)?);
-    let plan = Plan { format, rules: args.q_module.clone() };
+    source.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    let model = Blueprint::of(&source).map_err(Failure::failed)?;
+    refuse_contradictions(&source, &model).map_err(Failure::failed)?;
+    let modules = modules(&model);
+    let plan = Plan { format, rules: routers(&model).chain(args.q_module.iter().cloned()).collect() };
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let bar = Bar::bytes("converting");
     let conversion = Conversion {
@@ -49,6 +53,13 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         ),
     }
     .map_err(Failure::output)
+}
+
+/// Rules by which routers stay as they are: they are small, and choose the experts.
+fn routers(model: &Blueprint) -> impl Iterator<Item = (Pattern, Format)> {
+    let routers: BTreeSet<&str> =
+        model.layers.iter().filter_map(|layer| layer.experts.as_ref()).map(|experts| experts.router).collect();
+    routers.into_iter().map(|router| (Pattern(format!("*.{router}")), Format::Dense))
 }
 
 /// Names what was not quantized, and what was not taken along.

@@ -34,7 +34,12 @@ pub(super) const SHAPES: [Shape; 2] = [
 ];
 
 const DEFAULTS: Defaults = Defaults { own: &["use_qk_norm"], ..glm4::DEFAULTS };
-const NAMES: Names = Names { count: COUNT, width: "moe_intermediate_size", own: &[SHARED, DENSE, FACTOR] };
+const NAMES: Names = Names {
+    count: COUNT,
+    width: "moe_intermediate_size",
+    scoring: ["sigmoid", "noaux_tc"],
+    own: &[SHARED, DENSE, FACTOR, "norm_topk_prob"],
+};
 
 pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
     let mut model = dense::read(keys, &DEFAULTS)?;
@@ -43,8 +48,6 @@ pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
         layer.mixer.qkv_bias = bias;
         layer.mixer.qk_norms = norms.then_some(QkNorms::Heads);
     }
-    keys.choice("scoring_func", &["sigmoid"])?;
-    keys.choice("topk_method", &["noaux_tc"])?;
     let experts = expert_keys::read(keys, &model, &NAMES)?;
     let shared = keys.optional_count(SHARED)?.unwrap_or(0);
     let Some(width) = shared.checked_mul(experts.width).filter(|width| *width as u64 <= dense::MAX_DIMENSION) else {

@@ -1,6 +1,6 @@
 //! Ministral 3: a Llama whose queries grow with their position.
 
-use super::dense::Defaults;
+use super::dense::{self, Defaults};
 use super::{llama, rope_keys};
 use crate::blueprint::Blueprint;
 use mlx_serving_checkpoint::synth::Shape;
@@ -15,7 +15,8 @@ pub(super) const SHAPES: [Shape; 2] = [
     Shape { name: "tiny-ministral3", ..Shape::TINY },
 ];
 
-const DEFAULTS: Defaults = Defaults { theta: None, own: &[rope_keys::GROWTH], ..llama::DEFAULTS };
+const DEFAULTS: Defaults =
+    Defaults { theta: None, windows: dense::windows_of_all, own: &[rope_keys::GROWTH], ..llama::DEFAULTS };
 
 pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
     for key in ["attention_bias", "mlp_bias"] {

@@ -23,7 +23,7 @@ pub(super) const SHAPES: [Shape; 2] = [
 const DEFAULTS: Defaults = Defaults {
     positions: 131_072, theta: Some(1e6), windows: dense::windows_of_all, own: &[COUNT], ..llama::DEFAULTS
 };
-const NAMES: Names = Names { count: COUNT, width: "intermediate_size", own: &[] };
+const NAMES: Names = Names { count: COUNT, width: "intermediate_size", scoring: ["softmax", "greedy"], own: &[] };
 
 pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
     dense::no_attention_bias(keys)?;

@@ -21,7 +21,12 @@ pub(super) const SHAPES: [Shape; 2] = [
 ];
 
 const COUNT: &str = "num_experts";
-const NAMES: Names = Names { count: COUNT, width: "moe_intermediate_size", own: &[] };
+const NAMES: Names = Names {
+    count: COUNT,
+    width: "moe_intermediate_size",
+    scoring: ["softmax", "greedy"],
+    own: &["norm_topk_prob", "decoder_sparse_step"],
+};
 
 pub(super) fn parse(keys: &Keys<'_>) -> Result<Blueprint> {
     let mut model = qwen3::parse_with(keys, &[COUNT])?;

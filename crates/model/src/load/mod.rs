@@ -116,12 +116,8 @@ impl<'a> Loader<'a> {
     pub(crate) fn linear(&mut self, layer: &str, spec: &LinearSpec) -> Result<Module, ModelError> {
         let module = &under(layer, spec.path);
         let checkpoint = self.source.checkpoint.clone();
-        let name = format!("{module}.bias");
-        if !spec.bias && checkpoint.get(&name).is_some() {
-            return Err(self.contradiction(name, "by which this module has no bias".into()));
-        }
         let linear = Linear::of(&checkpoint, module, spec.rows, spec.cols)?;
-        let bias = if spec.bias { Some(self.vector(&name, spec.rows, |x| x)?) } else { None };
+        let bias = if spec.bias { Some(self.vector(&format!("{module}.bias"), spec.rows, |x| x)?) } else { None };
         let mut parts = Module::new();
         for range in self.ranges(module, &linear, spec.division)? {
             let spec = WeightSpec { rows: range.len(), ..linear.spec };
@@ -147,11 +143,6 @@ impl<'a> Loader<'a> {
     /// Refuses a stack that is not as it must be; allocates nothing.
     fn check_stack(&self, layer: &str, spec: &StackSpec) -> Result<Linear, ModelError> {
         let (module, checkpoint) = (&under(layer, spec.path), &self.source.checkpoint);
-        self.refuse_single_experts(module)?;
-        let name = format!("{module}.bias");
-        if checkpoint.get(&name).is_some() {
-            return Err(self.contradiction(name, "by which experts have no bias".into()));
-        }
         let linear = Linear::stack(checkpoint, module, spec)?;
         self.ranges(module, &linear, Division::Nowhere)?;
         Ok(linear)
@@ -168,22 +159,6 @@ impl<'a> Loader<'a> {
             }
         }
         Ok(())
-    }
-
-    /// Refuses experts that lie in the checkpoint one by one, as transformers writes them.
-    fn refuse_single_experts(&self, module: &str) -> Result<(), ModelError> {
-        let checkpoint = &self.source.checkpoint;
-        let Some((block, _)) = module.rsplit_once('.').and_then(|(block, _)| block.rsplit_once('.')) else {
-            return Ok(());
-        };
-        let first = format!("{block}.experts.0.");
-        match checkpoint.names().find(|name| name.starts_with(&first)) {
-            Some(tensor) if checkpoint.get(&format!("{module}.weight")).is_none() => {
-                let path = checkpoint.path_of(tensor).to_owned();
-                Err(ModelError::SingleExperts { path, tensor: tensor.to_owned(), module: module.to_owned() })
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Refuses a gate and an up projection that the device does not multiply together.
@@ -341,24 +316,12 @@ impl<'a> Loader<'a> {
     }
 
     /// Ends the loading of a model.
-    pub(crate) fn finish(mut self, model: &Blueprint) -> Result<Loaded, ModelError> {
+    pub(crate) fn finish(mut self) -> Loaded {
         // Recomputed from config.json's rope_theta; mlx-lm drops it too.
         self.used
             .extend(self.source.checkpoint.names().filter(|n| n.ends_with("rotary_emb.inv_freq")).map(str::to_owned));
         let unused = self.source.checkpoint.unused(&self.used);
-        let (layers, path) = (model.layers.len(), model.layers_path());
-        let beyond = |name: &&String| {
-            let number = name.strip_prefix(&path).and_then(|rest| rest.strip_prefix('.')?.split('.').next());
-            number.and_then(|n| n.parse::<usize>().ok()).is_some_and(|n| n >= layers)
-        };
-        if let Some(tensor) = unused.iter().find(beyond) {
-            return Err(self.contradiction(tensor.clone(), format!("which has {layers} layers")));
-        }
         (self.source.progress)(LoadProgress { done: self.total, total: self.total });
-        Ok(Loaded { held: self.held, unused })
-    }
-
-    fn contradiction(&self, tensor: String, why: String) -> ModelError {
-        ModelError::Contradiction { path: self.source.checkpoint.dir().to_owned(), tensor, why }
+        Loaded { held: self.held, unused }
     }
 }
