@@ -13,6 +13,7 @@ mod file;
 #[doc(hidden)]
 pub mod fuzz;
 mod generation;
+mod head;
 mod json;
 mod keys;
 mod parts;
@@ -27,6 +28,7 @@ pub use config::Config;
 pub use embedding::{Embedding, Pooling};
 pub use error::{CheckpointError, Result};
 pub use generation::GenerationDefaults;
+pub use head::head_of;
 pub use json::parse_json;
 pub use keys::{Keys, Nesting};
 pub use quantization::{Quantization, QuantizationPlan, SmallFloat};

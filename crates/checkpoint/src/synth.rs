@@ -1,5 +1,6 @@
 //! Random checkpoints of known shapes, for benchmarks and tests without a download. Their bytes are computed when they are read.
 
+use crate::head::head_of;
 use crate::shard::{Generate, Shard};
 use crate::{Checkpoint, CheckpointError, Config, GenerationDefaults};
 use serde_json::{Map, Value, json};
@@ -224,21 +225,10 @@ fn tensors(module: &Module, weights: &Weights) -> Vec<Tensor> {
 
 /// Writes all tensors, in the order of their names.
 fn write_tensors(checkpoint: &Checkpoint, path: &Path) -> Result<(), CheckpointError> {
-    let mut header = Map::new();
-    header.insert("__metadata__".into(), json!({ "format": "mlx" }));
-    let mut end = 0;
-    for (name, tensor) in checkpoint.names().filter_map(|name| Some((name, checkpoint.get(name)?))) {
-        let offsets = [end, end + tensor.bytes];
-        let entry = json!({ "dtype": format!("{:?}", tensor.dtype), "shape": tensor.shape, "data_offsets": offsets });
-        header.insert(name.to_owned(), entry);
-        end += tensor.bytes;
-    }
-    let mut header = Value::Object(header).to_string();
-    header += &" ".repeat((8 + header.len()).next_multiple_of(64) - 8 - header.len());
+    let head = head_of(checkpoint.names().filter_map(|name| Some((name, checkpoint.get(name)?))));
     let failed = |e| CheckpointError::read(path, e);
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path).map_err(failed)?);
-    out.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
-    out.write_all(header.as_bytes()).map_err(failed)?;
+    out.write_all(&head).map_err(failed)?;
     let mut piece = vec![0; 1 << 20];
     for name in checkpoint.names() {
         let bytes = checkpoint.get(name).map_or(0, |tensor| tensor.bytes);

@@ -28,7 +28,7 @@ pub enum ConvertError {
     Occupied {
         /// The folder.
         path: PathBuf,
-        /// What it holds, and what to do.
+        /// Contents that it has, and the remedy.
         message: String,
     },
     /// A file of the source that belongs to no checkpoint.

@@ -5,8 +5,7 @@ use crate::float::Float;
 use crate::format::Format;
 use crate::plan::Plan;
 use mlx_serving_checkpoint::synth::Module;
-use mlx_serving_checkpoint::{Checkpoint, Dtype};
-use serde_json::{Map, Value, json};
+use mlx_serving_checkpoint::{Checkpoint, Dtype, TensorInfo, head_of};
 
 /// A tensor of the source with what is made of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -147,16 +146,6 @@ pub(crate) fn names(files: usize) -> Vec<String> {
 
 /// The head of a safetensors file with these tensors, which follow it in order.
 pub(crate) fn head<'a>(outputs: impl Iterator<Item = &'a Output>) -> Vec<u8> {
-    let mut header = Map::new();
-    header.insert("__metadata__".into(), json!({ "format": "mlx" }));
-    let mut end = 0;
-    for output in outputs {
-        let offsets = [end, end + output.bytes];
-        end += output.bytes;
-        let entry = json!({ "dtype": format!("{:?}", output.dtype), "shape": output.shape, "data_offsets": offsets });
-        header.insert(output.name.clone(), entry);
-    }
-    let mut header = Value::Object(header).to_string();
-    header += &" ".repeat((8 + header.len()).next_multiple_of(64) - 8 - header.len());
-    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes()].concat()
+    let info = |output: &'a Output| TensorInfo { dtype: output.dtype, shape: &output.shape, bytes: output.bytes };
+    head_of(outputs.map(|output| (output.name.as_str(), info(output))))
 }

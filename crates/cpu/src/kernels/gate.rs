@@ -45,7 +45,7 @@ mod tests {
     use super::*;
     use crate::simd::{Isa, vectorize};
 
-    /// What the activation makes of `x`, times 2.
+    /// Twice the activation of `x`.
     fn doubled(isa: Isa, activation: Activation, x: f32) -> f64 {
         let mut up = [[2.0; LANES]];
         vectorize(isa, Gate { activation, gate: &[[x; LANES]], up: &mut up });

@@ -68,7 +68,7 @@ const TEXT: &str = "text_config";
 /// whole model's; `None` where neither does.
 ///
 /// # Errors
-/// What holds the keys of the model of text is no object.
+/// `text_config` is not an object.
 pub(crate) fn says_tied(config: &Config) -> Result<Option<Keys<'_>>> {
     let keys = config.keys();
     Ok([keys.object(TEXT)?, Some(keys)].into_iter().flatten().find(|keys| keys.has(TIED)))

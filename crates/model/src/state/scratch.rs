@@ -35,7 +35,7 @@ pub(crate) struct Angles {
     pub keys: Buffer,
 }
 
-/// What experts need.
+/// Buffers of experts.
 #[derive(Debug)]
 pub(crate) struct ExpertScratch {
     /// [rows][experts]
